@@ -1,0 +1,203 @@
+//! Borrowed matrices: row-major, unit inner stride, bounds proven once at construction.
+
+use crate::error::{Error, Result};
+use half::{bf16, f16};
+
+/// What a matrix holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DType {
+    /// Unsigned 8-bit integers.
+    U8,
+    /// Signed 8-bit integers.
+    I8,
+    /// Signed 32-bit integers: exact accumulators.
+    I32,
+    /// IEEE binary32.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// IEEE binary16.
+    F16,
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// The element types of [`MatRef`] and [`MatMut`].
+pub trait Element: Copy + Default + Send + Sync + 'static + sealed::Sealed {
+    /// The run-time name of the type.
+    const DTYPE: DType;
+}
+
+macro_rules! elements { ($($t:ty => $d:ident),*) => { $(
+    impl sealed::Sealed for $t {}
+    impl Element for $t { const DTYPE: DType = DType::$d; }
+)* } }
+elements!(u8 => U8, i8 => I8, i32 => I32, f32 => F32, bf16 => Bf16, f16 => F16);
+
+/// Elements from the first of row 0 to the last of the last row; an error names what overflowed or is short.
+fn check(len: usize, rows: usize, cols: usize, stride: usize) -> Result<()> {
+    if stride < cols {
+        return Err(Error::shape("stride", format_args!("at least cols = {cols}"), stride));
+    }
+    let needed = match rows.checked_sub(1) {
+        None => Some(0),
+        Some(last) => last.checked_mul(stride).and_then(|n| n.checked_add(cols)),
+    };
+    match needed {
+        None => Err(Error::shape(
+            "rows",
+            "rows * stride to fit usize",
+            format_args!("{rows} rows of stride {stride}"),
+        )),
+        Some(needed) if needed > len => Err(Error::shape(
+            "data",
+            format_args!("at least {needed} elements for {rows} x {cols}, stride {stride}"),
+            len,
+        )),
+        Some(_) => Ok(()),
+    }
+}
+
+/// A borrowed matrix, row-major: element (r, c) is `data[r * stride + c]`.
+#[derive(Debug, Clone, Copy)]
+pub struct MatRef<'a, T> {
+    data: &'a [T],
+    rows: usize,
+    cols: usize,
+    stride: usize,
+}
+
+impl<'a, T: Element> MatRef<'a, T> {
+    /// `rows` x `cols`, rows next to each other.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `data` does not hold exactly `rows * cols` elements.
+    pub fn new(data: &'a [T], rows: usize, cols: usize) -> Result<Self> {
+        if rows.checked_mul(cols) != Some(data.len()) {
+            return Err(Error::shape("data", format_args!("exactly {rows} x {cols} elements"), data.len()));
+        }
+        Ok(Self { data, rows, cols, stride: cols })
+    }
+
+    /// `rows` x `cols`, row r starting at element `r * stride`. What lies between rows is never read.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `stride < cols`, if the size overflows, or if `data` ends before the last row does.
+    pub fn with_stride(data: &'a [T], rows: usize, cols: usize, stride: usize) -> Result<Self> {
+        check(data.len(), rows, cols, stride)?;
+        Ok(Self { data, rows, cols, stride })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Elements from the start of one row to the start of the next.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Row `r`.
+    ///
+    /// # Panics
+    /// If `r >= rows`.
+    #[inline]
+    pub fn row(&self, r: usize) -> &'a [T] {
+        assert!(r < self.rows, "row {r} of {}", self.rows);
+        // Zero columns may leave nothing to slice at r * stride.
+        if self.cols == 0 {
+            return &[];
+        }
+        &self.data[r * self.stride..][..self.cols]
+    }
+
+    /// All rows in order.
+    pub fn iter_rows(&self) -> impl Iterator<Item = &'a [T]> + use<'a, T> {
+        let this = *self;
+        (0..this.rows).map(move |r| this.row(r))
+    }
+
+    pub(crate) fn as_ptr(&self) -> *const T {
+        self.data.as_ptr()
+    }
+}
+
+/// A mutably borrowed matrix, row-major: element (r, c) is `data[r * stride + c]`.
+#[derive(Debug)]
+pub struct MatMut<'a, T> {
+    data: &'a mut [T],
+    rows: usize,
+    cols: usize,
+    stride: usize,
+}
+
+impl<'a, T: Element> MatMut<'a, T> {
+    /// `rows` x `cols`, rows next to each other.
+    ///
+    /// # Errors
+    /// As [`MatRef::new`].
+    pub fn new(data: &'a mut [T], rows: usize, cols: usize) -> Result<Self> {
+        MatRef::new(&*data, rows, cols)?;
+        Ok(Self { data, rows, cols, stride: cols })
+    }
+
+    /// `rows` x `cols`, row r starting at element `r * stride`. What lies between rows is never written.
+    ///
+    /// # Errors
+    /// As [`MatRef::with_stride`].
+    pub fn with_stride(data: &'a mut [T], rows: usize, cols: usize, stride: usize) -> Result<Self> {
+        check(data.len(), rows, cols, stride)?;
+        Ok(Self { data, rows, cols, stride })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Elements from the start of one row to the start of the next.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// The same matrix for a shorter time.
+    pub fn reborrow(&mut self) -> MatMut<'_, T> {
+        MatMut { data: self.data, rows: self.rows, cols: self.cols, stride: self.stride }
+    }
+
+    /// The same matrix, to read.
+    pub fn as_ref(&self) -> MatRef<'_, T> {
+        MatRef { data: self.data, rows: self.rows, cols: self.cols, stride: self.stride }
+    }
+
+    /// Row `r`.
+    ///
+    /// # Panics
+    /// If `r >= rows`.
+    #[inline]
+    pub fn row_mut(&mut self, r: usize) -> &mut [T] {
+        assert!(r < self.rows, "row {r} of {}", self.rows);
+        if self.cols == 0 {
+            return &mut [];
+        }
+        &mut self.data[r * self.stride..][..self.cols]
+    }
+
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
+        self.data.as_mut_ptr()
+    }
+}
