@@ -1,6 +1,9 @@
 //! Sparse, quantized and binarized transformer kernels for ordinary CPUs.
 #![deny(unsafe_code)]
 
+#[path = "../kernels/mod.rs"]
+mod kernels;
+
 mod ctx;
 mod error;
 mod isa;
