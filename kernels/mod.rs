@@ -49,3 +49,22 @@ macro_rules! autovec {
 }
 #[allow(unused_imports)]
 pub(crate) use autovec;
+
+pub mod activation;
+mod activation_tables;
+pub mod buffer;
+pub mod dense;
+pub mod driver;
+pub mod epilogue;
+pub mod experiment;
+pub mod pack;
+pub mod panel;
+pub mod quantize;
+pub mod requantize;
+pub mod scalar;
+pub mod simd;
+pub mod sparse;
+pub mod table;
+pub mod weights;
+#[cfg(target_arch = "x86_64")]
+pub mod x86_64;

@@ -2,7 +2,8 @@
 #![deny(unsafe_code)]
 
 #[path = "../kernels/mod.rs"]
-mod kernels;
+#[doc(hidden)]
+pub mod kernels;
 
 mod ctx;
 mod error;

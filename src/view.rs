@@ -129,6 +129,21 @@ impl<'a, T: Element> MatRef<'a, T> {
     pub(crate) fn as_ptr(&self) -> *const T {
         self.data.as_ptr()
     }
+
+    /// `rows` rows from row `first`, both inside the matrix.
+    pub(crate) fn rows_from(&self, first: usize, rows: usize) -> MatRef<'a, T> {
+        debug_assert!(first + rows <= self.rows);
+        let start = if rows == 0 { 0 } else { first * self.stride };
+        MatRef { data: &self.data[start..], rows, ..*self }
+    }
+}
+
+impl<'a> MatRef<'a, i8> {
+    /// The same memory as unsigned bytes.
+    pub(crate) fn as_bytes(&self) -> MatRef<'a, u8> {
+        let data = crate::kernels::buffer::as_u8(self.data);
+        MatRef { data, rows: self.rows, cols: self.cols, stride: self.stride }
+    }
 }
 
 /// A mutably borrowed matrix, row-major: element (r, c) is `data[r * stride + c]`.
@@ -199,5 +214,12 @@ impl<'a, T: Element> MatMut<'a, T> {
 
     pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
         self.data.as_mut_ptr()
+    }
+
+    /// `rows` rows from row `first`, both inside the matrix.
+    pub(crate) fn rows_from(&mut self, first: usize, rows: usize) -> MatMut<'_, T> {
+        debug_assert!(first + rows <= self.rows);
+        let start = if rows == 0 { 0 } else { first * self.stride };
+        MatMut { data: &mut self.data[start..], rows, cols: self.cols, stride: self.stride }
     }
 }

@@ -1,0 +1,64 @@
+//! Bytes that start on a cache line.
+
+/// A cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// Zero-initialized memory that starts on a cache line and only grows.
+#[derive(Clone, Default)]
+pub struct Buffer {
+    lines: Vec<Line>,
+}
+
+impl Buffer {
+    /// At least `bytes` bytes; what was in there stays.
+    pub fn grow(&mut self, bytes: usize) {
+        let lines = bytes.div_ceil(64);
+        if self.lines.len() < lines {
+            self.lines.resize(lines, Line([0; 64]));
+        }
+    }
+
+    /// Bytes held.
+    pub fn len(&self) -> usize {
+        self.lines.len() * 64
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: lines are plain initialized bytes, 64 each.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len()) }
+    }
+
+    /// All bytes.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len()) }
+    }
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer({} bytes)", self.len())
+    }
+}
+
+/// The same bytes as 32-bit numbers. The length must be a multiple of 4 and the start aligned, else a shorter or an
+/// empty slice is returned.
+pub fn as_i32(bytes: &mut [u8]) -> &mut [i32] {
+    // SAFETY: any bytes are i32s.
+    unsafe { bytes.align_to_mut().1 }
+}
+
+/// As [`as_i32`].
+pub fn as_f32(bytes: &mut [u8]) -> &mut [f32] {
+    // SAFETY: any bytes are f32s.
+    unsafe { bytes.align_to_mut().1 }
+}
+
+/// Signed bytes as unsigned ones.
+pub fn as_u8(bytes: &[i8]) -> &[u8] {
+    // SAFETY: one size, one alignment, every bit pattern valid.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
+}

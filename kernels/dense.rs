@@ -1,0 +1,116 @@
+//! Dense layers: a tile of tokens times a panel of output features.
+//!
+//! x is read where it lies, row by row; the four bytes of a step are broadcast. Weights are packed in panels of `NR`
+//! output features, `[K step][NR / LANES][LANES][4 / X_BYTES]`, so a step is `NR / LANES` loads. Sums start at `init`.
+
+use super::simd::Simd;
+
+/// What a dense kernel reads and writes.
+#[derive(Debug, Clone, Copy)]
+pub struct Tile {
+    /// Token 0; `X_BYTES` an element.
+    pub x: *const u8,
+    /// Bytes from a token to the next.
+    pub stride: usize,
+    /// The panel of weights.
+    pub weights: *const i8,
+    /// Steps of 4 bytes of x.
+    pub steps: usize,
+    /// What each of the `NR` features starts from.
+    pub init: *const i32,
+    /// `[token][NR]`.
+    pub out: *mut i32,
+}
+
+/// A kernel for a number of tokens.
+///
+/// # Safety
+/// The CPU has the kernel's tier; x holds `steps * 4` bytes for each token, weights `steps` steps, init `NR` numbers,
+/// and out has room.
+pub type Run = unsafe fn(&Tile);
+
+/// `MR` tokens times `NV * LANES` features; `UNROLL` steps at a time into sums of their own, so that a few tokens do
+/// not wait for one chain of additions.
+#[inline(always)]
+pub unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const UNROLL: usize>(t: &Tile) {
+    // SAFETY: as `Run`.
+    unsafe {
+        let bytes = S::LANES * 4 / S::X_BYTES;
+        let mut acc = [[[S::splat(0); NV]; MR]; UNROLL];
+        for v in 0..NV {
+            let init = S::load(t.init.add(v * S::LANES).cast());
+            for m in 0..MR {
+                acc[0][m][v] = init;
+            }
+        }
+        let (mut x, mut w) = (t.x, t.weights);
+        for _ in 0..t.steps / UNROLL {
+            for u in 0..UNROLL {
+                step::<S, MR, NV>(&mut acc[u], x.add(4 * u), t.stride, w.add(u * NV * bytes));
+            }
+            x = x.add(4 * UNROLL);
+            w = w.add(UNROLL * NV * bytes);
+        }
+        for _ in 0..t.steps % UNROLL {
+            step::<S, MR, NV>(&mut acc[0], x, t.stride, w);
+            x = x.add(4);
+            w = w.add(NV * bytes);
+        }
+        for m in 0..MR {
+            for v in 0..NV {
+                let mut sum = acc[0][m][v];
+                for u in 1..UNROLL {
+                    sum = S::add(sum, acc[u][m][v]);
+                }
+                S::store(t.out.add((m * NV + v) * S::LANES).cast(), sum);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
+    acc: &mut [[S::V; NV]; MR],
+    x: *const u8,
+    stride: usize,
+    weights: *const i8,
+) {
+    // SAFETY: as `Run`.
+    unsafe {
+        let bytes = S::LANES * 4 / S::X_BYTES;
+        let mut w = [acc[0][0]; NV];
+        for v in 0..NV {
+            w[v] = S::dense_w(weights.add(v * bytes));
+        }
+        for m in 0..MR {
+            let x = S::splat_quad(x.add(m * stride).cast());
+            for v in 0..NV {
+                acc[m][v] = S::dense_dot(acc[m][v], x, w[v]);
+            }
+        }
+    }
+}
+
+/// `times` rounds of 12 independent chains of dot products on registers alone: the fastest that the tier can multiply.
+/// Returns the operations done (a multiplication and an addition are two).
+#[inline(always)]
+pub unsafe fn peak<S: Simd>(times: u64) -> u64 {
+    // SAFETY: the caller vouches for the tier.
+    unsafe {
+        let chains = if S::LANES == 16 { 12 } else { 8 };
+        let (x, w) = (S::splat(0x0301_0203), S::splat(0x0102_fe04));
+        let mut acc = [S::splat(0); 12];
+        for _ in 0..times {
+            for chain in acc.iter_mut().take(chains) {
+                *chain = S::dense_dot(*chain, x, w);
+            }
+            std::hint::black_box(&x);
+        }
+        let mut sum = acc[0];
+        for chain in &acc[1..] {
+            sum = S::add(sum, *chain);
+        }
+        std::hint::black_box(S::sum(sum));
+        times * chains as u64 * (S::LANES * 4 / S::X_BYTES) as u64 * 2
+    }
+}

@@ -1,0 +1,271 @@
+//! From exact sums, token by token, to the output: scale and bias, residual, activation, requantize.
+//!
+//! Every step is one IEEE operation in f32, so all tiers agree; `requantize.rs` does the same without leaving the
+//! registers of a sparse tile.
+
+use super::activation::{Activation, Function, Gelu, GeluTanh, Identity, Silu, apply};
+use super::simd::Simd;
+use half::bf16;
+
+/// Output features that a tile has at most.
+pub const WIDTH: usize = 64;
+
+/// Zero points give terms that are a number of the token times a number of the feature.
+#[derive(Debug, Clone, Copy)]
+pub struct Rank1<'a> {
+    /// By feature, for the whole layer.
+    pub feature: &'a [i32],
+    /// By token, for the whole call.
+    pub token: &'a [i32],
+}
+
+/// What is added before the activation, as the caller holds it.
+#[derive(Debug, Clone, Copy)]
+pub enum Addend {
+    /// Floats.
+    F32(*const f32),
+    /// bfloat16.
+    Bf16(*const bf16),
+    /// Bytes, their scale and zero point.
+    U8(*const u8, f32, i32),
+    /// Signed bytes, their scale and zero point.
+    I8(*const i8, f32, i32),
+}
+
+/// Where a row of outputs goes: element (0, 0) of the whole output.
+#[derive(Debug, Clone, Copy)]
+pub enum Target {
+    /// Exact sums.
+    I32(*mut i32),
+    /// Floats.
+    F32(*mut f32),
+    /// bfloat16.
+    Bf16(*mut bf16),
+    /// Bytes; each is flipped by the mask at last.
+    U8(*mut u8, u8),
+}
+
+// SAFETY: pointers to the caller's matrices, borrowed for the call; tasks write disjoint tiles.
+unsafe impl Sync for Target {}
+// SAFETY: as above, only read.
+unsafe impl Sync for Addend {}
+
+/// The same for all tiles of a call.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan<'a> {
+    /// By feature; padded to whole tiles.
+    pub scale: &'a [f32],
+    /// By feature; padded to whole tiles.
+    pub bias: &'a [f32],
+    /// By token: multiplies the scale.
+    pub token_scale: Option<&'a [f32]>,
+    /// Subtracted from the sums.
+    pub corrections: [Option<Rank1<'a>>; 2],
+    /// The residual and its stride.
+    pub addend: Option<(Addend, usize)>,
+    /// f.
+    pub activation: Activation,
+    /// Limits of f's result.
+    pub clamp: (f32, f32),
+    /// Output steps per unit.
+    pub post: f32,
+    /// Zero point, unsigned.
+    pub zero: i32,
+    /// Lowest byte.
+    pub low: u8,
+    /// Highest byte.
+    pub high: u8,
+    /// What each byte becomes.
+    pub table: Option<&'a [u8; 256]>,
+    /// The output and its stride.
+    pub target: (Target, usize),
+}
+
+/// A tile of sums: tokens `token ..` and features `feature ..` of the call.
+#[derive(Debug, Clone, Copy)]
+pub struct Sums {
+    /// `[token][ld]`; readable up to whole registers.
+    pub sums: *const i32,
+    /// Elements from a token to the next.
+    pub ld: usize,
+    /// The first token.
+    pub token: usize,
+    /// How many.
+    pub tokens: usize,
+    /// The first output feature.
+    pub feature: usize,
+    /// How many: at most `WIDTH`.
+    pub features: usize,
+}
+
+/// The signature.
+///
+/// # Safety
+/// The CPU has the tier; the tile is inside the plan's arrays, target and addend.
+pub type Run = unsafe fn(&Plan<'_>, &Sums);
+
+/// One tile.
+#[inline(always)]
+pub unsafe fn run<S: Simd>(plan: &Plan<'_>, tile: &Sums) {
+    // SAFETY: as `Run`.
+    unsafe {
+        match plan.activation {
+            Activation::Identity => tokens::<S, Identity>(plan, tile),
+            Activation::Gelu => tokens::<S, Gelu>(plan, tile),
+            Activation::GeluTanh => tokens::<S, GeluTanh>(plan, tile),
+            Activation::Silu => tokens::<S, Silu>(plan, tile),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn tokens<S: Simd, A: Function>(plan: &Plan<'_>, tile: &Sums) {
+    let mut values = [0f32; WIDTH];
+    let mut sums = [0i32; WIDTH];
+    let n = tile.features;
+    for m in 0..tile.tokens {
+        let token = tile.token + m;
+        // SAFETY: as `Run`; the plan's arrays are padded to whole tiles.
+        unsafe {
+            let mut from = tile.sums.add(m * tile.ld);
+            if plan.corrections[0].is_some() {
+                correct::<S>(plan, token, tile.feature, n, from, &mut sums);
+                from = sums.as_ptr();
+            }
+            let at = |stride: usize| token * stride + tile.feature;
+            if let (Target::I32(y), stride) = plan.target {
+                std::ptr::copy_nonoverlapping(from, y.add(at(stride)), n);
+                continue;
+            }
+            let token_scale = match plan.token_scale {
+                None => 1.0,
+                Some(scales) => *scales.get_unchecked(token),
+            };
+            if let Some((addend, stride)) = plan.addend {
+                load_addend(addend, at(stride), n, &mut values);
+            }
+            let mut c = 0;
+            while c < n {
+                let scale = S::load_f(plan.scale.as_ptr().add(tile.feature + c));
+                let scale = S::mul_f(scale, S::splat_f(token_scale));
+                let bias = S::load_f(plan.bias.as_ptr().add(tile.feature + c));
+                let mut y = [S::fma(S::to_f32(S::load(from.add(c).cast())), scale, bias)];
+                if plan.addend.is_some() {
+                    y[0] = S::add_f(y[0], S::load_f(values.as_ptr().add(c)));
+                }
+                apply::<S, A, 1>(&mut y);
+                S::store_f(values.as_mut_ptr().add(c), y[0]);
+                c += S::LANES;
+            }
+            store(plan, at(plan.target.1), &mut values[..n]);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn correct<S: Simd>(
+    plan: &Plan<'_>,
+    token: usize,
+    feature: usize,
+    n: usize,
+    from: *const i32,
+    to: &mut [i32; WIDTH],
+) {
+    let mut c = 0;
+    while c < n {
+        // SAFETY: as `Run`.
+        unsafe {
+            let mut v = S::load(from.add(c).cast());
+            for rank1 in plan.corrections.iter().flatten() {
+                let by_feature = S::load(rank1.feature.as_ptr().add(feature + c).cast());
+                let by_token = S::splat(*rank1.token.get_unchecked(token));
+                v = S::sub(v, S::mul(by_feature, by_token));
+            }
+            S::store(to.as_mut_ptr().add(c).cast(), v);
+        }
+        c += S::LANES;
+    }
+}
+
+#[inline(always)]
+unsafe fn load_addend(addend: Addend, at: usize, n: usize, to: &mut [f32; WIDTH]) {
+    // SAFETY: as `Run`: n elements from `at` are the caller's.
+    unsafe {
+        match addend {
+            Addend::F32(p) => to[..n].copy_from_slice(std::slice::from_raw_parts(p.add(at), n)),
+            Addend::Bf16(p) => {
+                for (to, from) in to.iter_mut().zip(std::slice::from_raw_parts(p.add(at), n)) {
+                    *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+                }
+            }
+            Addend::U8(p, scale, zero) => {
+                for (to, from) in to.iter_mut().zip(std::slice::from_raw_parts(p.add(at), n)) {
+                    *to = scale * (i32::from(*from) - zero) as f32;
+                }
+            }
+            Addend::I8(p, scale, zero) => {
+                for (to, from) in to.iter_mut().zip(std::slice::from_raw_parts(p.add(at), n)) {
+                    *to = scale * (i32::from(*from) - zero) as f32;
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn store(plan: &Plan<'_>, at: usize, values: &mut [f32]) {
+    let (low, high) = plan.clamp;
+    let n = values.len();
+    // SAFETY: as `Run`: n elements from `at` are this tile's.
+    unsafe {
+        match plan.target.0 {
+            Target::I32(_) => {}
+            Target::F32(y) => {
+                let y = std::slice::from_raw_parts_mut(y.add(at), n);
+                for (y, v) in y.iter_mut().zip(values) {
+                    *y = clamp(*v, low, high);
+                }
+            }
+            Target::Bf16(y) => {
+                let y = std::slice::from_raw_parts_mut(y.add(at), n);
+                for (y, v) in y.iter_mut().zip(values) {
+                    *y = bf16::from_f32(clamp(*v, low, high));
+                }
+            }
+            Target::U8(y, flip) => {
+                let y = std::slice::from_raw_parts_mut(y.add(at), n);
+                // Integers below 512 in f32: exact, and never NaN after the limits.
+                let (low, high) = (f32::from(plan.low), f32::from(plan.high));
+                let zero = plan.zero as f32;
+                for (y, v) in y.iter_mut().zip(values) {
+                    let q = limit((*v * plan.post).round_ties_even() + zero, low, high);
+                    *y = q.to_int_unchecked::<i32>() as u8;
+                }
+                if let Some(table) = plan.table {
+                    for y in y.iter_mut() {
+                        *y = table[usize::from(*y)];
+                    }
+                }
+                if flip != 0 {
+                    for y in y.iter_mut() {
+                        *y ^= flip;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `min(max(v, low), high)`; NaN stays.
+#[inline(always)]
+fn clamp(v: f32, low: f32, high: f32) -> f32 {
+    let v = if v < low { low } else { v };
+    if v > high { high } else { v }
+}
+
+/// `min(max(v, low), high)`; NaN goes to low.
+#[inline(always)]
+fn limit(v: f32, low: f32, high: f32) -> f32 {
+    let v = if v > low { v } else { low };
+    if v < high { v } else { high }
+}

@@ -1,0 +1,265 @@
+//! Tokens to panels and back: transposes of bytes, written once over the registers of a tier.
+//!
+//! A 16 x 16 transpose of bytes is two rounds of `interleave`; a register of n parts does n of them at once. Whole
+//! lines of memory are read on one side and written on the other, so rows a power of two apart cost no more.
+
+use super::simd::Simd;
+use crate::view::{MatMut, MatRef};
+
+/// Some tokens and where their panel is.
+#[derive(Debug, Clone, Copy)]
+pub struct Tokens {
+    /// The row of token 0.
+    pub rows: *mut u8,
+    /// Bytes from a token's row to the next.
+    pub stride: usize,
+    /// How many there are: at most the panel's width.
+    pub tokens: usize,
+    /// Bytes of a row.
+    pub features: usize,
+    /// The panel.
+    pub panel: *mut u8,
+    /// Tokens of the panel: 64, 16 or 1.
+    pub width: usize,
+    /// Flipped in each byte on the way: 0x80 turns signed bytes into unsigned ones and back.
+    pub flip: u8,
+}
+
+/// The signature of all the kernels here.
+///
+/// # Safety
+/// The CPU has the tier; rows and panel are as described, the panel with its features rounded up to a multiple of 4
+/// for quads.
+pub type Run = unsafe fn(&Tokens);
+
+impl Tokens {
+    /// Rows to a panel of `width` tokens, by a kernel of a tier that this CPU has.
+    pub fn pack(rows: MatRef<'_, u8>, panel: &mut [u8], width: usize, flip: u8, run: Run) {
+        assert!(rows.rows() <= width && panel.len() >= rows.cols() * width);
+        let tokens = Tokens {
+            rows: rows.as_ptr().cast_mut(),
+            stride: rows.stride(),
+            tokens: rows.rows(),
+            features: rows.cols(),
+            panel: panel.as_mut_ptr(),
+            width,
+            flip,
+        };
+        // SAFETY: the view vouches for the rows, which are only read; the panel's length was checked (a panel of quads
+        // is as long, its features rounded up by the caller).
+        unsafe { run(&tokens) }
+    }
+
+    /// A panel of `width` tokens to rows, by a kernel of a tier that this CPU has.
+    pub fn unpack(panel: &[u8], width: usize, flip: u8, mut rows: MatMut<'_, u8>, run: Run) {
+        assert!(rows.rows() <= width && panel.len() >= rows.cols() * width);
+        let tokens = Tokens {
+            stride: rows.stride(),
+            tokens: rows.rows(),
+            features: rows.cols(),
+            rows: rows.as_mut_ptr(),
+            panel: panel.as_ptr().cast_mut(),
+            width,
+            flip,
+        };
+        // SAFETY: the view vouches for the rows; the panel is only read and its length was checked.
+        unsafe { run(&tokens) }
+    }
+}
+
+/// Register r of the 16 holds token r (or feature 16 l + r in part l) and then feature r (token r).
+#[inline(always)]
+unsafe fn transpose16<S: Simd>(v: &[S::V; 16]) -> [S::V; 16] {
+    let (mut c, mut e) = (*v, *v);
+    // SAFETY: the caller vouches for the tier.
+    unsafe {
+        for g in 0..4 {
+            let q = S::interleave(v[g], v[g + 4], v[g + 8], v[g + 12]);
+            for i in 0..4 {
+                c[4 * g + i] = q[i];
+            }
+        }
+        for g in 0..4 {
+            let q = S::interleave(c[g], c[g + 4], c[g + 8], c[g + 12]);
+            for i in 0..4 {
+                e[4 * g + i] = q[i];
+            }
+        }
+    }
+    e
+}
+
+/// Where token `t` of quad `q` begins in a panel of quads.
+#[inline(always)]
+pub fn quad_offset(width: usize, q: usize, t: usize) -> usize {
+    match width {
+        // Register j holds tokens 16 l + 4 j + i: see `sparse`.
+        64 => q * 256 + (t / 4 % 4) * 64 + (t / 16) * 16 + (t % 4) * 4,
+        _ => (q * width + t) * 4,
+    }
+}
+
+/// Rows to `[features][width]`.
+#[inline(always)]
+pub unsafe fn rows_to_lines<S: Simd>(x: &Tokens) {
+    let whole = S::LANES * 4;
+    let groups = x.tokens / 16;
+    let features = if x.width < 16 { 0 } else { x.features / whole * whole };
+    // SAFETY: all offsets are inside the rows and the panel.
+    unsafe {
+        let flip = S::splat(i32::from_ne_bytes([x.flip; 4]));
+        for g in 0..groups {
+            let mut f = 0;
+            while f < features {
+                let row = x.rows.add(g * 16 * x.stride + f);
+                let mut v = [flip; 16];
+                for r in 0..16 {
+                    v[r] = S::xor(S::load(row.add(r * x.stride)), flip);
+                }
+                let v = transpose16::<S>(&v);
+                for r in 0..16 {
+                    S::store_parts(x.panel.add((f + r) * x.width + g * 16), 16 * x.width, v[r]);
+                }
+                f += whole;
+            }
+        }
+        for t in 0..x.width {
+            let start = if t < groups * 16 { features } else { 0 };
+            for f in start..x.features {
+                let byte = if t < x.tokens { *x.rows.add(t * x.stride + f) ^ x.flip } else { 0 };
+                *x.panel.add(f * x.width + t) = byte;
+            }
+        }
+    }
+}
+
+/// Rows to `[features / 4][width][4]`, in the token order of [`quad_offset`].
+#[inline(always)]
+pub unsafe fn rows_to_quads<S: Simd>(x: &Tokens) {
+    let whole = S::LANES * 4;
+    let fours = x.tokens / 4;
+    let features = if x.width < 16 { 0 } else { x.features / whole * whole };
+    // SAFETY: all offsets are inside the rows and the panel.
+    unsafe {
+        let flip = S::splat(i32::from_ne_bytes([x.flip; 4]));
+        let mut f = 0;
+        while f < features {
+            for g in 0..fours {
+                let row = x.rows.add(4 * g * x.stride + f);
+                let mut v = [flip; 4];
+                for r in 0..4 {
+                    v[r] = S::xor(S::load(row.add(r * x.stride)), flip);
+                }
+                let v = S::transpose4(v);
+                for c in 0..4 {
+                    let at = quad_offset(x.width, f / 4 + c, 4 * g);
+                    S::store_parts(x.panel.add(at), 16 * x.width, v[c]);
+                }
+            }
+            f += whole;
+        }
+        for t in 0..x.width {
+            let start = if t < fours * 4 { features } else { 0 };
+            for f in start..x.features.next_multiple_of(4) {
+                let inside = t < x.tokens && f < x.features;
+                let byte = if inside { *x.rows.add(t * x.stride + f) ^ x.flip } else { 0 };
+                *x.panel.add(quad_offset(x.width, f / 4, t) + f % 4) = byte;
+            }
+        }
+    }
+}
+
+/// `[features][width]` to rows.
+#[inline(always)]
+pub unsafe fn lines_to_rows<S: Simd>(x: &Tokens) {
+    let whole = S::LANES * 4;
+    let groups = x.tokens / 16;
+    let features = if x.width < 16 { 0 } else { x.features / whole * whole };
+    // SAFETY: all offsets are inside the rows and the panel.
+    unsafe {
+        let flip = S::splat(i32::from_ne_bytes([x.flip; 4]));
+        let mut f = 0;
+        while f < features {
+            for g in 0..groups {
+                let mut v = [flip; 16];
+                for r in 0..16 {
+                    let at = x.panel.add((f + r) * x.width + g * 16);
+                    v[r] = S::load_parts(at, 16 * x.width);
+                }
+                let v = transpose16::<S>(&v);
+                let row = x.rows.add(g * 16 * x.stride + f);
+                for r in 0..16 {
+                    S::store(row.add(r * x.stride), S::xor(v[r], flip));
+                }
+            }
+            f += whole;
+        }
+        for t in 0..x.tokens {
+            let start = if t < groups * 16 { features } else { 0 };
+            for f in start..x.features {
+                *x.rows.add(t * x.stride + f) = *x.panel.add(f * x.width + t) ^ x.flip;
+            }
+        }
+    }
+}
+
+/// `[features][64]` to `[features / 4][64][4]`: features is a multiple of 4, or the missing lines are there to read.
+#[inline(always)]
+pub unsafe fn lines_to_quads<S: Simd>(lines: *const u8, features: usize, quads: *mut u8) {
+    // SAFETY: four lines in, four registers' worth of quads out.
+    unsafe {
+        for q in 0..features.div_ceil(4) {
+            let mut offset = 0;
+            while offset < 64 {
+                let line = lines.add(q * 256 + offset);
+                let v = S::interleave(
+                    S::load(line),
+                    S::load(line.add(64)),
+                    S::load(line.add(128)),
+                    S::load(line.add(192)),
+                );
+                for j in 0..4 {
+                    S::store(quads.add(q * 256 + 64 * j + offset), v[j]);
+                }
+                offset += S::LANES * 4;
+            }
+        }
+    }
+}
+
+/// i32 `[features][width]` to `[tokens][ld]`, features a multiple of 4.
+#[inline(always)]
+pub unsafe fn sums_to_rows<S: Simd>(
+    sums: *const i32,
+    features: usize,
+    width: usize,
+    rows: *mut i32,
+    ld: usize,
+) {
+    // SAFETY: all offsets are inside both matrices.
+    unsafe {
+        if width < 16 {
+            for f in 0..features {
+                for t in 0..width {
+                    *rows.add(t * ld + f) = *sums.add(f * width + t);
+                }
+            }
+            return;
+        }
+        for f in (0..features).step_by(4) {
+            let mut t = 0;
+            while t < width {
+                let from = sums.add(f * width + t);
+                let mut v = [S::splat(0); 4];
+                for r in 0..4 {
+                    v[r] = S::load(from.add(r * width).cast());
+                }
+                let v = S::transpose4(v);
+                for c in 0..4 {
+                    S::store_parts(rows.add((t + c) * ld + f).cast(), 16 * ld, v[c]);
+                }
+                t += S::LANES;
+            }
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The reference tier: plain Rust over four lanes, on every CPU.
+
+use super::simd::Simd;
+use crate::isa::Isa;
+use std::array::from_fn;
+
+/// Plain Rust.
+#[derive(Clone, Copy)]
+pub struct Scalar;
+
+/// Byte `i` of a register of four lanes.
+fn byte(v: [i32; 4], i: usize) -> u8 {
+    v[i / 4].to_le_bytes()[i % 4]
+}
+
+// SAFETY: plain arithmetic on every CPU; pointers are used for exactly the bytes the trait names.
+unsafe impl Simd for Scalar {
+    const ISA: Isa = Isa::Scalar;
+    const LANES: usize = 4;
+    const X_BYTES: usize = 1;
+    type V = [i32; 4];
+    type F = [f32; 4];
+    type X = [i32; 4];
+    type W = [i32; 4];
+
+    #[inline(always)]
+    unsafe fn splat(value: i32) -> [i32; 4] {
+        [value; 4]
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const u8) -> [i32; 4] {
+        // SAFETY: the caller vouches for 16 bytes.
+        unsafe { p.cast::<[i32; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut u8, v: [i32; 4]) {
+        // SAFETY: the caller vouches for 16 bytes.
+        unsafe { p.cast::<[i32; 4]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        from_fn(|l| a[l].wrapping_add(b[l]))
+    }
+    #[inline(always)]
+    unsafe fn x(quads: [i32; 4]) -> [i32; 4] {
+        quads
+    }
+    #[inline(always)]
+    unsafe fn w(quads: [i32; 4]) -> [i32; 4] {
+        quads
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: [i32; 4], x: [i32; 4], w: [i32; 4]) -> [i32; 4] {
+        from_fn(|l| {
+            let (x, w) = (x[l].to_le_bytes(), w[l].to_le_bytes());
+            (0..4).fold(acc[l], |sum, i| sum.wrapping_add(i32::from(x[i]) * i32::from(w[i] as i8)))
+        })
+    }
+    #[inline(always)]
+    unsafe fn interleave(a: [i32; 4], b: [i32; 4], c: [i32; 4], d: [i32; 4]) -> [[i32; 4]; 4] {
+        from_fn(|j| {
+            from_fn(|l| {
+                let i = 4 * j + l;
+                i32::from_le_bytes([byte(a, i), byte(b, i), byte(c, i), byte(d, i)])
+            })
+        })
+    }
+    #[inline(always)]
+    unsafe fn gather16(lines: [*const u8; 4]) -> [[i32; 4]; 4] {
+        // SAFETY: the caller vouches for 16 bytes at each pointer.
+        unsafe {
+            let [a, b, c, d] = lines.map(|p| Self::load(p));
+            Self::interleave(a, b, c, d)
+        }
+    }
+    #[inline(always)]
+    unsafe fn splat_quad(p: *const i8) -> [i32; 4] {
+        // SAFETY: the caller vouches for 4 bytes.
+        [unsafe { p.cast::<i32>().read_unaligned() }; 4]
+    }
+    #[inline(always)]
+    unsafe fn transpose4(v: [[i32; 4]; 4]) -> [[i32; 4]; 4] {
+        from_fn(|c| from_fn(|r| v[r][c]))
+    }
+    #[inline(always)]
+    unsafe fn store_parts(p: *mut u8, _stride: usize, v: [i32; 4]) {
+        // SAFETY: one part: the caller vouches for 16 bytes.
+        unsafe { Self::store(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_parts(p: *const u8, _stride: usize) -> [i32; 4] {
+        // SAFETY: one part: the caller vouches for 16 bytes.
+        unsafe { Self::load(p) }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        from_fn(|l| a[l].wrapping_mul(b[l]))
+    }
+    #[inline(always)]
+    unsafe fn sub(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        from_fn(|l| a[l].wrapping_sub(b[l]))
+    }
+    #[inline(always)]
+    unsafe fn xor(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        from_fn(|l| a[l] ^ b[l])
+    }
+    #[inline(always)]
+    unsafe fn sum(v: [i32; 4]) -> i32 {
+        v.iter().fold(0, |a, &b| a.wrapping_add(b))
+    }
+    #[inline(always)]
+    unsafe fn dense_w(p: *const i8) -> [i32; 4] {
+        // SAFETY: the caller vouches for 16 bytes.
+        unsafe { Self::load(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn dense_dot(acc: [i32; 4], x: [i32; 4], w: [i32; 4]) -> [i32; 4] {
+        // SAFETY: plain arithmetic.
+        unsafe { Self::dot(acc, x, w) }
+    }
+    #[inline(always)]
+    unsafe fn repeat<const R: usize>(p: *const u8) -> [i32; 4] {
+        // SAFETY: the caller vouches for 16 bytes where R is 1, else for 4.
+        unsafe { if R == 1 { Self::load(p) } else { Self::splat_quad(p.cast()) } }
+    }
+    #[inline(always)]
+    unsafe fn to_f32(v: [i32; 4]) -> [f32; 4] {
+        v.map(|v| v as f32)
+    }
+    #[inline(always)]
+    unsafe fn round(f: [f32; 4]) -> [i32; 4] {
+        f.map(|f| f.round_ties_even() as i32)
+    }
+    #[inline(always)]
+    unsafe fn splat_f(value: f32) -> [f32; 4] {
+        [value; 4]
+    }
+    #[inline(always)]
+    unsafe fn load_f(p: *const f32) -> [f32; 4] {
+        // SAFETY: the caller vouches for 4 floats.
+        unsafe { p.cast::<[f32; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store_f(p: *mut f32, v: [f32; 4]) {
+        // SAFETY: the caller vouches for 4 floats.
+        unsafe { p.cast::<[f32; 4]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
+        from_fn(|l| a[l].mul_add(b[l], c[l]))
+    }
+    #[inline(always)]
+    unsafe fn add_f(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        from_fn(|l| a[l] + b[l])
+    }
+    #[inline(always)]
+    unsafe fn sub_f(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        from_fn(|l| a[l] - b[l])
+    }
+    #[inline(always)]
+    unsafe fn mul_f(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        from_fn(|l| a[l] * b[l])
+    }
+    #[inline(always)]
+    unsafe fn div_f(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        from_fn(|l| a[l] / b[l])
+    }
+    #[inline(always)]
+    unsafe fn min_f(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        from_fn(|l| if a[l] < b[l] { a[l] } else { b[l] })
+    }
+    #[inline(always)]
+    unsafe fn max_f(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        from_fn(|l| if a[l] > b[l] { a[l] } else { b[l] })
+    }
+    #[inline(always)]
+    unsafe fn abs_min_f(a: [f32; 4], limit: [f32; 4]) -> [f32; 4] {
+        from_fn(|l| if a[l].abs() < limit[l] { a[l].abs() } else { limit[l] })
+    }
+    #[inline(always)]
+    unsafe fn reduce_f(a: [f32; 4]) -> [f32; 4] {
+        a.map(|a| a - a.round_ties_even())
+    }
+    #[inline(always)]
+    unsafe fn lookup16(table: &[f32; 16], i: [f32; 4]) -> [f32; 4] {
+        i.map(|i| table[(i.to_bits() % 16) as usize])
+    }
+    #[inline(always)]
+    unsafe fn ldexp(a: [f32; 4], magic: [f32; 4]) -> [f32; 4] {
+        from_fn(|l| f32::from_bits(a[l].to_bits().wrapping_add(magic[l].to_bits() << 23)))
+    }
+    #[inline(always)]
+    unsafe fn pack4(v: [[i32; 4]; 4], zero: i32) -> [i32; 4] {
+        from_fn(|j| i32::from_le_bytes(v[j].map(|q| q.saturating_add(zero).clamp(0, 255) as u8)))
+    }
+    #[inline(always)]
+    unsafe fn store_pack2(p: *mut u8, a: [i32; 4], b: [i32; 4], zero: i32, low: u8, high: u8) {
+        let q = |q: i32| (q.saturating_add(zero).clamp(0, 255) as u8).clamp(low, high);
+        // SAFETY: one part: the caller vouches for 8 bytes.
+        unsafe { p.cast::<[[u8; 4]; 2]>().write_unaligned([a.map(q), b.map(q)]) }
+    }
+    #[inline(always)]
+    unsafe fn clamp_bytes(v: [i32; 4], low: u8, high: u8) -> [i32; 4] {
+        v.map(|v| i32::from_le_bytes(v.to_le_bytes().map(|b| b.clamp(low, high))))
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(p: *mut u8, v: [i32; 4]) {
+        // SAFETY: the caller vouches for 4 bytes.
+        unsafe { p.cast::<[u8; 4]>().write_unaligned(v.map(|v| v as u8)) }
+    }
+}

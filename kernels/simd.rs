@@ -1,0 +1,131 @@
+//! What an instruction set hand-writes: one register of 32-bit lanes, and a dot product of bytes into it.
+//!
+//! Everything above (the sparse and dense loops, the epilogue, the activations) is written once over [`Simd`].
+//! Every operation here is exact or IEEE-rounded once, so all tiers give the same bits.
+
+use crate::isa::Isa;
+
+/// One register of `LANES` 32-bit lanes, seen as i32 (`V`) or f32 (`F`); in memory order, lanes of 16 bytes matter:
+/// `interleave` and the packs work inside each 16-byte part, as x86 and Arm do.
+///
+/// # Safety
+/// Implementors compute what each method says. Callers of any method run on a CPU that has [`Simd::ISA`]; pointer
+/// arguments are valid for the bytes named.
+pub unsafe trait Simd: Copy + 'static {
+    /// The tier.
+    const ISA: Isa;
+    /// 32-bit lanes in a register: 4, 8 or 16.
+    const LANES: usize;
+    /// Bytes of one element of x in the dense loop: 1 where the dot product takes four bytes, 2 where it takes a pair
+    /// of 16-bit integers. A step of the dense loop is 4 bytes of x: `4 / X_BYTES` elements of K.
+    const X_BYTES: usize;
+    /// A register as i32 lanes, or as bytes.
+    type V: Copy;
+    /// A register as f32 lanes.
+    type F: Copy;
+    /// Quads of x, ready for [`Simd::dot`].
+    type X: Copy;
+    /// Quads of w, ready for [`Simd::dot`].
+    type W: Copy;
+
+    /// All lanes `value`.
+    unsafe fn splat(value: i32) -> Self::V;
+    /// `LANES * 4` bytes at `p`.
+    unsafe fn load(p: *const u8) -> Self::V;
+    /// `LANES * 4` bytes to `p`.
+    unsafe fn store(p: *mut u8, v: Self::V);
+    /// Lane sums, wrapping.
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+
+    /// Makes quads of unsigned bytes ready.
+    unsafe fn x(quads: Self::V) -> Self::X;
+    /// Makes quads of signed bytes ready.
+    unsafe fn w(quads: Self::V) -> Self::W;
+    /// `acc[l] += sum over i of x[4l + i] * w[4l + i]`, exact, wrapping at 2^32.
+    unsafe fn dot(acc: Self::V, x: Self::X, w: Self::W) -> Self::V;
+    /// Four lines of bytes to quads, inside each 16-byte part: byte b of the four lines becomes lane b % 4 of part
+    /// in result b / 4.
+    unsafe fn interleave(a: Self::V, b: Self::V, c: Self::V, d: Self::V) -> [Self::V; 4];
+    /// 16 tokens of four lines to quads: register i holds tokens `i * LANES ..`; 16 bytes are read at each pointer.
+    /// Only the first `16 / LANES` results count.
+    unsafe fn gather16(lines: [*const u8; 4]) -> [Self::V; 4];
+    /// Four bytes at `p`, in every lane.
+    unsafe fn splat_quad(p: *const i8) -> Self::V;
+    /// Four registers of four i32 a part, transposed inside each part: result c holds element c of a, b, c, d.
+    unsafe fn transpose4(v: [Self::V; 4]) -> [Self::V; 4];
+    /// 16-byte part i of the register to `p + i * stride` (bytes).
+    unsafe fn store_parts(p: *mut u8, stride: usize, v: Self::V);
+    /// 16-byte part i of the register from `p + i * stride` (bytes).
+    unsafe fn load_parts(p: *const u8, stride: usize) -> Self::V;
+    /// Lane products, wrapping.
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    /// Lane differences, wrapping.
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    /// Bitwise exclusive or.
+    unsafe fn xor(a: Self::V, b: Self::V) -> Self::V;
+    /// The wrapping sum of all lanes.
+    unsafe fn sum(v: Self::V) -> i32;
+
+    /// One step of K of `LANES` output features: `LANES * 4 / X_BYTES` bytes, feature by feature.
+    unsafe fn dense_w(p: *const i8) -> Self::V;
+    /// Adds one step: `x` is 4 bytes of x in every lane.
+    unsafe fn dense_dot(acc: Self::V, x: Self::V, w: Self::V) -> Self::V;
+    /// Lane l is quad `l / R` at `p`: the quads of one token, each for `R` rows of weights. R is 1, 4 or 8;
+    /// `max(LANES / R, 1)` quads are read.
+    unsafe fn repeat<const R: usize>(p: *const u8) -> Self::V;
+
+    /// i32 to f32, rounded to nearest even.
+    unsafe fn to_f32(v: Self::V) -> Self::F;
+    /// f32 to i32, rounded to nearest even. The value must be inside i32.
+    unsafe fn round(f: Self::F) -> Self::V;
+    /// All lanes `value`.
+    unsafe fn splat_f(value: f32) -> Self::F;
+    /// `LANES` floats at `p`.
+    unsafe fn load_f(p: *const f32) -> Self::F;
+    /// `LANES` floats to `p`.
+    unsafe fn store_f(p: *mut f32, v: Self::F);
+    /// `a * b + c`, rounded once.
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// Sum.
+    unsafe fn add_f(a: Self::F, b: Self::F) -> Self::F;
+    /// Difference.
+    unsafe fn sub_f(a: Self::F, b: Self::F) -> Self::F;
+    /// Product.
+    unsafe fn mul_f(a: Self::F, b: Self::F) -> Self::F;
+    /// Quotient.
+    unsafe fn div_f(a: Self::F, b: Self::F) -> Self::F;
+    /// The smaller; `b` if either is NaN.
+    unsafe fn min_f(a: Self::F, b: Self::F) -> Self::F;
+    /// The larger; `b` if either is NaN.
+    unsafe fn max_f(a: Self::F, b: Self::F) -> Self::F;
+    /// `min(|a|, limit)` for a positive limit; the limit if a is NaN.
+    unsafe fn abs_min_f(a: Self::F, limit: Self::F) -> Self::F;
+    /// `a` less the integer nearest to it, ties to even; |a| is below 2^22.
+    unsafe fn reduce_f(a: Self::F) -> Self::F;
+    /// `table[bits(i) % 16]` per lane.
+    unsafe fn lookup16(table: &[f32; 16], i: Self::F) -> Self::F;
+    /// `a * 2^n`, where `magic = n + 1.5 * 2^23`, by adding n to the exponent: a is in [0.5, 2], n in [-126, 126].
+    unsafe fn ldexp(a: Self::F, magic: Self::F) -> Self::F;
+
+    /// Four registers of i32 to one of bytes, adding `zero`, saturating to 0 ..= 255, inside each 16-byte part.
+    unsafe fn pack4(v: [Self::V; 4], zero: i32) -> Self::V;
+    /// As [`Simd::pack4`] of two registers: the 8 bytes of part i go to `p + 16 * i`, limited to `low ..= high`.
+    unsafe fn store_pack2(p: *mut u8, a: Self::V, b: Self::V, zero: i32, low: u8, high: u8);
+    /// Bytes limited to `low ..= high`.
+    unsafe fn clamp_bytes(v: Self::V, low: u8, high: u8) -> Self::V;
+    /// `table[b]` for each byte b.
+    #[inline(always)]
+    unsafe fn lookup256(table: &[u8; 256], v: Self::V) -> Self::V {
+        let mut bytes = [0u8; 64];
+        // SAFETY: the caller vouches for the tier; no register is wider than 64 bytes.
+        unsafe {
+            Self::store(bytes.as_mut_ptr(), v);
+            for byte in &mut bytes[..Self::LANES * 4] {
+                *byte = table[usize::from(*byte)];
+            }
+            Self::load(bytes.as_ptr())
+        }
+    }
+    /// `LANES` i32, known to be inside 0 ..= 255, to that many bytes at `p`.
+    unsafe fn store_bytes(p: *mut u8, v: Self::V);
+}

@@ -1,0 +1,451 @@
+//! Block-sparse layers: one loop over the stored columns of a group of rows, for every layout, tile and tier.
+//!
+//! Weights are packed as *groups*: up to `ROWS` neighbouring output features that share their list of columns. x comes
+//! in *panels* of tokens (see [`crate::linear`]):
+//!
+//! - `Lines`, `[K][64]`: any column can be fetched; four of them are interleaved into quads on the fly. For blocks
+//!   whose width is not a multiple of four (4x1 first of all).
+//! - `Quads`, `[K / 4][64][4]`: four columns at a time, nothing to interleave. For blocks of width 4, 8, 16 ..
+//!
+//! Inside a panel of 64 tokens, register j holds tokens `16 l + 4 j + i` at element i of its 16-byte part l: the order
+//! in which `interleave` delivers lines and in which `pack4` makes lines again, so a chain of layers never permutes.
+//! Tails use panels of 16 tokens (in plain order) and of one token.
+//!
+//! Registers are kept in plain arrays filled by loops: a closure would not inherit the tier's features and every
+//! instruction in it would become a call.
+
+use super::activation::{Activation, Function, Gelu, GeluTanh, Identity, Silu};
+use super::requantize::Requantize;
+use super::simd::Simd;
+
+/// Rows of packed weights that share one list of columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group {
+    /// The first output feature.
+    pub row: u32,
+    /// The number of output features that exist; those above, up to the tile's height, are padding.
+    pub rows: u32,
+    /// The first entry (a group of four lines, or one quad).
+    pub start: u32,
+    /// The number of entries.
+    pub len: u32,
+    /// The column that index 0 stands for: not 0 only where K exceeds what 16 bits can index.
+    pub base: u32,
+}
+
+/// What a sparse kernel reads: some groups of a layer, and one panel of x.
+#[derive(Clone, Copy)]
+pub struct Band<'a> {
+    /// The groups to compute.
+    pub groups: &'a [Group],
+    /// 4 column numbers (lines) or one column number / 4 (quads) an entry.
+    pub indices: &'a [u16],
+    /// `[entry][ROWS][4]`, with 64 bytes of padding at the end.
+    pub weights: &'a [i8],
+    /// The panel.
+    pub panel: &'a [u8],
+    /// What each output feature starts from; as long as the padded features.
+    pub init: &'a [i32],
+    /// The feature that row 0 of the output stands for.
+    pub first_row: usize,
+}
+
+/// How a panel is laid out, and how one entry's quads are fetched from it.
+pub trait Layout {
+    /// Column indices of an entry.
+    const INDICES: usize;
+    /// Tokens of the panel.
+    const TOKENS: usize;
+
+    /// The quads of `VECS` registers: those numbered `HI * VECS ..`, of the part of the panel at byte `offset`.
+    unsafe fn quads<S: Simd, const VECS: usize, const HI: usize>(
+        panel: *const u8,
+        indices: *const u16,
+        offset: usize,
+    ) -> [S::X; VECS];
+}
+
+/// `[K][64]`.
+pub struct Lines;
+/// `[K / 4][64][4]`.
+pub struct Quads;
+/// `[K][16]`.
+pub struct Lines16;
+/// `[K / 4][16][4]`.
+pub struct Quads16;
+
+/// Index `i` of an entry.
+#[inline(always)]
+unsafe fn index(indices: *const u16, i: usize) -> usize {
+    // SAFETY: the caller vouches for the entry.
+    usize::from(unsafe { *indices.add(i) })
+}
+
+impl Layout for Lines {
+    const INDICES: usize = 4;
+    const TOKENS: usize = 64;
+
+    #[inline(always)]
+    unsafe fn quads<S: Simd, const VECS: usize, const HI: usize>(
+        panel: *const u8,
+        indices: *const u16,
+        offset: usize,
+    ) -> [S::X; VECS] {
+        // SAFETY: indices are columns of the panel; offset is inside a line.
+        unsafe {
+            // One load for four indices: the compiler would gather them in a vector register and take them out again.
+            let four = indices.cast::<u64>().read_unaligned() as usize;
+            let panel = panel.add(offset);
+            let a = S::load(panel.add((four << 6) & 0x3f_ffc0));
+            let b = S::load(panel.add((four >> 10) & 0x3f_ffc0));
+            let c = S::load(panel.add((four >> 26) & 0x3f_ffc0));
+            let d = S::load(panel.add((four >> 42) & 0x3f_ffc0));
+            let quads = S::interleave(a, b, c, d);
+            let mut x = [S::x(quads[HI * VECS]); VECS];
+            for v in 1..VECS {
+                x[v] = S::x(quads[HI * VECS + v]);
+            }
+            x
+        }
+    }
+}
+
+impl Layout for Quads {
+    const INDICES: usize = 1;
+    const TOKENS: usize = 64;
+
+    #[inline(always)]
+    unsafe fn quads<S: Simd, const VECS: usize, const HI: usize>(
+        panel: *const u8,
+        indices: *const u16,
+        offset: usize,
+    ) -> [S::X; VECS] {
+        // SAFETY: the index is a quad of the panel; offset is inside a register's 64 bytes.
+        unsafe {
+            let quad = panel.add(index(indices, 0) * 256 + offset);
+            let mut x = [S::x(S::load(quad.add(HI * VECS * 64))); VECS];
+            for v in 1..VECS {
+                x[v] = S::x(S::load(quad.add((HI * VECS + v) * 64)));
+            }
+            x
+        }
+    }
+}
+
+impl Layout for Lines16 {
+    const INDICES: usize = 4;
+    const TOKENS: usize = 16;
+
+    #[inline(always)]
+    unsafe fn quads<S: Simd, const VECS: usize, const HI: usize>(
+        panel: *const u8,
+        indices: *const u16,
+        _offset: usize,
+    ) -> [S::X; VECS] {
+        // SAFETY: indices are columns of the panel.
+        unsafe {
+            let quads = S::gather16([
+                panel.add(index(indices, 0) * 16),
+                panel.add(index(indices, 1) * 16),
+                panel.add(index(indices, 2) * 16),
+                panel.add(index(indices, 3) * 16),
+            ]);
+            let mut x = [S::x(quads[HI * VECS]); VECS];
+            for v in 1..VECS {
+                x[v] = S::x(quads[HI * VECS + v]);
+            }
+            x
+        }
+    }
+}
+
+impl Layout for Quads16 {
+    const INDICES: usize = 1;
+    const TOKENS: usize = 16;
+
+    #[inline(always)]
+    unsafe fn quads<S: Simd, const VECS: usize, const HI: usize>(
+        panel: *const u8,
+        indices: *const u16,
+        _offset: usize,
+    ) -> [S::X; VECS] {
+        // SAFETY: the index is a quad of the panel.
+        unsafe {
+            let quad = panel.add(index(indices, 0) * 64);
+            let mut x = [S::x(S::load(quad.add(HI * VECS * S::LANES * 4))); VECS];
+            for v in 1..VECS {
+                x[v] = S::x(S::load(quad.add((HI * VECS + v) * S::LANES * 4)));
+            }
+            x
+        }
+    }
+}
+
+/// Where the accumulators of one group go.
+trait Finish {
+    /// Row `r` of the group; `acc` holds registers `HI * VECS ..` of the part at byte `offset`.
+    unsafe fn row<S: Simd, L: Layout, const VECS: usize, const HI: usize>(
+        &self,
+        acc: &[S::V; VECS],
+        group: &Group,
+        r: usize,
+        offset: usize,
+    );
+}
+
+/// Exact i32, `[row][tokens]` in the order of the tokens.
+struct Spill {
+    out: *mut i32,
+    first_row: usize,
+}
+
+impl Finish for Spill {
+    #[inline(always)]
+    unsafe fn row<S: Simd, L: Layout, const VECS: usize, const HI: usize>(
+        &self,
+        acc: &[S::V; VECS],
+        group: &Group,
+        r: usize,
+        offset: usize,
+    ) {
+        // SAFETY: the driver made room for all rows of its groups.
+        unsafe {
+            let out = self.out.add((group.row as usize + r - self.first_row) * L::TOKENS);
+            for v in 0..VECS {
+                let j = HI * VECS + v;
+                if L::TOKENS == 64 {
+                    S::store_parts(out.add(offset + 4 * j).cast(), 64, acc[v]);
+                } else {
+                    S::store(out.add(j * S::LANES).cast(), acc[v]);
+                }
+            }
+        }
+    }
+}
+
+/// Bytes, `[row][64]`: lines of the next layer's panel.
+struct Bytes<'a, A> {
+    out: *mut u8,
+    first_row: usize,
+    requantize: &'a Requantize<'a>,
+    #[expect(dead_code, reason = "carries the type")]
+    function: A,
+}
+
+impl<A: Function> Finish for Bytes<'_, A> {
+    #[inline(always)]
+    unsafe fn row<S: Simd, L: Layout, const VECS: usize, const HI: usize>(
+        &self,
+        acc: &[S::V; VECS],
+        group: &Group,
+        r: usize,
+        offset: usize,
+    ) {
+        // SAFETY: the driver made room for all rows of its groups, and parameters for all features.
+        unsafe {
+            let row = group.row as usize + r;
+            let out = self.out.add((row - self.first_row) * 64 + offset);
+            self.requantize.store::<S, A, VECS>(acc, row, out.add(8 * HI));
+        }
+    }
+}
+
+/// One group, one part of the panel: `ROWS * VECS` accumulators.
+#[inline(always)]
+unsafe fn part<S: Simd, L: Layout, F: Finish, const ROWS: usize, const VECS: usize, const HI: usize>(
+    band: &Band<'_>,
+    group: &Group,
+    offset: usize,
+    finish: &F,
+) {
+    // SAFETY: the driver built the band: entries, indices and rows are inside their arrays.
+    unsafe {
+        let start = group.start as usize;
+        let mut indices = band.indices.as_ptr().add(start * L::INDICES);
+        let mut weights = band.weights.as_ptr().add(start * ROWS * 4);
+        let panel = band.panel.as_ptr().add(group.base as usize * L::TOKENS);
+        let init = band.init.as_ptr().add(group.row as usize);
+        let mut acc = [[S::splat(*init); VECS]; ROWS];
+        for r in 1..ROWS {
+            acc[r] = [S::splat(*init.add(r)); VECS];
+        }
+        for _ in 0..group.len {
+            let x = L::quads::<S, VECS, HI>(panel, indices, offset);
+            for r in 0..ROWS {
+                let w = S::w(S::splat_quad(weights.add(4 * r)));
+                for v in 0..VECS {
+                    acc[r][v] = S::dot(acc[r][v], x[v], w);
+                }
+            }
+            indices = indices.add(L::INDICES);
+            weights = weights.add(4 * ROWS);
+        }
+        for r in 0..ROWS {
+            if r < group.rows as usize {
+                finish.row::<S, L, VECS, HI>(&acc[r], group, r, offset);
+            }
+        }
+    }
+}
+
+/// All groups of a band.
+#[inline(always)]
+unsafe fn groups<S: Simd, L: Layout, F: Finish, const ROWS: usize, const VECS: usize>(
+    band: &Band<'_>,
+    finish: &F,
+) {
+    // Registers of 16 bytes' worth of tokens in one line, and how many times VECS of them.
+    let (step, registers) = if L::TOKENS == 64 { (S::LANES * 4, 4) } else { (64, 16 / S::LANES) };
+    for group in band.groups {
+        let mut offset = 0;
+        while offset < 64 {
+            // SAFETY: as the caller.
+            unsafe {
+                part::<S, L, F, ROWS, VECS, 0>(band, group, offset, finish);
+                if registers > VECS {
+                    part::<S, L, F, ROWS, VECS, 1>(band, group, offset, finish);
+                }
+                if registers > 2 * VECS {
+                    part::<S, L, F, ROWS, VECS, 2>(band, group, offset, finish);
+                    part::<S, L, F, ROWS, VECS, 3>(band, group, offset, finish);
+                }
+            }
+            offset += step;
+        }
+    }
+}
+
+/// Exact accumulators, `[row][tokens]`.
+///
+/// # Safety
+/// The CPU has the tier of `S`; the band's groups are inside its arrays and its panel; `out` has room for all rows of
+/// the groups, `TOKENS` each, from `band.first_row`.
+#[inline(always)]
+pub unsafe fn spill<S: Simd, L: Layout, const ROWS: usize, const VECS: usize>(
+    band: &Band<'_>,
+    out: *mut i32,
+) {
+    // SAFETY: as the caller.
+    unsafe { groups::<S, L, Spill, ROWS, VECS>(band, &Spill { out, first_row: band.first_row }) }
+}
+
+/// Bytes, `[row][64]`.
+///
+/// # Safety
+/// As [`spill`], with 64 bytes a row; `requantize` has parameters for all features of the groups.
+#[inline(always)]
+pub unsafe fn requantize<S: Simd, L: Layout, const ROWS: usize, const VECS: usize>(
+    band: &Band<'_>,
+    requantize: &Requantize<'_>,
+    out: *mut u8,
+) {
+    // SAFETY: as the caller.
+    unsafe {
+        match requantize.activation {
+            Activation::Identity => bytes::<S, L, Identity, ROWS, VECS>(band, requantize, out, Identity),
+            Activation::Gelu => bytes::<S, L, Gelu, ROWS, VECS>(band, requantize, out, Gelu),
+            Activation::GeluTanh => bytes::<S, L, GeluTanh, ROWS, VECS>(band, requantize, out, GeluTanh),
+            Activation::Silu => bytes::<S, L, Silu, ROWS, VECS>(band, requantize, out, Silu),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn bytes<S: Simd, L: Layout, A: Function, const ROWS: usize, const VECS: usize>(
+    band: &Band<'_>,
+    requantize: &Requantize<'_>,
+    out: *mut u8,
+    function: A,
+) {
+    let finish = Bytes { out, first_row: band.first_row, requantize, function };
+    // SAFETY: as the caller.
+    unsafe { groups::<S, L, Bytes<'_, A>, ROWS, VECS>(band, &finish) }
+}
+
+/// One token: every entry's quad is gathered into `quads` first, then the rows are multiplied.
+///
+/// x is the plain row of the token. Stores the exact sums at `out[row - first_row]`.
+///
+/// # Safety
+/// As [`spill`], with one token; `quads` has room for all entries of the groups.
+#[inline(always)]
+pub unsafe fn token<S: Simd, L: Layout, const ROWS: usize>(
+    band: &Band<'_>,
+    quads: *mut u32,
+    out: *mut i32,
+) {
+    // SAFETY: the driver built the band; quads has room.
+    unsafe {
+        let mut to = quads;
+        for group in band.groups {
+            let x = band.panel.as_ptr().add(group.base as usize);
+            let mut indices = band.indices.as_ptr().add(group.start as usize * L::INDICES);
+            for _ in 0..group.len {
+                if L::INDICES == 4 {
+                    for i in 0..4 {
+                        *to.cast::<u8>().add(i) = *x.add(index(indices, i));
+                    }
+                } else {
+                    *to = x.add(index(indices, 0) * 4).cast::<u32>().read_unaligned();
+                }
+                to = to.add(1);
+                indices = indices.add(L::INDICES);
+            }
+        }
+        let mut from = quads.cast::<u8>().cast_const();
+        for group in band.groups {
+            let sums = rows::<S, ROWS>(
+                from,
+                band.weights.as_ptr().add(group.start as usize * ROWS * 4),
+                group.len as usize,
+            );
+            for r in 0..group.rows as usize {
+                let row = group.row as usize + r;
+                *out.add(row - band.first_row) = sums[r].wrapping_add(*band.init.get_unchecked(row));
+            }
+            from = from.add(4 * group.len as usize);
+        }
+    }
+}
+
+/// The sums of up to 8 rows over `len` entries.
+#[inline(always)]
+unsafe fn rows<S: Simd, const ROWS: usize>(quads: *const u8, weights: *const i8, len: usize) -> [i32; 8] {
+    let mut sums = [0; 8];
+    // Registers an entry, or entries a register.
+    let (across, along) = (ROWS.div_ceil(S::LANES), (S::LANES / ROWS).max(1));
+    // SAFETY: the driver built the groups; only whole registers of entries are read.
+    unsafe {
+        for part in 0..across {
+            let mut acc = [S::splat(0); 2];
+            let mut e = 0;
+            while e + 2 * along <= len {
+                for u in 0..2 {
+                    let at = e + u * along;
+                    let w = S::load(weights.add((at * ROWS + part * S::LANES) * 4).cast());
+                    acc[u] = S::dot(acc[u], S::x(S::repeat::<ROWS>(quads.add(4 * at))), S::w(w));
+                }
+                e += 2 * along;
+            }
+            let mut lanes = [0i32; 16];
+            S::store(lanes.as_mut_ptr().cast(), S::add(acc[0], acc[1]));
+            for l in 0..S::LANES {
+                let row = (part * S::LANES + l) % ROWS;
+                sums[row] = sums[row].wrapping_add(lanes[l]);
+            }
+            while e < len {
+                // One entry at a time: a whole register would reach into the next group.
+                for l in 0..S::LANES.min(ROWS) {
+                    let row = part * S::LANES + l;
+                    let w = weights.add((e * ROWS + row) * 4);
+                    for i in 0..4 {
+                        let product = i32::from(*quads.add(4 * e + i)) * i32::from(*w.add(i));
+                        sums[row] = sums[row].wrapping_add(product);
+                    }
+                }
+                e += 1;
+            }
+        }
+    }
+    sums
+}

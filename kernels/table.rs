@@ -1,0 +1,302 @@
+//! The one list of matrix kernels. A row here puts a kernel into dispatch, the sweep and the benchmarks.
+
+use super::requantize::Requantize;
+use super::scalar::Scalar;
+use super::sparse::{self, Band};
+#[cfg(target_arch = "x86_64")]
+use super::x86_64::{Avx2, Avx512, Avx512Vnni, Avx512VnniVbmi, AvxVnni};
+use super::{dense, epilogue, pack};
+use crate::isa::Isa;
+
+/// How the panels of x that a sparse kernel reads are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// `[K][tokens]`.
+    Lines,
+    /// `[K / 4][tokens][4]`.
+    Quads,
+}
+
+/// A block-sparse kernel: some groups of rows times one panel of tokens.
+#[derive(Debug, Clone, Copy)]
+pub struct SparseKernel {
+    /// Tier, layout, rows x tokens.
+    pub name: &'static str,
+    /// The layout of x it reads.
+    pub layout: Layout,
+    /// The height of its groups.
+    pub rows: usize,
+    /// The tokens of its panel.
+    pub tokens: usize,
+    /// Exact i32 to `[row][tokens]`.
+    pub spill: unsafe fn(&Band<'_>, *mut i32),
+    /// Bytes to `[row][64]`: only where `tokens` is 64.
+    pub requantize: unsafe fn(&Band<'_>, &Requantize<'_>, *mut u8),
+}
+
+/// A block-sparse kernel for a single token: gathers into the second argument.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenKernel {
+    /// Tier, layout, rows x 1.
+    pub name: &'static str,
+    /// How its indices are to be read.
+    pub layout: Layout,
+    /// The height of its groups.
+    pub rows: usize,
+    /// Exact i32 to `[row]`.
+    pub spill: unsafe fn(&Band<'_>, *mut u32, *mut i32),
+}
+
+/// A dense kernel: some tokens times a panel of output features.
+#[derive(Debug, Clone, Copy)]
+pub struct DenseKernel {
+    /// Tier, tokens x features.
+    pub name: &'static str,
+    /// Output features of a panel of weights.
+    pub nr: usize,
+    /// i32 lanes of a register: the inner order of packed weights.
+    pub lanes: usize,
+    /// Bytes of an element of x: 1, or 2 where x is widened to 16 bits.
+    pub x_bytes: usize,
+    /// `run[m - 1]` takes m tokens.
+    pub run: &'static [dense::Run],
+}
+
+/// Everything of one tier.
+#[derive(Debug)]
+pub struct Tier {
+    /// The tier.
+    pub isa: Isa,
+    /// Whether it also needs AVX-512 VBMI.
+    pub vbmi: bool,
+    /// Block-sparse kernels.
+    pub sparse: &'static [SparseKernel],
+    /// Block-sparse kernels for one token.
+    pub token: &'static [TokenKernel],
+    /// The dense kernel.
+    pub dense: DenseKernel,
+    /// Tokens to panels of lines.
+    pub rows_to_lines: pack::Run,
+    /// Tokens to panels of quads.
+    pub rows_to_quads: pack::Run,
+    /// Panels of lines to tokens.
+    pub lines_to_rows: pack::Run,
+    /// `[features][64]` lines to quads.
+    pub lines_to_quads: unsafe fn(*const u8, usize, *mut u8),
+    /// `[features][width]` sums to `[tokens][ld]`.
+    pub sums_to_rows: unsafe fn(*const i32, usize, usize, *mut i32, usize),
+    /// The general epilogue.
+    pub epilogue: epilogue::Run,
+    /// The dot products of registers alone, for the peak: so many times the number of operations returned.
+    pub peak: unsafe fn(u64) -> u64,
+}
+
+macro_rules! tier {
+    (
+        $(#[$cfg:meta])* $module:ident: $simd:ident, vbmi $vbmi:literal,
+        features $(#[$features:meta])?,
+        sparse [$($id:ident: $layout:ident $walk:ident $rows:literal x $tokens:literal by $vecs:literal),* $(,)?],
+        dense $nv:literal registers x [$($mid:ident: $mr:literal unroll $unroll:literal),* $(,)?],
+    ) => {
+        $(#[$cfg])*
+        mod $module {
+            use super::*;
+            $(
+                mod $id {
+                    use super::*;
+                    $(#[$features])?
+                    pub unsafe fn spill(band: &Band<'_>, out: *mut i32) {
+                        // SAFETY: as the caller, who also vouches for the tier.
+                        unsafe { sparse::spill::<$simd, sparse::$walk, $rows, $vecs>(band, out) }
+                    }
+                    $(#[$features])?
+                    pub unsafe fn requantize(band: &Band<'_>, to: &Requantize<'_>, out: *mut u8) {
+                        // SAFETY: as the caller, who also vouches for the tier.
+                        unsafe { sparse::requantize::<$simd, sparse::$walk, $rows, $vecs>(band, to, out) }
+                    }
+                }
+            )*
+            $(
+                $(#[$features])?
+                unsafe fn $mid(tile: &dense::Tile) {
+                    // SAFETY: as the caller, who also vouches for the tier.
+                    unsafe { dense::tile::<$simd, $mr, $nv, $unroll>(tile) }
+                }
+            )*
+            tier!(@fn $simd [$(#[$features])?] lines4(band: &Band<'_>, quads: *mut u32, out: *mut i32) => sparse::token::<$simd, sparse::Lines, 4>);
+            tier!(@fn $simd [$(#[$features])?] lines1(band: &Band<'_>, quads: *mut u32, out: *mut i32) => sparse::token::<$simd, sparse::Lines, 1>);
+            tier!(@fn $simd [$(#[$features])?] quads4(band: &Band<'_>, quads: *mut u32, out: *mut i32) => sparse::token::<$simd, sparse::Quads, 4>);
+            tier!(@fn $simd [$(#[$features])?] quads1(band: &Band<'_>, quads: *mut u32, out: *mut i32) => sparse::token::<$simd, sparse::Quads, 1>);
+            tier!(@fn $simd [$(#[$features])?] rows_to_lines(t: &pack::Tokens) => pack::rows_to_lines::<$simd>);
+            tier!(@fn $simd [$(#[$features])?] rows_to_quads(t: &pack::Tokens) => pack::rows_to_quads::<$simd>);
+            tier!(@fn $simd [$(#[$features])?] lines_to_rows(t: &pack::Tokens) => pack::lines_to_rows::<$simd>);
+            tier!(@fn $simd [$(#[$features])?] lines_to_quads(lines: *const u8, n: usize, quads: *mut u8) => pack::lines_to_quads::<$simd>);
+            tier!(@fn $simd [$(#[$features])?] sums_to_rows(s: *const i32, n: usize, w: usize, r: *mut i32, ld: usize) => pack::sums_to_rows::<$simd>);
+            tier!(@fn $simd [$(#[$features])?] run_epilogue(plan: &epilogue::Plan<'_>, sums: &epilogue::Sums) => epilogue::run::<$simd>);
+            $(#[$features])?
+            unsafe fn peak(times: u64) -> u64 {
+                // SAFETY: as the caller, who vouches for the tier.
+                unsafe { dense::peak::<$simd>(times) }
+            }
+
+            pub static TIER: Tier = Tier {
+                isa: <$simd as crate::kernels::simd::Simd>::ISA,
+                vbmi: $vbmi,
+                sparse: &[$(SparseKernel {
+                    name: concat!(stringify!($module), "-", stringify!($walk), "-", $rows, "x", $tokens),
+                    layout: Layout::$layout,
+                    rows: $rows,
+                    tokens: $tokens,
+                    spill: $id::spill,
+                    requantize: $id::requantize,
+                }),*],
+                token: &[
+                    TokenKernel { name: concat!(stringify!($module), "-Lines-4x1"), layout: Layout::Lines, rows: 4, spill: lines4 },
+                    TokenKernel { name: concat!(stringify!($module), "-Lines-1x1"), layout: Layout::Lines, rows: 1, spill: lines1 },
+                    TokenKernel { name: concat!(stringify!($module), "-Quads-4x1"), layout: Layout::Quads, rows: 4, spill: quads4 },
+                    TokenKernel { name: concat!(stringify!($module), "-Quads-1x1"), layout: Layout::Quads, rows: 1, spill: quads1 },
+                ],
+                dense: DenseKernel {
+                    name: concat!(stringify!($module), "-dense"),
+                    nr: $nv * <$simd as crate::kernels::simd::Simd>::LANES,
+                    lanes: <$simd as crate::kernels::simd::Simd>::LANES,
+                    x_bytes: <$simd as crate::kernels::simd::Simd>::X_BYTES,
+                    run: &[$($mid),*],
+                },
+                rows_to_lines,
+                rows_to_quads,
+                lines_to_rows,
+                lines_to_quads,
+                sums_to_rows,
+                epilogue: run_epilogue,
+                peak,
+            };
+        }
+    };
+    (@fn $simd:ident [$($features:tt)*] $name:ident($($arg:ident: $ty:ty),*) => $body:path) => {
+        $($features)*
+        unsafe fn $name($($arg: $ty),*) {
+            // SAFETY: as the caller, who also vouches for the tier.
+            unsafe { $body($($arg),*) }
+        }
+    };
+}
+
+tier! {
+    scalar: Scalar, vbmi false,
+    features,
+    sparse [
+        l4: Lines Lines 4 x 64 by 4, l1: Lines Lines 1 x 64 by 4,
+        q4: Quads Quads 4 x 64 by 4, q1: Quads Quads 1 x 64 by 4,
+        l4s: Lines Lines16 4 x 16 by 4, l1s: Lines Lines16 1 x 16 by 4,
+        q4s: Quads Quads16 4 x 16 by 4, q1s: Quads Quads16 1 x 16 by 4,
+    ],
+    dense 2 registers x [m1: 1 unroll 1, m2: 2 unroll 1, m3: 3 unroll 1],
+}
+
+tier! {
+    #[cfg(target_arch = "x86_64")] avx2: Avx2, vbmi false,
+    features #[target_feature(enable = "avx2,fma,f16c")],
+    sparse [
+        l4: Lines Lines 4 x 64 by 2, l1: Lines Lines 1 x 64 by 4,
+        q4: Quads Quads 4 x 64 by 2, q1: Quads Quads 1 x 64 by 4,
+        l4s: Lines Lines16 4 x 16 by 2, l1s: Lines Lines16 1 x 16 by 2,
+        q4s: Quads Quads16 4 x 16 by 2, q1s: Quads Quads16 1 x 16 by 2,
+    ],
+    dense 2 registers x [m1: 1 unroll 2, m2: 2 unroll 1, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1],
+}
+
+tier! {
+    #[cfg(target_arch = "x86_64")] avx_vnni: AvxVnni, vbmi false,
+    features #[target_feature(enable = "avx2,fma,f16c,avxvnni")],
+    sparse [
+        l4: Lines Lines 4 x 64 by 2, l1: Lines Lines 1 x 64 by 4,
+        q4: Quads Quads 4 x 64 by 2, q1: Quads Quads 1 x 64 by 4,
+        l4s: Lines Lines16 4 x 16 by 2, l1s: Lines Lines16 1 x 16 by 2,
+        q4s: Quads Quads16 4 x 16 by 2, q1s: Quads Quads16 1 x 16 by 2,
+    ],
+    dense 2 registers x [m1: 1 unroll 4, m2: 2 unroll 2, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1],
+}
+
+tier! {
+    #[cfg(target_arch = "x86_64")] avx512: Avx512, vbmi false,
+    features #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")],
+    sparse [
+        l4: Lines Lines 4 x 64 by 4, l1: Lines Lines 1 x 64 by 4,
+        q4: Quads Quads 4 x 64 by 4, q1: Quads Quads 1 x 64 by 4,
+        l4s: Lines Lines16 4 x 16 by 1, l1s: Lines Lines16 1 x 16 by 1,
+        q4s: Quads Quads16 4 x 16 by 1, q1s: Quads Quads16 1 x 16 by 1,
+    ],
+    dense 2 registers x [
+        m1: 1 unroll 4, m2: 2 unroll 2, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1,
+        m7: 7 unroll 1, m8: 8 unroll 1, m9: 9 unroll 1, m10: 10 unroll 1, m11: 11 unroll 1, m12: 12 unroll 1,
+    ],
+}
+
+tier! {
+    #[cfg(target_arch = "x86_64")] avx512_vnni: Avx512Vnni, vbmi false,
+    features #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")],
+    sparse [
+        l4: Lines Lines 4 x 64 by 4, l1: Lines Lines 1 x 64 by 4,
+        q4: Quads Quads 4 x 64 by 4, q1: Quads Quads 1 x 64 by 4,
+        l4s: Lines Lines16 4 x 16 by 1, l1s: Lines Lines16 1 x 16 by 1,
+        q4s: Quads Quads16 4 x 16 by 1, q1s: Quads Quads16 1 x 16 by 1,
+    ],
+    dense 2 registers x [
+        m1: 1 unroll 4, m2: 2 unroll 2, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1,
+        m7: 7 unroll 1, m8: 8 unroll 1, m9: 9 unroll 1, m10: 10 unroll 1, m11: 11 unroll 1, m12: 12 unroll 1,
+    ],
+}
+
+tier! {
+    #[cfg(target_arch = "x86_64")] avx512_vnni_vbmi: Avx512VnniVbmi, vbmi true,
+    features #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")],
+    sparse [
+        l4: Lines Lines 4 x 64 by 4, l1: Lines Lines 1 x 64 by 4,
+        q4: Quads Quads 4 x 64 by 4, q1: Quads Quads 1 x 64 by 4,
+        l4s: Lines Lines16 4 x 16 by 1, l1s: Lines Lines16 1 x 16 by 1,
+        q4s: Quads Quads16 4 x 16 by 1, q1s: Quads Quads16 1 x 16 by 1,
+    ],
+    dense 2 registers x [
+        m1: 1 unroll 4, m2: 2 unroll 2, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1,
+        m7: 7 unroll 1, m8: 8 unroll 1, m9: 9 unroll 1, m10: 10 unroll 1, m11: 11 unroll 1, m12: 12 unroll 1,
+    ],
+}
+
+/// All tiers, the best variant of each last.
+pub static TIERS: &[&Tier] = &[
+    &scalar::TIER,
+    #[cfg(target_arch = "x86_64")]
+    &avx2::TIER,
+    #[cfg(target_arch = "x86_64")]
+    &avx_vnni::TIER,
+    #[cfg(target_arch = "x86_64")]
+    &avx512::TIER,
+    #[cfg(target_arch = "x86_64")]
+    &avx512_vnni::TIER,
+    #[cfg(target_arch = "x86_64")]
+    &avx512_vnni_vbmi::TIER,
+];
+
+impl Tier {
+    /// Whether this CPU can run it.
+    pub fn is_supported(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if self.vbmi && !std::arch::is_x86_feature_detected!("avx512vbmi") {
+            return false;
+        }
+        self.isa.is_supported()
+    }
+
+    /// The kernels to use for `isa`, which this CPU has.
+    pub fn of(isa: Isa) -> &'static Tier {
+        TIERS.iter().rev().find(|t| t.isa == isa && t.is_supported()).unwrap_or(&TIERS[0])
+    }
+}
+
+/// Two tiers are the same if they are the same row.
+impl PartialEq for Tier {
+    fn eq(&self, other: &Tier) -> bool {
+        std::ptr::eq(self, other)
+    }
+}

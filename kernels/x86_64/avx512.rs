@@ -1,0 +1,53 @@
+//! AVX-512 without VNNI: exact dot products from 16-bit multiply-adds, as in AVX2.
+
+use super::zmm::zmm;
+use crate::isa::Isa;
+use crate::kernels::simd::Simd;
+use std::arch::x86_64::*;
+
+/// 512-bit AVX-512 F, BW, DQ, VL.
+#[derive(Clone, Copy)]
+pub struct Avx512;
+
+// SAFETY: each method is the AVX-512 instruction of that meaning.
+unsafe impl Simd for Avx512 {
+    const ISA: Isa = Isa::Avx512;
+    const X_BYTES: usize = 2;
+    /// Even bytes and odd bytes, each widened to 16 bits.
+    type X = [__m512i; 2];
+    type W = [__m512i; 2];
+    zmm!();
+
+    #[inline(always)]
+    unsafe fn x(quads: __m512i) -> [__m512i; 2] {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { [_mm512_and_si512(quads, _mm512_set1_epi16(0xff)), _mm512_srli_epi16::<8>(quads)] }
+    }
+
+    #[inline(always)]
+    unsafe fn w(quads: __m512i) -> [__m512i; 2] {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { [_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(quads)), _mm512_srai_epi16::<8>(quads)] }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(acc: __m512i, x: [__m512i; 2], w: [__m512i; 2]) -> __m512i {
+        // SAFETY: the caller vouches for the tier.
+        unsafe {
+            let acc = _mm512_add_epi32(acc, _mm512_madd_epi16(x[0], w[0]));
+            _mm512_add_epi32(acc, _mm512_madd_epi16(x[1], w[1]))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dense_w(p: *const i8) -> __m512i {
+        // SAFETY: the caller vouches for the tier and 32 bytes.
+        unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn dense_dot(acc: __m512i, x: __m512i, w: __m512i) -> __m512i {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { _mm512_add_epi32(acc, _mm512_madd_epi16(x, w)) }
+    }
+}

@@ -1,0 +1,78 @@
+//! AVX-512 VNNI: four byte products and their sum in one instruction; with VBMI also byte tables in registers.
+
+use super::zmm::zmm;
+use crate::isa::Isa;
+use crate::kernels::simd::Simd;
+use std::arch::x86_64::*;
+
+macro_rules! vnni {
+    () => {
+        const ISA: Isa = Isa::Avx512Vnni;
+        const X_BYTES: usize = 1;
+        type X = __m512i;
+        type W = __m512i;
+        zmm!();
+
+        #[inline(always)]
+        unsafe fn x(quads: __m512i) -> __m512i {
+            quads
+        }
+
+        #[inline(always)]
+        unsafe fn w(quads: __m512i) -> __m512i {
+            quads
+        }
+
+        #[inline(always)]
+        unsafe fn dot(acc: __m512i, x: __m512i, w: __m512i) -> __m512i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm512_dpbusd_epi32(acc, x, w) }
+        }
+
+        #[inline(always)]
+        unsafe fn dense_w(p: *const i8) -> __m512i {
+            // SAFETY: the caller vouches for the tier and 64 bytes.
+            unsafe { Self::load(p.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn dense_dot(acc: __m512i, x: __m512i, w: __m512i) -> __m512i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { Self::dot(acc, x, w) }
+        }
+    };
+}
+
+/// 512-bit `vpdpbusd`.
+#[derive(Clone, Copy)]
+pub struct Avx512Vnni;
+
+// SAFETY: each method is the instruction of that meaning; `vpdpbusd` (without s) does not saturate.
+unsafe impl Simd for Avx512Vnni {
+    vnni!();
+}
+
+/// The same on CPUs that also have VBMI (Ice Lake, Zen 4 and later).
+#[derive(Clone, Copy)]
+pub struct Avx512VnniVbmi;
+
+// SAFETY: as above.
+unsafe impl Simd for Avx512VnniVbmi {
+    vnni!();
+
+    #[inline(always)]
+    unsafe fn lookup256(table: &[u8; 256], v: __m512i) -> __m512i {
+        // SAFETY: the caller vouches for the tier; the table has four registers of bytes.
+        unsafe {
+            let quarters = table.as_ptr().cast::<__m512i>();
+            let low =
+                _mm512_permutex2var_epi8(quarters.read_unaligned(), v, quarters.add(1).read_unaligned());
+            let high = _mm512_permutex2var_epi8(
+                quarters.add(2).read_unaligned(),
+                v,
+                quarters.add(3).read_unaligned(),
+            );
+            _mm512_mask_blend_epi8(_mm512_movepi8_mask(v), low, high)
+        }
+    }
+}

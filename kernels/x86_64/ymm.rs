@@ -1,0 +1,305 @@
+//! 256-bit registers: everything but the dot products.
+
+/// The methods of [`Simd`](crate::kernels::simd::Simd) that need nothing beyond this tier; a tier above it adds its own dot products.
+macro_rules! ymm {
+    () => {
+        const LANES: usize = 8;
+        type V = __m256i;
+        type F = __m256;
+
+        #[inline(always)]
+        unsafe fn splat(value: i32) -> __m256i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_set1_epi32(value) }
+        }
+
+        #[inline(always)]
+        unsafe fn load(p: *const u8) -> __m256i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_loadu_si256(p.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(p: *mut u8, v: __m256i) {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_storeu_si256(p.cast(), v) }
+        }
+
+        #[inline(always)]
+        unsafe fn add(a: __m256i, b: __m256i) -> __m256i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_add_epi32(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn interleave(a: __m256i, b: __m256i, c: __m256i, d: __m256i) -> [__m256i; 4] {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let (ab0, ab1) = (_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b));
+                let (cd0, cd1) = (_mm256_unpacklo_epi8(c, d), _mm256_unpackhi_epi8(c, d));
+                [
+                    _mm256_unpacklo_epi16(ab0, cd0),
+                    _mm256_unpackhi_epi16(ab0, cd0),
+                    _mm256_unpacklo_epi16(ab1, cd1),
+                    _mm256_unpackhi_epi16(ab1, cd1),
+                ]
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn gather16(lines: [*const u8; 4]) -> [__m256i; 4] {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let a = _mm_loadu_si128(lines[0].cast());
+                let b = _mm_loadu_si128(lines[1].cast());
+                let c = _mm_loadu_si128(lines[2].cast());
+                let d = _mm_loadu_si128(lines[3].cast());
+                let (ab0, ab1) = (_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b));
+                let (cd0, cd1) = (_mm_unpacklo_epi8(c, d), _mm_unpackhi_epi8(c, d));
+                let (q0, q1) = (_mm_unpacklo_epi16(ab0, cd0), _mm_unpackhi_epi16(ab0, cd0));
+                let (q2, q3) = (_mm_unpacklo_epi16(ab1, cd1), _mm_unpackhi_epi16(ab1, cd1));
+                let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(q0), q1);
+                let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(q2), q3);
+                [low, high, low, high]
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn splat_quad(p: *const i8) -> __m256i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
+        }
+
+        #[inline(always)]
+        unsafe fn transpose4(v: [__m256i; 4]) -> [__m256i; 4] {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let ab0 = _mm256_unpacklo_epi32(v[0], v[1]);
+                let ab1 = _mm256_unpackhi_epi32(v[0], v[1]);
+                let cd0 = _mm256_unpacklo_epi32(v[2], v[3]);
+                let cd1 = _mm256_unpackhi_epi32(v[2], v[3]);
+                [
+                    _mm256_unpacklo_epi64(ab0, cd0),
+                    _mm256_unpackhi_epi64(ab0, cd0),
+                    _mm256_unpacklo_epi64(ab1, cd1),
+                    _mm256_unpackhi_epi64(ab1, cd1),
+                ]
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store_parts(p: *mut u8, stride: usize, v: __m256i) {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(v));
+                _mm_storeu_si128(p.add(stride).cast(), _mm256_extracti128_si256::<1>(v));
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_parts(p: *const u8, stride: usize) -> __m256i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let v = _mm256_castsi128_si256(_mm_loadu_si128(p.cast()));
+                _mm256_inserti128_si256::<1>(v, _mm_loadu_si128(p.add(stride).cast()))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn mul(a: __m256i, b: __m256i) -> __m256i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                _mm256_mullo_epi32(a, b)
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn sub(a: __m256i, b: __m256i) -> __m256i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                _mm256_sub_epi32(a, b)
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn xor(a: __m256i, b: __m256i) -> __m256i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                _mm256_xor_si256(a, b)
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn sum(v: __m256i) -> i32 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let v = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+                let v = _mm_add_epi32(v, _mm_shuffle_epi32::<0b01_00_11_10>(v));
+                _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32::<0b10_11_00_01>(v)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn repeat<const R: usize>(p: *const u8) -> __m256i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                match R {
+                    4 => {
+                        let quads = _mm256_castsi128_si256(_mm_loadl_epi64(p.cast()));
+                        _mm256_permutevar8x32_epi32(quads, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1))
+                    }
+                    8 => Self::splat_quad(p.cast()),
+                    _ => Self::load(p),
+                }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn to_f32(v: __m256i) -> __m256 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_cvtepi32_ps(v) }
+        }
+
+        #[inline(always)]
+        unsafe fn round(f: __m256) -> __m256i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_cvtps_epi32(f) }
+        }
+
+        #[inline(always)]
+        unsafe fn splat_f(value: f32) -> __m256 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_set1_ps(value) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f(p: *const f32) -> __m256 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_loadu_ps(p) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_f(p: *mut f32, v: __m256) {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_storeu_ps(p, v) }
+        }
+
+        #[inline(always)]
+        unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        unsafe fn add_f(a: __m256, b: __m256) -> __m256 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_add_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn sub_f(a: __m256, b: __m256) -> __m256 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_sub_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn mul_f(a: __m256, b: __m256) -> __m256 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_mul_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn div_f(a: __m256, b: __m256) -> __m256 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_div_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn min_f(a: __m256, b: __m256) -> __m256 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_min_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn max_f(a: __m256, b: __m256) -> __m256 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_max_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn abs_min_f(a: __m256, limit: __m256) -> __m256 {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm256_min_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0), a), limit) }
+        }
+
+        #[inline(always)]
+        unsafe fn reduce_f(a: __m256) -> __m256 {
+            // SAFETY: the caller vouches for the tier.
+            unsafe {
+                _mm256_sub_ps(a, _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn lookup16(table: &[f32; 16], i: __m256) -> __m256 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let index = _mm256_castps_si256(i);
+                let low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr()), index);
+                let high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr().add(8)), index);
+                _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(index)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn ldexp(a: __m256, magic: __m256) -> __m256 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let n = _mm256_slli_epi32::<23>(_mm256_castps_si256(magic));
+                _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), n))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn pack4(v: [__m256i; 4], zero: i32) -> __m256i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let zero = _mm256_set1_epi16(zero as i16);
+                let low = _mm256_adds_epi16(_mm256_packs_epi32(v[0], v[1]), zero);
+                let high = _mm256_adds_epi16(_mm256_packs_epi32(v[2], v[3]), zero);
+                _mm256_packus_epi16(low, high)
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store_pack2(p: *mut u8, a: __m256i, b: __m256i, zero: i32, low: u8, high: u8) {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let v = _mm256_adds_epi16(_mm256_packs_epi32(a, b), _mm256_set1_epi16(zero as i16));
+                let v = Self::clamp_bytes(_mm256_packus_epi16(v, v), low, high);
+                _mm_storel_epi64(p.cast(), _mm256_castsi256_si128(v));
+                _mm_storel_epi64(p.add(16).cast(), _mm256_extracti128_si256::<1>(v));
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn clamp_bytes(v: __m256i, low: u8, high: u8) -> __m256i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let low = _mm256_set1_epi8(low as i8);
+                let high = _mm256_set1_epi8(high as i8);
+                _mm256_min_epu8(_mm256_max_epu8(v, low), high)
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store_bytes(p: *mut u8, v: __m256i) {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let v = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+                _mm_storel_epi64(p.cast(), _mm_packus_epi16(v, v));
+            }
+        }
+    };
+}
+pub(super) use ymm;

@@ -1,0 +1,304 @@
+//! 512-bit registers: everything but the dot products.
+
+/// The methods of [`Simd`](crate::kernels::simd::Simd) that need nothing beyond this tier; a tier above it adds its own dot products.
+macro_rules! zmm {
+    () => {
+        const LANES: usize = 16;
+        type V = __m512i;
+        type F = __m512;
+
+        #[inline(always)]
+        unsafe fn splat(value: i32) -> __m512i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_set1_epi32(value) }
+        }
+
+        #[inline(always)]
+        unsafe fn load(p: *const u8) -> __m512i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_loadu_si512(p.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(p: *mut u8, v: __m512i) {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_storeu_si512(p.cast(), v) }
+        }
+
+        #[inline(always)]
+        unsafe fn add(a: __m512i, b: __m512i) -> __m512i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_add_epi32(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn interleave(a: __m512i, b: __m512i, c: __m512i, d: __m512i) -> [__m512i; 4] {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let (ab0, ab1) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
+                let (cd0, cd1) = (_mm512_unpacklo_epi8(c, d), _mm512_unpackhi_epi8(c, d));
+                [
+                    _mm512_unpacklo_epi16(ab0, cd0),
+                    _mm512_unpackhi_epi16(ab0, cd0),
+                    _mm512_unpacklo_epi16(ab1, cd1),
+                    _mm512_unpackhi_epi16(ab1, cd1),
+                ]
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn gather16(lines: [*const u8; 4]) -> [__m512i; 4] {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let a = _mm_loadu_si128(lines[0].cast());
+                let b = _mm_loadu_si128(lines[1].cast());
+                let c = _mm_loadu_si128(lines[2].cast());
+                let d = _mm_loadu_si128(lines[3].cast());
+                let (ab0, ab1) = (_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b));
+                let (cd0, cd1) = (_mm_unpacklo_epi8(c, d), _mm_unpackhi_epi8(c, d));
+                let (q0, q1) = (_mm_unpacklo_epi16(ab0, cd0), _mm_unpackhi_epi16(ab0, cd0));
+                let (q2, q3) = (_mm_unpacklo_epi16(ab1, cd1), _mm_unpackhi_epi16(ab1, cd1));
+                let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(q0), q1);
+                let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(q2), q3);
+                [_mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high); 4]
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn splat_quad(p: *const i8) -> __m512i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
+        }
+
+        #[inline(always)]
+        unsafe fn transpose4(v: [__m512i; 4]) -> [__m512i; 4] {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let ab0 = _mm512_unpacklo_epi32(v[0], v[1]);
+                let ab1 = _mm512_unpackhi_epi32(v[0], v[1]);
+                let cd0 = _mm512_unpacklo_epi32(v[2], v[3]);
+                let cd1 = _mm512_unpackhi_epi32(v[2], v[3]);
+                [
+                    _mm512_unpacklo_epi64(ab0, cd0),
+                    _mm512_unpackhi_epi64(ab0, cd0),
+                    _mm512_unpacklo_epi64(ab1, cd1),
+                    _mm512_unpackhi_epi64(ab1, cd1),
+                ]
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store_parts(p: *mut u8, stride: usize, v: __m512i) {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                _mm_storeu_si128(p.cast(), _mm512_castsi512_si128(v));
+                _mm_storeu_si128(p.add(stride).cast(), _mm512_extracti32x4_epi32::<1>(v));
+                _mm_storeu_si128(p.add(2 * stride).cast(), _mm512_extracti32x4_epi32::<2>(v));
+                _mm_storeu_si128(p.add(3 * stride).cast(), _mm512_extracti32x4_epi32::<3>(v));
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_parts(p: *const u8, stride: usize) -> __m512i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let v = _mm512_castsi128_si512(_mm_loadu_si128(p.cast()));
+                let v = _mm512_mask_broadcast_i32x4(v, 0x00f0, _mm_loadu_si128(p.add(stride).cast()));
+                let v = _mm512_mask_broadcast_i32x4(v, 0x0f00, _mm_loadu_si128(p.add(2 * stride).cast()));
+                _mm512_mask_broadcast_i32x4(v, 0xf000, _mm_loadu_si128(p.add(3 * stride).cast()))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn mul(a: __m512i, b: __m512i) -> __m512i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                _mm512_mullo_epi32(a, b)
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn sub(a: __m512i, b: __m512i) -> __m512i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                _mm512_sub_epi32(a, b)
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn xor(a: __m512i, b: __m512i) -> __m512i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                _mm512_xor_si512(a, b)
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn sum(v: __m512i) -> i32 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_reduce_add_epi32(v) }
+        }
+
+        #[inline(always)]
+        unsafe fn repeat<const R: usize>(p: *const u8) -> __m512i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                match R {
+                    4 => {
+                        let each = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+                        let quads = _mm512_castsi128_si512(_mm_loadu_si128(p.cast()));
+                        _mm512_permutexvar_epi32(each, quads)
+                    }
+                    8 => {
+                        let each = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+                        let quads = _mm512_castsi128_si512(_mm_loadl_epi64(p.cast()));
+                        _mm512_permutexvar_epi32(each, quads)
+                    }
+                    _ => Self::load(p),
+                }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn to_f32(v: __m512i) -> __m512 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_cvtepi32_ps(v) }
+        }
+
+        #[inline(always)]
+        unsafe fn round(f: __m512) -> __m512i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_cvtps_epi32(f) }
+        }
+
+        #[inline(always)]
+        unsafe fn splat_f(value: f32) -> __m512 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_set1_ps(value) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f(p: *const f32) -> __m512 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_loadu_ps(p) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_f(p: *mut f32, v: __m512) {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_storeu_ps(p, v) }
+        }
+
+        #[inline(always)]
+        unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        unsafe fn add_f(a: __m512, b: __m512) -> __m512 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_add_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn sub_f(a: __m512, b: __m512) -> __m512 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_sub_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn mul_f(a: __m512, b: __m512) -> __m512 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_mul_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn div_f(a: __m512, b: __m512) -> __m512 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_div_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn min_f(a: __m512, b: __m512) -> __m512 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_min_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn max_f(a: __m512, b: __m512) -> __m512 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_max_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn abs_min_f(a: __m512, limit: __m512) -> __m512 {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm512_range_ps::<0b1010>(a, limit) }
+        }
+
+        #[inline(always)]
+        unsafe fn reduce_f(a: __m512) -> __m512 {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm512_reduce_ps::<0>(a) }
+        }
+
+        #[inline(always)]
+        unsafe fn lookup16(table: &[f32; 16], i: __m512) -> __m512 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_permutexvar_ps(_mm512_castps_si512(i), _mm512_loadu_ps(table.as_ptr())) }
+        }
+
+        #[inline(always)]
+        unsafe fn ldexp(a: __m512, magic: __m512) -> __m512 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(magic));
+                _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), n))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn pack4(v: [__m512i; 4], zero: i32) -> __m512i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let zero = _mm512_set1_epi16(zero as i16);
+                let low = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), zero);
+                let high = _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), zero);
+                _mm512_packus_epi16(low, high)
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store_pack2(p: *mut u8, a: __m512i, b: __m512i, zero: i32, low: u8, high: u8) {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let v = _mm512_adds_epi16(_mm512_packs_epi32(a, b), _mm512_set1_epi16(zero as i16));
+                let v = Self::clamp_bytes(_mm512_packus_epi16(v, v), low, high);
+                _mm_storel_epi64(p.cast(), _mm512_castsi512_si128(v));
+                _mm_storel_epi64(p.add(16).cast(), _mm512_extracti32x4_epi32::<1>(v));
+                _mm_storel_epi64(p.add(32).cast(), _mm512_extracti32x4_epi32::<2>(v));
+                _mm_storel_epi64(p.add(48).cast(), _mm512_extracti32x4_epi32::<3>(v));
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn clamp_bytes(v: __m512i, low: u8, high: u8) -> __m512i {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let low = _mm512_set1_epi8(low as i8);
+                let high = _mm512_set1_epi8(high as i8);
+                _mm512_min_epu8(_mm512_max_epu8(v, low), high)
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store_bytes(p: *mut u8, v: __m512i) {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(v));
+            }
+        }
+    };
+}
+pub(super) use zmm;

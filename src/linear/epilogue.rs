@@ -1,0 +1,204 @@
+//! What happens to the sums before they are stored, in a fixed order: scale and bias, residual, activation, requantize.
+
+use crate::error::{Error, Result};
+use crate::kernels::activation::{self, evaluate};
+use crate::quant::{QuantParams, QuantType};
+use crate::view::MatRef;
+use half::bf16;
+
+/// A function of each output.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub enum Activation<'a> {
+    /// y = v.
+    #[default]
+    Identity,
+    /// y = max(v, 0).
+    Relu,
+    /// y = min(max(v, low), high).
+    Clamp {
+        /// The lowest value.
+        low: f32,
+        /// The highest value.
+        high: f32,
+    },
+    /// y = v * (1 + erf(v / sqrt 2)) / 2, in f32.
+    Gelu,
+    /// y = v * (1 + tanh(sqrt(2 / pi) * (v + 0.044715 v^3))) / 2, in f32.
+    GeluTanh,
+    /// y = v / (1 + exp(-v)), in f32.
+    Silu,
+    /// v is quantized to a byte, and the byte looked up: for 8-bit outputs.
+    Table(&'a ByteTable),
+}
+
+/// An activation of 8-bit numbers as a table of 256 entries.
+///
+/// Next to the exact activation the result can be off by what quantizing v to a byte costs: with a step of s before the
+/// activation and t after it, at most `L * s / (2 t) + 1` output steps where v is inside the range of the 256 bytes, L
+/// being the largest slope of the function (1.13 for GELU, 1.10 for SiLU).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ByteTable {
+    pub(crate) bytes: [u8; 256],
+    pub(crate) before: QuantParams,
+    pub(crate) after: QuantParams,
+}
+
+/// The table of GELU (erf): `before` quantizes what goes in, `after` what comes out.
+pub fn gelu_table(before: QuantParams, after: QuantParams) -> ByteTable {
+    ByteTable::of(activation::Activation::Gelu, before, after)
+}
+
+/// The table of GELU (tanh).
+pub fn gelu_tanh_table(before: QuantParams, after: QuantParams) -> ByteTable {
+    ByteTable::of(activation::Activation::GeluTanh, before, after)
+}
+
+/// The table of SiLU.
+pub fn silu_table(before: QuantParams, after: QuantParams) -> ByteTable {
+    ByteTable::of(activation::Activation::Silu, before, after)
+}
+
+impl ByteTable {
+    /// The table of any function: entry i is `after.quantize(f(before.dequantize(i)))`. Both sides are kept as unsigned
+    /// bytes; for a signed quantizer byte i stands for i - 128.
+    pub fn new(before: QuantParams, after: QuantParams, f: impl Fn(f32) -> f32) -> Self {
+        let mut bytes = [0; 256];
+        for (i, byte) in (0..).zip(&mut bytes) {
+            *byte =
+                (after.quantize(f(before.dequantize(i + before.dtype().min()))) - after.dtype().min()) as u8;
+        }
+        Self { bytes, before, after }
+    }
+
+    fn of(activation: activation::Activation, before: QuantParams, after: QuantParams) -> Self {
+        Self::new(before, after, |v| evaluate(activation, v))
+    }
+
+    /// What quantizes the pre-activation.
+    pub fn before(&self) -> QuantParams {
+        self.before
+    }
+
+    /// What the resulting bytes stand for: an output must have the same.
+    pub fn after(&self) -> QuantParams {
+        self.after
+    }
+}
+
+/// Added to the output before the activation, `[M, N]`.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Residual<'a> {
+    /// Real values.
+    F32(MatRef<'a, f32>),
+    /// Real values.
+    Bf16(MatRef<'a, bf16>),
+    /// Bytes and what they stand for.
+    U8(MatRef<'a, u8>, QuantParams),
+    /// Bytes and what they stand for.
+    I8(MatRef<'a, i8>, QuantParams),
+}
+
+impl Residual<'_> {
+    fn shape(&self) -> (usize, usize) {
+        match self {
+            Residual::F32(r) => (r.rows(), r.cols()),
+            Residual::Bf16(r) => (r.rows(), r.cols()),
+            Residual::U8(r, _) => (r.rows(), r.cols()),
+            Residual::I8(r, _) => (r.rows(), r.cols()),
+        }
+    }
+}
+
+/// What happens between the sums and the output, besides the layer's own scales and bias.
+///
+/// With sums s (exact), in f32 and rounded after each step: `v = fma(s, x_scale * w_scale[n], bias[n])`;
+/// `v = v + residual`; `v = activation(v)`; then the output's type. To bytes:
+/// `q = clamp(round_half_even(v * (1 / scale)) + zero_point)`. Where there is neither a residual nor a curved
+/// activation, the division is folded into the first step (`scale * (1 / y_scale)` and `bias * (1 / y_scale)`).
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct Epilogue<'a> {
+    /// Added before the activation.
+    pub residual: Option<Residual<'a>>,
+    /// Applied last.
+    pub activation: Activation<'a>,
+}
+
+impl<'a> Epilogue<'a> {
+    /// Scales and bias only.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With this activation.
+    #[must_use]
+    pub fn activation(mut self, activation: Activation<'a>) -> Self {
+        self.activation = activation;
+        self
+    }
+
+    /// With this residual.
+    #[must_use]
+    pub fn residual(mut self, residual: Residual<'a>) -> Self {
+        self.residual = Some(residual);
+        self
+    }
+
+    pub(super) fn check(&self, m: usize, n: usize, output: &super::Output<'_>) -> Result<()> {
+        if let Some(residual) = &self.residual {
+            let (rows, cols) = residual.shape();
+            if (rows, cols) != (m, n) {
+                return Err(Error::shape(
+                    "residual",
+                    format_args!("{m} tokens x {n} out_features"),
+                    format_args!("{rows} x {cols}"),
+                ));
+            }
+            match residual {
+                Residual::U8(_, p) if p.dtype() != QuantType::U8 => {
+                    return Err(Error::unsupported("residual", "parameters of U8", "I8"));
+                }
+                Residual::I8(_, p) if p.dtype() != QuantType::I8 => {
+                    return Err(Error::unsupported("residual", "parameters of I8", "U8"));
+                }
+                _ => {}
+            }
+        }
+        if let Activation::Clamp { low, high } = self.activation
+            && !(low <= high)
+        {
+            return Err(Error::value(
+                "activation",
+                "low <= high, neither NaN",
+                format_args!("low {low}, high {high}"),
+            ));
+        }
+        let parameters = match output {
+            super::Output::U8(_, p) | super::Output::I8(_, p) | super::Output::Packed(_, p, _) => Some(p),
+            _ => None,
+        };
+        if let Activation::Table(table) = self.activation {
+            match parameters {
+                None => {
+                    return Err(Error::unsupported("activation", "an 8-bit output for a table", "another"));
+                }
+                Some(p) if *p != table.after => {
+                    return Err(Error::value(
+                        "activation",
+                        format_args!("a table to the output's {p:?}"),
+                        format_args!("{:?}", table.after),
+                    ));
+                }
+                _ => {}
+            }
+        }
+        if matches!(output, super::Output::I32(_))
+            && (self.residual.is_some() || !matches!(self.activation, Activation::Identity))
+        {
+            return Err(Error::unsupported("epilogue", "none for i32 sums", "a residual or an activation"));
+        }
+        Ok(())
+    }
+}
