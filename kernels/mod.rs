@@ -49,3 +49,5 @@ macro_rules! autovec {
 }
 #[allow(unused_imports)]
 pub(crate) use autovec;
+
+pub mod quantize;
