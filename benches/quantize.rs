@@ -1,4 +1,5 @@
 //! Quantize and dequantize on every tier of this CPU, beside a copy of the same bytes.
+#![allow(missing_docs)] // criterion_group! makes a public function.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use siskin::quant::{self, QuantParams, QuantType, Scheme};

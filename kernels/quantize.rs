@@ -161,8 +161,7 @@ fn quantize_body<X: Real>(x: &[X], to: Affine, y: &mut [u8]) {
     for (y, x) in y.iter_mut().zip(x) {
         let steps = x.widen() / to.scale;
         let steps = if steps.is_nan() { 0.0 } else { steps };
-        let steps = if steps > to.low { steps } else { to.low };
-        let steps = if steps < to.high { steps } else { to.high };
+        let steps = least(greatest(steps, to.low), to.high);
         *y = ((steps + ROUND).to_bits() as u8).wrapping_add(to.zero);
     }
 }
@@ -181,8 +180,8 @@ pub(crate) fn range_body<X: Real>(x: &[X]) -> Range {
     let mut magnitude = [0; LANES];
     let (body, tail) = x.as_chunks::<LANES>();
     let mut take = |l: usize, x: f32| {
-        min[l] = if x < min[l] { x } else { min[l] };
-        max[l] = if x > max[l] { x } else { max[l] };
+        min[l] = least(x, min[l]);
+        max[l] = greatest(x, max[l]);
         magnitude[l] = magnitude[l].max(x.to_bits() & 0x7fff_ffff);
     };
     for chunk in body {
@@ -190,12 +189,27 @@ pub(crate) fn range_body<X: Real>(x: &[X]) -> Range {
             take(l, chunk[l].widen());
         }
     }
-    for (l, x) in tail.iter().enumerate() {
+    for (l, x) in (0..LANES).zip(tail) {
         take(l, x.widen());
     }
-    Range {
-        min: min.into_iter().fold(f32::INFINITY, f32::min),
-        max: max.into_iter().fold(f32::NEG_INFINITY, f32::max),
-        magnitude: magnitude.into_iter().fold(0, u32::max),
+    for half in [8, 4, 2, 1] {
+        for l in 0..half {
+            min[l] = least(min[l], min[l + half]);
+            max[l] = greatest(max[l], max[l + half]);
+            magnitude[l] = magnitude[l].max(magnitude[l + half]);
+        }
     }
+    Range { min: min[0], max: max[0], magnitude: magnitude[0] }
+}
+
+/// One vector instruction, where `f32::min`, which minds a NaN, is four.
+#[inline(always)]
+fn least(a: f32, b: f32) -> f32 {
+    if a < b { a } else { b }
+}
+
+/// As [`least`].
+#[inline(always)]
+fn greatest(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
 }

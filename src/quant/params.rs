@@ -45,11 +45,11 @@ pub enum Scheme {
 /// ```
 /// use siskin::quant::{QuantParams, QuantType};
 ///
-/// let p = QuantParams::from_range_asymmetric(-1.0, 1.55, QuantType::U8)?;
-/// assert_eq!((p.scale(), p.zero_point()), (0.01, 100));
-/// assert_eq!(p.quantize(0.333), 133);
-/// assert_eq!(p.dequantize(133), 0.33);
-/// assert_eq!((p.quantize(f32::INFINITY), p.quantize(f32::NAN)), (255, 100));
+/// let p = QuantParams::from_range_asymmetric(-0.5, 63.25, QuantType::U8)?;
+/// assert_eq!((p.scale(), p.zero_point()), (0.25, 2));
+/// assert_eq!(p.quantize(1.1), 6);
+/// assert_eq!(p.dequantize(6), 1.0);
+/// assert_eq!((p.quantize(f32::INFINITY), p.quantize(f32::NAN)), (255, 2));
 /// # Ok::<(), siskin::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
