@@ -73,10 +73,7 @@ pub unsafe fn apply<S: Simd, A: Function, const VECS: usize>(x: &mut [S::F; VECS
 }
 
 #[inline(always)]
-unsafe fn piecewise<S: Simd, const VECS: usize>(
-    table: &[[f32; 16]; 6],
-    x: &[S::F; VECS],
-) -> [S::F; VECS] {
+unsafe fn piecewise<S: Simd, const VECS: usize>(table: &[[f32; 16]; 6], x: &[S::F; VECS]) -> [S::F; VECS] {
     // SAFETY: the caller vouches for the tier.
     unsafe {
         let (mut d, mut magic, mut h) = (*x, *x, *x);

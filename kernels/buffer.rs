@@ -62,3 +62,9 @@ pub fn as_u8(bytes: &[i8]) -> &[u8] {
     // SAFETY: one size, one alignment, every bit pattern valid.
     unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
 }
+
+/// Unsigned bytes as signed ones.
+pub fn as_i8(bytes: &[u8]) -> &[i8] {
+    // SAFETY: one size, one alignment, every bit pattern valid.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
+}

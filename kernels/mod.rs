@@ -47,8 +47,6 @@ macro_rules! autovec {
         }
     };
 }
-#[allow(unused_imports)]
-pub(crate) use autovec;
 
 pub mod activation;
 mod activation_tables;

@@ -1,5 +1,7 @@
 //! Where the tokens of packed activations lie.
 
+use crate::error::{Error, Result};
+
 /// The layouts of [`PackedActivations`](crate::linear::PackedActivations). Which one a layer reads: [`crate::linear::Linear::input_layout`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PanelLayout {
@@ -118,3 +120,18 @@ pub fn row_stride(features: usize) -> usize {
     (features.div_ceil(64) | 1) * 64
 }
 
+/// Refuses shapes whose padded bytes, sums or floats would not fit the address space.
+pub fn check_bytes(tokens: usize, features: usize) -> Result<()> {
+    let bytes = features
+        .checked_add(256)
+        .and_then(|f| f.checked_mul(tokens.checked_add(64)?))
+        .and_then(|n| n.checked_mul(8));
+    if bytes.is_none_or(|n| n > isize::MAX as usize) {
+        return Err(Error::shape(
+            "x",
+            "tokens * features to fit the address space",
+            format_args!("{tokens} x {features}"),
+        ));
+    }
+    Ok(())
+}

@@ -369,11 +369,7 @@ unsafe fn bytes<S: Simd, L: Layout, A: Function, const ROWS: usize, const VECS: 
 /// # Safety
 /// As [`spill`], with one token; `quads` has room for all entries of the groups.
 #[inline(always)]
-pub unsafe fn token<S: Simd, L: Layout, const ROWS: usize>(
-    band: &Band<'_>,
-    quads: *mut u32,
-    out: *mut i32,
-) {
+pub unsafe fn token<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, quads: *mut u32, out: *mut i32) {
     // SAFETY: the driver built the band; quads has room.
     unsafe {
         let mut to = quads;
@@ -411,7 +407,7 @@ pub unsafe fn token<S: Simd, L: Layout, const ROWS: usize>(
 /// The sums of up to 8 rows over `len` entries.
 #[inline(always)]
 unsafe fn rows<S: Simd, const ROWS: usize>(quads: *const u8, weights: *const i8, len: usize) -> [i32; 8] {
-    let mut sums = [0; 8];
+    let mut sums = [0i32; 8];
     // Registers an entry, or entries a register.
     let (across, along) = (ROWS.div_ceil(S::LANES), (S::LANES / ROWS).max(1));
     // SAFETY: the driver built the groups; only whole registers of entries are read.

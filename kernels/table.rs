@@ -94,7 +94,7 @@ pub struct Tier {
 macro_rules! tier {
     (
         $(#[$cfg:meta])* $module:ident: $simd:ident, vbmi $vbmi:literal,
-        features $(#[$features:meta])?,
+        features #[$features:meta],
         sparse [$($id:ident: $layout:ident $walk:ident $rows:literal x $tokens:literal by $vecs:literal),* $(,)?],
         dense $nv:literal registers x [$($mid:ident: $mr:literal unroll $unroll:literal),* $(,)?],
     ) => {
@@ -104,12 +104,12 @@ macro_rules! tier {
             $(
                 mod $id {
                     use super::*;
-                    $(#[$features])?
+                    #[$features]
                     pub unsafe fn spill(band: &Band<'_>, out: *mut i32) {
                         // SAFETY: as the caller, who also vouches for the tier.
                         unsafe { sparse::spill::<$simd, sparse::$walk, $rows, $vecs>(band, out) }
                     }
-                    $(#[$features])?
+                    #[$features]
                     pub unsafe fn requantize(band: &Band<'_>, to: &Requantize<'_>, out: *mut u8) {
                         // SAFETY: as the caller, who also vouches for the tier.
                         unsafe { sparse::requantize::<$simd, sparse::$walk, $rows, $vecs>(band, to, out) }
@@ -117,23 +117,23 @@ macro_rules! tier {
                 }
             )*
             $(
-                $(#[$features])?
+                #[$features]
                 unsafe fn $mid(tile: &dense::Tile) {
                     // SAFETY: as the caller, who also vouches for the tier.
                     unsafe { dense::tile::<$simd, $mr, $nv, $unroll>(tile) }
                 }
             )*
-            tier!(@fn $simd [$(#[$features])?] lines4(band: &Band<'_>, quads: *mut u32, out: *mut i32) => sparse::token::<$simd, sparse::Lines, 4>);
-            tier!(@fn $simd [$(#[$features])?] lines1(band: &Band<'_>, quads: *mut u32, out: *mut i32) => sparse::token::<$simd, sparse::Lines, 1>);
-            tier!(@fn $simd [$(#[$features])?] quads4(band: &Band<'_>, quads: *mut u32, out: *mut i32) => sparse::token::<$simd, sparse::Quads, 4>);
-            tier!(@fn $simd [$(#[$features])?] quads1(band: &Band<'_>, quads: *mut u32, out: *mut i32) => sparse::token::<$simd, sparse::Quads, 1>);
-            tier!(@fn $simd [$(#[$features])?] rows_to_lines(t: &pack::Tokens) => pack::rows_to_lines::<$simd>);
-            tier!(@fn $simd [$(#[$features])?] rows_to_quads(t: &pack::Tokens) => pack::rows_to_quads::<$simd>);
-            tier!(@fn $simd [$(#[$features])?] lines_to_rows(t: &pack::Tokens) => pack::lines_to_rows::<$simd>);
-            tier!(@fn $simd [$(#[$features])?] lines_to_quads(lines: *const u8, n: usize, quads: *mut u8) => pack::lines_to_quads::<$simd>);
-            tier!(@fn $simd [$(#[$features])?] sums_to_rows(s: *const i32, n: usize, w: usize, r: *mut i32, ld: usize) => pack::sums_to_rows::<$simd>);
-            tier!(@fn $simd [$(#[$features])?] run_epilogue(plan: &epilogue::Plan<'_>, sums: &epilogue::Sums) => epilogue::run::<$simd>);
-            $(#[$features])?
+            tier!(@fn $simd [#[$features]] lines4(band: &Band<'_>, quads: *mut u32, out: *mut i32) => sparse::token::<$simd, sparse::Lines, 4>);
+            tier!(@fn $simd [#[$features]] lines1(band: &Band<'_>, quads: *mut u32, out: *mut i32) => sparse::token::<$simd, sparse::Lines, 1>);
+            tier!(@fn $simd [#[$features]] quads4(band: &Band<'_>, quads: *mut u32, out: *mut i32) => sparse::token::<$simd, sparse::Quads, 4>);
+            tier!(@fn $simd [#[$features]] quads1(band: &Band<'_>, quads: *mut u32, out: *mut i32) => sparse::token::<$simd, sparse::Quads, 1>);
+            tier!(@fn $simd [#[$features]] rows_to_lines(t: &pack::Tokens) => pack::rows_to_lines::<$simd>);
+            tier!(@fn $simd [#[$features]] rows_to_quads(t: &pack::Tokens) => pack::rows_to_quads::<$simd>);
+            tier!(@fn $simd [#[$features]] lines_to_rows(t: &pack::Tokens) => pack::lines_to_rows::<$simd>);
+            tier!(@fn $simd [#[$features]] lines_to_quads(lines: *const u8, n: usize, quads: *mut u8) => pack::lines_to_quads::<$simd>);
+            tier!(@fn $simd [#[$features]] sums_to_rows(s: *const i32, n: usize, w: usize, r: *mut i32, ld: usize) => pack::sums_to_rows::<$simd>);
+            tier!(@fn $simd [#[$features]] run_epilogue(plan: &epilogue::Plan<'_>, sums: &epilogue::Sums) => epilogue::run::<$simd>);
+            #[$features]
             unsafe fn peak(times: u64) -> u64 {
                 // SAFETY: as the caller, who vouches for the tier.
                 unsafe { dense::peak::<$simd>(times) }
@@ -184,7 +184,7 @@ macro_rules! tier {
 
 tier! {
     scalar: Scalar, vbmi false,
-    features,
+    features #[inline(never)],
     sparse [
         l4: Lines Lines 4 x 64 by 4, l1: Lines Lines 1 x 64 by 4,
         q4: Quads Quads 4 x 64 by 4, q1: Quads Quads 1 x 64 by 4,
@@ -291,6 +291,20 @@ impl Tier {
     /// The kernels to use for `isa`, which this CPU has.
     pub fn of(isa: Isa) -> &'static Tier {
         TIERS.iter().rev().find(|t| t.isa == isa && t.is_supported()).unwrap_or(&TIERS[0])
+    }
+}
+
+impl Tier {
+    /// The kernel for a layout, a height of groups and a width of panels: every tier has all of them.
+    pub fn sparse_kernel(&self, layout: Layout, rows: usize, tokens: usize) -> &'static SparseKernel {
+        let fits = |k: &&SparseKernel| k.layout == layout && k.rows == rows && k.tokens == tokens;
+        self.sparse.iter().find(fits).unwrap_or_else(|| unreachable!("no {layout:?} {rows}x{tokens}"))
+    }
+
+    /// The kernel for one token.
+    pub fn token_kernel(&self, layout: Layout, rows: usize) -> &'static TokenKernel {
+        let fits = |k: &&TokenKernel| k.layout == layout && k.rows == rows;
+        self.token.iter().find(fits).unwrap_or_else(|| unreachable!("no {layout:?} {rows}x1"))
     }
 }
 

@@ -1,9 +1,9 @@
 //! Packed weights: indices proven, sums computed, in the order that the kernels read.
 
-use crate::error::{Error, Result};
-use super::buffer::Buffer;
+use super::buffer::{Buffer, as_i8};
 use super::sparse::Group;
 use super::table::{DenseKernel, Layout};
+use crate::error::{Error, Result};
 use crate::sparse::Bsr;
 use crate::view::MatRef;
 
@@ -18,48 +18,48 @@ pub const MAX_FEATURES_ZERO_POINTS: usize = 33_025;
 
 /// Groups of one height.
 #[derive(Debug, Clone, Default)]
-pub struct Section {
-    pub groups: Vec<Group>,
-    pub indices: Vec<u16>,
-    pub weights: Vec<i8>,
+struct Section {
+    groups: Vec<Group>,
+    indices: Vec<u16>,
+    weights: Vec<i8>,
 }
 
 /// Block-sparse weights.
 #[derive(Debug, Clone)]
 pub struct Sparse {
-    pub layout: Layout,
+    layout: Layout,
     /// Groups of four rows, and of one.
-    pub sections: [Section; 2],
+    sections: [Section; 2],
     /// The groups of each band in each section.
-    pub bands: Vec<Band>,
+    bands: Vec<Band>,
     /// Whether some rows are spread over two groups: their sums must be added in memory.
-    pub split_rows: bool,
-    /// Values that the caller stored.
-    pub stored: usize,
+    split_rows: bool,
 }
 
 /// The rows of a group of each section.
 pub const HEIGHTS: [usize; 2] = [4, 1];
 
+/// 64 output features.
 #[derive(Debug, Clone)]
 pub struct Band {
-    pub groups: [std::ops::Range<usize>; 2],
-    /// Entries, weighted by height: what the band costs.
-    pub cost: usize,
+    groups: [std::ops::Range<usize>; 2],
+    /// What the bands before it and it cost: entries, weighted by height.
+    cost: usize,
     /// The most entries of a section: room that a gather needs.
-    pub entries: usize,
+    entries: usize,
 }
 
 /// Dense weights in panels of `kernel.nr` features.
 #[derive(Debug, Clone)]
 pub struct Dense {
-    pub kernel: DenseKernel,
-    pub panels: Buffer,
+    kernel: DenseKernel,
+    panels: Buffer,
     /// Steps of a panel.
-    pub steps: usize,
+    steps: usize,
 }
 
 impl Dense {
+    /// Packs for a kernel.
     pub fn pack(w: MatRef<'_, i8>, kernel: DenseKernel) -> Self {
         let per_step = 4 / kernel.x_bytes;
         let steps = w.cols().div_ceil(4) * kernel.x_bytes;
@@ -78,7 +78,32 @@ impl Dense {
         this
     }
 
-    pub fn panel_bytes(&self) -> usize {
+    /// The kernel that reads them.
+    pub fn kernel(&self) -> &DenseKernel {
+        &self.kernel
+    }
+
+    /// Steps of K in a panel, 4 bytes of x each.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// The weights of a panel of features.
+    pub fn panel(&self, i: usize) -> &[i8] {
+        as_i8(&self.panels.bytes()[i * self.panel_bytes()..][..self.panel_bytes()])
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.panels.len()
+    }
+
+    /// All bytes, as they lie: what a call with one token reads.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.panels.bytes()
+    }
+
+    fn panel_bytes(&self) -> usize {
         self.steps * self.kernel.nr * 4 / self.kernel.x_bytes
     }
 }
@@ -100,15 +125,13 @@ fn row_groups(w: &Bsr<i8>, block_row: usize) -> impl Iterator<Item = Rows> + use
 }
 
 impl Sparse {
+    /// Packs.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there are 2^32 entries or more.
     pub fn pack(w: &Bsr<i8>) -> Result<Self> {
         let layout = if w.block().cols().is_multiple_of(4) { Layout::Quads } else { Layout::Lines };
-        let mut this = Sparse {
-            layout,
-            sections: Default::default(),
-            bands: Vec::new(),
-            split_rows: false,
-            stored: w.stored_values(),
-        };
+        let mut this = Sparse { layout, sections: Default::default(), bands: Vec::new(), split_rows: false };
         let mut columns = Vec::new();
         for block_row in 0..w.block_rows() {
             let (blocks, values) = w.block_row(block_row);
@@ -199,9 +222,10 @@ impl Sparse {
     /// which branch predictors like), and pads.
     fn finish(&mut self, rows: usize) {
         let mut start = [0; 2];
+        let mut cost = 0;
         for band in 0..rows.div_ceil(BAND) {
             let mut groups = [0..0, 0..0];
-            let (mut cost, mut most) = (0, 0);
+            let mut most = 0;
             for (s, section) in self.sections.iter_mut().enumerate() {
                 let after = |g: &Group| (g.row as usize) < (band + 1) * BAND;
                 let end = start[s] + section.groups[start[s]..].partition_point(after);
@@ -222,6 +246,60 @@ impl Sparse {
         }
     }
 
+    /// How the panels of x must be laid out.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The height of most groups.
+    pub fn height(&self) -> usize {
+        HEIGHTS[usize::from(self.sections[0].groups.is_empty())]
+    }
+
+    /// The bands of 64 output features.
+    pub fn bands(&self) -> &[Band] {
+        &self.bands
+    }
+
+    /// The i-th of `parts` ranges of bands that cost about the same.
+    pub fn bands_by_cost(&self, parts: usize, i: usize) -> std::ops::Range<usize> {
+        let total = self.bands.last().map_or(0, |b| b.cost);
+        let cut = |i: usize| match i {
+            0 => 0,
+            i if i == parts => self.bands.len(),
+            // The cut that is nearest to its share.
+            i => {
+                let share = total * i / parts;
+                let after = self.bands.partition_point(|b| b.cost <= share);
+                let cost = |b: usize| if b == 0 { 0 } else { self.bands[b - 1].cost };
+                let next = (after + 1).min(self.bands.len());
+                if share - cost(after) <= cost(next) - share { after } else { next }
+            }
+        };
+        cut(i)..cut(i + 1).max(cut(i))
+    }
+
+    /// The most entries that a band has in a section.
+    pub fn most_entries(&self) -> usize {
+        self.bands.iter().map(|b| b.entries).max().unwrap_or(0)
+    }
+
+    /// The groups of a band in section s (of height `HEIGHTS[s]`).
+    pub fn groups(&self, band: usize, s: usize) -> &[Group] {
+        &self.sections[s].groups[self.bands[band].groups[s].clone()]
+    }
+
+    /// Indices and weights of section s.
+    pub fn entries(&self, s: usize) -> (&[u16], &[i8]) {
+        (&self.sections[s].indices, &self.sections[s].weights)
+    }
+
+    /// Whether some rows' sums are added in memory.
+    pub fn split_rows(&self) -> bool {
+        self.split_rows
+    }
+
+    /// Bytes held.
     pub fn bytes(&self) -> usize {
         let section = |s: &Section| {
             s.weights.len() + s.indices.len() * 2 + s.groups.len() * std::mem::size_of::<Group>()

@@ -8,8 +8,11 @@ pub mod kernels;
 mod ctx;
 mod error;
 mod isa;
+pub mod linear;
+#[allow(unsafe_code)]
 mod parallel;
 pub mod quant;
+mod scratch;
 pub mod sparse;
 mod view;
 
@@ -18,4 +21,5 @@ pub use error::{Error, Result};
 pub use half::{bf16, f16};
 pub use isa::Isa;
 pub use parallel::Executor;
+pub use scratch::Scratch;
 pub use view::{DType, Element, MatMut, MatRef};

@@ -12,3 +12,49 @@ pub trait Executor: Send + Sync {
     /// number changes nothing but the speed.
     fn for_each(&self, tasks: usize, task: &(dyn Fn(usize) + Sync));
 }
+
+use crate::ctx::Ctx;
+
+/// A pointer that tasks may share: each makes a slice of its own part.
+struct Parts(*mut u8);
+// SAFETY: the only use is `for_each_chunk`, where no two tasks touch the same bytes.
+unsafe impl Sync for Parts {}
+
+impl Ctx {
+    /// Calls `f(i, chunk i of each buffer)` for chunks of `len` bytes (those at a buffer's end may be shorter, or empty),
+    /// perhaps at the same time.
+    pub(crate) fn for_each_chunks<const N: usize>(
+        &self,
+        tasks: usize,
+        buffers: [&mut [u8]; N],
+        len: [usize; N],
+        f: &(dyn Fn(usize, [&mut [u8]; N]) + Sync),
+    ) {
+        let parts = buffers.map(|b| (Parts(b.as_mut_ptr()), b.len()));
+        let parts = &parts;
+        self.for_each(tasks, &|i| {
+            let mut n = 0;
+            let chunks = [(); N].map(|()| {
+                let (p, total) = &parts[n];
+                let start = (i * len[n]).min(*total);
+                let end = (start + len[n]).min(*total);
+                n += 1;
+                // SAFETY: inside the buffer, which is borrowed mutably for all of this; `for_each` runs each i once, and
+                // the chunks of different i do not overlap.
+                unsafe { std::slice::from_raw_parts_mut(p.0.add(start), end - start) }
+            });
+            f(i, chunks);
+        });
+    }
+
+    /// [`Ctx::for_each_chunks`] of one buffer.
+    pub(crate) fn for_each_chunk(
+        &self,
+        tasks: usize,
+        bytes: &mut [u8],
+        len: usize,
+        f: &(dyn Fn(usize, &mut [u8]) + Sync),
+    ) {
+        self.for_each_chunks(tasks, [bytes], [len], &|i, [chunk]| f(i, chunk));
+    }
+}

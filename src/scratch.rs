@@ -6,12 +6,24 @@ use crate::kernels::buffer::Buffer;
 /// of the same shape allocates nothing.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Packed activations of the call.
+    /// Packed activations.
     pub(crate) x: Buffer,
-    /// Parameters of the output features, and of the tokens.
-    pub(crate) parameters: Buffer,
-    /// A tile of sums and bytes for each task.
+    /// Each task's tile of sums and bytes.
     pub(crate) tiles: Buffer,
+    /// Rows of bytes on the way between floats, panels and outputs.
+    pub(crate) rows: Buffer,
+    /// Of the output features.
+    pub(crate) scale: Vec<f32>,
+    /// Of the output features.
+    pub(crate) bias: Vec<f32>,
+    /// Of the output features.
+    pub(crate) init: Vec<i32>,
+    /// Of the tokens.
+    pub(crate) token_scale: Vec<f32>,
+    /// Of the tokens.
+    pub(crate) token_zero: Vec<i32>,
+    /// Of the tokens.
+    pub(crate) token_sum: Vec<i32>,
 }
 
 impl Scratch {
@@ -22,6 +34,8 @@ impl Scratch {
 
     /// Bytes held.
     pub fn capacity(&self) -> usize {
-        self.x.len() + self.parameters.len() + self.tiles.len()
+        let floats = self.scale.capacity() + self.bias.capacity() + self.token_scale.capacity();
+        let integers = self.init.capacity() + self.token_zero.capacity() + self.token_sum.capacity();
+        self.x.len() + self.tiles.len() + self.rows.len() + 4 * (floats + integers)
     }
 }

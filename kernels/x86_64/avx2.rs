@@ -1,6 +1,5 @@
 //! AVX2: exact dot products from 16-bit multiply-adds (`vpmaddubsw` would saturate).
 
-use super::ymm::ymm;
 use crate::isa::Isa;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;

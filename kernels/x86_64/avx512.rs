@@ -1,6 +1,5 @@
 //! AVX-512 without VNNI: exact dot products from 16-bit multiply-adds, as in AVX2.
 
-use super::zmm::zmm;
 use crate::isa::Isa;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;

@@ -1,6 +1,5 @@
 //! AVX-512 VNNI: four byte products and their sum in one instruction; with VBMI also byte tables in registers.
 
-use super::zmm::zmm;
 use crate::isa::Isa;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;

@@ -1,6 +1,5 @@
 //! AVX-VNNI: four byte products and their sum in one instruction.
 
-use super::ymm::ymm;
 use crate::isa::Isa;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;

@@ -108,25 +108,19 @@ macro_rules! ymm {
         #[inline(always)]
         unsafe fn mul(a: __m256i, b: __m256i) -> __m256i {
             // SAFETY: the caller vouches for the tier and for the pointers.
-            unsafe {
-                _mm256_mullo_epi32(a, b)
-            }
+            unsafe { _mm256_mullo_epi32(a, b) }
         }
 
         #[inline(always)]
         unsafe fn sub(a: __m256i, b: __m256i) -> __m256i {
             // SAFETY: the caller vouches for the tier and for the pointers.
-            unsafe {
-                _mm256_sub_epi32(a, b)
-            }
+            unsafe { _mm256_sub_epi32(a, b) }
         }
 
         #[inline(always)]
         unsafe fn xor(a: __m256i, b: __m256i) -> __m256i {
             // SAFETY: the caller vouches for the tier and for the pointers.
-            unsafe {
-                _mm256_xor_si256(a, b)
-            }
+            unsafe { _mm256_xor_si256(a, b) }
         }
 
         #[inline(always)]
@@ -302,4 +296,3 @@ macro_rules! ymm {
         }
     };
 }
-pub(super) use ymm;

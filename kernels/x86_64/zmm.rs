@@ -112,25 +112,19 @@ macro_rules! zmm {
         #[inline(always)]
         unsafe fn mul(a: __m512i, b: __m512i) -> __m512i {
             // SAFETY: the caller vouches for the tier and for the pointers.
-            unsafe {
-                _mm512_mullo_epi32(a, b)
-            }
+            unsafe { _mm512_mullo_epi32(a, b) }
         }
 
         #[inline(always)]
         unsafe fn sub(a: __m512i, b: __m512i) -> __m512i {
             // SAFETY: the caller vouches for the tier and for the pointers.
-            unsafe {
-                _mm512_sub_epi32(a, b)
-            }
+            unsafe { _mm512_sub_epi32(a, b) }
         }
 
         #[inline(always)]
         unsafe fn xor(a: __m512i, b: __m512i) -> __m512i {
             // SAFETY: the caller vouches for the tier and for the pointers.
-            unsafe {
-                _mm512_xor_si512(a, b)
-            }
+            unsafe { _mm512_xor_si512(a, b) }
         }
 
         #[inline(always)]
@@ -301,4 +295,3 @@ macro_rules! zmm {
         }
     };
 }
-pub(super) use zmm;

@@ -2,6 +2,7 @@
 
 use super::PackedActivations;
 use crate::error::{Error, Result};
+use crate::kernels::panel::Shape;
 use crate::quant::{QuantParams, QuantType};
 use crate::view::{MatMut, MatRef};
 use half::bf16;
@@ -41,6 +42,15 @@ impl Input<'_> {
             Input::F32(x, _) => (x.rows(), x.cols()),
             Input::Bf16(x, _) => (x.rows(), x.cols()),
             Input::Packed(x) => (x.tokens(), x.features()),
+        }
+    }
+
+    /// Whether packing to the shape goes through rows of bytes.
+    pub(super) fn needs_rows(&self, shape: Shape) -> bool {
+        match self {
+            Input::U8(..) | Input::I8(..) => false,
+            Input::F32(..) | Input::Bf16(..) => shape.layout != super::PanelLayout::Rows,
+            Input::Packed(x) => x.shape != Some(shape),
         }
     }
 

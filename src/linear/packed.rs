@@ -2,13 +2,15 @@
 
 use crate::ctx::Ctx;
 use crate::error::{Error, Result};
-use crate::kernels::buffer::Buffer;
+use crate::kernels::buffer::{Buffer, as_f32, as_i32};
 use crate::kernels::pack::{Tokens, quad_offset};
-use crate::kernels::panel::{Panel, PanelLayout, Shape, row_stride};
+use crate::kernels::panel::{Panel, PanelLayout, Shape, check_bytes, row_stride};
 use crate::kernels::quantize;
 use crate::kernels::table::Tier;
 use crate::quant::{QuantParams, QuantType};
+use crate::scratch::Scratch;
 use crate::view::{MatMut, MatRef};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::io::{Input, OnTheFly};
 
@@ -36,6 +38,13 @@ impl Default for Scale {
 }
 
 impl Scale {
+    pub fn as_ref(&self) -> ScaleRef<'_> {
+        match self {
+            Scale::Tensor { scale, zero } => ScaleRef::Tensor { scale: *scale, zero: *zero },
+            Scale::Token { scale, zero } => ScaleRef::Token { scale, zero },
+        }
+    }
+
     pub fn of(p: &QuantParams) -> Self {
         Scale::Tensor { scale: p.scale(), zero: unsigned_zero(p) }
     }
@@ -80,23 +89,34 @@ impl PackedActivations {
     /// # Errors
     /// [`Error::Unsupported`] if the parameters' type is not that of x; [`Error::Value`] if x has NaN or infinity and is
     /// quantized by its own range; [`Error::Shape`] if the size overflows.
-    pub fn pack(&mut self, x: &Input<'_>, layout: PanelLayout, ctx: &Ctx) -> Result<()> {
+    pub fn pack(
+        &mut self,
+        x: &Input<'_>,
+        layout: PanelLayout,
+        ctx: &Ctx,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
         x.check()?;
         let (tokens, features) = x.shape();
         let shape = Shape { tokens, features, layout };
+        let packer = Packer { x, shape, ctx };
         self.resize(shape)?;
-        if let Input::F32(_, OnTheFly::PerToken) | Input::Bf16(_, OnTheFly::PerToken) = x {
-            let (mut scale, mut zero) = (vec![1.0; tokens], vec![0; tokens]);
-            token_scales(x, 0..tokens, &mut scale, &mut zero, ctx)?;
-            self.scale = Scale::Token { scale, zero };
-        } else {
-            self.scale = tensor_scale(x);
-        }
-        let mut rows = Buffer::default();
+        let Scratch { rows, tiles, token_scale, token_zero, .. } = scratch;
         let data = &mut self.data.bytes_mut()[..shape.bytes()];
-        for panel in (0..shape.pieces()).flat_map(|i| shape.piece(i)) {
-            pack_panel(x, &self.scale, shape, panel, &mut data[shape.range(panel)], &mut rows, ctx);
+        if let Err(e) = packer.pack_all(data, rows, tiles, (token_scale, token_zero)) {
+            self.shape = None;
+            return Err(e);
         }
+        self.scale = match x {
+            Input::F32(_, OnTheFly::PerToken) | Input::Bf16(_, OnTheFly::PerToken) => {
+                Scale::Token { scale: token_scale.clone(), zero: token_zero.clone() }
+            }
+            Input::Packed(x) => x.scale.clone(),
+            _ => match packer.tensor_scale() {
+                ScaleRef::Tensor { scale, zero } => Scale::Tensor { scale, zero },
+                ScaleRef::Token { .. } => Scale::default(),
+            },
+        };
         Ok(())
     }
 
@@ -128,121 +148,169 @@ impl PackedActivations {
     }
 }
 
-/// Refuses shapes whose padded bytes, sums or floats would not fit the address space.
-pub(super) fn check_bytes(tokens: usize, features: usize) -> Result<()> {
-    let bytes = features
-        .checked_add(256)
-        .and_then(|f| f.checked_mul(tokens.checked_add(64)?))
-        .and_then(|n| n.checked_mul(8));
-    if bytes.is_none_or(|n| n > isize::MAX as usize) {
-        return Err(Error::shape(
-            "x",
-            "tokens * features to fit the address space",
-            format_args!("{tokens} x {features}"),
-        ));
-    }
-    Ok(())
+/// [`Scale`], lent.
+#[derive(Clone, Copy)]
+pub(super) enum ScaleRef<'a> {
+    Tensor { scale: f32, zero: i32 },
+    Token { scale: &'a [f32], zero: &'a [i32] },
 }
 
-/// The scale of everything that is not quantized token by token.
-pub(super) fn tensor_scale(x: &Input<'_>) -> Scale {
-    match x {
-        Input::U8(_, p)
-        | Input::I8(_, p)
-        | Input::F32(_, OnTheFly::Fixed(p))
-        | Input::Bf16(_, OnTheFly::Fixed(p)) => Scale::of(p),
-        Input::Packed(x) => x.scale.clone(),
-        _ => Scale::default(),
-    }
-}
-
-/// The range of each token in `range`, as scale and unsigned zero point.
-pub(super) fn token_scales(
-    x: &Input<'_>,
-    range: std::ops::Range<usize>,
-    scale: &mut [f32],
-    zero: &mut [i32],
-    ctx: &Ctx,
-) -> Result<()> {
-    for (t, (scale, zero)) in range.zip(scale.iter_mut().zip(zero)) {
-        let r = match x {
-            Input::F32(x, _) => quantize::range(x.row(t), ctx),
-            Input::Bf16(x, _) => quantize::range(x.row(t), ctx),
-            _ => return Ok(()),
+impl ScaleRef<'_> {
+    fn params(&self, token: usize) -> QuantParams {
+        let (s, z) = match self {
+            ScaleRef::Tensor { scale, zero } => (*scale, *zero),
+            ScaleRef::Token { scale, zero } => (scale[token], zero[token]),
         };
-        if r.magnitude >= quantize::Range::INFINITE {
-            return Err(Error::value("x", "finite numbers", format_args!("NaN or infinity in token {t}")));
+        // Both came out of valid parameters.
+        QuantParams::u8(s, z).unwrap_or_else(|_| unreachable!("a scale that was valid before"))
+    }
+}
+
+/// x on its way into panels of a shape.
+#[derive(Clone, Copy)]
+pub(super) struct Packer<'a> {
+    pub x: &'a Input<'a>,
+    pub shape: Shape,
+    pub ctx: &'a Ctx,
+}
+
+impl Packer<'_> {
+    /// The scale of everything that is not quantized token by token.
+    pub fn tensor_scale(&self) -> ScaleRef<'static> {
+        match self.x {
+            Input::U8(_, p)
+            | Input::I8(_, p)
+            | Input::F32(_, OnTheFly::Fixed(p))
+            | Input::Bf16(_, OnTheFly::Fixed(p)) => {
+                ScaleRef::Tensor { scale: p.scale(), zero: unsigned_zero(p) }
+            }
+            _ => ScaleRef::Tensor { scale: 1.0, zero: 0 },
         }
+    }
+
+    fn by_token(&self) -> bool {
+        matches!(self.x, Input::F32(_, OnTheFly::PerToken) | Input::Bf16(_, OnTheFly::PerToken))
+    }
+
+    /// Packs all tokens. Where each is quantized by its own range, their scales and zero points come out.
+    pub fn pack_all(
+        &self,
+        to: &mut [u8],
+        rows: &mut Buffer,
+        scales: &mut Buffer,
+        (scale, zero): (&mut Vec<f32>, &mut Vec<i32>),
+    ) -> Result<()> {
+        /// A piece's 64 scales and 64 zero points.
+        const PIECE: usize = 64 * 8;
+        let pieces = self.shape.pieces();
+        let rows_each = if self.x.needs_rows(self.shape) { 64 * row_stride(self.shape.features) } else { 0 };
+        rows.grow(pieces * rows_each);
+        scales.grow(pieces * PIECE);
+        let bad = AtomicUsize::new(usize::MAX);
+        let each = [self.shape.piece_bytes(), rows_each, PIECE];
+        let buffers = [to, rows.bytes_mut(), scales.bytes_mut()];
+        self.ctx.for_each_chunks(pieces, buffers, each, &|i, [to, rows, scales]| {
+            let (scale, zero) = scales.split_at_mut(PIECE / 2);
+            let (scale, zero) = (as_f32(scale), as_i32(zero));
+            let first = i * 64;
+            if self.by_token() {
+                for token in first..(first + 64).min(self.shape.tokens) {
+                    match self.token_params(token) {
+                        Some(p) => (scale[token - first], zero[token - first]) = (p.scale(), p.zero_point()),
+                        None => {
+                            bad.fetch_min(token, Ordering::Relaxed);
+                            return;
+                        }
+                    }
+                }
+            }
+            for panel in self.shape.piece(i) {
+                let range = self.shape.range(panel);
+                let start = i * self.shape.piece_bytes();
+                let to = &mut to[range.start - start..range.end - start];
+                let at = panel.token - first;
+                let scales = match self.by_token() {
+                    true => ScaleRef::Token { scale: &scale[at..], zero: &zero[at..] },
+                    false => self.tensor_scale(),
+                };
+                self.pack_panel_at(scales, panel.token, panel, to, rows);
+            }
+        });
+        let bad = bad.into_inner();
+        if bad < usize::MAX {
+            return Err(Error::value("x", "finite numbers", format_args!("NaN or infinity in token {bad}")));
+        }
+        if self.by_token() {
+            scale.clear();
+            zero.clear();
+            for (i, piece) in scales.bytes_mut().chunks_mut(PIECE).take(pieces).enumerate() {
+                let tokens = (self.shape.tokens - i * 64).min(64);
+                let (s, z) = piece.split_at_mut(PIECE / 2);
+                scale.extend_from_slice(&as_f32(s)[..tokens]);
+                zero.extend_from_slice(&as_i32(z)[..tokens]);
+            }
+        }
+        Ok(())
+    }
+
+    /// The range of a token as parameters; none if it is not finite.
+    fn token_params(&self, token: usize) -> Option<QuantParams> {
+        let r = match self.x {
+            Input::F32(x, _) => quantize::range(x.row(token), self.ctx),
+            Input::Bf16(x, _) => quantize::range(x.row(token), self.ctx),
+            _ => return None,
+        };
         let (min, max) = if r.min > r.max { (0.0, 0.0) } else { (r.min, r.max) };
-        let p = QuantParams::from_range_asymmetric(min, max, QuantType::U8)?;
-        (*scale, *zero) = (p.scale(), p.zero_point());
+        if r.magnitude >= quantize::Range::INFINITE {
+            return None;
+        }
+        QuantParams::from_range_asymmetric(min, max, QuantType::U8).ok()
     }
-    Ok(())
-}
 
-/// Packs the tokens of one panel into its bytes. `rows` is for tokens that are quantized first.
-pub(super) fn pack_panel(
-    x: &Input<'_>,
-    scale: &Scale,
-    shape: Shape,
-    panel: Panel,
-    to: &mut [u8],
-    rows: &mut Buffer,
-    ctx: &Ctx,
-) {
-    let k = shape.features;
-    let stride = row_stride(k);
-    match x {
-        Input::U8(x, _) => bytes_to_panel(*x, 0, shape, panel, to, ctx),
-        Input::I8(x, _) => bytes_to_panel(x.as_bytes(), 0x80, shape, panel, to, ctx),
-        Input::F32(..) | Input::Bf16(..) => {
-            let direct = shape.layout == PanelLayout::Rows;
-            if !direct {
-                rows.grow(panel.tokens * stride);
-            }
-            for t in 0..panel.tokens {
-                let p = params_of(scale, panel.token + t);
-                let row = if direct { &mut to[t * stride..][..k] } else { &mut rows.bytes_mut()[t * stride..][..k] };
-                match x {
-                    Input::F32(x, _) => quantize::quantize(x.row(panel.token + t), &p, row, ctx),
-                    Input::Bf16(x, _) => quantize::quantize(x.row(panel.token + t), &p, row, ctx),
-                    _ => {}
+    /// Packs the tokens of one panel into its bytes; `scale` is by token of x.
+    pub fn pack_panel(&self, scale: ScaleRef<'_>, panel: Panel, to: &mut [u8], rows: &mut [u8]) {
+        self.pack_panel_at(scale, 0, panel, to, rows);
+    }
+
+    /// As [`Packer::pack_panel`], the first scale being that of token `first`.
+    fn pack_panel_at(&self, scale: ScaleRef<'_>, first: usize, panel: Panel, to: &mut [u8], rows: &mut [u8]) {
+        let (shape, ctx) = (self.shape, self.ctx);
+        let (k, stride) = (shape.features, row_stride(shape.features));
+        match self.x {
+            Input::U8(x, _) => return bytes_to_panel(*x, 0, shape, panel, to, ctx),
+            Input::I8(x, _) => return bytes_to_panel(x.as_bytes(), 0x80, shape, panel, to, ctx),
+            Input::F32(..) | Input::Bf16(..) => {
+                let direct = shape.layout == PanelLayout::Rows;
+                let rows = if direct { &mut *to } else { &mut *rows };
+                for (t, row) in rows.chunks_mut(stride).take(panel.tokens).enumerate() {
+                    let token = panel.token + t;
+                    let p = scale.params(token - first);
+                    match self.x {
+                        Input::F32(x, _) => quantize::quantize(x.row(token), &p, &mut row[..k], ctx),
+                        Input::Bf16(x, _) => quantize::quantize(x.row(token), &p, &mut row[..k], ctx),
+                        _ => {}
+                    }
+                }
+                if direct {
+                    return;
                 }
             }
-            if !direct
-                && let Ok(bytes) =
-                    MatRef::with_stride(&rows.bytes()[..panel.tokens * stride], panel.tokens, k, stride)
-            {
-                bytes_to_panel(bytes, 0, shape, Panel { token: 0, ..panel }, to, ctx);
-            }
-        }
-        Input::Packed(x) => {
-            // The other layout: through rows.
-            let Some(from) = x.shape else { return };
-            rows.grow(panel.tokens * stride);
-            let (first, last) = (panel.token, panel.token + panel.tokens);
-            for p in (0..from.pieces()).flat_map(|i| from.piece(i)) {
-                let bytes = &x.data.bytes()[from.range(p)];
-                if p.token < last && first < p.token + p.tokens {
-                    copy_rows(bytes, from, p, (first, last), rows.bytes_mut(), stride);
+            Input::Packed(x) => {
+                // The other layout: through rows.
+                let Some(from) = x.shape else { return };
+                let (first, last) = (panel.token, panel.token + panel.tokens);
+                for p in (0..from.pieces()).flat_map(|i| from.piece(i)) {
+                    let bytes = &x.data.bytes()[from.range(p)];
+                    if p.token < last && first < p.token + p.tokens {
+                        copy_rows(bytes, from, p, (first, last), rows, stride);
+                    }
                 }
             }
-            if let Ok(bytes) =
-                MatRef::with_stride(&rows.bytes()[..panel.tokens * stride], panel.tokens, k, stride)
-            {
-                bytes_to_panel(bytes, 0, shape, Panel { token: 0, ..panel }, to, ctx);
-            }
+        }
+        if let Ok(rows) = MatRef::with_stride(&rows[..panel.tokens * stride], panel.tokens, k, stride) {
+            bytes_to_panel(rows, 0, shape, Panel { token: 0, ..panel }, to, ctx);
         }
     }
-}
-
-fn params_of(scale: &Scale, token: usize) -> QuantParams {
-    let (s, z) = match scale {
-        Scale::Tensor { scale, zero } => (*scale, *zero),
-        Scale::Token { scale, zero } => (scale[token], zero[token]),
-    };
-    // Both came out of valid parameters.
-    QuantParams::u8(s, z).unwrap_or_else(|_| unreachable!("a scale that was valid before"))
 }
 
 fn copy_rows(
@@ -295,21 +363,14 @@ pub(super) fn bytes_to_panel(
         layout => {
             let x = x.rows_from(panel.token, panel.tokens);
             let tier = Tier::of(ctx.isa());
-            let run =
-                if layout == PanelLayout::Lines { tier.rows_to_lines } else { tier.rows_to_quads };
+            let run = if layout == PanelLayout::Lines { tier.rows_to_lines } else { tier.rows_to_quads };
             Tokens::pack(x, to, panel.width, flip, run);
         }
     }
 }
 
 /// One panel to rows of y, which is the whole `[tokens, features]`.
-fn unpack_panel(
-    from: &[u8],
-    shape: Shape,
-    panel: Panel,
-    y: &mut MatMut<'_, u8>,
-    ctx: &Ctx,
-) {
+fn unpack_panel(from: &[u8], shape: Shape, panel: Panel, y: &mut MatMut<'_, u8>, ctx: &Ctx) {
     if shape.layout == PanelLayout::Lines {
         let run = Tier::of(ctx.isa()).lines_to_rows;
         return Tokens::unpack(from, panel.width, 0, y.rows_from(panel.token, panel.tokens), run);

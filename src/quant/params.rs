@@ -1,6 +1,7 @@
 //! The affine map between reals and 8-bit integers.
 
 use crate::error::{Error, Result};
+use num_traits::Float;
 
 /// The two 8-bit integer types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,9 +27,31 @@ impl QuantType {
     }
 }
 
+/// How a range of reals becomes a quantizer (Quantizable Transformers, the authors' uniform quantizers).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Both ends of the range, widened to hold 0, meet the ends of the integers: for activations.
+    Asymmetric(QuantType),
+    /// `zero_point` 0, and the larger absolute value meets the largest integer: for weights.
+    Symmetric(QuantType),
+    /// As `Symmetric`, to i8 where the range goes below 0 and to u8 where not.
+    SymmetricAuto,
+}
+
 /// An affine quantizer: `q = clamp(round_half_even(x / scale) + zero_point)`, `x ~ scale * (q - zero_point)`.
 ///
 /// Quantizable Transformers, section 2; symmetric is `zero_point == 0` with [`QuantType::I8`].
+///
+/// ```
+/// use siskin::quant::{QuantParams, QuantType};
+///
+/// let p = QuantParams::from_range_asymmetric(-0.5, 63.25, QuantType::U8)?;
+/// assert_eq!((p.scale(), p.zero_point()), (0.25, 2));
+/// assert_eq!(p.quantize(1.1), 6);
+/// assert_eq!(p.dequantize(6), 1.0);
+/// assert_eq!((p.quantize(f32::INFINITY), p.quantize(f32::NAN)), (255, 2));
+/// # Ok::<(), siskin::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct QuantParams {
     scale: f32,
@@ -69,6 +92,31 @@ impl QuantParams {
         Self::new(scale, zero_point, QuantType::I8)
     }
 
+    /// A quantizer of the reals `min` to `max`, by any scheme.
+    ///
+    /// # Errors
+    /// As [`QuantParams::from_range_asymmetric`] and [`QuantParams::from_range_symmetric`].
+    pub fn from_range(min: f32, max: f32, scheme: Scheme) -> Result<Self> {
+        from_range(min, max, scheme)
+    }
+
+    /// A quantizer of the reals `min` to `max`, widened to hold 0.0, whose ends meet those of `dtype`.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if `min` or `max` is not finite, if `min > max`, or if the range is too wide for an f32.
+    pub fn from_range_asymmetric(min: f32, max: f32, dtype: QuantType) -> Result<Self> {
+        from_range(min, max, Scheme::Asymmetric(dtype))
+    }
+
+    /// A quantizer with `zero_point` 0, whose largest integer stands for the larger of `-min` and `max`.
+    /// The smallest of i8, -128, is used too, by what rounds to it.
+    ///
+    /// # Errors
+    /// As [`QuantParams::from_range_asymmetric`], and if `min < 0` with [`QuantType::U8`].
+    pub fn from_range_symmetric(min: f32, max: f32, dtype: QuantType) -> Result<Self> {
+        from_range(min, max, Scheme::Symmetric(dtype))
+    }
+
     /// The real size of one step.
     pub fn scale(&self) -> f32 {
         self.scale
@@ -97,6 +145,47 @@ impl QuantParams {
     pub fn dequantize(&self, q: i32) -> f32 {
         self.scale * (q - self.zero_point) as f32
     }
+}
+
+/// The quantizer of a range, computed in the range's own type, as its authors do: a range of percentiles is f64.
+pub(super) fn from_range<F: Float + Into<f64>>(min: F, max: F, scheme: Scheme) -> Result<QuantParams> {
+    for (argument, end) in [("min", min), ("max", max)] {
+        if !end.is_finite() {
+            return Err(Error::value(argument, "a finite number", end.into()));
+        }
+    }
+    if min > max {
+        return Err(Error::value("min", format_args!("at most max = {}", max.into()), min.into()));
+    }
+    let of = |x: f64| F::from(x).unwrap_or_else(F::zero);
+    // Never an empty range, never a step too small to divide by.
+    let (least, levels) = (of(1e-8), of(255.0));
+    let (min, max) = (min.min(F::zero()), max.max(least));
+    let (step, zero_point, dtype) = match scheme {
+        Scheme::Asymmetric(dtype) => {
+            let step = (max - min) / levels;
+            let zero: f64 = (-min / step).min(levels).into();
+            (step, zero.round_ties_even() as i32 + dtype.min(), dtype)
+        }
+        Scheme::Symmetric(QuantType::I8) => (max.max(-min) / of(127.0), 0, QuantType::I8),
+        Scheme::Symmetric(QuantType::U8) if min < F::zero() => {
+            return Err(Error::value("min", "0 or more for a symmetric U8", min.into()));
+        }
+        Scheme::Symmetric(QuantType::U8) => (max / levels, 0, QuantType::U8),
+        Scheme::SymmetricAuto => {
+            let dtype = if min < F::zero() { QuantType::I8 } else { QuantType::U8 };
+            return from_range(min, max, Scheme::Symmetric(dtype));
+        }
+    };
+    let scale: f64 = step.max(least).into();
+    if !(scale as f32).is_finite() {
+        return Err(Error::value(
+            "max",
+            "max - min to fit f32",
+            format_args!("{} - {}", max.into(), min.into()),
+        ));
+    }
+    QuantParams::new(scale as f32, zero_point, dtype)
 }
 
 /// A scale divides and is divided by: positive, normal, and with a finite reciprocal.

@@ -1,0 +1,121 @@
+//! The loops over tiles: which panel meets which weights, in what order, on which thread.
+//!
+//! A driver knows nothing of instructions, a kernel nothing of threads or shapes. The drivers live in this room because
+//! they call kernels; what they are given is proven: weights by their constructors, views by theirs, and the shapes
+//! here.
+
+mod dense;
+mod sparse;
+
+pub use dense::dense;
+pub use sparse::sparse;
+
+use super::buffer::Buffer;
+use super::epilogue::{Plan, Target};
+use super::panel::{Panel, Shape, row_stride};
+use super::requantize::Requantize;
+use super::table::Tier;
+use crate::ctx::Ctx;
+use std::ops::Range;
+
+/// Packs the tokens of a panel; the last argument is for what must be quantized first.
+pub type Pack<'a> = dyn Fn(Panel, &mut [u8], &mut [u8]) + Sync + 'a;
+
+/// Where packed x comes from.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// It is there, in the layout of the job's shape.
+    Packed(&'a [u8]),
+    /// It is to be packed.
+    Pack(&'a Pack<'a>),
+}
+
+/// Where y goes.
+#[derive(Clone, Copy)]
+pub enum Out {
+    /// To the plan's target.
+    Rows,
+    /// To panels of the next layer's x.
+    Panels(*mut u8, Shape),
+}
+
+// SAFETY: a pointer to the caller's output, borrowed for the call; tasks write disjoint tiles.
+unsafe impl Sync for Out {}
+
+/// One call of a layer.
+pub struct Job<'a> {
+    /// Tokens, features and layout of x.
+    pub shape: Shape,
+    /// x.
+    pub source: Source<'a>,
+    /// N.
+    pub out_features: usize,
+    /// What each output feature starts from, padded to whole bands.
+    pub init: &'a [i32],
+    /// What happens to the sums.
+    pub plan: Plan<'a>,
+    /// The same, where it can be done in the registers of a sparse tile.
+    pub requantize: Option<Requantize<'a>>,
+    /// Where y goes.
+    pub out: Out,
+    /// Whether packing needs room for the rows of 64 tokens.
+    pub rows_to_pack: bool,
+    /// The kernels.
+    pub tier: &'static Tier,
+}
+
+/// Memory of a call.
+pub struct Memory<'a> {
+    /// For packed x, where it is to be packed.
+    pub x: Option<&'a mut Buffer>,
+    /// For tiles.
+    pub tiles: &'a mut Buffer,
+    /// For rows of y on the way to panels, and of x on the way from floats.
+    pub rows: &'a mut Buffer,
+}
+
+/// Bytes of packed x, or of weights, that are kept in the second-level cache while they are used again.
+const BLOCK_BYTES: usize = 256 << 10;
+
+impl Job<'_> {
+    /// Bytes of the rows of a piece, where packing needs them.
+    fn piece_rows(&self) -> usize {
+        if self.rows_to_pack { 64 * row_stride(self.shape.features) } else { 0 }
+    }
+}
+
+/// All of x, packed if it is not yet.
+fn all_packed<'a>(job: &Job<'a>, ctx: &Ctx, memory: Option<&'a mut Buffer>, rows: &mut Buffer) -> &'a [u8] {
+    let (pack, memory) = match (job.source, memory) {
+        (Source::Packed(x), _) => return x,
+        (Source::Pack(pack), Some(memory)) => (pack, memory),
+        (Source::Pack(_), None) => return &[],
+    };
+    memory.grow(job.shape.bytes());
+    rows.grow(job.shape.pieces() * job.piece_rows());
+    let buffers = [&mut memory.bytes_mut()[..job.shape.bytes()], rows.bytes_mut()];
+    let each = [job.shape.piece_bytes(), job.piece_rows()];
+    ctx.for_each_chunks(job.shape.pieces(), buffers, each, &|i, [bytes, rows]| {
+        pack_piece(job.shape, i, pack, bytes, rows);
+    });
+    memory.bytes()
+}
+
+/// Packs piece i into its bytes.
+fn pack_piece(shape: Shape, i: usize, pack: &Pack<'_>, bytes: &mut [u8], rows: &mut [u8]) {
+    for panel in shape.piece(i) {
+        let range = shape.range(panel);
+        let start = i * shape.piece_bytes();
+        pack(panel, &mut bytes[range.start - start..range.end - start], rows);
+    }
+}
+
+/// `0 .. n` in `parts` about equal ranges: the i-th.
+fn share(n: usize, parts: usize, i: usize) -> Range<usize> {
+    n * i / parts..n * (i + 1) / parts
+}
+
+/// The target moved so that element (token, feature) of the output is element 0 of `p`, with rows of `stride`.
+fn tile_target(p: *mut u8, stride: usize, token: usize, feature: usize) -> (Target, usize) {
+    (Target::U8(p.wrapping_sub(token * stride + feature), 0), stride)
+}

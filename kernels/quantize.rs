@@ -1,0 +1,215 @@
+//! Reals to 8-bit integers and back, and the range of a row.
+//!
+//! Every body is plain Rust without a branch, a call or a conversion that the compiler could not turn into vectors.
+//! The round half to even is an addition: at 1.5 * 2^23 the f32 are the integers, so that adding it rounds, and the
+//! low byte of the sum's bits is the integer. As the bounds are integers, clamping before rounding changes nothing.
+
+use crate::ctx::Ctx;
+use crate::isa::Isa;
+use crate::quant::{QuantParams, QuantType};
+use half::bf16;
+
+/// 1.5 * 2^23. The low byte of its bits is 0.
+const ROUND: f32 = 12_582_912.0;
+
+/// Lanes of a row reduction, the same on every tier.
+const LANES: usize = 16;
+
+/// [`QuantParams`] as the loops want them.
+#[derive(Clone, Copy)]
+pub struct Affine {
+    scale: f32,
+    /// The steps from the zero point to the smallest and the largest integer.
+    low: f32,
+    high: f32,
+    /// The low byte of the zero point.
+    zero: u8,
+}
+
+impl From<&QuantParams> for Affine {
+    fn from(p: &QuantParams) -> Self {
+        Self {
+            scale: p.scale(),
+            low: (p.dtype().min() - p.zero_point()) as f32,
+            high: (p.dtype().max() - p.zero_point()) as f32,
+            zero: p.zero_point() as u8,
+        }
+    }
+}
+
+/// The smallest and the largest of a row, and the largest magnitude as bits: the row is finite if those are below
+/// [`Range::INFINITE`]. Without finiteness, the ends mean nothing.
+#[derive(Clone, Copy)]
+pub struct Range {
+    pub min: f32,
+    pub max: f32,
+    pub magnitude: u32,
+}
+
+impl Range {
+    /// The bits of the f32 infinity; those of a NaN without its sign are above.
+    pub const INFINITE: u32 = 0x7f80_0000;
+}
+
+/// What can be quantized.
+pub trait Real: Copy {
+    /// The same number as an f32.
+    fn widen(self) -> f32;
+    /// The kernel of a tier.
+    fn quantize(isa: Isa) -> unsafe fn(&[Self], Affine, &mut [u8]);
+    /// The kernel of a tier.
+    fn range(isa: Isa) -> unsafe fn(&[Self]) -> Range;
+}
+
+impl Real for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+
+    fn quantize(isa: Isa) -> unsafe fn(&[f32], Affine, &mut [u8]) {
+        quantize_f32::pick(isa)
+    }
+
+    fn range(isa: Isa) -> unsafe fn(&[f32]) -> Range {
+        range_f32::pick(isa)
+    }
+}
+
+impl Real for bf16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        // Not `to_f32`, which branches to make a NaN quiet.
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    fn quantize(isa: Isa) -> unsafe fn(&[bf16], Affine, &mut [u8]) {
+        quantize_bf16::pick(isa)
+    }
+
+    fn range(isa: Isa) -> unsafe fn(&[bf16]) -> Range {
+        range_bf16::pick(isa)
+    }
+}
+
+/// What reals are quantized to; every bit pattern is valid.
+pub trait Integer: Sized {
+    /// The run-time name of the type.
+    const TYPE: QuantType;
+
+    /// The same memory as bytes.
+    fn bytes(x: &[Self]) -> &[u8];
+    /// The same memory as bytes.
+    fn bytes_mut(x: &mut [Self]) -> &mut [u8];
+}
+
+impl Integer for u8 {
+    const TYPE: QuantType = QuantType::U8;
+
+    fn bytes(x: &[u8]) -> &[u8] {
+        x
+    }
+
+    fn bytes_mut(x: &mut [u8]) -> &mut [u8] {
+        x
+    }
+}
+
+impl Integer for i8 {
+    const TYPE: QuantType = QuantType::I8;
+
+    fn bytes(x: &[i8]) -> &[u8] {
+        // SAFETY: i8 and u8 have one size and alignment, and every byte is valid as either.
+        unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) }
+    }
+
+    fn bytes_mut(x: &mut [i8]) -> &mut [u8] {
+        // SAFETY: as for `bytes`; the only reference to the memory is the one given up here.
+        unsafe { std::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), x.len()) }
+    }
+}
+
+/// `y[i] = params.quantize(x[i])` as bytes, up to the shorter length.
+pub fn quantize<X: Real>(x: &[X], params: &QuantParams, y: &mut [u8], ctx: &Ctx) {
+    // SAFETY: a Ctx only holds a tier that this CPU has.
+    unsafe { X::quantize(ctx.isa())(x, params.into(), y) }
+}
+
+/// `y[i] = params.dequantize(x[i])` from bytes, up to the shorter length.
+pub fn dequantize(x: &[u8], params: &QuantParams, y: &mut [f32], ctx: &Ctx) {
+    // An i8 with its top bit flipped is a u8, 128 higher.
+    let flip = params.dtype().min() as u8;
+    let zero = params.zero_point() - params.dtype().min();
+    // SAFETY: a Ctx only holds a tier that this CPU has.
+    unsafe { dequantize_u8::pick(ctx.isa())(x, params.scale(), (flip, zero), y) }
+}
+
+/// The range of a row; of an empty one, from infinity to minus infinity.
+pub fn range<X: Real>(x: &[X], ctx: &Ctx) -> Range {
+    // SAFETY: a Ctx only holds a tier that this CPU has.
+    unsafe { X::range(ctx.isa())(x) }
+}
+
+autovec!(fn quantize_f32(x: &[f32], to: Affine, y: &mut [u8]) = quantize_body::<f32>);
+autovec!(fn quantize_bf16(x: &[bf16], to: Affine, y: &mut [u8]) = quantize_body::<bf16>);
+autovec!(fn dequantize_u8(x: &[u8], scale: f32, offset: (u8, i32), y: &mut [f32]) = dequantize_body);
+autovec!(fn range_f32(x: &[f32]) -> Range = range_body::<f32>);
+autovec!(fn range_bf16(x: &[bf16]) -> Range = range_body::<bf16>);
+
+#[inline(always)]
+fn quantize_body<X: Real>(x: &[X], to: Affine, y: &mut [u8]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        let steps = x.widen() / to.scale;
+        let steps = if steps.is_nan() { 0.0 } else { steps };
+        let steps = least(greatest(steps, to.low), to.high);
+        *y = ((steps + ROUND).to_bits() as u8).wrapping_add(to.zero);
+    }
+}
+
+#[inline(always)]
+fn dequantize_body(x: &[u8], scale: f32, (flip, zero): (u8, i32), y: &mut [f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = scale * (i32::from(x ^ flip) - zero) as f32;
+    }
+}
+
+#[inline(always)]
+pub(crate) fn range_body<X: Real>(x: &[X]) -> Range {
+    let mut min = [f32::INFINITY; LANES];
+    let mut max = [f32::NEG_INFINITY; LANES];
+    let mut magnitude = [0; LANES];
+    let (body, tail) = x.as_chunks::<LANES>();
+    let mut take = |l: usize, x: f32| {
+        min[l] = least(x, min[l]);
+        max[l] = greatest(x, max[l]);
+        magnitude[l] = magnitude[l].max(x.to_bits() & 0x7fff_ffff);
+    };
+    for chunk in body {
+        for l in 0..LANES {
+            take(l, chunk[l].widen());
+        }
+    }
+    for (l, x) in (0..LANES).zip(tail) {
+        take(l, x.widen());
+    }
+    for half in [8, 4, 2, 1] {
+        for l in 0..half {
+            min[l] = least(min[l], min[l + half]);
+            max[l] = greatest(max[l], max[l + half]);
+            magnitude[l] = magnitude[l].max(magnitude[l + half]);
+        }
+    }
+    Range { min: min[0], max: max[0], magnitude: magnitude[0] }
+}
+
+/// One vector instruction, where `f32::min`, which minds a NaN, is four.
+#[inline(always)]
+fn least(a: f32, b: f32) -> f32 {
+    if a < b { a } else { b }
+}
+
+/// As [`least`].
+#[inline(always)]
+fn greatest(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
