@@ -178,19 +178,22 @@ pub(crate) fn range_body<X: Real>(x: &[X]) -> Range {
     let mut min = [f32::INFINITY; LANES];
     let mut max = [f32::NEG_INFINITY; LANES];
     let mut magnitude = [0; LANES];
-    let (body, tail) = x.as_chunks::<LANES>();
-    let mut take = |l: usize, x: f32| {
-        min[l] = least(x, min[l]);
-        max[l] = greatest(x, max[l]);
-        magnitude[l] = magnitude[l].max(x.to_bits() & 0x7fff_ffff);
-    };
-    for chunk in body {
+    // Every index into the lanes is a constant to the compiler, or they would live in memory.
+    let mut take = |x: &[X; LANES]| {
         for l in 0..LANES {
-            take(l, chunk[l].widen());
+            let x = x[l].widen();
+            min[l] = least(x, min[l]);
+            max[l] = greatest(x, max[l]);
+            magnitude[l] = magnitude[l].max(x.to_bits() & 0x7fff_ffff);
         }
-    }
-    for (l, x) in (0..LANES).zip(tail) {
-        take(l, x.widen());
+    };
+    let (body, tail) = x.as_chunks::<LANES>();
+    body.iter().for_each(&mut take);
+    if let [first, ..] = tail {
+        // Seen again, an element changes nothing.
+        let mut last = [*first; LANES];
+        last[..tail.len()].copy_from_slice(tail);
+        take(&last);
     }
     for half in [8, 4, 2, 1] {
         for l in 0..half {
