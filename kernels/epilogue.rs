@@ -120,19 +120,88 @@ pub unsafe fn run<S: Simd>(plan: &Plan<'_>, tile: &Sums) {
 
 #[inline(always)]
 unsafe fn tokens<S: Simd, A: Function>(plan: &Plan<'_>, tile: &Sums) {
+    let whole = tile.features / (2 * S::LANES) * (2 * S::LANES);
+    let by_token = (plan.token_scale, plan.corrections[0]);
+    let straight = plan.addend.is_none()
+        && plan.corrections[1].is_none()
+        && matches!(plan.target.0, Target::F32(_) | Target::U8(..));
+    // SAFETY: as `Run`.
+    unsafe {
+        let first = match by_token {
+            (None, None) if straight => {
+                columns::<S, A, false>(plan, tile, whole);
+                whole
+            }
+            (Some(_), Some(_)) if straight => {
+                columns::<S, A, true>(plan, tile, whole);
+                whole
+            }
+            _ => 0,
+        };
+        if first < tile.features {
+            rows::<S, A>(plan, tile, first);
+        }
+        finish_bytes(plan, tile);
+    }
+}
+
+/// The common case, for the first `whole` features: two registers of features for all tokens, their parameters loaded
+/// once. `TOKEN` says that each token has a scale and a zero point of its own.
+#[inline(always)]
+unsafe fn columns<S: Simd, A: Function, const TOKEN: bool>(plan: &Plan<'_>, tile: &Sums, whole: usize) {
+    let mut c = 0;
+    while c < whole {
+        let feature = tile.feature + c;
+        // SAFETY: as `Run`.
+        unsafe {
+            let (mut scale, mut bias) = ([S::splat_f(0.0); 2], [S::splat_f(0.0); 2]);
+            let mut by_feature = [S::splat(0); 2];
+            for v in 0..2 {
+                scale[v] = S::load_f(plan.scale.as_ptr().add(feature + v * S::LANES));
+                bias[v] = S::load_f(plan.bias.as_ptr().add(feature + v * S::LANES));
+                if let (true, Some(rank1)) = (TOKEN, plan.corrections[0]) {
+                    by_feature[v] = S::load(rank1.feature.as_ptr().add(feature + v * S::LANES).cast());
+                }
+            }
+            for m in 0..tile.tokens {
+                let token = tile.token + m;
+                let from = tile.sums.add(m * tile.ld + c);
+                let mut y = bias;
+                for v in 0..2 {
+                    let mut sum = S::load(from.add(v * S::LANES).cast());
+                    let mut scale = scale[v];
+                    if let (true, Some(rank1), Some(scales)) = (TOKEN, plan.corrections[0], plan.token_scale)
+                    {
+                        let by_token = S::splat(*rank1.token.get_unchecked(token));
+                        sum = S::sub(sum, S::mul(by_feature[v], by_token));
+                        scale = S::mul_f(scale, S::splat_f(*scales.get_unchecked(token)));
+                    }
+                    y[v] = S::fma(S::to_f32(sum), scale, bias[v]);
+                }
+                apply::<S, A, 2>(&mut y);
+                store_registers::<S>(plan, token * plan.target.1 + feature, y);
+            }
+        }
+        c += 2 * S::LANES;
+    }
+}
+
+/// Any case, token by token, from feature `first` of the tile.
+#[inline(always)]
+unsafe fn rows<S: Simd, A: Function>(plan: &Plan<'_>, tile: &Sums, first: usize) {
     let mut values = [0f32; WIDTH];
     let mut sums = [0i32; WIDTH];
-    let n = tile.features;
+    let (n, feature) = (tile.features - first, tile.feature + first);
     for m in 0..tile.tokens {
         let token = tile.token + m;
         // SAFETY: as `Run`; the plan's arrays are padded to whole tiles.
         unsafe {
-            let mut from = tile.sums.add(m * tile.ld);
+            let mut from = tile.sums.add(m * tile.ld + first);
             if plan.corrections[0].is_some() {
-                correct::<S>(plan, token, tile.feature, n, from, &mut sums);
+                correct::<S>(plan, token, feature, n, from, &mut sums);
                 from = sums.as_ptr();
             }
-            let at = |stride: usize| token * stride + tile.feature;
+            let at = |stride: usize| token * stride + feature;
             if let (Target::I32(y), stride) = plan.target {
                 std::ptr::copy_nonoverlapping(from, y.add(at(stride)), n);
                 continue;
@@ -146,9 +215,9 @@ unsafe fn tokens<S: Simd, A: Function>(plan: &Plan<'_>, tile: &Sums) {
             }
             let mut c = 0;
             while c < n {
-                let scale = S::load_f(plan.scale.as_ptr().add(tile.feature + c));
+                let scale = S::load_f(plan.scale.as_ptr().add(feature + c));
                 let scale = S::mul_f(scale, S::splat_f(token_scale));
-                let bias = S::load_f(plan.bias.as_ptr().add(tile.feature + c));
+                let bias = S::load_f(plan.bias.as_ptr().add(feature + c));
                 let mut y = [S::fma(S::to_f32(S::load(from.add(c).cast())), scale, bias)];
                 if plan.addend.is_some() {
                     y[0] = S::add_f(y[0], S::load_f(values.as_ptr().add(c)));
@@ -157,8 +226,55 @@ unsafe fn tokens<S: Simd, A: Function>(plan: &Plan<'_>, tile: &Sums) {
                 S::store_f(values.as_mut_ptr().add(c), y[0]);
                 c += S::LANES;
             }
-            store(plan, at(plan.target.1), &mut values[..n]);
+            store(plan, at(plan.target.1), &values[..n]);
         }
+    }
+}
+
+/// Two registers to floats or bytes.
+#[inline(always)]
+unsafe fn store_registers<S: Simd>(plan: &Plan<'_>, at: usize, y: [S::F; 2]) {
+    // SAFETY: as `Run`: the registers are inside the tile, and the tile inside the output.
+    unsafe {
+        for v in 0..2 {
+            let at = at + v * S::LANES;
+            match plan.target.0 {
+                Target::F32(p) if plan.clamp == (f32::NEG_INFINITY, f32::INFINITY) => {
+                    S::store_f(p.add(at), y[v]);
+                }
+                Target::F32(p) => {
+                    // The limits first: a NaN in either operand gives the second.
+                    let low = S::max_f(S::splat_f(plan.clamp.0), y[v]);
+                    S::store_f(p.add(at), S::min_f(S::splat_f(plan.clamp.1), low));
+                }
+                Target::U8(p, _) => {
+                    let steps = S::mul_f(y[v], S::splat_f(plan.post));
+                    let low = S::splat_f((i32::from(plan.low) - plan.zero) as f32);
+                    let high = S::splat_f((i32::from(plan.high) - plan.zero) as f32);
+                    let q = S::round(S::min_f(S::max_f(steps, low), high));
+                    S::store_bytes(p.add(at), S::add(q, S::splat(plan.zero)));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The table, and the flip to signed bytes.
+#[inline(always)]
+unsafe fn finish_bytes(plan: &Plan<'_>, tile: &Sums) {
+    let (Target::U8(y, flip), stride) = plan.target else { return };
+    if plan.table.is_none() && flip == 0 {
+        return;
+    }
+    for token in tile.token..tile.token + tile.tokens {
+        // SAFETY: as `Run`: this tile's bytes of the token.
+        let y =
+            unsafe { std::slice::from_raw_parts_mut(y.add(token * stride + tile.feature), tile.features) };
+        if let Some(table) = plan.table {
+            y.iter_mut().for_each(|y| *y = table[usize::from(*y)]);
+        }
+        y.iter_mut().for_each(|y| *y ^= flip);
     }
 }
 
@@ -212,8 +328,9 @@ unsafe fn load_addend(addend: Addend, at: usize, n: usize, to: &mut [f32; WIDTH]
     }
 }
 
+/// What does not fill registers, or has no register form.
 #[inline(always)]
-unsafe fn store(plan: &Plan<'_>, at: usize, values: &mut [f32]) {
+unsafe fn store(plan: &Plan<'_>, at: usize, values: &[f32]) {
     let (low, high) = plan.clamp;
     let n = values.len();
     // SAFETY: as `Run`: n elements from `at` are this tile's.
@@ -232,24 +349,14 @@ unsafe fn store(plan: &Plan<'_>, at: usize, values: &mut [f32]) {
                     *y = bf16::from_f32(clamp(*v, low, high));
                 }
             }
-            Target::U8(y, flip) => {
+            Target::U8(y, _) => {
                 let y = std::slice::from_raw_parts_mut(y.add(at), n);
-                // Integers below 512 in f32: exact, and never NaN after the limits.
-                let (low, high) = (f32::from(plan.low), f32::from(plan.high));
-                let zero = plan.zero as f32;
+                let low = (i32::from(plan.low) - plan.zero) as f32;
+                let high = (i32::from(plan.high) - plan.zero) as f32;
                 for (y, v) in y.iter_mut().zip(values) {
-                    let q = limit((*v * plan.post).round_ties_even() + zero, low, high);
-                    *y = q.to_int_unchecked::<i32>() as u8;
-                }
-                if let Some(table) = plan.table {
-                    for y in y.iter_mut() {
-                        *y = table[usize::from(*y)];
-                    }
-                }
-                if flip != 0 {
-                    for y in y.iter_mut() {
-                        *y ^= flip;
-                    }
+                    let q = limit(*v * plan.post, low, high).round_ties_even();
+                    // Inside the limits, and never NaN.
+                    *y = (q.to_int_unchecked::<i32>() + plan.zero) as u8;
                 }
             }
         }

@@ -54,7 +54,6 @@ pub mod buffer;
 pub mod dense;
 pub mod driver;
 pub mod epilogue;
-pub mod experiment;
 pub mod pack;
 pub mod panel;
 pub mod quantize;

@@ -24,7 +24,8 @@ fn quick() {
         for (n, k) in [(64, 64), (70, 37), (3, 5), (130, 100), (1, 1), (64, 256)] {
             for block in ["dense", "4x1", "1x4", "4x4", "1x1", "3x2", "16x16", "5x8", "2x3", "32x32", "7x1"] {
                 let mut w = vec![0i8; n * k];
-                w.iter_mut().for_each(|w| *w = if r.next() % 3 == 0 { (r.next() % 256) as u8 as i8 } else { 0 });
+                w.iter_mut()
+                    .for_each(|w| *w = if r.next() % 3 == 0 { (r.next() % 256) as u8 as i8 } else { 0 });
                 let layer = if block == "dense" {
                     Linear::dense(MatRef::new(&w, n, k).unwrap()).build(&ctx).unwrap()
                 } else {
@@ -48,9 +49,7 @@ fn quick() {
                         .unwrap();
                     let want: Vec<i32> = (0..m * n)
                         .map(|i| {
-                            (0..k)
-                                .map(|c| (x[i / n * k + c] as i32 - zero) * w[i % n * k + c] as i32)
-                                .sum()
+                            (0..k).map(|c| (x[i / n * k + c] as i32 - zero) * w[i % n * k + c] as i32).sum()
                         })
                         .collect();
                     assert_eq!(y, want, "{isa} {block} n={n} k={k} m={m}");
@@ -68,7 +67,10 @@ fn quick() {
                     let inv = 1.0 / 1000.0f32;
                     let wantq: Vec<u8> = want
                         .iter()
-                        .map(|&a| ((a as f32 * (0.5 * 1.0 * inv)).round_ties_even() as i32 + 100).clamp(0, 255) as u8)
+                        .map(|&a| {
+                            ((a as f32 * (0.5 * 1.0 * inv)).round_ties_even() as i32 + 100).clamp(0, 255)
+                                as u8
+                        })
                         .collect();
                     assert_eq!(yq, wantq, "{isa} {block} n={n} k={k} m={m} u8");
                     for layout in [
@@ -77,7 +79,8 @@ fn quick() {
                         siskin::linear::PanelLayout::Quads,
                     ] {
                         let mut xp = PackedActivations::new();
-                        xp.pack(&Input::U8(MatRef::new(&x, m, k).unwrap(), p), layout, &ctx, &mut scratch).unwrap();
+                        xp.pack(&Input::U8(MatRef::new(&x, m, k).unwrap(), p), layout, &ctx, &mut scratch)
+                            .unwrap();
                         let mut back = vec![0u8; m * k];
                         xp.unpack(MatMut::new(&mut back, m, k).unwrap(), &ctx).unwrap();
                         assert_eq!(back, x, "{isa} {layout:?}");

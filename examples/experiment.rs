@@ -1,4 +1,0 @@
-#![allow(missing_docs)]
-fn main() {
-    siskin::kernels::experiment::main()
-}
