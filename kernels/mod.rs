@@ -49,3 +49,6 @@ macro_rules! autovec {
 }
 #[allow(unused_imports)]
 pub(crate) use autovec;
+
+#[cfg(siskin_oracle)]
+pub mod oracle;
