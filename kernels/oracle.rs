@@ -41,11 +41,11 @@ pub struct Matrix<'a, T> {
 
 /// A block-sparse matrix as SciPy and PyTorch have it. What no block covers is a real zero.
 #[derive(Debug, Clone, Copy)]
-pub struct Blocks<'a, T, I> {
+pub struct Blocks<'a, T, P, I> {
     /// The values of block 0, row by row, then those of block 1, ...
     pub values: &'a [T],
     /// Where each block row's blocks begin, and where the last one's end.
-    pub indptr: &'a [I],
+    pub indptr: &'a [P],
     /// The block column of each block.
     pub indices: &'a [I],
     /// Rows and columns of a block.
@@ -169,17 +169,18 @@ impl<T: Element> Matrix<'_, T> {
     }
 }
 
+fn wide<I: Copy + TryInto<i64>>(all: &[I]) -> Vec<i64> {
+    all.iter().map(|&i| i.try_into().unwrap_or_else(|_| panic!("an index beyond i64"))).collect()
+}
+
 /// Index arrays in the oracle's own type, every entry proven.
 struct Index {
     indptr: Vec<i64>,
     indices: Vec<i64>,
 }
 
-impl<T: Element, I: Copy + TryInto<i64>> Blocks<'_, T, I> {
+impl<T: Element, P: Copy + TryInto<i64>, I: Copy + TryInto<i64>> Blocks<'_, T, P, I> {
     fn index(&self) -> Index {
-        let wide = |all: &[I]| -> Vec<i64> {
-            all.iter().map(|&i| i.try_into().unwrap_or_else(|_| panic!("an index beyond i64"))).collect()
-        };
         let index = Index { indptr: wide(self.indptr), indices: wide(self.indices) };
         let (br, bc) = self.block;
         assert!(br > 0 && bc > 0, "a block of {br} x {bc}");
@@ -234,7 +235,13 @@ pub fn gemm<X: Byte, W: Byte>(x: Matrix<'_, X>, w: Matrix<'_, W>) -> Vec<i32> {
 }
 
 /// As [`gemm`] with a block-sparse w.
-pub fn spmm<X: Byte, W: Byte, I: Copy + TryInto<i64>>(x: Matrix<'_, X>, w: Blocks<'_, W, I>) -> Vec<i32> {
+pub fn spmm<X, W, P, I>(x: Matrix<'_, X>, w: Blocks<'_, W, P, I>) -> Vec<i32>
+where
+    X: Byte,
+    W: Byte,
+    P: Copy + TryInto<i64>,
+    I: Copy + TryInto<i64>,
+{
     let index = w.index();
     let (matrix, blocks) = w.raw(&index);
     integers(&x.raw(), &matrix, Some(&blocks))
@@ -247,10 +254,13 @@ pub fn gemm_f64<X: Element, W: Element>(x: Matrix<'_, X>, w: Matrix<'_, W>) -> (
 }
 
 /// As [`gemm_f64`] with a block-sparse w.
-pub fn spmm_f64<X: Element, W: Element, I: Copy + TryInto<i64>>(
-    x: Matrix<'_, X>,
-    w: Blocks<'_, W, I>,
-) -> (Vec<f64>, Vec<f64>) {
+pub fn spmm_f64<X, W, P, I>(x: Matrix<'_, X>, w: Blocks<'_, W, P, I>) -> (Vec<f64>, Vec<f64>)
+where
+    X: Element,
+    W: Element,
+    P: Copy + TryInto<i64>,
+    I: Copy + TryInto<i64>,
+{
     let index = w.index();
     let (matrix, blocks) = w.raw(&index);
     reals(&x.raw(), &matrix, Some(&blocks))

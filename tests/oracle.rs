@@ -6,7 +6,7 @@
 fn the_oracle_is_missing() {
     use std::io::Write;
     assert!(std::env::var("CI").is_err(), "CI needs a C compiler");
-    writeln!(std::io::stderr(), "NOT RUN: the C oracle: kernels/oracle.c was not compiled").unwrap();
+    std::io::stderr().write_all(b"NOT RUN: the C oracle: kernels/oracle.c was not compiled\n").unwrap();
 }
 
 #[cfg(siskin_oracle)]
@@ -88,7 +88,7 @@ mod with_oracle {
         panics(|| drop(gemm(dense(&[0u8; 3], 2, 2), dense(&[0i8; 4], 2, 2))));
         panics(|| drop(gemm(dense(&[0u8; 4], 2, 2), dense(&[0i8; 6], 2, 3))));
         panics(|| drop(gemm(Matrix { zero: &[1, 2, 3], ..dense(&[0u8; 4], 2, 2) }, dense(&[0i8; 4], 2, 2))));
-        const W: Blocks<'_, i8, i32> = Blocks {
+        const W: Blocks<'_, i8, usize, i32> = Blocks {
             values: &[0; 4],
             indptr: &[0, 1, 2],
             indices: &[0, 1],

@@ -9,7 +9,7 @@ use std::io::Write;
 
 /// Past libtest's capture, so that it is seen without `--nocapture` too.
 fn say(line: &str) {
-    writeln!(std::io::stderr(), "tiers: {line}").unwrap();
+    std::io::stderr().write_all(format!("tiers: {line}\n").as_bytes()).unwrap();
 }
 
 fn variable(name: &str) -> Option<String> {
