@@ -54,6 +54,8 @@ pub mod buffer;
 pub mod dense;
 pub mod driver;
 pub mod epilogue;
+#[cfg(siskin_oracle)]
+pub mod oracle;
 pub mod pack;
 pub mod panel;
 pub mod quantize;
