@@ -55,6 +55,7 @@ pub mod dense;
 pub mod driver;
 pub mod epilogue;
 pub mod pack;
+pub mod measure;
 pub mod panel;
 pub mod quantize;
 pub mod requantize;
