@@ -57,6 +57,7 @@ pub mod epilogue;
 #[cfg(siskin_oracle)]
 pub mod oracle;
 pub mod pack;
+pub mod measure;
 pub mod panel;
 pub mod quantize;
 pub mod requantize;

@@ -9,6 +9,8 @@ mod ctx;
 mod error;
 mod isa;
 pub mod linear;
+#[doc(hidden)]
+pub mod measure;
 #[allow(unsafe_code)]
 mod parallel;
 pub mod quant;

@@ -1,0 +1,170 @@
+//! `siskin bench`: one case, or a case per line.
+
+use crate::case::{Case, Format, Place};
+use crate::error::{Error, Result};
+use crate::measure::{Peak, Reader, Times, repeat};
+use crate::problem::{Problem, Y};
+use serde::Serialize;
+use siskin::Scratch;
+use siskin::linear::PackedActivations;
+use std::io::{Write, stdout};
+
+/// Measure one case.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    case: Case,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// Read cases from standard input, a line of JSON each, and answer each with a line of JSON.
+    ///
+    /// The fields of a case are the flags of this command; all have the same defaults. A bad case is answered by
+    /// {"error": "..."}.
+    #[arg(long, exclusive = true)]
+    serve: bool,
+}
+
+/// The case as it ran, and what it took.
+#[derive(Serialize)]
+pub struct Answer {
+    #[serde(flatten)]
+    pub case: Case,
+    pub kernel: &'static str,
+    /// The whole call: packing where `in` is tokens, kernel, epilogue, unpacking where `out` is tokens.
+    pub us_min: f64,
+    pub us_median: f64,
+    /// Packing alone, measured apart; 0 where x comes packed.
+    pub us_pack: f64,
+    /// The call less the same call to packed output; 0 where y leaves packed or is not bytes.
+    pub us_unpack: f64,
+    pub us_unpack_is: &'static str,
+    pub stored_values: usize,
+    /// 2 x m x stored values / us_min.
+    pub gops: f64,
+    /// The same tier's dot products on registers alone, on as many threads, measured in between.
+    pub peak_gops: f64,
+    pub pct_peak: f64,
+    pub packed_bytes: usize,
+    pub bytes_per_value: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_gbps: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loop_gbps: Option<f64>,
+    pub checked: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mismatch: Option<String>,
+}
+
+pub fn main(args: &Args) -> Result<()> {
+    if args.serve {
+        return crate::serve::main();
+    }
+    let answer = answer(&args.case)?;
+    let mut out = stdout().lock();
+    if args.json {
+        writeln!(out, "{}", to_json(&answer))?;
+    } else {
+        print(&answer, &mut out)?;
+    }
+    match answer.mismatch {
+        Some(mismatch) => Err(Error::Wrong(mismatch)),
+        None => Ok(()),
+    }
+}
+
+/// JSON on one line. These structs have nothing in them that could fail.
+pub fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}"))
+}
+
+fn print(a: &Answer, out: &mut impl Write) -> Result<()> {
+    let c = &a.case;
+    let format = match c.block {
+        Format::Dense => "dense".to_string(),
+        block => format!("{block} blocks, {:.0} % pruned", c.sparsity * 100.0),
+    };
+    writeln!(out, "{} tokens, {} -> {} features, {format}; {}", c.m, c.k, c.n, a.kernel)?;
+    writeln!(out, "  {:>10.1} us   least of a call (median {:.1})", a.us_min, a.us_median)?;
+    writeln!(out, "  {:>10.1} us   of packing, {:.1} us of unpacking", a.us_pack, a.us_unpack)?;
+    writeln!(out, "  {:>10.1} GOP/s, {:.1} % of the peak of {:.1}", a.gops, a.pct_peak, a.peak_gops)?;
+    if let (Some(read), Some(plain)) = (a.read_gbps, a.loop_gbps) {
+        writeln!(out, "  {read:>10.1} GB/s of weights; a plain loop reads {plain:.1}")?;
+    }
+    writeln!(out, "  {:>10} bytes of weights, {:.2} a value", a.packed_bytes, a.bytes_per_value)?;
+    let checked = if a.checked { "the same bits as the scalar tier" } else { "NOT the bits of the scalar tier" };
+    writeln!(out, "  {checked}")?;
+    Ok(())
+}
+
+/// Runs a case.
+pub fn answer(case: &Case) -> Result<Answer> {
+    case.check()?;
+    case.on_threads(|| on_its_threads(case))
+}
+
+fn on_its_threads(case: &Case) -> Result<Answer> {
+    let ctx = case.ctx()?;
+    let problem = Problem::new(case, &ctx)?;
+    let layer = problem.layer(&ctx)?;
+    let mut scratch = Scratch::new();
+    let mut packed = PackedActivations::new();
+    problem.pack(&mut packed, layer.input_layout(), &ctx, &mut scratch)?;
+    let packed = packed;
+    let x = (case.input == Place::Packed).then_some(&packed);
+
+    let mut y = problem.output();
+    let mut peak = Peak::new(ctx.isa(), case.threads);
+    let mut reader = (case.m == 1).then(|| Reader::new(ctx.isa(), case.threads, layer.packed_bytes()));
+    let yardsticks = || {
+        peak.burst();
+        if let Some(reader) = &mut reader {
+            reader.burst();
+        }
+    };
+    let call = repeat(
+        case.min_ms,
+        || problem.forward(&layer, &problem.tokens, x, &mut y, &ctx, &mut scratch),
+        yardsticks,
+    )?;
+    let mismatch = match problem.check(&y, &ctx) {
+        Ok(()) => None,
+        Err(Error::Wrong(what)) => Some(what),
+        Err(e) => return Err(e),
+    };
+
+    let mut pack = Times::default();
+    if case.input == Place::Tokens {
+        let mut to = PackedActivations::new();
+        let once = || problem.pack(&mut to, layer.input_layout(), &ctx, &mut scratch);
+        pack = repeat(case.min_ms / 4, once, || ())?;
+    }
+    let mut unpack = 0.0;
+    if case.out == Place::Tokens && case.y.is_bytes() {
+        let mut y = Y::Packed(PackedActivations::new());
+        let once = || problem.forward(&layer, &problem.tokens, x, &mut y, &ctx, &mut scratch);
+        unpack = (call.min - repeat(case.min_ms / 4, once, || ())?.min).max(0.0);
+    }
+
+    let us = |seconds: f64| seconds * 1e6;
+    let gops = 2.0 * case.m as f64 * layer.stored_values() as f64 / call.min / 1e9;
+    Ok(Answer {
+        case: Case { isa: Some(ctx.isa().name().into()), ..case.clone() },
+        kernel: layer.kernel(case.m),
+        us_min: us(call.min),
+        us_median: us(call.median),
+        us_pack: us(pack.min),
+        us_unpack: us(unpack),
+        us_unpack_is: "the call less the same call with packed output",
+        stored_values: layer.stored_values(),
+        gops,
+        peak_gops: peak.gops,
+        pct_peak: 100.0 * gops / peak.gops,
+        packed_bytes: layer.packed_bytes(),
+        bytes_per_value: layer.packed_bytes() as f64 / layer.stored_values().max(1) as f64,
+        read_gbps: reader.is_some().then(|| layer.packed_bytes() as f64 / call.min / 1e9),
+        loop_gbps: reader.map(|r| r.gbps),
+        checked: mismatch.is_none(),
+        mismatch,
+    })
+}

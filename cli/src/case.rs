@@ -1,0 +1,258 @@
+//! A case to measure or verify: the same struct as flags and as a line of JSON.
+
+use crate::error::{Error, Result};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use siskin::sparse::BlockShape;
+use siskin::{Ctx, Isa, Parallelism};
+use std::fmt;
+use std::str::FromStr;
+
+/// Elements that a matrix of a case may have: more is refused before it is allocated.
+const MOST: u128 = 1 << 27;
+
+#[derive(Debug, Clone, Serialize, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields)]
+pub struct Case {
+    /// What is computed.
+    #[arg(long, value_enum, default_value_t)]
+    pub op: Op,
+    /// Tokens.
+    #[arg(long, short, default_value_t = 384)]
+    pub m: usize,
+    /// Output features.
+    #[arg(long, short, default_value_t = 768)]
+    pub n: usize,
+    /// Input features.
+    #[arg(long, short, default_value_t = 768)]
+    pub k: usize,
+    /// Input; floats are quantized on the fly, token by token.
+    #[arg(long, value_enum, default_value_t)]
+    pub x: XType,
+    /// Output.
+    #[arg(long, value_enum, default_value_t)]
+    pub y: YType,
+    /// Block of the weights, rows x columns, or "dense".
+    #[arg(long, default_value_t)]
+    pub block: Format,
+    /// Fraction of the blocks that are pruned, chosen at random; no matter for dense weights.
+    #[arg(long, default_value_t = 0.8)]
+    pub sparsity: f64,
+    /// What happens to the sums, comma-separated: bias, residual, and one activation.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub epilogue: Vec<Step>,
+    /// Whether x comes as rows or packed for the layer.
+    #[arg(long = "in", value_enum, default_value_t)]
+    #[serde(rename = "in")]
+    pub input: Place,
+    /// Whether y leaves as rows or packed for a following layer of the same format.
+    #[arg(long, value_enum, default_value_t)]
+    pub out: Place,
+    /// Threads.
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    /// Milliseconds to measure for.
+    #[arg(long, default_value_t = 200)]
+    pub min_ms: u64,
+    /// Tier of instructions; the best of this CPU if not given.
+    #[arg(long)]
+    pub isa: Option<String>,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Random weights, symmetric or (dense ones) with zero points.
+    #[arg(long, value_enum, default_value_t)]
+    pub weights: Values,
+}
+
+impl Default for Case {
+    fn default() -> Self {
+        Self {
+            op: Op::Linear,
+            m: 384,
+            n: 768,
+            k: 768,
+            x: XType::U8,
+            y: YType::U8,
+            block: Format::default(),
+            sparsity: 0.8,
+            epilogue: Vec::new(),
+            input: Place::Tokens,
+            out: Place::Tokens,
+            threads: 1,
+            min_ms: 200,
+            isa: None,
+            seed: 1,
+            weights: Values::Random,
+        }
+    }
+}
+
+/// `default` goes to the first variant alone.
+macro_rules! choices {
+    ($($(#[$doc:meta])* $name:ident { $first:ident $(, $variant:ident)* })*) => { $(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+        #[serde(rename_all = "snake_case")]
+        #[value(rename_all = "snake_case")]
+        pub enum $name { #[default] $first $(, $variant)* }
+    )* };
+}
+
+choices! {
+    Op { Linear }
+    XType { U8, I8, F32, Bf16 }
+    YType { U8, I8, I32, F32, Bf16 }
+    Place { Tokens, Packed }
+    Values { Random, ZeroPoints }
+    Step { Bias, Residual, Relu, Clamp, Gelu, GeluTanh, Silu, GeluTable, GeluTanhTable, SiluTable }
+}
+
+impl YType {
+    pub fn is_bytes(self) -> bool {
+        matches!(self, YType::U8 | YType::I8)
+    }
+}
+
+impl Step {
+    pub fn is_table(self) -> bool {
+        matches!(self, Step::GeluTable | Step::GeluTanhTable | Step::SiluTable)
+    }
+}
+
+/// Dense, or blocks of a shape.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Format {
+    Dense,
+    Sparse(BlockShape),
+}
+
+impl Default for Format {
+    fn default() -> Self {
+        Format::Sparse(BlockShape::B4X1)
+    }
+}
+
+impl FromStr for Format {
+    type Err = siskin::Error;
+
+    fn from_str(text: &str) -> siskin::Result<Self> {
+        match text {
+            "dense" => Ok(Format::Dense),
+            _ => text.parse().map(Format::Sparse),
+        }
+    }
+}
+
+impl TryFrom<String> for Format {
+    type Error = siskin::Error;
+
+    fn try_from(text: String) -> siskin::Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Format> for String {
+    fn from(f: Format) -> String {
+        f.to_string()
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Format::Dense => f.write_str("dense"),
+            Format::Sparse(block) => block.fmt(f),
+        }
+    }
+}
+
+impl Case {
+    /// Everything that can be refused before memory is taken.
+    pub fn check(&self) -> Result<()> {
+        let (m, n, k) = (self.m as u128, self.n as u128, self.k as u128);
+        for (name, size) in [("m", m), ("n", n), ("k", k)] {
+            if size == 0 {
+                return Err(Error::input(name, "at least 1", size));
+            }
+        }
+        let mut sizes = vec![("m * n", m, n), ("n * k", n, k), ("m * k", m, k)];
+        if let Format::Sparse(block) = self.block {
+            // With what lies beyond the edge.
+            let (rows, cols) = (block.rows() as u128, block.cols() as u128);
+            sizes.push(("block", n.div_ceil(rows).saturating_mul(rows), k.div_ceil(cols).saturating_mul(cols)));
+        }
+        for (name, a, b) in sizes {
+            if a.checked_mul(b).is_none_or(|size| size > MOST) {
+                return Err(Error::input(name, format_args!("at most {MOST} elements"), format_args!("{a} x {b}")));
+            }
+        }
+        if !(0.0..1.0).contains(&self.sparsity) {
+            return Err(Error::input("sparsity", "0 to below 1", self.sparsity));
+        }
+        if !(1..=256).contains(&self.threads) {
+            return Err(Error::input("threads", "1 to 256", self.threads));
+        }
+        if self.min_ms > 60_000 {
+            return Err(Error::input("min_ms", "at most 60000", self.min_ms));
+        }
+        if self.weights == Values::ZeroPoints && self.block != Format::Dense {
+            return Err(Error::input("weights", "\"random\" for sparse weights", "\"zero_points\""));
+        }
+        if self.out == Place::Packed && !self.y.is_bytes() {
+            return Err(Error::input("out", "\"tokens\" for an output that is not bytes", "\"packed\""));
+        }
+        self.check_epilogue()
+    }
+
+    fn check_epilogue(&self) -> Result<()> {
+        let count = |step| self.epilogue.iter().filter(|&&s| s == step).count();
+        if count(Step::Bias) > 1 || count(Step::Residual) > 1 {
+            return Err(Error::input("epilogue", "each step once", "one twice"));
+        }
+        let activations = self.epilogue.len() - count(Step::Bias) - count(Step::Residual);
+        if activations > 1 {
+            return Err(Error::input("epilogue", "at most one activation", activations));
+        }
+        if self.y == YType::I32 && !self.epilogue.is_empty() {
+            return Err(Error::input("epilogue", "none for i32 sums", self.epilogue.len()));
+        }
+        match self.activation() {
+            Some(step) if step.is_table() && !self.y.is_bytes() => {
+                Err(Error::input("epilogue", "a table for an output of bytes only", format_args!("{step:?}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub fn has(&self, step: Step) -> bool {
+        self.epilogue.contains(&step)
+    }
+
+    pub fn activation(&self) -> Option<Step> {
+        self.epilogue.iter().copied().find(|s| !matches!(s, Step::Bias | Step::Residual))
+    }
+
+    /// The tier asked for. Threads are those of the pool that the call is made from.
+    pub fn ctx(&self) -> Result<Ctx> {
+        let ctx = Ctx::new()?;
+        let ctx = match &self.isa {
+            None => ctx,
+            Some(isa) => ctx.with_isa(isa.parse::<Isa>()?)?,
+        };
+        Ok(ctx.with_parallelism(if self.threads == 1 { Parallelism::Serial } else { Parallelism::Rayon }))
+    }
+
+    /// Calls `f` where the case's threads are.
+    pub fn on_threads<T: Send>(&self, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        if self.threads == 1 {
+            return f();
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(self.threads)
+            .build()
+            .map_err(|e| Error::input("threads", "as many as can be started", e))?;
+        pool.install(f)
+    }
+}

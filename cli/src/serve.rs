@@ -1,0 +1,34 @@
+//! `siskin bench --serve`: a case per line in, an answer per line out, until the input ends.
+
+use crate::bench::{answer, to_json};
+use crate::case::Case;
+use crate::error::{Error, Result};
+use std::io::{BufRead, Read, Write, stdin, stdout};
+
+/// No case is longer.
+const LONGEST: u64 = 1 << 20;
+
+pub fn main() -> Result<()> {
+    let (mut input, mut out) = (stdin().lock(), stdout().lock());
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = (&mut input).take(LONGEST).read_until(b'\n', &mut line).map_err(|e| Error::File {
+            path: "standard input".into(),
+            why: e.to_string(),
+        })?;
+        if read == 0 {
+            return Ok(());
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let case = serde_json::from_slice::<Case>(&line).map_err(|e| Error::input("case", "a case as JSON", e));
+        let answer = match case.and_then(|case| answer(&case)) {
+            Ok(answer) => to_json(&answer),
+            Err(e) => serde_json::json!({ "error": e.to_string() }).to_string(),
+        };
+        writeln!(out, "{answer}")?;
+        out.flush()?;
+    }
+}

@@ -1,0 +1,38 @@
+//! What this CPU can do at most: the yardsticks that a measurement is held against.
+
+use super::table::Tier;
+use crate::isa::Isa;
+
+impl Tier {
+    /// Runs the tier's dot products on registers alone, `rounds` times; the operations done, a multiplication and an
+    /// addition being two. Of a tier that this CPU has not, nothing is run.
+    pub fn dot_products(&self, rounds: u64) -> u64 {
+        if !self.is_supported() {
+            return 0;
+        }
+        // SAFETY: the tier is supported.
+        unsafe { (self.peak)(rounds) }
+    }
+}
+
+/// Reads all words once, in order.
+pub fn read(words: &[u64], isa: Isa) -> u64 {
+    let isa = if isa.is_supported() { isa } else { Isa::Scalar };
+    // SAFETY: the tier is supported.
+    unsafe { sum::pick(isa)(words) }
+}
+
+autovec!(fn sum(words: &[u64]) -> u64 = sum_body);
+
+/// Enough independent sums to wait for memory alone.
+#[inline(always)]
+fn sum_body(words: &[u64]) -> u64 {
+    let mut sums = [0u64; 64];
+    let (chunks, tail) = words.as_chunks::<64>();
+    for chunk in chunks {
+        for i in 0..64 {
+            sums[i] = sums[i].wrapping_add(chunk[i]);
+        }
+    }
+    sums.iter().chain(tail).fold(0, |a, b| a.wrapping_add(*b))
+}
