@@ -22,6 +22,9 @@ pub struct Tile {
     pub out: *mut i32,
 }
 
+/// Cache lines of the next panel that a single token asks for at the end of one.
+const AHEAD: usize = 16;
+
 /// A kernel for a number of tokens.
 ///
 /// # Safety
@@ -55,6 +58,12 @@ pub unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const UNROLL: usiz
             step::<S, MR, NV>(&mut acc[0], x, t.stride, w);
             x = x.add(4);
             w = w.add(NV * bytes);
+        }
+        if MR == 1 {
+            // Bound by the stream of weights: it must not stop while this panel is finished.
+            for line in 0..AHEAD {
+                S::prefetch(w.wrapping_add(64 * line));
+            }
         }
         for m in 0..MR {
             for v in 0..NV {

@@ -54,10 +54,10 @@ pub mod buffer;
 pub mod dense;
 pub mod driver;
 pub mod epilogue;
+pub mod measure;
 #[cfg(siskin_oracle)]
 pub mod oracle;
 pub mod pack;
-pub mod measure;
 pub mod panel;
 pub mod quantize;
 pub mod requantize;
