@@ -1,6 +1,6 @@
 //! `siskin bench --serve`: a case per line in, an answer per line out, until the input ends.
 
-use crate::bench::{answer, to_json};
+use crate::bench::{Answer, answer, to_json};
 use crate::case::Case;
 use crate::error::{Error, Result};
 use std::io::{BufRead, Read, Write, stdin, stdout};
@@ -24,11 +24,17 @@ pub fn main() -> Result<()> {
             continue;
         }
         let case = serde_json::from_slice::<Case>(&line).map_err(|e| Error::input("case", "a case as JSON", e));
-        let answer = match case.and_then(|case| answer(&case)) {
+        let answer = match case.and_then(|case| caught(&case)) {
             Ok(answer) => to_json(&answer),
             Err(e) => serde_json::json!({ "error": e.to_string() }).to_string(),
         };
         writeln!(out, "{answer}")?;
         out.flush()?;
     }
+}
+
+/// A bug in one case is no reason not to answer the next.
+fn caught(case: &Case) -> Result<Answer> {
+    std::panic::catch_unwind(|| answer(case))
+        .unwrap_or_else(|_| Err(Error::Wrong("siskin panicked, which is a bug".into())))
 }
