@@ -7,7 +7,10 @@ mod info;
 mod measure;
 mod problem;
 mod progress;
+mod run;
 mod serve;
+mod survey;
+mod tensors;
 mod tour;
 mod verify;
 
@@ -29,6 +32,10 @@ enum What {
     Bench(bench::Args),
     Info(info::Args),
     Verify(verify::Args),
+    Survey(survey::Args),
+    /// Compute one operation from a file to a file.
+    #[command(subcommand)]
+    Run(run::Operation),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +44,8 @@ fn main() -> ExitCode {
         Some(What::Bench(args)) => bench::main(&args),
         Some(What::Info(args)) => info::main(&args),
         Some(What::Verify(args)) => verify::main(&args),
+        Some(What::Survey(args)) => survey::main(&args),
+        Some(What::Run(operation)) => run::main(&operation),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

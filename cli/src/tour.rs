@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::info::Info;
 use crate::measure::Peak;
 use crate::progress;
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use siskin::sparse::BlockShape;
 use siskin::{Ctx, Isa};
 use std::io::{Write, stdout};
@@ -58,7 +58,7 @@ fn verify(out: &mut impl Write) -> Result<()> {
 
 fn measured() -> Result<Table> {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.load_style(UTF8_FULL_CONDENSED);
     table.set_header(["layer", "out x in", "weights", "us", "GOP/s", "% of peak", "speed-up"]);
     (3..7).for_each(|i| right(&mut table, i));
     let sparse = |block, sparsity| (Format::Sparse(block), sparsity);
