@@ -98,6 +98,18 @@ fn print(a: &Answer, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
+/// Runs a case once on a tier, and checks it.
+pub fn check(case: &Case) -> Result<()> {
+    case.check()?;
+    case.on_threads(|| {
+        let ctx = case.ctx()?;
+        let problem = Problem::new(case, &ctx)?;
+        let mut y = problem.output();
+        problem.forward(&problem.layer(&ctx)?, &problem.tokens, None, &mut y, &ctx, &mut Scratch::new())?;
+        problem.check(&y, &ctx)
+    })
+}
+
 /// Runs a case.
 pub fn answer(case: &Case) -> Result<Answer> {
     case.check()?;
@@ -147,7 +159,7 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
         unpack = (call.min - repeat(case.min_ms / 4, once, || ())?.min).max(0.0);
     }
 
-    let us = |seconds: f64| seconds * 1e6;
+    let us = |seconds: f64| (seconds * 1e9).round() / 1e3;
     let gops = 2.0 * case.m as f64 * layer.stored_values() as f64 / call.min / 1e9;
     Ok(Answer {
         case: Case { isa: Some(ctx.isa().name().into()), ..case.clone() },

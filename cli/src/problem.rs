@@ -418,6 +418,31 @@ impl Problem {
         Ok(())
     }
 
+    /// The whole output of a tier.
+    pub fn bits(&self, input: Place, ctx: &Ctx) -> Result<Vec<u32>> {
+        let layer = self.layer(ctx)?;
+        let (mut y, mut scratch, mut packed) = (self.output(), Scratch::new(), PackedActivations::new());
+        let x = match input {
+            Place::Tokens => None,
+            Place::Packed => {
+                self.pack(&mut packed, layer.input_layout(), ctx, &mut scratch)?;
+                Some(&packed)
+            }
+        };
+        self.forward(&layer, &self.tokens, x, &mut y, ctx, &mut scratch)?;
+        y.bits((self.tokens.m, self.n), ctx)
+    }
+
+    /// Compares sums of a tier with a plain loop.
+    pub fn check_plain(&self, ctx: &Ctx) -> Result<()> {
+        let mut sums = Y::new(YType::I32, self.tokens.m * self.n);
+        self.forward(&self.layer(ctx)?, &self.tokens, None, &mut sums, ctx, &mut Scratch::new())?;
+        match &sums {
+            Y::I32(sums) => self.check_sums(sums, &self.tokens),
+            _ => Ok(()),
+        }
+    }
+
     fn check_sums(&self, sums: &[i32], tokens: &Tokens) -> Result<()> {
         let rows: Vec<_> = spread(tokens.m, 4);
         let x = rows.iter().map(|&t| tokens.x.integers(t, self.k)).collect::<Result<Vec<_>>>()?;

@@ -1,6 +1,6 @@
 //! `siskin bench --serve`: a case per line in, an answer per line out, until the input ends.
 
-use crate::bench::{answer, to_json};
+use crate::bench::{Answer, answer, to_json};
 use crate::case::Case;
 use crate::error::{Error, Result};
 use std::io::{BufRead, Read, Write, stdin, stdout};
@@ -23,13 +23,24 @@ pub fn main() -> Result<()> {
         if line.trim_ascii().is_empty() {
             continue;
         }
+<<<<<<< HEAD
         let case =
             serde_json::from_slice::<Case>(&line).map_err(|e| Error::input("case", "a case as JSON", e));
         let answer = match case.and_then(|case| answer(&case)) {
+=======
+        let case = serde_json::from_slice::<Case>(&line).map_err(|e| Error::input("case", "a case as JSON", e));
+        let answer = match case.and_then(|case| caught(&case)) {
+>>>>>>> cli
             Ok(answer) => to_json(&answer),
             Err(e) => serde_json::json!({ "error": e.to_string() }).to_string(),
         };
         writeln!(out, "{answer}")?;
         out.flush()?;
     }
+}
+
+/// A bug in one case is no reason not to answer the next.
+fn caught(case: &Case) -> Result<Answer> {
+    std::panic::catch_unwind(|| answer(case))
+        .unwrap_or_else(|_| Err(Error::Wrong("siskin panicked, which is a bug".into())))
 }

@@ -1,0 +1,311 @@
+//! `siskin run linear`: a layer from a file to a file, for anyone to compare with.
+
+use crate::case::{Case, Step, YType};
+use crate::error::{Error, Result};
+use crate::tensors::{Number, Tensors, elements, parse, read, write};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use siskin::linear::{
+    Activation, ByteTable, Epilogue, Input, Linear, OnTheFly, Output, Residual, gelu_table, gelu_tanh_table,
+    silu_table,
+};
+use siskin::quant::{QuantParams, QuantType};
+use siskin::sparse::{BlockShape, Bsr};
+use siskin::{Ctx, MatMut, MatRef, Scratch, bf16};
+use std::path::PathBuf;
+
+/// What can be run.
+#[derive(clap::Subcommand)]
+pub enum Operation {
+    Linear(Args),
+}
+
+/// y = epilogue(x · wᵀ), from a safetensors file to another.
+#[derive(clap::Args)]
+#[command(after_long_help = HELP)]
+pub struct Args {
+    /// The case, a safetensors file.
+    #[arg(long = "in")]
+    input: PathBuf,
+    /// Where y goes, a safetensors file.
+    #[arg(long)]
+    out: PathBuf,
+    /// Parameters as JSON, instead of those in the file.
+    #[arg(long)]
+    params: Option<String>,
+}
+
+const HELP: &str = r#"Tensors in (those in brackets may be missing):
+  x               [M, K]   U8, I8, F32 or BF16
+  w               [N, K]   I8: dense weights; or, for block-sparse ones,
+    indptr        [ceil(N / R) + 1]   I32 or I64
+    indices       [blocks]            I32 or I64, ascending in a block row
+    values        [blocks, R, C]      I8, zero beyond the edge of the matrix
+  [w_scale]       [1] or [N]   F32; 1 if missing
+  [w_zero_point]  [1] or [N]   I32, dense weights only; 0 if missing
+  [bias]          [N]      F32
+  [residual]      [M, N]   U8, I8, F32 or BF16
+  [X_scale], [X_zero_point]    F32 [1] and I32 [1], where X is
+    x             of bytes: the scale must be there. Of floats: if there, all
+                  of x is quantized to U8 by it, else each token by its range
+    y             of bytes: the scale must be there
+    residual      of bytes: the scale must be there
+    before        what goes into a table: the scale must be there
+
+Parameters, a JSON object in the metadata of the file under "params", or --params:
+  "y"             "f32" (if missing), "bf16", "i32" (the sums alone), "u8", "i8"
+  "shape"         [N, K], for block-sparse weights only
+  "activation"    "relu", "clamp", "gelu", "gelu_tanh", "silu", "gelu_table",
+                  "gelu_tanh_table", "silu_table"; none if missing
+  "low", "high"   for "clamp"
+  "isa"           a tier of instructions; the best of this CPU if missing
+  "threads"       1 if missing
+
+Tensor out: y, [M, N]. The order of the steps, all in f32 and rounded after each:
+  s = sum of (x - x_zero_point) * (w - w_zero_point), exact
+  v = fma(s, x_scale * w_scale, bias);  v += residual;  v = activation(v)
+  bytes: clamp(round_half_even(v * (1 / y_scale)) + y_zero_point); without residual
+  and curved activation the division is folded into scale and bias
+
+Example, with NumPy:
+  import json, subprocess, numpy as np
+  from safetensors.numpy import load_file, save_file
+  x = np.random.randint(0, 256, (5, 64), np.uint8)
+  w = np.random.randint(-127, 128, (32, 64), np.int8)
+  save_file({"x": x, "w": w, "x_scale": np.float32([0.1]), "x_zero_point": np.int32([7])},
+            "case.safetensors", metadata={"params": json.dumps({"y": "i32"})})
+  subprocess.run("siskin run linear --in case.safetensors --out y.safetensors".split(), check=True)
+  y = load_file("y.safetensors")["y"]
+  assert (y == (x.astype(int) - 7) @ w.T.astype(int)).all()
+"#;
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Params {
+    y: YType,
+    shape: Option<[usize; 2]>,
+    activation: Option<Step>,
+    low: Option<f32>,
+    high: Option<f32>,
+    isa: Option<String>,
+    threads: usize,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self { y: YType::F32, shape: None, activation: None, low: None, high: None, isa: None, threads: 1 }
+    }
+}
+
+pub fn main(operation: &Operation) -> Result<()> {
+    let Operation::Linear(args) = operation;
+    let bytes = read(&args.input)?;
+    let file = parse(&args.input, &bytes)?;
+    let params = match &args.params {
+        Some(text) => params("--params", text)?,
+        None => {
+            let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| Error::file(&args.input, e))?;
+            match header.metadata().as_ref().and_then(|m| m.get("params")) {
+                Some(text) => params("params", text)?,
+                None => Params::default(),
+            }
+        }
+    };
+    // The threads and the tier are told as in a case.
+    let case = Case { isa: params.isa.clone(), threads: params.threads, ..Case::default() };
+    case.check()?;
+    let y = case.on_threads(|| linear(&params, Tensors::new(file), &case.ctx()?))?;
+    let view = TensorView::new(y.dtype, y.shape.to_vec(), &y.bytes).map_err(|e| Error::file(&args.out, e))?;
+    let bytes = safetensors::serialize([("y", view)], None).map_err(|e| Error::file(&args.out, e))?;
+    write(&args.out, &bytes)
+}
+
+fn params(argument: &str, text: &str) -> Result<Params> {
+    let params: Params = serde_json::from_str(text).map_err(|e| Error::input(argument, "parameters as JSON", e))?;
+    match params.activation {
+        Some(Step::Bias | Step::Residual) => {
+            Err(Error::input("activation", "an activation", "a tensor of that name is enough"))
+        }
+        Some(Step::Clamp) => Ok(params),
+        _ if params.low.is_some() || params.high.is_some() => {
+            Err(Error::input("low and high", "the activation \"clamp\"", "another"))
+        }
+        _ => Ok(params),
+    }
+}
+
+/// A tensor to write.
+struct Y {
+    dtype: Dtype,
+    shape: [usize; 2],
+    bytes: Vec<u8>,
+}
+
+/// x or a residual.
+enum Matrix {
+    U8(Vec<u8>, QuantParams),
+    I8(Vec<i8>, QuantParams),
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+}
+
+fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx) -> Result<Y> {
+    let t = &mut tensors;
+    let (x, [m, k]) = matrix(t, "x")?;
+    let (dense, sparse, n) = weights(params, t)?;
+    let scales: Vec<f32> = t.vector("w_scale")?;
+    let zero_points: Vec<i32> = t.vector("w_zero_point")?;
+    let bias: Vec<f32> = t.vector("bias")?;
+    let residual = t.has("residual").then(|| matrix(t, "residual")).transpose()?;
+    let on_the_fly = match x {
+        Matrix::F32(_) | Matrix::Bf16(_) if t.has("x_scale") => OnTheFly::Fixed(quantizer(t, "x", QuantType::U8)?),
+        _ => OnTheFly::PerToken,
+    };
+    let to = match params.y {
+        YType::U8 => Some(quantizer(t, "y", QuantType::U8)?),
+        YType::I8 => Some(quantizer(t, "y", QuantType::I8)?),
+        _ => None,
+    };
+    let table = table(params, t, to)?;
+    tensors.finish()?;
+
+    let x = match &x {
+        Matrix::U8(x, p) => Input::U8(MatRef::new(x, m, k)?, *p),
+        Matrix::I8(x, p) => Input::I8(MatRef::new(x, m, k)?, *p),
+        Matrix::F32(x) => Input::F32(MatRef::new(x, m, k)?, on_the_fly),
+        Matrix::Bf16(x) => Input::Bf16(MatRef::new(x, m, k)?, on_the_fly),
+    };
+    let mut epilogue = Epilogue::new().activation(activation(params, table.as_ref())?);
+    if let Some((r, [rows, cols])) = &residual {
+        let (rows, cols) = (*rows, *cols);
+        epilogue = epilogue.residual(match r {
+            Matrix::U8(r, p) => Residual::U8(MatRef::new(r, rows, cols)?, *p),
+            Matrix::I8(r, p) => Residual::I8(MatRef::new(r, rows, cols)?, *p),
+            Matrix::F32(r) => Residual::F32(MatRef::new(r, rows, cols)?),
+            Matrix::Bf16(r) => Residual::Bf16(MatRef::new(r, rows, cols)?),
+        });
+    }
+    if params.y == YType::I32 && !bias.is_empty() {
+        return Err(Error::input("bias", "none for i32 sums", "one"));
+    }
+    let builder = match (&dense, &sparse) {
+        (_, Some(w)) => Linear::sparse(w),
+        (w, None) => Linear::dense(MatRef::new(w, n, w.len() / n.max(1))?),
+    };
+    let layer = builder.scales(&scales).zero_points(&zero_points).bias(&bias).build(ctx)?;
+
+    let size = m.checked_mul(n).filter(|&size| size <= 1 << 30);
+    let size = size.ok_or_else(|| Error::input("y", "at most 2^30 elements", format_args!("{m} x {n}")))?;
+    let call = |y: Output<'_>| Ok::<_, Error>(layer.forward(x, epilogue, y, ctx, &mut Scratch::new())?);
+    let (dtype, bytes) = match (params.y, to) {
+        (YType::U8, Some(p)) => {
+            let mut y = vec![0; size];
+            call(Output::U8(MatMut::new(&mut y, m, n)?, p))?;
+            (Dtype::U8, y)
+        }
+        (YType::I8, Some(p)) => {
+            let mut y = vec![0i8; size];
+            call(Output::I8(MatMut::new(&mut y, m, n)?, p))?;
+            (Dtype::I8, y.into_iter().map(|v| v as u8).collect())
+        }
+        (YType::I32, _) => {
+            let mut y = vec![0i32; size];
+            call(Output::I32(MatMut::new(&mut y, m, n)?))?;
+            (Dtype::I32, y.into_iter().flat_map(i32::to_le_bytes).collect())
+        }
+        (YType::Bf16, _) => {
+            let mut y = vec![bf16::ZERO; size];
+            call(Output::Bf16(MatMut::new(&mut y, m, n)?))?;
+            (Dtype::BF16, y.into_iter().flat_map(bf16::to_le_bytes).collect())
+        }
+        _ => {
+            let mut y = vec![0f32; size];
+            call(Output::F32(MatMut::new(&mut y, m, n)?))?;
+            (Dtype::F32, y.into_iter().flat_map(f32::to_le_bytes).collect())
+        }
+    };
+    Ok(Y { dtype, shape: [m, n], bytes })
+}
+
+fn matrix(t: &mut Tensors<'_>, name: &str) -> Result<(Matrix, [usize; 2])> {
+    let tensor = t.view(name)?;
+    let shape = <[usize; 2]>::try_from(tensor.shape())
+        .map_err(|_| Error::input(name, "2 dimensions", format_args!("{:?}", tensor.shape())))?;
+    let matrix = match tensor.dtype() {
+        Dtype::U8 => Matrix::U8(elements(&tensor), quantizer(t, name, QuantType::U8)?),
+        Dtype::I8 => Matrix::I8(elements(&tensor), quantizer(t, name, QuantType::I8)?),
+        Dtype::F32 => Matrix::F32(elements(&tensor)),
+        Dtype::BF16 => Matrix::Bf16(elements(&tensor)),
+        other => return Err(Error::input(name, "U8, I8, F32 or BF16", format_args!("{other:?}"))),
+    };
+    Ok((matrix, shape))
+}
+
+/// Of `NAME_scale` and `NAME_zero_point`.
+fn quantizer(t: &mut Tensors<'_>, name: &str, dtype: QuantType) -> Result<QuantParams> {
+    let (scale, zero) = (format!("{name}_scale"), format!("{name}_zero_point"));
+    let step = t.number::<f32>(&scale)?.ok_or_else(|| Error::input(&scale, "a tensor of this name", "none"))?;
+    let zero_point = t.number::<i32>(&zero)?.unwrap_or(0);
+    QuantParams::new(step, zero_point, dtype)
+        .map_err(|e| Error::input(format_args!("{scale} and {zero}"), "a quantizer", e))
+}
+
+/// Dense weights or sparse ones, and N.
+fn weights(params: &Params, t: &mut Tensors<'_>) -> Result<(Vec<i8>, Option<Bsr<i8>>, usize)> {
+    if t.has("w") || !t.has("values") {
+        if params.shape.is_some() {
+            return Err(Error::input("shape", "none for dense weights", "one"));
+        }
+        let (w, [n, _]) = t.take::<i8, 2>("w")?;
+        return Ok((w, None, n));
+    }
+    let shape = params.shape.ok_or_else(|| Error::input("shape", "[N, K] for block-sparse weights", "none"))?;
+    let (values, [_, rows, cols]) = t.take::<i8, 3>("values")?;
+    let block = BlockShape::new(rows, cols)?;
+    let indptr = indices(t, "indptr")?;
+    let indices = indices(t, "indices")?;
+    let w = Bsr::from_parts((shape[0], shape[1]), block, indptr, indices, values)?;
+    Ok((Vec::new(), Some(w), shape[0]))
+}
+
+/// I32 or I64, neither negative nor too large for where they go.
+fn indices<T: TryFrom<i64>>(t: &mut Tensors<'_>, name: &str) -> Result<Vec<T>> {
+    let tensor = t.view(name)?;
+    let wide: Vec<i64> = match (tensor.dtype(), tensor.shape()) {
+        (i64::DTYPE, [_]) => elements(&tensor),
+        (i32::DTYPE, [_]) => elements::<i32>(&tensor).into_iter().map(i64::from).collect(),
+        (dtype, shape) => {
+            let got = format!("{dtype:?} of shape {shape:?}");
+            return Err(Error::input(name, "I32 or I64 of one dimension", got));
+        }
+    };
+    let narrow = |(i, v)| T::try_from(v).map_err(|_| Error::input(format!("{name}[{i}]"), "an index", v));
+    wide.into_iter().enumerate().map(narrow).collect()
+}
+
+fn table(params: &Params, t: &mut Tensors<'_>, after: Option<QuantParams>) -> Result<Option<ByteTable>> {
+    let make = match params.activation {
+        Some(Step::GeluTable) => gelu_table,
+        Some(Step::GeluTanhTable) => gelu_tanh_table,
+        Some(Step::SiluTable) => silu_table,
+        _ => return Ok(None),
+    };
+    let after = after.ok_or_else(|| Error::input("y", "\"u8\" or \"i8\" for a table", "another"))?;
+    Ok(Some(make(quantizer(t, "before", after.dtype())?, after)))
+}
+
+fn activation<'a>(params: &Params, table: Option<&'a ByteTable>) -> Result<Activation<'a>> {
+    Ok(match (params.activation, table) {
+        (_, Some(table)) => Activation::Table(table),
+        (Some(Step::Relu), _) => Activation::Relu,
+        (Some(Step::Gelu), _) => Activation::Gelu,
+        (Some(Step::GeluTanh), _) => Activation::GeluTanh,
+        (Some(Step::Silu), _) => Activation::Silu,
+        (Some(Step::Clamp), _) => match (params.low, params.high) {
+            (Some(low), Some(high)) => Activation::Clamp { low, high },
+            _ => return Err(Error::input("low and high", "both for \"clamp\"", "not both")),
+        },
+        _ => Activation::Identity,
+    })
+}

@@ -1,0 +1,124 @@
+//! `siskin verify`: random cases, every tier bit for bit against scalar, and scalar's sums against a plain loop.
+
+use crate::bench::to_json;
+use crate::case::{Case, Format, Op, Place, Step, Values, XType, YType};
+use crate::error::{Error, Result};
+use crate::problem::{Problem, Rng};
+use clap::ValueEnum;
+use siskin::sparse::BlockShape;
+use siskin::{Ctx, Isa, Parallelism};
+use std::io::{Write, stdout};
+
+/// Check every tier of this CPU on random cases, bit for bit.
+///
+/// Shapes, blocks, input and output types, zero points, epilogues and threads are random. Exit status 1 if anything
+/// disagrees.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Check this tier only.
+    #[arg(long)]
+    isa: Option<String>,
+    /// Random cases.
+    #[arg(long, default_value_t = 300)]
+    cases: usize,
+    /// Seed of the first case; the next has the next.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+pub fn main(args: &Args) -> Result<()> {
+    let mut out = stdout().lock();
+    let tiers = match &args.isa {
+        None => Isa::supported().collect(),
+        Some(isa) => vec![Ctx::new()?.with_isa(isa.parse()?)?.isa()],
+    };
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(3)
+        .build()
+        .map_err(|e| Error::input("threads", "3 that can be started", e))?;
+    pool.install(|| {
+        (0..args.cases).try_for_each(|i| verify(&random(args.seed.wrapping_add(i as u64)), &tiers))
+    })?;
+    for isa in Isa::ALL {
+        match isa {
+            isa if tiers.contains(isa) => writeln!(out, "{:<12} ran      {} cases, all right", isa.name(), args.cases)?,
+            isa if isa.is_supported() => writeln!(out, "{:<12} SKIPPED  not asked for", isa.name())?,
+            isa => writeln!(out, "{:<12} SKIPPED  this CPU does not have it", isa.name())?,
+        }
+    }
+    Ok(())
+}
+
+/// Runs one case on all tiers.
+fn verify(case: &Case, tiers: &[Isa]) -> Result<()> {
+    let blame = |e: Error| match e {
+        Error::Wrong(what) => Error::Wrong(format!("{what}; case {}", to_json(case))),
+        other => other,
+    };
+    case.check()?;
+    let ctx = Ctx::serial()?.with_isa(Isa::Scalar)?;
+    let problem = Problem::new(case, &ctx)?;
+    problem.check_plain(&ctx).map_err(blame)?;
+    let want = problem.bits(case.input, &ctx)?;
+    for &isa in tiers {
+        let parallelism = if case.threads == 1 { Parallelism::Serial } else { Parallelism::Rayon };
+        let ctx = Ctx::serial()?.with_isa(isa)?.with_parallelism(parallelism);
+        let got = problem.bits(case.input, &ctx)?;
+        if let Some(i) = (0..want.len()).find(|&i| got[i] != want[i]) {
+            let (token, feature) = (i / case.n, i % case.n);
+            return Err(blame(Error::Wrong(format!(
+                "{isa} computes bits {:#x} of token {token}, feature {feature}, scalar {:#x}",
+                got[i], want[i]
+            ))));
+        }
+    }
+    Ok(())
+}
+
+/// A case that fits its seed.
+fn random(seed: u64) -> Case {
+    let mut rng = Rng(seed);
+    let mut size = |most: usize| match rng.below(4) {
+        0 => 1 + rng.below(4),
+        1 => 16 * (1 + rng.below(most.div_ceil(16))),
+        _ => 1 + rng.below(most),
+    };
+    let (m, n, k) = (size(140), size(200), size(300));
+    let block = match rng.below(10) {
+        0..3 => Format::Dense,
+        3..5 => Format::Sparse(BlockShape::B4X1),
+        i => {
+            let shapes = ["1x1", "1x4", "4x4", "16x1", "16x4", "16x16", "32x32", "8x2", "3x5", "7x1", "5x8"];
+            let own = format!("{}x{}", 1 + rng.below(20), 1 + rng.below(20));
+            let text = if i == 9 { own.as_str() } else { rng.pick(&shapes) };
+            text.parse().unwrap_or_default()
+        }
+    };
+    let y = rng.pick(YType::value_variants());
+    let mut epilogue: Vec<Step> = Vec::new();
+    if y != YType::I32 {
+        epilogue.extend([Step::Bias, Step::Residual].into_iter().filter(|_| rng.below(2) == 0));
+        let step = rng.pick(Step::value_variants());
+        if !matches!(step, Step::Bias | Step::Residual) && (y.is_bytes() || !step.is_table()) {
+            epilogue.push(step);
+        }
+    }
+    Case {
+        op: Op::Linear,
+        m,
+        n,
+        k,
+        x: rng.pick(XType::value_variants()),
+        y,
+        block,
+        sparsity: rng.pick(&[0.0, 0.5, 0.7, 0.8, 0.9, 0.99]),
+        epilogue,
+        input: rng.pick(Place::value_variants()),
+        out: if y.is_bytes() { rng.pick(Place::value_variants()) } else { Place::Tokens },
+        threads: 1 + rng.below(2) * 2,
+        min_ms: 0,
+        isa: None,
+        seed,
+        weights: if block == Format::Dense { rng.pick(Values::value_variants()) } else { Values::Random },
+    }
+}
