@@ -122,7 +122,8 @@ pub fn main(operation: &Operation) -> Result<()> {
 }
 
 fn params(argument: &str, text: &str) -> Result<Params> {
-    let params: Params = serde_json::from_str(text).map_err(|e| Error::input(argument, "parameters as JSON", e))?;
+    let params: Params =
+        serde_json::from_str(text).map_err(|e| Error::input(argument, "parameters as JSON", e))?;
     match params.activation {
         Some(Step::Bias | Step::Residual) => {
             Err(Error::input("activation", "an activation", "a tensor of that name is enough"))
@@ -159,7 +160,9 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx) -> Result<Y> {
     let bias: Vec<f32> = t.vector("bias")?;
     let residual = t.has("residual").then(|| matrix(t, "residual")).transpose()?;
     let on_the_fly = match x {
-        Matrix::F32(_) | Matrix::Bf16(_) if t.has("x_scale") => OnTheFly::Fixed(quantizer(t, "x", QuantType::U8)?),
+        Matrix::F32(_) | Matrix::Bf16(_) if t.has("x_scale") => {
+            OnTheFly::Fixed(quantizer(t, "x", QuantType::U8)?)
+        }
         _ => OnTheFly::PerToken,
     };
     let to = match params.y {
@@ -245,7 +248,8 @@ fn matrix(t: &mut Tensors<'_>, name: &str) -> Result<(Matrix, [usize; 2])> {
 /// Of `NAME_scale` and `NAME_zero_point`.
 fn quantizer(t: &mut Tensors<'_>, name: &str, dtype: QuantType) -> Result<QuantParams> {
     let (scale, zero) = (format!("{name}_scale"), format!("{name}_zero_point"));
-    let step = t.number::<f32>(&scale)?.ok_or_else(|| Error::input(&scale, "a tensor of this name", "none"))?;
+    let step =
+        t.number::<f32>(&scale)?.ok_or_else(|| Error::input(&scale, "a tensor of this name", "none"))?;
     let zero_point = t.number::<i32>(&zero)?.unwrap_or(0);
     QuantParams::new(step, zero_point, dtype)
         .map_err(|e| Error::input(format_args!("{scale} and {zero}"), "a quantizer", e))
@@ -260,7 +264,8 @@ fn weights(params: &Params, t: &mut Tensors<'_>) -> Result<(Vec<i8>, Option<Bsr<
         let (w, [n, _]) = t.take::<i8, 2>("w")?;
         return Ok((w, None, n));
     }
-    let shape = params.shape.ok_or_else(|| Error::input("shape", "[N, K] for block-sparse weights", "none"))?;
+    let shape =
+        params.shape.ok_or_else(|| Error::input("shape", "[N, K] for block-sparse weights", "none"))?;
     let (values, [_, rows, cols]) = t.take::<i8, 3>("values")?;
     let block = BlockShape::new(rows, cols)?;
     let indptr = indices(t, "indptr")?;

@@ -23,14 +23,9 @@ pub fn main() -> Result<()> {
         if line.trim_ascii().is_empty() {
             continue;
         }
-<<<<<<< HEAD
         let case =
             serde_json::from_slice::<Case>(&line).map_err(|e| Error::input("case", "a case as JSON", e));
-        let answer = match case.and_then(|case| answer(&case)) {
-=======
-        let case = serde_json::from_slice::<Case>(&line).map_err(|e| Error::input("case", "a case as JSON", e));
         let answer = match case.and_then(|case| caught(&case)) {
->>>>>>> cli
             Ok(answer) => to_json(&answer),
             Err(e) => serde_json::json!({ "error": e.to_string() }).to_string(),
         };
