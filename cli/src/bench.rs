@@ -92,7 +92,8 @@ fn print(a: &Answer, out: &mut impl Write) -> Result<()> {
         writeln!(out, "  {read:>10.1} GB/s of weights; a plain loop reads {plain:.1}")?;
     }
     writeln!(out, "  {:>10} bytes of weights, {:.2} a value", a.packed_bytes, a.bytes_per_value)?;
-    let checked = if a.checked { "the same bits as the scalar tier" } else { "NOT the bits of the scalar tier" };
+    let checked =
+        if a.checked { "the same bits as the scalar tier" } else { "NOT the bits of the scalar tier" };
     writeln!(out, "  {checked}")?;
     Ok(())
 }

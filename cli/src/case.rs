@@ -181,11 +181,19 @@ impl Case {
         if let Format::Sparse(block) = self.block {
             // With what lies beyond the edge.
             let (rows, cols) = (block.rows() as u128, block.cols() as u128);
-            sizes.push(("block", n.div_ceil(rows).saturating_mul(rows), k.div_ceil(cols).saturating_mul(cols)));
+            sizes.push((
+                "block",
+                n.div_ceil(rows).saturating_mul(rows),
+                k.div_ceil(cols).saturating_mul(cols),
+            ));
         }
         for (name, a, b) in sizes {
             if a.checked_mul(b).is_none_or(|size| size > MOST) {
-                return Err(Error::input(name, format_args!("at most {MOST} elements"), format_args!("{a} x {b}")));
+                return Err(Error::input(
+                    name,
+                    format_args!("at most {MOST} elements"),
+                    format_args!("{a} x {b}"),
+                ));
             }
         }
         if !(0.0..1.0).contains(&self.sparsity) {

@@ -23,11 +23,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub fn input(argument: impl Display, expected: impl Display, got: impl Display) -> Self {
-        Error::Input {
-            argument: argument.to_string(),
-            expected: expected.to_string(),
-            got: got.to_string(),
-        }
+        Error::Input { argument: argument.to_string(), expected: expected.to_string(), got: got.to_string() }
     }
 
     pub fn file(path: &Path, why: impl Display) -> Self {

@@ -18,11 +18,7 @@ pub struct Times {
 
 /// Repeats a call for at least `min_ms` and at least 5 times, after warming up. `between` runs before, after and every
 /// now and then: what it measures has met the same clock frequency.
-pub fn repeat(
-    min_ms: u64,
-    mut call: impl FnMut() -> Result<()>,
-    mut between: impl FnMut(),
-) -> Result<Times> {
+pub fn repeat(min_ms: u64, mut call: impl FnMut() -> Result<()>, mut between: impl FnMut()) -> Result<Times> {
     let enough = Duration::from_millis(min_ms);
     let warm = Instant::now();
     call()?;

@@ -122,7 +122,8 @@ pub fn main(operation: &Operation) -> Result<()> {
 }
 
 fn params(argument: &str, text: &str) -> Result<Params> {
-    let params: Params = serde_json::from_str(text).map_err(|e| Error::input(argument, "parameters as JSON", e))?;
+    let params: Params =
+        serde_json::from_str(text).map_err(|e| Error::input(argument, "parameters as JSON", e))?;
     match params.activation {
         Some(Step::Bias | Step::Residual) => {
             Err(Error::input("activation", "an activation", "a tensor of that name is enough"))
@@ -153,13 +154,21 @@ enum Matrix {
 fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx) -> Result<Y> {
     let t = &mut tensors;
     let (x, [m, k]) = matrix(t, "x")?;
-    let (dense, sparse, n) = weights(params, t)?;
+    let (dense, sparse, [n, k_of_w]) = weights(params, t)?;
+    for (name, size) in [("x", m), ("w", n)] {
+        // Rows of nothing take no room in a file, but here they would.
+        if size > 1 << 24 {
+            return Err(Error::input(name, "at most 2^24 rows", size));
+        }
+    }
     let scales: Vec<f32> = t.vector("w_scale")?;
     let zero_points: Vec<i32> = t.vector("w_zero_point")?;
     let bias: Vec<f32> = t.vector("bias")?;
     let residual = t.has("residual").then(|| matrix(t, "residual")).transpose()?;
     let on_the_fly = match x {
-        Matrix::F32(_) | Matrix::Bf16(_) if t.has("x_scale") => OnTheFly::Fixed(quantizer(t, "x", QuantType::U8)?),
+        Matrix::F32(_) | Matrix::Bf16(_) if t.has("x_scale") => {
+            OnTheFly::Fixed(quantizer(t, "x", QuantType::U8)?)
+        }
         _ => OnTheFly::PerToken,
     };
     let to = match params.y {
@@ -191,12 +200,12 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx) -> Result<Y> {
     }
     let builder = match (&dense, &sparse) {
         (_, Some(w)) => Linear::sparse(w),
-        (w, None) => Linear::dense(MatRef::new(w, n, w.len() / n.max(1))?),
+        (w, None) => Linear::dense(MatRef::new(w, n, k_of_w)?),
     };
     let layer = builder.scales(&scales).zero_points(&zero_points).bias(&bias).build(ctx)?;
 
-    let size = m.checked_mul(n).filter(|&size| size <= 1 << 30);
-    let size = size.ok_or_else(|| Error::input("y", "at most 2^30 elements", format_args!("{m} x {n}")))?;
+    let size = m.checked_mul(n).filter(|&size| size <= 1 << 28);
+    let size = size.ok_or_else(|| Error::input("y", "at most 2^28 elements", format_args!("{m} x {n}")))?;
     let call = |y: Output<'_>| Ok::<_, Error>(layer.forward(x, epilogue, y, ctx, &mut Scratch::new())?);
     let (dtype, bytes) = match (params.y, to) {
         (YType::U8, Some(p)) => {
@@ -245,28 +254,30 @@ fn matrix(t: &mut Tensors<'_>, name: &str) -> Result<(Matrix, [usize; 2])> {
 /// Of `NAME_scale` and `NAME_zero_point`.
 fn quantizer(t: &mut Tensors<'_>, name: &str, dtype: QuantType) -> Result<QuantParams> {
     let (scale, zero) = (format!("{name}_scale"), format!("{name}_zero_point"));
-    let step = t.number::<f32>(&scale)?.ok_or_else(|| Error::input(&scale, "a tensor of this name", "none"))?;
+    let step =
+        t.number::<f32>(&scale)?.ok_or_else(|| Error::input(&scale, "a tensor of this name", "none"))?;
     let zero_point = t.number::<i32>(&zero)?.unwrap_or(0);
     QuantParams::new(step, zero_point, dtype)
         .map_err(|e| Error::input(format_args!("{scale} and {zero}"), "a quantizer", e))
 }
 
-/// Dense weights or sparse ones, and N.
-fn weights(params: &Params, t: &mut Tensors<'_>) -> Result<(Vec<i8>, Option<Bsr<i8>>, usize)> {
+/// Dense weights or sparse ones, and their shape.
+fn weights(params: &Params, t: &mut Tensors<'_>) -> Result<(Vec<i8>, Option<Bsr<i8>>, [usize; 2])> {
     if t.has("w") || !t.has("values") {
         if params.shape.is_some() {
             return Err(Error::input("shape", "none for dense weights", "one"));
         }
-        let (w, [n, _]) = t.take::<i8, 2>("w")?;
-        return Ok((w, None, n));
+        let (w, shape) = t.take::<i8, 2>("w")?;
+        return Ok((w, None, shape));
     }
-    let shape = params.shape.ok_or_else(|| Error::input("shape", "[N, K] for block-sparse weights", "none"))?;
+    let shape =
+        params.shape.ok_or_else(|| Error::input("shape", "[N, K] for block-sparse weights", "none"))?;
     let (values, [_, rows, cols]) = t.take::<i8, 3>("values")?;
     let block = BlockShape::new(rows, cols)?;
     let indptr = indices(t, "indptr")?;
     let indices = indices(t, "indices")?;
     let w = Bsr::from_parts((shape[0], shape[1]), block, indptr, indices, values)?;
-    Ok((Vec::new(), Some(w), shape[0]))
+    Ok((Vec::new(), Some(w), shape))
 }
 
 /// I32 or I64, neither negative nor too large for where they go.

@@ -13,17 +13,18 @@ pub fn main() -> Result<()> {
     let mut line = Vec::new();
     loop {
         line.clear();
-        let read = (&mut input).take(LONGEST).read_until(b'\n', &mut line).map_err(|e| Error::File {
-            path: "standard input".into(),
-            why: e.to_string(),
-        })?;
+        let read = (&mut input)
+            .take(LONGEST)
+            .read_until(b'\n', &mut line)
+            .map_err(|e| Error::File { path: "standard input".into(), why: e.to_string() })?;
         if read == 0 {
             return Ok(());
         }
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let case = serde_json::from_slice::<Case>(&line).map_err(|e| Error::input("case", "a case as JSON", e));
+        let case =
+            serde_json::from_slice::<Case>(&line).map_err(|e| Error::input("case", "a case as JSON", e));
         let answer = match case.and_then(|case| caught(&case)) {
             Ok(answer) => to_json(&answer),
             Err(e) => serde_json::json!({ "error": e.to_string() }).to_string(),

@@ -23,7 +23,8 @@ pub fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
 
 /// Writes a file beside its place, then moves it there.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().ok_or_else(|| Error::file(path, "expected the name of a file"))?.to_owned();
+    let mut name =
+        path.file_name().ok_or_else(|| Error::file(path, "expected the name of a file"))?.to_owned();
     name.push(format!(".{}.part", std::process::id()));
     let part = path.with_file_name(name);
     let done = std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, path));
@@ -94,7 +95,11 @@ impl<'a> Tensors<'a> {
     pub fn take<T: Number, const D: usize>(&mut self, name: &str) -> Result<(Vec<T>, [usize; D])> {
         let tensor = self.view(name)?;
         if tensor.dtype() != T::DTYPE {
-            return Err(Error::input(name, format_args!("{:?}", T::DTYPE), format_args!("{:?}", tensor.dtype())));
+            return Err(Error::input(
+                name,
+                format_args!("{:?}", T::DTYPE),
+                format_args!("{:?}", tensor.dtype()),
+            ));
         }
         let shape = tensor.shape().try_into().map_err(|_| {
             Error::input(name, format_args!("{D} dimensions"), format_args!("{:?}", tensor.shape()))

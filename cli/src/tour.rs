@@ -73,7 +73,8 @@ fn measured() -> Result<Table> {
     for (name, n, k, epilogue) in LAYERS {
         let mut dense = 0.0;
         for (block, sparsity) in formats {
-            let case = Case { n, k, block, sparsity, epilogue: epilogue.to_vec(), min_ms: 150, ..Case::default() };
+            let case =
+                Case { n, k, block, sparsity, epilogue: epilogue.to_vec(), min_ms: 150, ..Case::default() };
             let a: Answer = answer(&case)?;
             if let Some(mismatch) = a.mismatch {
                 return Err(Error::Wrong(mismatch));

@@ -19,7 +19,7 @@ pub struct Args {
     #[arg(long)]
     isa: Option<String>,
     /// Random cases.
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 2000)]
     cases: usize,
     /// Seed of the first case; the next has the next.
     #[arg(long, default_value_t = 1)]
@@ -41,7 +41,9 @@ pub fn main(args: &Args) -> Result<()> {
     })?;
     for isa in Isa::ALL {
         match isa {
-            isa if tiers.contains(isa) => writeln!(out, "{:<12} ran      {} cases, all right", isa.name(), args.cases)?,
+            isa if tiers.contains(isa) => {
+                writeln!(out, "{:<12} ran      {} cases, all right", isa.name(), args.cases)?
+            }
             isa if isa.is_supported() => writeln!(out, "{:<12} SKIPPED  not asked for", isa.name())?,
             isa => writeln!(out, "{:<12} SKIPPED  this CPU does not have it", isa.name())?,
         }
