@@ -2,6 +2,7 @@
 
 use crate::case::{Case, Step, YType};
 use crate::error::{Error, Result};
+use crate::json::from_json;
 use crate::tensors::{Number, Tensors, elements, parse, read, write};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -122,8 +123,7 @@ pub fn main(operation: &Operation) -> Result<()> {
 }
 
 fn params(argument: &str, text: &str) -> Result<Params> {
-    let params: Params =
-        serde_json::from_str(text).map_err(|e| Error::input(argument, "parameters as JSON", e))?;
+    let params: Params = from_json(argument, text.as_bytes())?;
     match params.activation {
         Some(Step::Bias | Step::Residual) => {
             Err(Error::input("activation", "an activation", "a tensor of that name is enough"))

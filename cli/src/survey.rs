@@ -1,7 +1,7 @@
 //! `siskin survey`: what block sparsity and INT8 cost, and gain, on the weights of a real checkpoint.
 
-use crate::bench::to_json;
 use crate::error::{Error, Result};
+use crate::json::to_json;
 use crate::measure::repeat;
 use crate::problem::Rng;
 use crate::tensors::{floats, parse, read};

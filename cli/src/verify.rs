@@ -1,8 +1,8 @@
 //! `siskin verify`: random cases, every tier bit for bit against scalar, and scalar's sums against a plain loop.
 
-use crate::bench::to_json;
 use crate::case::{Case, Format, Op, Place, Step, Values, XType, YType};
 use crate::error::{Error, Result};
+use crate::json::to_json;
 use crate::problem::{Problem, Rng};
 use clap::ValueEnum;
 use siskin::sparse::BlockShape;
