@@ -122,9 +122,8 @@ pub unsafe fn run<S: Simd>(plan: &Plan<'_>, tile: &Sums) {
 unsafe fn tokens<S: Simd, A: Function>(plan: &Plan<'_>, tile: &Sums) {
     let whole = tile.features / (2 * S::LANES) * (2 * S::LANES);
     let by_token = (plan.token_scale, plan.corrections[0]);
-    let straight = plan.addend.is_none()
-        && plan.corrections[1].is_none()
-        && matches!(plan.target.0, Target::F32(_) | Target::U8(..));
+    let straight =
+        plan.addend.is_none() && plan.corrections[1].is_none() && !matches!(plan.target.0, Target::Bf16(_));
     // SAFETY: as `Run`.
     unsafe {
         let first = match by_token {
@@ -166,6 +165,7 @@ unsafe fn columns<S: Simd, A: Function, const TOKEN: bool>(plan: &Plan<'_>, tile
             for m in 0..tile.tokens {
                 let token = tile.token + m;
                 let from = tile.sums.add(m * tile.ld + c);
+                let at = token * plan.target.1 + feature;
                 let mut y = bias;
                 for v in 0..2 {
                     let mut sum = S::load(from.add(v * S::LANES).cast());
@@ -176,10 +176,13 @@ unsafe fn columns<S: Simd, A: Function, const TOKEN: bool>(plan: &Plan<'_>, tile
                         sum = S::sub(sum, S::mul(by_feature[v], by_token));
                         scale = S::mul_f(scale, S::splat_f(*scales.get_unchecked(token)));
                     }
+                    if let Target::I32(p) = plan.target.0 {
+                        S::store(p.add(at + v * S::LANES).cast(), sum);
+                    }
                     y[v] = S::fma(S::to_f32(sum), scale, bias[v]);
                 }
                 apply::<S, A, 2>(&mut y);
-                store_registers::<S>(plan, token * plan.target.1 + feature, y);
+                store_registers::<S>(plan, at, y);
             }
         }
         c += 2 * S::LANES;

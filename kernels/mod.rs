@@ -54,8 +54,10 @@ pub mod buffer;
 pub mod dense;
 pub mod driver;
 pub mod epilogue;
-pub mod pack;
 pub mod measure;
+#[cfg(siskin_oracle)]
+pub mod oracle;
+pub mod pack;
 pub mod panel;
 pub mod quantize;
 pub mod requantize;

@@ -1,6 +1,6 @@
 //! The fused end of a sparse tile: i32 to bytes of the next layer, without leaving the registers.
 
-use super::activation::{Activation, Function, apply};
+use super::activation::{Activation, Function, apply_scaled};
 use super::simd::Simd;
 
 /// i32 to bytes: `q = clamp(round(post * f(acc * scale + bias)) + zero, low, high)`, then perhaps a table.
@@ -35,16 +35,16 @@ impl Requantize<'_> {
     ) {
         // SAFETY: the caller vouches for the row, the tier and the room at out.
         unsafe {
-            let scale = S::splat_f(*self.scale.get_unchecked(row));
-            let bias = S::splat_f(*self.bias.get_unchecked(row));
+            let scale = S::splat_f(*self.scale.get_unchecked(row) * A::SCALE);
+            let bias = S::splat_f(*self.bias.get_unchecked(row) * A::SCALE);
             let mut y = [scale; VECS];
             for v in 0..VECS {
                 y[v] = S::fma(S::to_f32(acc[v]), scale, bias);
             }
             if A::F != Activation::Identity {
-                apply::<S, A, VECS>(&mut y);
+                apply_scaled::<S, A, VECS>(&mut y);
                 for v in 0..VECS {
-                    y[v] = S::mul_f(y[v], S::splat_f(self.post));
+                    y[v] = S::mul_f(y[v], S::splat_f(self.post / A::SCALE));
                 }
             }
             let mut q = *acc;
@@ -53,7 +53,10 @@ impl Requantize<'_> {
             }
             if VECS == 4 {
                 let bytes = S::pack4([q[0], q[1], q[2], q[3]], self.zero);
-                let bytes = S::clamp_bytes(bytes, self.low, self.high);
+                let bytes = match (self.low, self.high) {
+                    (0, 255) => bytes,
+                    (low, high) => S::clamp_bytes(bytes, low, high),
+                };
                 match self.table {
                     None => S::store(out, bytes),
                     Some(table) => S::store(out, S::lookup256(table, bytes)),

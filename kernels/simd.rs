@@ -66,6 +66,9 @@ pub unsafe trait Simd: Copy + 'static {
     /// The wrapping sum of all lanes.
     unsafe fn sum(v: Self::V) -> i32;
 
+    /// Asks for the cache line at `p`, which need not be readable.
+    #[inline(always)]
+    unsafe fn prefetch(_p: *const i8) {}
     /// One step of K of `LANES` output features: `LANES * 4 / X_BYTES` bytes, feature by feature.
     unsafe fn dense_w(p: *const i8) -> Self::V;
     /// Adds one step: `x` is 4 bytes of x in every lane.

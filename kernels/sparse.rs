@@ -227,7 +227,8 @@ impl Finish for Spill {
 struct Bytes<'a, A> {
     out: *mut u8,
     first_row: usize,
-    requantize: &'a Requantize<'a>,
+    /// A copy: behind a reference, every store of bytes could have changed it.
+    requantize: Requantize<'a>,
     #[expect(dead_code, reason = "carries the type")]
     function: A,
 }
@@ -357,17 +358,21 @@ unsafe fn bytes<S: Simd, L: Layout, A: Function, const ROWS: usize, const VECS: 
     out: *mut u8,
     function: A,
 ) {
-    let finish = Bytes { out, first_row: band.first_row, requantize, function };
+    let finish = Bytes { out, first_row: band.first_row, requantize: *requantize, function };
     // SAFETY: as the caller.
     unsafe { groups::<S, L, Bytes<'_, A>, ROWS, VECS>(band, &finish) }
 }
+
+/// Entries that the gathered quads of a group are padded to a multiple of.
+pub const GATHER: usize = 16;
 
 /// One token: every entry's quad is gathered into `quads` first, then the rows are multiplied.
 ///
 /// x is the plain row of the token. Stores the exact sums at `out[row - first_row]`.
 ///
 /// # Safety
-/// As [`spill`], with one token; `quads` has room for all entries of the groups.
+/// As [`spill`], with one token; `quads` has room for the entries of each group rounded up to [`GATHER`], and as many
+/// more.
 #[inline(always)]
 pub unsafe fn token<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, quads: *mut u32, out: *mut i32) {
     // SAFETY: the driver built the band; quads has room.
@@ -375,73 +380,68 @@ pub unsafe fn token<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, quad
         let mut to = quads;
         for group in band.groups {
             let x = band.panel.as_ptr().add(group.base as usize);
-            let mut indices = band.indices.as_ptr().add(group.start as usize * L::INDICES);
-            for _ in 0..group.len {
-                if L::INDICES == 4 {
-                    for i in 0..4 {
-                        *to.cast::<u8>().add(i) = *x.add(index(indices, i));
-                    }
-                } else {
-                    *to = x.add(index(indices, 0) * 4).cast::<u32>().read_unaligned();
-                }
-                to = to.add(1);
-                indices = indices.add(L::INDICES);
+            let len = group.len as usize;
+            let indices = band.indices.as_ptr().add(group.start as usize * L::INDICES);
+            for e in 0..len {
+                *to.add(e) = gather::<L>(x, indices.add(e * L::INDICES));
             }
+            for i in 0..GATHER {
+                *to.add(len + i) = 0;
+            }
+            to = to.add(len.next_multiple_of(GATHER));
         }
         let mut from = quads.cast::<u8>().cast_const();
         for group in band.groups {
-            let sums = rows::<S, ROWS>(
-                from,
-                band.weights.as_ptr().add(group.start as usize * ROWS * 4),
-                group.len as usize,
-            );
+            let len = group.len as usize;
+            let weights = band.weights.as_ptr().add(group.start as usize * ROWS * 4);
+            let sums = rows::<S, ROWS>(from, weights, len);
             for r in 0..group.rows as usize {
                 let row = group.row as usize + r;
                 *out.add(row - band.first_row) = sums[r].wrapping_add(*band.init.get_unchecked(row));
             }
-            from = from.add(4 * group.len as usize);
+            from = from.add(4 * len.next_multiple_of(GATHER));
         }
     }
 }
 
-/// The sums of up to 8 rows over `len` entries.
+/// The quad of one entry.
 #[inline(always)]
-unsafe fn rows<S: Simd, const ROWS: usize>(quads: *const u8, weights: *const i8, len: usize) -> [i32; 8] {
-    let mut sums = [0i32; 8];
-    // Registers an entry, or entries a register.
-    let (across, along) = (ROWS.div_ceil(S::LANES), (S::LANES / ROWS).max(1));
-    // SAFETY: the driver built the groups; only whole registers of entries are read.
+unsafe fn gather<L: Layout>(x: *const u8, indices: *const u16) -> u32 {
+    // SAFETY: indices are columns of the token.
     unsafe {
-        for part in 0..across {
-            let mut acc = [S::splat(0); 2];
-            let mut e = 0;
-            while e + 2 * along <= len {
-                for u in 0..2 {
-                    let at = e + u * along;
-                    let w = S::load(weights.add((at * ROWS + part * S::LANES) * 4).cast());
-                    acc[u] = S::dot(acc[u], S::x(S::repeat::<ROWS>(quads.add(4 * at))), S::w(w));
+        if L::INDICES == 1 {
+            return x.add(index(indices, 0) * 4).cast::<u32>().read_unaligned();
+        }
+        let four = indices.cast::<u64>().read_unaligned() as usize;
+        let byte = |at: usize| u32::from(*x.add(at & 0xffff));
+        byte(four) | byte(four >> 16) << 8 | byte(four >> 32) << 16 | byte(four >> 48) << 24
+    }
+}
+
+/// The sums of up to 4 rows over `len` entries; quads are zero from there to a multiple of [`GATHER`].
+#[inline(always)]
+unsafe fn rows<S: Simd, const ROWS: usize>(quads: *const u8, weights: *const i8, len: usize) -> [i32; 4] {
+    // Entries of a register of weights. Weights past the last entry are another group's, or padding: times zero.
+    let along = S::LANES / ROWS;
+    let mut lanes = [0i32; 16];
+    // SAFETY: the driver's arrays reach a register past the last entry.
+    unsafe {
+        let mut acc = [S::splat(0); 2];
+        let mut e = 0;
+        while e < len {
+            for acc in &mut acc {
+                if e < len {
+                    let w = S::load(weights.add(e * ROWS * 4).cast());
+                    *acc = S::dot(*acc, S::x(S::repeat::<ROWS>(quads.add(4 * e))), S::w(w));
                 }
-                e += 2 * along;
-            }
-            let mut lanes = [0i32; 16];
-            S::store(lanes.as_mut_ptr().cast(), S::add(acc[0], acc[1]));
-            for l in 0..S::LANES {
-                let row = (part * S::LANES + l) % ROWS;
-                sums[row] = sums[row].wrapping_add(lanes[l]);
-            }
-            while e < len {
-                // One entry at a time: a whole register would reach into the next group.
-                for l in 0..S::LANES.min(ROWS) {
-                    let row = part * S::LANES + l;
-                    let w = weights.add((e * ROWS + row) * 4);
-                    for i in 0..4 {
-                        let product = i32::from(*quads.add(4 * e + i)) * i32::from(*w.add(i));
-                        sums[row] = sums[row].wrapping_add(product);
-                    }
-                }
-                e += 1;
+                e += along;
             }
         }
+        S::store(lanes.as_mut_ptr().cast(), S::add(acc[0], acc[1]));
+    }
+    let mut sums = [0i32; 4];
+    for (l, lane) in lanes.iter().enumerate().take(S::LANES) {
+        sums[l % ROWS] = sums[l % ROWS].wrapping_add(*lane);
     }
     sums
 }

@@ -1,7 +1,7 @@
 //! Packed weights: indices proven, sums computed, in the order that the kernels read.
 
 use super::buffer::{Buffer, as_i8};
-use super::sparse::Group;
+use super::sparse::{GATHER, Group};
 use super::table::{DenseKernel, Layout};
 use crate::error::{Error, Result};
 use crate::sparse::Bsr;
@@ -45,7 +45,7 @@ pub struct Band {
     groups: [std::ops::Range<usize>; 2],
     /// What the bands before it and it cost: entries, weighted by height.
     cost: usize,
-    /// The most entries of a section: room that a gather needs.
+    /// The most entries of a section, as a gather pads them.
     entries: usize,
 }
 
@@ -232,8 +232,9 @@ impl Sparse {
                 let own = &mut section.groups[start[s]..end];
                 own.sort_by_key(|g| (g.base, std::cmp::Reverse(g.len), g.row));
                 let entries: usize = own.iter().map(|g| g.len as usize).sum();
+                let gathered = own.iter().map(|g| (g.len as usize).next_multiple_of(GATHER)).sum();
                 cost += (entries + own.len()) * HEIGHTS[s];
-                most = most.max(entries);
+                most = most.max(gathered);
                 groups[s] = start[s]..end;
                 start[s] = end;
             }
@@ -279,7 +280,7 @@ impl Sparse {
         cut(i)..cut(i + 1).max(cut(i))
     }
 
-    /// The most entries that a band has in a section.
+    /// The most entries that a band has in a section, as a gather pads them.
     pub fn most_entries(&self) -> usize {
         self.bands.iter().map(|b| b.entries).max().unwrap_or(0)
     }

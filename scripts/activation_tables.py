@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints the tables of kernels/activation_tables.rs: h(a) = a * (1 - F(a)) by piecewise polynomials.
+"""Prints the tables of kernels/activation_tables.rs: STEP * h(a), h(a) = a * (1 - F(a)), by piecewise polynomials.
 
 Segment i of 16 is centred at a = i / STEP and covers half a segment on both sides; the polynomial is in
 d = a * STEP - i, -1/2 <= d <= 1/2: interpolation at Chebyshev nodes in high precision, which is within a few per cent
@@ -29,7 +29,7 @@ def fit(f, i):
     for r, d in enumerate(nodes):
         for c in range(n):
             a[r, c] = d**c
-        b[r] = f((i + d) / mpf(STEP))
+        b[r] = STEP * f((i + d) / mpf(STEP))
     return lu_solve(a, b)
 
 
@@ -48,5 +48,5 @@ def table(name, doc, f):
 
 print("//! Made by scripts/activation_tables.py: coefficient c of segment i is `TABLE[c][i]`.")
 print(f"\n/// Segments per unit: a power of two, so that scaling by it is exact.\npub const STEP: f32 = {STEP}.0;")
-table("GELU", "h of GELU with erf.", erf_tail)
-table("GELU_TANH", "h of GELU with tanh.", tanh_tail)
+table("GELU", "`STEP * h` of GELU with erf.", erf_tail)
+table("GELU_TANH", "`STEP * h` of GELU with tanh.", tanh_tail)

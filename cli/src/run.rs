@@ -66,8 +66,12 @@ Parameters, a JSON object in the metadata of the file under "params", or --param
 Tensor out: y, [M, N]. The order of the steps, all in f32 and rounded after each:
   s = sum of (x - x_zero_point) * (w - w_zero_point), exact
   v = fma(s, x_scale * w_scale, bias);  v += residual;  v = activation(v)
-  bytes: clamp(round_half_even(v * (1 / y_scale)) + y_zero_point); without residual
-  and curved activation the division is folded into scale and bias
+  bytes: clamp(round_half_even(v * (1 / y_scale)) + y_zero_point)
+With one scale for all of x and neither residual nor gelu or silu, the division
+comes first: fma(s, x_scale * w_scale * (1 / y_scale), bias * (1 / y_scale)).
+A table stands between two quantizers: bytes by "before", looked up, bytes of y.
+A token of floats is quantized by its own range, widened to hold 0: scale
+(max - min) / 255, zero point round_half_even(-min / scale).
 
 Example, with NumPy:
   import json, subprocess, numpy as np
@@ -154,7 +158,7 @@ enum Matrix {
 fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx) -> Result<Y> {
     let t = &mut tensors;
     let (x, [m, k]) = matrix(t, "x")?;
-    let (dense, sparse, [n, k_of_w]) = weights(params, t)?;
+    let (weights, [n, k_of_w]) = weights(params, t)?;
     for (name, size) in [("x", m), ("w", n)] {
         // Rows of nothing take no room in a file, but here they would.
         if size > 1 << 24 {
@@ -198,9 +202,9 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx) -> Result<Y> {
     if params.y == YType::I32 && !bias.is_empty() {
         return Err(Error::input("bias", "none for i32 sums", "one"));
     }
-    let builder = match (&dense, &sparse) {
-        (_, Some(w)) => Linear::sparse(w),
-        (w, None) => Linear::dense(MatRef::new(w, n, k_of_w)?),
+    let builder = match &weights {
+        Weights::Sparse(w) => Linear::sparse(w),
+        Weights::Dense(w) => Linear::dense(MatRef::new(w, n, k_of_w)?),
     };
     let layer = builder.scales(&scales).zero_points(&zero_points).bias(&bias).build(ctx)?;
 
@@ -261,14 +265,19 @@ fn quantizer(t: &mut Tensors<'_>, name: &str, dtype: QuantType) -> Result<QuantP
         .map_err(|e| Error::input(format_args!("{scale} and {zero}"), "a quantizer", e))
 }
 
-/// Dense weights or sparse ones, and their shape.
-fn weights(params: &Params, t: &mut Tensors<'_>) -> Result<(Vec<i8>, Option<Bsr<i8>>, [usize; 2])> {
+enum Weights {
+    Dense(Vec<i8>),
+    Sparse(Bsr<i8>),
+}
+
+/// Weights and their shape.
+fn weights(params: &Params, t: &mut Tensors<'_>) -> Result<(Weights, [usize; 2])> {
     if t.has("w") || !t.has("values") {
         if params.shape.is_some() {
             return Err(Error::input("shape", "none for dense weights", "one"));
         }
         let (w, shape) = t.take::<i8, 2>("w")?;
-        return Ok((w, None, shape));
+        return Ok((Weights::Dense(w), shape));
     }
     let shape =
         params.shape.ok_or_else(|| Error::input("shape", "[N, K] for block-sparse weights", "none"))?;
@@ -277,7 +286,7 @@ fn weights(params: &Params, t: &mut Tensors<'_>) -> Result<(Vec<i8>, Option<Bsr<
     let indptr = indices(t, "indptr")?;
     let indices = indices(t, "indices")?;
     let w = Bsr::from_parts((shape[0], shape[1]), block, indptr, indices, values)?;
-    Ok((Vec::new(), Some(w), shape))
+    Ok((Weights::Sparse(w), shape))
 }
 
 /// I32 or I64, neither negative nor too large for where they go.

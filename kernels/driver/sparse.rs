@@ -21,7 +21,7 @@ const BYTES: usize = BAND * 64;
 /// the bands are shared out by what they cost.
 pub fn sparse(job: &Job<'_>, w: &Sparse, ctx: &Ctx, memory: Memory<'_>) {
     let (threads, pieces) = (ctx.threads(), job.shape.pieces());
-    let tile = 2 * SUMS + 2 * BYTES + 4 * w.most_entries() + 64;
+    let tile = 2 * SUMS + 2 * BYTES + 4 * (w.most_entries() + sparse::GATHER);
     let tile = tile.next_multiple_of(64);
     if threads == 1 || pieces >= 4 * threads || pieces.is_multiple_of(threads) {
         let tasks = if pieces.is_multiple_of(threads) { threads } else { 4 * threads };

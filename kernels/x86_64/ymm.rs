@@ -124,6 +124,12 @@ macro_rules! ymm {
         }
 
         #[inline(always)]
+        unsafe fn prefetch(p: *const i8) {
+            // SAFETY: a prefetch never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p) }
+        }
+
+        #[inline(always)]
         unsafe fn sum(v: __m256i) -> i32 {
             // SAFETY: the caller vouches for the tier and for the pointers.
             unsafe {

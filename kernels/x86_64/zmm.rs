@@ -128,6 +128,12 @@ macro_rules! zmm {
         }
 
         #[inline(always)]
+        unsafe fn prefetch(p: *const i8) {
+            // SAFETY: a prefetch never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p) }
+        }
+
+        #[inline(always)]
         unsafe fn sum(v: __m512i) -> i32 {
             // SAFETY: the caller vouches for the tier and for the pointers.
             unsafe { _mm512_reduce_add_epi32(v) }

@@ -203,7 +203,9 @@ impl<'a> Builder<'a> {
             z.resize(n + PADDING, 0);
             z
         });
-        let reach = magnitudes.iter().map(|&m| m as f32 * 255.0).collect();
+        let reach = magnitudes.iter().zip(&scale).map(|(&m, s)| m as f32 * 255.0 * s);
+        let reach = reach.fold(0.0, f32::max);
+        let most_bias = bias.iter().fold(0.0f32, |most, b| most.max(b.abs()));
         Ok(Linear {
             in_features: k,
             out_features: n,
@@ -213,6 +215,7 @@ impl<'a> Builder<'a> {
             bias,
             sums,
             reach,
+            most_bias,
             zero_points,
             stored,
         })

@@ -85,7 +85,7 @@ impl Linear {
             None => [weight_correction, None],
             some => [some, weight_correction],
         };
-        let requantize = finish.fused(self, &corrections, scale, bias);
+        let requantize = finish.fused(self, x_scale, scale, bias);
         let (target, out) = target(&mut y, m);
         let job = Job {
             shape,
@@ -238,19 +238,19 @@ impl<'a> Finish<'a> {
     fn fused<'b>(
         &self,
         layer: &Linear,
-        corrections: &[Option<Rank1<'_>>; 2],
+        x_scale: ScaleRef<'_>,
         scale: &'b [f32],
         bias: &'b [f32],
     ) -> Option<Requantize<'b>>
     where
         'a: 'b,
     {
-        let plain = self.bytes && !self.residual && corrections.iter().all(Option::is_none);
+        let ScaleRef::Tensor { scale: x_scale, .. } = x_scale else { return None };
+        let plain = self.bytes && !self.residual && layer.zero_points.is_none();
         let whole = matches!(&layer.weights, Packed::Sparse(w) if !w.split_rows());
-        let reach = layer.reach.iter().zip(scale).zip(bias);
-        let most = reach.map(|((r, s), b)| r * s + b.abs()).fold(0.0f32, |a, b| if b > a { b } else { a });
-        let tame =
-            layer.reach.iter().all(|r| r.is_finite()) && most * self.post.max(1.0) < (1u32 << 30) as f32;
+        // NaN and infinity compare as they should: not tame.
+        let most = (layer.reach * x_scale + layer.most_bias) * self.fold;
+        let tame = most * self.post.max(1.0) < (1u32 << 30) as f32;
         (plain && whole && tame).then_some(Requantize {
             scale,
             bias,

@@ -56,8 +56,10 @@ pub struct Linear {
     bias: Vec<f32>,
     /// Sum of each output feature's weights.
     sums: Vec<i32>,
-    /// Sum of their magnitudes times 255: what a sum of x · w can reach.
-    reach: Vec<f32>,
+    /// The most that any sum of x · w can reach, times its scale.
+    reach: f32,
+    /// The largest magnitude of a bias.
+    most_bias: f32,
     /// Weight zero points, where any is not 0.
     zero_points: Option<Vec<i32>>,
     /// Values that the caller stored.
