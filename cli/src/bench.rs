@@ -2,6 +2,7 @@
 
 use crate::case::{Case, Format, Place};
 use crate::error::{Error, Result};
+use crate::json::to_json;
 use crate::measure::{Peak, Reader, Times, repeat};
 use crate::problem::{Problem, Y};
 use serde::Serialize;
@@ -71,11 +72,6 @@ pub fn main(args: &Args) -> Result<()> {
         Some(mismatch) => Err(Error::Wrong(mismatch)),
         None => Ok(()),
     }
-}
-
-/// JSON on one line. These structs have nothing in them that could fail.
-pub fn to_json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}"))
 }
 
 fn print(a: &Answer, out: &mut impl Write) -> Result<()> {

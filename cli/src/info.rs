@@ -1,7 +1,7 @@
 //! `siskin info`: what this CPU has, and what siskin uses of it.
 
-use crate::bench::to_json;
 use crate::error::Result;
+use crate::json::to_json;
 use serde::Serialize;
 use siskin::{Ctx, Isa, measure};
 use std::fs::read_to_string;

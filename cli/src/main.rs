@@ -4,6 +4,7 @@ mod bench;
 mod case;
 mod error;
 mod info;
+mod json;
 mod measure;
 mod problem;
 mod progress;

@@ -2,6 +2,7 @@
 
 use crate::case::{Case, Step, YType};
 use crate::error::{Error, Result};
+use crate::json::from_json;
 use crate::tensors::{Number, Tensors, elements, parse, read, write};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -65,8 +66,12 @@ Parameters, a JSON object in the metadata of the file under "params", or --param
 Tensor out: y, [M, N]. The order of the steps, all in f32 and rounded after each:
   s = sum of (x - x_zero_point) * (w - w_zero_point), exact
   v = fma(s, x_scale * w_scale, bias);  v += residual;  v = activation(v)
-  bytes: clamp(round_half_even(v * (1 / y_scale)) + y_zero_point); without residual
-  and curved activation the division is folded into scale and bias
+  bytes: clamp(round_half_even(v * (1 / y_scale)) + y_zero_point)
+With one scale for all of x and neither residual nor gelu or silu, the division
+comes first: fma(s, x_scale * w_scale * (1 / y_scale), bias * (1 / y_scale)).
+A table stands between two quantizers: bytes by "before", looked up, bytes of y.
+A token of floats is quantized by its own range, widened to hold 0: scale
+(max - min) / 255, zero point round_half_even(-min / scale).
 
 Example, with NumPy:
   import json, subprocess, numpy as np
@@ -122,8 +127,7 @@ pub fn main(operation: &Operation) -> Result<()> {
 }
 
 fn params(argument: &str, text: &str) -> Result<Params> {
-    let params: Params =
-        serde_json::from_str(text).map_err(|e| Error::input(argument, "parameters as JSON", e))?;
+    let params: Params = from_json(argument, text.as_bytes())?;
     match params.activation {
         Some(Step::Bias | Step::Residual) => {
             Err(Error::input("activation", "an activation", "a tensor of that name is enough"))
@@ -154,7 +158,13 @@ enum Matrix {
 fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx) -> Result<Y> {
     let t = &mut tensors;
     let (x, [m, k]) = matrix(t, "x")?;
-    let (dense, sparse, n) = weights(params, t)?;
+    let (weights, [n, k_of_w]) = weights(params, t)?;
+    for (name, size) in [("x", m), ("w", n)] {
+        // Rows of nothing take no room in a file, but here they would.
+        if size > 1 << 24 {
+            return Err(Error::input(name, "at most 2^24 rows", size));
+        }
+    }
     let scales: Vec<f32> = t.vector("w_scale")?;
     let zero_points: Vec<i32> = t.vector("w_zero_point")?;
     let bias: Vec<f32> = t.vector("bias")?;
@@ -192,14 +202,14 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx) -> Result<Y> {
     if params.y == YType::I32 && !bias.is_empty() {
         return Err(Error::input("bias", "none for i32 sums", "one"));
     }
-    let builder = match (&dense, &sparse) {
-        (_, Some(w)) => Linear::sparse(w),
-        (w, None) => Linear::dense(MatRef::new(w, n, w.len() / n.max(1))?),
+    let builder = match &weights {
+        Weights::Sparse(w) => Linear::sparse(w),
+        Weights::Dense(w) => Linear::dense(MatRef::new(w, n, k_of_w)?),
     };
     let layer = builder.scales(&scales).zero_points(&zero_points).bias(&bias).build(ctx)?;
 
-    let size = m.checked_mul(n).filter(|&size| size <= 1 << 30);
-    let size = size.ok_or_else(|| Error::input("y", "at most 2^30 elements", format_args!("{m} x {n}")))?;
+    let size = m.checked_mul(n).filter(|&size| size <= 1 << 28);
+    let size = size.ok_or_else(|| Error::input("y", "at most 2^28 elements", format_args!("{m} x {n}")))?;
     let call = |y: Output<'_>| Ok::<_, Error>(layer.forward(x, epilogue, y, ctx, &mut Scratch::new())?);
     let (dtype, bytes) = match (params.y, to) {
         (YType::U8, Some(p)) => {
@@ -255,14 +265,19 @@ fn quantizer(t: &mut Tensors<'_>, name: &str, dtype: QuantType) -> Result<QuantP
         .map_err(|e| Error::input(format_args!("{scale} and {zero}"), "a quantizer", e))
 }
 
-/// Dense weights or sparse ones, and N.
-fn weights(params: &Params, t: &mut Tensors<'_>) -> Result<(Vec<i8>, Option<Bsr<i8>>, usize)> {
+enum Weights {
+    Dense(Vec<i8>),
+    Sparse(Bsr<i8>),
+}
+
+/// Weights and their shape.
+fn weights(params: &Params, t: &mut Tensors<'_>) -> Result<(Weights, [usize; 2])> {
     if t.has("w") || !t.has("values") {
         if params.shape.is_some() {
             return Err(Error::input("shape", "none for dense weights", "one"));
         }
-        let (w, [n, _]) = t.take::<i8, 2>("w")?;
-        return Ok((w, None, n));
+        let (w, shape) = t.take::<i8, 2>("w")?;
+        return Ok((Weights::Dense(w), shape));
     }
     let shape =
         params.shape.ok_or_else(|| Error::input("shape", "[N, K] for block-sparse weights", "none"))?;
@@ -271,7 +286,7 @@ fn weights(params: &Params, t: &mut Tensors<'_>) -> Result<(Vec<i8>, Option<Bsr<
     let indptr = indices(t, "indptr")?;
     let indices = indices(t, "indices")?;
     let w = Bsr::from_parts((shape[0], shape[1]), block, indptr, indices, values)?;
-    Ok((Vec::new(), Some(w), shape[0]))
+    Ok((Weights::Sparse(w), shape))
 }
 
 /// I32 or I64, neither negative nor too large for where they go.

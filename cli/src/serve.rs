@@ -1,8 +1,9 @@
 //! `siskin bench --serve`: a case per line in, an answer per line out, until the input ends.
 
-use crate::bench::{Answer, answer, to_json};
+use crate::bench::{Answer, answer};
 use crate::case::Case;
 use crate::error::{Error, Result};
+use crate::json::{from_json, to_json};
 use std::io::{BufRead, Read, Write, stdin, stdout};
 
 /// No case is longer.
@@ -23,8 +24,7 @@ pub fn main() -> Result<()> {
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let case =
-            serde_json::from_slice::<Case>(&line).map_err(|e| Error::input("case", "a case as JSON", e));
+        let case = from_json("case", &line);
         let answer = match case.and_then(|case| caught(&case)) {
             Ok(answer) => to_json(&answer),
             Err(e) => serde_json::json!({ "error": e.to_string() }).to_string(),

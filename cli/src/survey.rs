@@ -1,7 +1,7 @@
 //! `siskin survey`: what block sparsity and INT8 cost, and gain, on the weights of a real checkpoint.
 
-use crate::bench::to_json;
 use crate::error::{Error, Result};
+use crate::json::to_json;
 use crate::measure::repeat;
 use crate::problem::Rng;
 use crate::tensors::{floats, parse, read};
@@ -19,7 +19,8 @@ use std::path::PathBuf;
 ///
 /// Takes each 2-D tensor [out, in] of F32, F16 or BF16 but embeddings, keeps its heaviest blocks (L2), quantizes it by
 /// output channel, and times the dense and the sparse INT8 layer on random bytes, on one thread. Errors are
-/// signal-to-noise ratios in decibels against the weight as it came: higher is better, 20 dB is a tenth.
+/// signal-to-noise ratios in decibels against the weight as it came: higher is better, 20 dB is a tenth. That of pruning
+/// is what training would have to make good: nothing is retrained here.
 #[derive(clap::Args)]
 pub struct Args {
     /// The checkpoint, a safetensors file.

@@ -1,8 +1,8 @@
 //! `siskin verify`: random cases, every tier bit for bit against scalar, and scalar's sums against a plain loop.
 
-use crate::bench::to_json;
 use crate::case::{Case, Format, Op, Place, Step, Values, XType, YType};
 use crate::error::{Error, Result};
+use crate::json::to_json;
 use crate::problem::{Problem, Rng};
 use clap::ValueEnum;
 use siskin::sparse::BlockShape;
@@ -19,7 +19,7 @@ pub struct Args {
     #[arg(long)]
     isa: Option<String>,
     /// Random cases.
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 2000)]
     cases: usize,
     /// Seed of the first case; the next has the next.
     #[arg(long, default_value_t = 1)]
