@@ -5,6 +5,8 @@ Segment i of 16 is centred at a = i / STEP and covers half a segment on both sid
 d = a * STEP - i, -1/2 <= d <= 1/2: interpolation at Chebyshev nodes in high precision, which is within a few per cent
 of the best polynomial of its degree. Needs mpmath. Usage: scripts/activation_tables.py > kernels/activation_tables.rs
 """
+import struct
+
 from mpmath import mp, mpf, erfc, sqrt, tanh, pi, cos, matrix, lu_solve
 
 mp.dps = 40
@@ -17,6 +19,13 @@ def erf_tail(a):
 
 def tanh_tail(a):
     return a * (1 - tanh(sqrt(2 / pi) * (a + mpf("0.044715") * a**3))) / 2
+
+
+def shortest(value):
+    """The shortest decimal that reads back as the same f32."""
+    single = struct.pack("f", value)
+    texts = (f"{value:.{digits}e}" for digits in range(9))
+    return next(text for text in texts if struct.pack("f", float(text)) == single)
 
 
 def fit(f, i):
@@ -41,7 +50,7 @@ def table(name, doc, f):
     for c in range(DEGREE + 1):
         print("    [")
         for k in range(0, SEGMENTS, 4):
-            print("        " + " ".join(f"{float(rows[i][c]):.9e}," for i in range(k, k + 4)))
+            print("        " + " ".join(f"{shortest(float(rows[i][c]))}," for i in range(k, k + 4)))
         print("    ],")
     print("];")
 

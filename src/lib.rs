@@ -1,4 +1,39 @@
-//! Sparse, quantized and binarized transformer kernels for ordinary CPUs.
+//! Kernels for sparse and quantized transformers on ordinary CPUs: block-sparse and dense INT8 linear layers, hand-written
+//! for AVX2, AVX-VNNI, AVX-512 and AVX-512 VNNI, behind a safe API, with run-time dispatch and a scalar reference.
+//!
+//! ```
+//! use siskin::linear::{Epilogue, Input, Linear, OnTheFly, Output};
+//! use siskin::sparse::{BlockShape, Norm, prune};
+//! use siskin::{Ctx, MatMut, MatRef, Scratch};
+//!
+//! let w = vec![0.25f32; 64 * 32]; // [64 output features, 32 input features]
+//! let w = prune::magnitude(MatRef::new(&w, 64, 32)?, BlockShape::B4X1, 0.8, Norm::L2)?;
+//! let (ctx, mut scratch) = (Ctx::new()?, Scratch::new());
+//! let layer = Linear::quantize_sparse(&w)?.build(&ctx)?;
+//!
+//! let (x, mut y) = (vec![1.0f32; 3 * 32], vec![0.0f32; 3 * 64]); // 3 tokens
+//! let x = Input::F32(MatRef::new(&x, 3, 32)?, OnTheFly::PerToken);
+//! layer.forward(x, Epilogue::new(), Output::F32(MatMut::new(&mut y, 3, 64)?), &ctx, &mut scratch)?;
+//! # Ok::<(), siskin::Error>(())
+//! ```
+//!
+//! # The way of the data
+//!
+//! A caller's slice becomes a [`MatRef`], whose bounds are proven once. Weights become a [`linear::Linear`], packed for
+//! the CPU's best tier and checked. A call, [`linear::Linear::forward`], checks the shapes, packs or quantizes x, and
+//! writes each output once, through an [`linear::Epilogue`]. Layers that follow each other hand over
+//! [`linear::PackedActivations`] and never leave INT8.
+//!
+//! # Promises
+//!
+//! 1. **The same answer everywhere.** The same bits on every tier, for any number of threads, for a token alone or in a
+//!    batch. Integer sums are exact: no saturating multiply-add, ever.
+//! 2. **No undefined behaviour from safe code.** Any slice, any index array: a typed [`enum@Error`] that says what was
+//!    expected and what came, never a panic, an over-read or a wrong answer. What would overflow is refused.
+//! 3. **The caller owns the resources.** No global state, no hidden pool, no allocation after the first call with the same
+//!    [`Scratch`]; threads only where the [`Ctx`] says so.
+//! 4. **One binary, every CPU.** Kernels are chosen at run time; the variable `SISKIN_MAX_ISA` and [`Ctx`] only lower the
+//!    choice.
 #![deny(unsafe_code)]
 
 #[path = "../kernels/mod.rs"]
