@@ -25,6 +25,11 @@ impl Buffer {
         self.lines.len() * 64
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
     /// All bytes.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: lines are plain initialized bytes, 64 each.

@@ -24,6 +24,7 @@ def tanh_tail(a):
 def shortest(value):
     """The shortest decimal that reads back as the same f32."""
     single = struct.pack("f", value)
+    (value,) = struct.unpack("f", single)
     texts = (f"{value:.{digits}e}" for digits in range(9))
     return next(text for text in texts if struct.pack("f", float(text)) == single)
 

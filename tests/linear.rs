@@ -24,8 +24,9 @@ fn quick() {
         for (n, k) in [(64, 64), (70, 37), (3, 5), (130, 100), (1, 1), (64, 256)] {
             for block in ["dense", "4x1", "1x4", "4x4", "1x1", "3x2", "16x16", "5x8", "2x3", "32x32", "7x1"] {
                 let mut w = vec![0i8; n * k];
-                w.iter_mut()
-                    .for_each(|w| *w = if r.next() % 3 == 0 { (r.next() % 256) as u8 as i8 } else { 0 });
+                w.iter_mut().for_each(|w| {
+                    *w = if r.next().is_multiple_of(3) { (r.next() % 256) as u8 as i8 } else { 0 }
+                });
                 let layer = if block == "dense" {
                     Linear::dense(MatRef::new(&w, n, k).unwrap()).build(&ctx).unwrap()
                 } else {

@@ -179,7 +179,7 @@ fn general(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], band: usize, tile:
     let (sums, rows) = (as_i32(sums), as_i32(rows));
     // SAFETY: as in `fused`.
     unsafe {
-        spill(job, w, width, x, band, sums, rows, gathered);
+        spill(job, w, width, x, band, [&mut *sums, &mut *rows], gathered);
         if width > 1 {
             let padded = features.next_multiple_of(4);
             (job.tier.sums_to_rows)(sums.as_ptr(), padded, width, rows.as_mut_ptr(), BAND);
@@ -222,8 +222,7 @@ unsafe fn spill(
     width: usize,
     x: &[u8],
     band: usize,
-    sums: &mut [i32],
-    more: &mut [i32],
+    [sums, more]: [&mut [i32]; 2],
     gathered: &mut [u8],
 ) {
     for s in 0..HEIGHTS.len() {

@@ -11,6 +11,9 @@ use crate::sparse::Bsr;
 use crate::view::MatRef;
 use std::borrow::Cow;
 
+/// The largest N. A few bytes can stand for a sparse matrix, or one of no columns, of any number of rows.
+pub const MAX_OUT_FEATURES: usize = 1 << 24;
+
 /// What a layer is built from: see [`Linear::dense`], [`Linear::sparse`] and their `quantize_` forms.
 #[derive(Debug, Clone)]
 pub struct Builder<'a> {
@@ -131,7 +134,7 @@ impl<'a> Builder<'a> {
     /// Packs the weights for the tier of `ctx`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if scales, zero points or bias have the wrong length, or if K is above [`MAX_FEATURES`] (with
+    /// [`Error::Shape`] if scales, zero points or bias have the wrong length, if N is above [`MAX_OUT_FEATURES`], or if K is above [`MAX_FEATURES`] (with
     /// zero points [`MAX_FEATURES_ZERO_POINTS`]): sums could overflow. [`Error::Value`] if a scale is not positive and
     /// normal, a zero point is outside i8, or a bias is NaN or infinite. [`Error::Unsupported`] for zero points of sparse
     /// weights: a pruned weight is 0.
@@ -150,6 +153,9 @@ impl<'a> Builder<'a> {
             (_, Some(w)) => (w.rows(), w.cols()),
             _ => (0, 0),
         };
+        if n > MAX_OUT_FEATURES {
+            return Err(Error::shape("weights", format_args!("at most {MAX_OUT_FEATURES} out_features"), n));
+        }
         let scale = spread("scales", &self.scales, n, 1.0)?;
         for &s in &scale {
             check_scale("scales", s)?;

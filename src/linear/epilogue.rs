@@ -167,7 +167,7 @@ impl<'a> Epilogue<'a> {
             }
         }
         if let Activation::Clamp { low, high } = self.activation
-            && !(low <= high)
+            && (low > high || low.is_nan() || high.is_nan())
         {
             return Err(Error::value(
                 "activation",

@@ -92,7 +92,10 @@ impl<T: Element + PartialEq> Bsr<T> {
         let mut keep = vec![false; if block_rows == 0 { 0 } else { block_cols }];
         for i in 0..block_rows {
             keep.fill(false);
-            choose(i, &mut keep);
+            // Rows of no columns are as many as the caller says: not to be walked.
+            if block_cols > 0 {
+                choose(i, &mut keep);
+            }
             for j in (0..block_cols).filter(|&j| keep[j]) {
                 let (rows, cols) = (block.row_range(i, w.rows()), block.col_range(j, w.cols()));
                 let start = values.len();
