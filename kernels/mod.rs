@@ -55,6 +55,8 @@ pub mod dense;
 pub mod driver;
 pub mod epilogue;
 pub mod experiment;
+#[cfg(siskin_oracle)]
+pub mod oracle;
 pub mod pack;
 pub mod panel;
 pub mod quantize;

@@ -16,6 +16,10 @@ mod scratch;
 pub mod sparse;
 mod view;
 
+#[cfg(siskin_oracle)]
+#[doc(hidden)]
+pub use kernels::oracle;
+
 pub use ctx::{Ctx, Parallelism};
 pub use error::{Error, Result};
 pub use half::{bf16, f16};

