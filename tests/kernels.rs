@@ -5,8 +5,10 @@ mod common;
 
 use common::{Rng, cases, tiers};
 use siskin::MatRef;
+use siskin::kernels::activation::{Activation as Curve, evaluate};
 use siskin::kernels::dense::Tile;
 use siskin::kernels::pack::{Tokens, quad_offset};
+use siskin::kernels::requantize::Requantize;
 use siskin::kernels::sparse::{Band, Group};
 use siskin::kernels::table::{Layout, Tier};
 use siskin::kernels::weights::Dense;
@@ -129,6 +131,52 @@ fn sparse_kernels() {
                 unsafe { (kernel.spill)(&p.band(), got.as_mut_ptr()) };
                 assert_eq!(got[..want.len()], want, "{} {lens:?}", kernel.name);
                 assert!(got[want.len()..].iter().all(|&v| v == POISON), "{} wrote too far", kernel.name);
+            }
+        }
+    }
+}
+
+/// The fused ends: against the sums of the loop, finished one by one.
+#[test]
+fn sparse_kernels_to_bytes() {
+    let mut r = Rng::new(8);
+    for tier in tiers("sparse_kernels_to_bytes") {
+        for kernel in tier.sparse.iter().filter(|k| k.tokens == 64) {
+            for round in 0..cases(16) {
+                let lens: Vec<usize> = (0..5).map(|i| LENS[(round as usize * 5 + i) % LENS.len()]).collect();
+                let mut p = Problem::new(&mut r, kernel.layout, kernel.rows, 64, &lens, round % 5 == 4);
+                p.init.iter_mut().for_each(|v| *v %= 100_000);
+                let sums = p.expected(kernel.layout, kernel.rows, 64);
+                let scale: Vec<f32> = p.init.iter().map(|_| r.float(1e-5, 1e-3)).collect();
+                let bias: Vec<f32> = p.init.iter().map(|_| r.float(-5.0, 5.0)).collect();
+                let table: [u8; 256] = std::array::from_fn(|_| r.byte());
+                let activation =
+                    [Curve::Identity, Curve::Gelu, Curve::GeluTanh, Curve::Silu][round as usize % 4];
+                let (low, high) = if r.below(2) == 0 { (0, 255) } else { (40, 200) };
+                let to = Requantize {
+                    scale: &scale,
+                    bias: &bias,
+                    activation,
+                    post: 3.7,
+                    zero: r.below(256) as i32,
+                    low,
+                    high,
+                    table: if r.below(2) == 0 { Some(&table) } else { None },
+                };
+                let mut got = vec![0xa5u8; sums.len() + 64];
+                // SAFETY: as above; there are parameters for all rows.
+                unsafe { (kernel.requantize)(&p.band(), &to, got.as_mut_ptr()) };
+                for (i, &sum) in sums.iter().enumerate() {
+                    let row = p.first_row + i / 64;
+                    let mut v = (sum as f32).mul_add(scale[row], bias[row]);
+                    if activation != Curve::Identity {
+                        v = evaluate(activation, v) * to.post;
+                    }
+                    let q = (v.round_ties_even() + to.zero as f32).clamp(low.into(), high.into()) as u8;
+                    let want = to.table.map_or(q, |t| t[usize::from(q)]);
+                    assert_eq!(got[i], want, "{} vbmi {} {activation:?}", kernel.name, tier.vbmi);
+                }
+                assert!(got[sums.len()..].iter().all(|&v| v == 0xa5), "{} wrote too far", kernel.name);
             }
         }
     }

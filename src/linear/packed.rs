@@ -123,7 +123,9 @@ impl PackedActivations {
         }
         match x {
             Input::Packed(x) => self.scale.set(x.scale.as_ref()),
-            _ if packer.by_token() => self.scale.set(ScaleRef::Token { scale: token_scale, zero: token_zero }),
+            _ if packer.by_token() => {
+                self.scale.set(ScaleRef::Token { scale: token_scale, zero: token_zero })
+            }
             _ => self.scale.set(packer.tensor_scale()),
         }
         Ok(())
