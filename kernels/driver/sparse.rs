@@ -242,14 +242,13 @@ unsafe fn spill(
         let (near, far) = whole.groups.split_at(near);
         run(&sparse::Band { groups: near, ..whole }, sums.as_mut_ptr(), gathered.as_mut_ptr());
         if !far.is_empty() {
-            let zeros = vec![0; job.init.len()];
-            let band = sparse::Band { groups: far, init: &zeros, ..whole };
-            run(&band, more.as_mut_ptr(), gathered.as_mut_ptr());
-            for group in far {
-                let start = (group.row as usize - whole.first_row) * width;
-                let len = group.rows as usize * width;
-                for (sum, more) in sums[start..start + len].iter_mut().zip(&more[start..]) {
-                    *sum = sum.wrapping_add(*more);
+            run(&sparse::Band { groups: far, ..whole }, more.as_mut_ptr(), gathered.as_mut_ptr());
+            for row in far.iter().flat_map(|g| g.row as usize..(g.row + g.rows) as usize) {
+                // Both halves started there.
+                let init = job.init[row];
+                let start = (row - whole.first_row) * width;
+                for (sum, more) in sums[start..start + width].iter_mut().zip(&more[start..]) {
+                    *sum = sum.wrapping_add(more.wrapping_sub(init));
                 }
             }
         }

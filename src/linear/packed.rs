@@ -45,6 +45,20 @@ impl Scale {
         }
     }
 
+    /// Becomes `from`; memory that is there is used again.
+    fn set(&mut self, from: ScaleRef<'_>) {
+        match (self, from) {
+            (Scale::Token { scale, zero }, ScaleRef::Token { scale: s, zero: z }) => {
+                s.clone_into(scale);
+                z.clone_into(zero);
+            }
+            (this, ScaleRef::Token { scale, zero }) => {
+                *this = Scale::Token { scale: scale.to_vec(), zero: zero.to_vec() };
+            }
+            (this, ScaleRef::Tensor { scale, zero }) => *this = Scale::Tensor { scale, zero },
+        }
+    }
+
     pub fn of(p: &QuantParams) -> Self {
         Scale::Tensor { scale: p.scale(), zero: unsigned_zero(p) }
     }
@@ -107,16 +121,13 @@ impl PackedActivations {
             self.shape = None;
             return Err(e);
         }
-        self.scale = match x {
-            Input::F32(_, OnTheFly::PerToken) | Input::Bf16(_, OnTheFly::PerToken) => {
-                Scale::Token { scale: token_scale.clone(), zero: token_zero.clone() }
+        match x {
+            Input::Packed(x) => self.scale.set(x.scale.as_ref()),
+            _ if packer.by_token() => {
+                self.scale.set(ScaleRef::Token { scale: token_scale, zero: token_zero })
             }
-            Input::Packed(x) => x.scale.clone(),
-            _ => match packer.tensor_scale() {
-                ScaleRef::Tensor { scale, zero } => Scale::Tensor { scale, zero },
-                ScaleRef::Token { .. } => Scale::default(),
-            },
-        };
+            _ => self.scale.set(packer.tensor_scale()),
+        }
         Ok(())
     }
 

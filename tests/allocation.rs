@@ -1,0 +1,173 @@
+//! The second call with the same scratch allocates nothing.
+
+#[path = "common/mod.rs"]
+mod common;
+
+use common::{BLOCKS, Rng, isas, serial};
+use siskin::linear::*;
+use siskin::quant::QuantParams;
+use siskin::sparse::{BlockShape, Bsr};
+use siskin::{MatMut, MatRef, Scratch, bf16};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+struct Counting;
+
+thread_local! {
+    /// Of this thread: the harness has others.
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    let _ = COUNT.try_with(|c| c.set(c.get() + 1));
+}
+
+// SAFETY: the system's allocator, counted.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as the caller.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
+        // SAFETY: as the caller.
+        unsafe { System.dealloc(p, layout) }
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as the caller.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+    unsafe fn realloc(&self, p: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as the caller.
+        unsafe { System.realloc(p, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations(f: impl FnOnce()) -> u64 {
+    let before = COUNT.get();
+    f();
+    COUNT.get() - before
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| {}), 0);
+    assert!(allocations(|| drop(std::hint::black_box(vec![0u8; 100]))) > 0);
+}
+
+fn layer(b: Option<(usize, usize)>, w: &[i8], n: usize, k: usize, zero: &[i32], ctx: &siskin::Ctx) -> Linear {
+    let dense = MatRef::new(w, n, k).unwrap();
+    match b {
+        None => Linear::dense(dense).zero_points(zero).build(ctx).unwrap(),
+        Some((r, c)) => {
+            let w = Bsr::from_dense(dense, BlockShape::new(r, c).unwrap()).unwrap();
+            Linear::sparse(&w).build(ctx).unwrap()
+        }
+    }
+}
+
+#[test]
+fn the_second_call_allocates_nothing() {
+    let (n, k) = (70, 45);
+    let mut r = Rng::new(1);
+    let w = r.signed(n * k);
+    let p = QuantParams::u8(0.1, 100).unwrap();
+    let pi = QuantParams::i8(0.1, 10).unwrap();
+    let layouts = [PanelLayout::Rows, PanelLayout::Lines, PanelLayout::Quads];
+    for isa in isas("the_second_call_allocates_nothing") {
+        let ctx = serial(isa);
+        let with_zeros = BLOCKS.into_iter().map(|b| (b, vec![])).chain([(None, vec![5])]);
+        for (b, zero) in with_zeros {
+            let layer = layer(b, &w, n, k, &zero, &ctx);
+            for m in [1, 20, 64, 130] {
+                let (bytes, signed) = (r.bytes(m * k), r.signed(m * k));
+                let floats: Vec<f32> = (0..m * k).map(|_| r.float(-3.0, 3.0)).collect();
+                let bf16s: Vec<bf16> = floats.iter().map(|&v| bf16::from_f32(v)).collect();
+                let u8s = Input::U8(MatRef::new(&bytes, m, k).unwrap(), p);
+                let f = MatRef::new(&floats, m, k).unwrap();
+                let h = MatRef::new(&bf16s, m, k).unwrap();
+                let mut scratch = Scratch::new();
+                let packed: Vec<PackedActivations> = layouts
+                    .iter()
+                    .map(|&layout| {
+                        let mut x = PackedActivations::new();
+                        x.pack(&u8s, layout, &ctx, &mut scratch).unwrap();
+                        for input in [u8s, Input::F32(f, OnTheFly::PerToken)] {
+                            x.pack(&input, layout, &ctx, &mut scratch).unwrap();
+                            x.pack(&input, layout, &ctx, &mut scratch).unwrap();
+                            let n = allocations(|| x.pack(&input, layout, &ctx, &mut scratch).unwrap());
+                            assert_eq!(n, 0, "{isa} pack {layout:?} m={m}");
+                        }
+                        x
+                    })
+                    .collect();
+                let inputs = [
+                    u8s,
+                    Input::I8(MatRef::new(&signed, m, k).unwrap(), pi),
+                    Input::F32(f, OnTheFly::PerToken),
+                    Input::Bf16(h, OnTheFly::PerToken),
+                    Input::F32(f, OnTheFly::Fixed(p)),
+                    Input::Bf16(h, OnTheFly::Fixed(pi)),
+                    Input::Packed(&packed[0]),
+                    Input::Packed(&packed[1]),
+                    Input::Packed(&packed[2]),
+                ];
+                let (mut y32, mut yf, mut yh) =
+                    (vec![0i32; m * n], vec![0f32; m * n], vec![bf16::ZERO; m * n]);
+                let (mut y8, mut yi) = (vec![0u8; m * n], vec![0i8; m * n]);
+                let mut yp = PackedActivations::new();
+                for (i, x) in inputs.into_iter().enumerate() {
+                    let e = Epilogue::new().activation(Activation::Gelu);
+                    let mut scratch = Scratch::new();
+                    for out in 0..8 {
+                        let mut call = || {
+                            let y = match out {
+                                0 => Output::I32(MatMut::new(&mut y32, m, n).unwrap()),
+                                1 => Output::F32(MatMut::new(&mut yf, m, n).unwrap()),
+                                2 => Output::Bf16(MatMut::new(&mut yh, m, n).unwrap()),
+                                3 => Output::U8(MatMut::new(&mut y8, m, n).unwrap(), p),
+                                4 => Output::I8(MatMut::new(&mut yi, m, n).unwrap(), pi),
+                                layout => Output::Packed(&mut yp, p, layouts[layout - 5]),
+                            };
+                            let e = if out == 0 { Epilogue::new() } else { e };
+                            layer.forward(x, e, y, &ctx, &mut scratch).unwrap();
+                        };
+                        call();
+                        let n = allocations(call);
+                        assert_eq!(n, 0, "{isa} {b:?} m={m} input {i} output {out}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Rows whose columns reach beyond 16 bits are two groups, added in memory.
+#[test]
+fn split_rows_allocate_nothing() {
+    let (n, k, m) = (8, 65_700, 3);
+    let mut r = Rng::new(2);
+    let mut w = vec![0i8; n * k];
+    for f in 0..n {
+        (w[f * k], w[f * k + k - 1]) = (1, 2);
+    }
+    let x = r.bytes(m * k);
+    for isa in isas("split_rows_allocate_nothing") {
+        let ctx = serial(isa);
+        let layer = layer(Some((4, 1)), &w, n, k, &[], &ctx);
+        let mut scratch = Scratch::new();
+        let mut y = vec![0i32; m * n];
+        let mut call = || {
+            let x = Input::U8(MatRef::new(&x, m, k).unwrap(), QuantParams::u8(1.0, 9).unwrap());
+            let y = Output::I32(MatMut::new(&mut y, m, n).unwrap());
+            layer.forward(x, Epilogue::new(), y, &ctx, &mut scratch).unwrap();
+        };
+        call();
+        assert_eq!(allocations(call), 0, "{isa}");
+    }
+}

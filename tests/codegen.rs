@@ -1,0 +1,131 @@
+//! What the compiler made of the hot loops: as many dot products as the tile has registers, no calls, nothing on the
+//! stack. Reads the assembly of a release build of the library.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+
+fn say(line: &str) {
+    std::io::stderr().write_all(format!("codegen: {line}\n").as_bytes()).unwrap();
+}
+
+/// The assembly of the library, or none where it cannot be made: said loudly.
+fn assembly() -> Option<String> {
+    if cfg!(not(target_arch = "x86_64")) {
+        say("NOT RUN: not x86-64");
+        return None;
+    }
+    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("codegen");
+    let done = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["rustc", "--release", "--lib", "--quiet", "--target-dir"])
+        .arg(&target)
+        .args(["--", "--emit", "asm", "-C", "codegen-units=1", "-C", "debuginfo=0"])
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("CARGO_BUILD_TARGET")
+        .output();
+    match done {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            say(&format!("NOT RUN: cargo rustc failed: {}", String::from_utf8_lossy(&output.stderr)));
+            return None;
+        }
+        Err(e) => {
+            say(&format!("NOT RUN: cargo was not started: {e}"));
+            return None;
+        }
+    }
+    let newest = std::fs::read_dir(target.join("release/deps"))
+        .ok()?
+        .flatten()
+        .filter(|f| f.file_name().to_string_lossy().starts_with("siskin-"))
+        .filter(|f| f.path().extension().is_some_and(|e| e == "s"))
+        .max_by_key(|f| f.metadata().and_then(|m| m.modified()).ok());
+    match newest {
+        Some(file) => std::fs::read_to_string(file.path()).ok(),
+        None => {
+            say("NOT RUN: no assembly file");
+            None
+        }
+    }
+}
+
+/// The lines of the function whose symbol has all these parts, in this order.
+fn function<'a>(asm: &'a str, parts: &[&str]) -> Vec<&'a str> {
+    let matches = |symbol: &str| {
+        let mut rest = symbol;
+        parts.iter().all(|p| match rest.find(p) {
+            Some(at) => {
+                rest = &rest[at + p.len()..];
+                true
+            }
+            None => false,
+        })
+    };
+    let mut lines = asm.lines().skip_while(|l| !(l.ends_with(':') && l.starts_with('_') && matches(l)));
+    let mut out: Vec<&str> = lines.by_ref().take_while(|l| !l.starts_with(".Lfunc_end")).collect();
+    out.retain(|l| {
+        let l = l.trim();
+        !l.is_empty() && (l.starts_with(".L") || !l.starts_with(['.', '#']))
+    });
+    assert!(!out.is_empty(), "no function {parts:?}");
+    out
+}
+
+fn mnemonic(line: &str) -> &str {
+    line.split_whitespace().next().unwrap_or("")
+}
+
+/// The innermost loops: from a label to the last jump back to it, without another such loop inside.
+fn innermost<'a>(function: &[&'a str]) -> Vec<Vec<&'a str>> {
+    let mut loops: Vec<(usize, usize)> = vec![];
+    for (end, line) in function.iter().enumerate() {
+        if mnemonic(line).starts_with('j') {
+            let label = format!("{}:", line.split_whitespace().nth(1).unwrap_or(""));
+            if let Some(start) = function[..end].iter().position(|l| l.trim() == label) {
+                loops.push((start, end));
+            }
+        }
+    }
+    let inner =
+        |&&(s, e): &&(usize, usize)| !loops.iter().any(|&(a, b)| (a, b) != (s, e) && a >= s && b <= e);
+    loops.iter().filter(inner).map(|&(s, e)| function[s..=e].to_vec()).collect()
+}
+
+/// The innermost loops with dot products: each must have exactly this many, no call, and no registers on the stack.
+fn check(asm: &str, parts: &[&str], dot: &str, count: usize) {
+    let function = function(asm, parts);
+    let loops: Vec<_> =
+        innermost(&function).into_iter().filter(|l| l.iter().any(|line| mnemonic(line) == dot)).collect();
+    assert!(!loops.is_empty(), "{parts:?}: no loop with {dot}");
+    for body in loops {
+        let dots = body.iter().filter(|line| mnemonic(line) == dot).count();
+        let text = body.join("\n");
+        assert_eq!(dots, count, "{parts:?}: {dot}\n{text}");
+        assert!(!body.iter().any(|line| mnemonic(line).starts_with("call")), "{parts:?}: a call\n{text}");
+        let spills = |line: &&&str| {
+            (line.contains("zmm") || line.contains("ymm"))
+                && (line.contains("(%rsp") || line.contains("(%rbp") && line.contains("Spill"))
+                || line.contains("%rsp") && mnemonic(line).starts_with('v')
+        };
+        assert_eq!(body.iter().find(spills), None, "{parts:?}: the stack\n{text}");
+    }
+    say(&format!("{parts:?}: {count} {dot}"));
+}
+
+#[test]
+fn hot_loops() {
+    let Some(asm) = assembly() else { return };
+    // Mangled names: the length of each part, and the part.
+    check(&asm, &["16avx512_vnni_vbmi", "2l4", "5spill"], "vpdpbusd", 16);
+    check(&asm, &["16avx512_vnni_vbmi", "2q4", "5spill"], "vpdpbusd", 16);
+    check(&asm, &["11avx512_vnni", "2l4", "5spill"], "vpdpbusd", 16);
+    check(&asm, &["11avx512_vnni", "2q4", "5spill"], "vpdpbusd", 16);
+    check(&asm, &["16avx512_vnni_vbmi", "3m12"], "vpdpbusd", 24);
+    check(&asm, &["4avx2", "2m6"], "vpmaddwd", 24);
+    // It saturates: an exact sum cannot be made of it.
+    assert!(!asm.contains("vpmaddubsw") && !asm.contains("pmaddubsw"));
+    // vpdpbusds saturates too.
+    assert!(!asm.contains("vpdpbusds"));
+}

@@ -1,0 +1,192 @@
+//! Buffers that end, or begin, where the next byte kills the process: nothing is read or written outside x, y and the
+//! residual, and what a call only reads may be read-only.
+#![cfg(unix)]
+
+#[path = "common/mod.rs"]
+mod common;
+
+use common::{BLOCKS, Rng, cases, isas, serial};
+use siskin::linear::*;
+use siskin::quant::QuantParams;
+use siskin::sparse::{BlockShape, Bsr};
+use siskin::{Element, MatMut, MatRef, Scratch, bf16};
+
+/// Some elements between two pages that may not be touched.
+struct Guarded {
+    map: *mut u8,
+    bytes: usize,
+    data: *mut u8,
+    inner: usize,
+    page: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Side {
+    Front,
+    Back,
+}
+
+impl Guarded {
+    fn new(len: usize, side: Side) -> Self {
+        // SAFETY: an anonymous mapping of our own; the middle of it is opened.
+        unsafe {
+            let page = libc::sysconf(libc::_SC_PAGESIZE) as usize;
+            let inner = len.next_multiple_of(page).max(page);
+            let bytes = inner + 2 * page;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let map = libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_NONE, flags, -1, 0);
+            assert_ne!(map, libc::MAP_FAILED);
+            let map: *mut u8 = map.cast();
+            assert_eq!(libc::mprotect(map.add(page).cast(), inner, libc::PROT_READ | libc::PROT_WRITE), 0);
+            let skip = if side == Side::Back { inner - len } else { 0 };
+            Guarded { map, bytes, data: map.add(page + skip), inner, page }
+        }
+    }
+
+    fn of<T: Element>(values: &[T], side: Side) -> Self {
+        let this = Self::new(size_of_val(values), side);
+        // SAFETY: there is room; the ends of a page are aligned for all elements.
+        unsafe {
+            std::ptr::copy_nonoverlapping(values.as_ptr().cast(), this.data, size_of_val(values));
+            assert_eq!(libc::mprotect(this.map.add(this.page).cast(), this.inner, libc::PROT_READ), 0);
+        }
+        this
+    }
+
+    fn slice<T: Element>(&self, n: usize) -> &[T] {
+        // SAFETY: made of at least n elements, any bits of which are values.
+        unsafe { std::slice::from_raw_parts(self.data.cast(), n) }
+    }
+
+    fn slice_mut<T: Element>(&mut self, n: usize) -> &mut [T] {
+        // SAFETY: as above, writable, borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.data.cast(), n) }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and nothing borrows it.
+        unsafe { libc::munmap(self.map.cast(), self.bytes) };
+    }
+}
+
+const CHILD: &str = "SISKIN_TEST_GUARD";
+
+/// The guard must kill, or the other tests here mean nothing.
+#[test]
+fn a_step_outside_kills() {
+    if let Ok(how) = std::env::var(CHILD) {
+        let side = if how.starts_with('f') { Side::Front } else { Side::Back };
+        let mut g = if how.ends_with('p') { Guarded::of(&[1u8; 100], side) } else { Guarded::new(100, side) };
+        let at: isize = match how.as_str() {
+            "front" => -1,
+            "back" => 100,
+            _ => 0,
+        };
+        let _ = g.slice_mut::<u8>(100);
+        // SAFETY: none: this is what must die.
+        unsafe { g.data.offset(at).write_volatile(1) };
+        return;
+    }
+    for (how, dies) in [("front", true), ("back", true), ("fp", true), ("inside", false)] {
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["a_step_outside_kills", "--exact", "--test-threads=1"])
+            .env(CHILD, how)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert_eq!(!status.success(), dies, "{how}: {status}");
+        if dies {
+            assert_eq!(status.code(), None, "{how}: {status}: not killed by a signal");
+        }
+    }
+}
+
+#[test]
+fn layers_stay_inside() {
+    let isas = isas("layers_stay_inside");
+    let mut r = Rng::new(1);
+    let p = QuantParams::u8(0.01, 100).unwrap();
+    let pi = QuantParams::i8(0.01, -9).unwrap();
+    let rounds = cases(100).min(1000) as usize;
+    for &isa in &isas {
+        let ctx = serial(isa);
+        let mut scratch = Scratch::new();
+        for (b, block) in BLOCKS.into_iter().enumerate() {
+            for (i, m) in [1, 2, 15, 17, 33, 63, 64, 65].into_iter().enumerate() {
+                if (b * 8 + i) % 100 >= rounds {
+                    continue;
+                }
+                let (n, k) = ([1, 5, 33, 66, 131][r.below(5)], [1, 2, 3, 17, 63, 66, 130][r.below(7)]);
+                let w = r.signed(n * k);
+                let dense = MatRef::new(&w, n, k).unwrap();
+                let layer = match block {
+                    None => Linear::dense(dense).build(&ctx).unwrap(),
+                    Some((r, c)) => {
+                        let w = Bsr::from_dense(dense, BlockShape::new(r, c).unwrap()).unwrap();
+                        Linear::sparse(&w).build(&ctx).unwrap()
+                    }
+                };
+                let xs = k + r.below(2) * 3;
+                let ys = n + r.below(2) * 3;
+                let (xl, yl) = ((m - 1) * xs + k, (m - 1) * ys + n);
+                let floats: Vec<f32> = (0..xl).map(|_| r.float(-3.0, 3.0)).collect();
+                let bf16s: Vec<bf16> = floats.iter().map(|&v| bf16::from_f32(v)).collect();
+                let others: Vec<f32> = (0..yl).map(|_| r.float(-3.0, 3.0)).collect();
+                let other16: Vec<bf16> = others.iter().map(|&v| bf16::from_f32(v)).collect();
+                let (bytes, signed) = (r.bytes(xl), r.signed(xl));
+                let (ob, os) = (r.bytes(yl), r.signed(yl));
+                for side in [Side::Front, Side::Back] {
+                    let (xb, xi) = (Guarded::of(&bytes, side), Guarded::of(&signed, side));
+                    let (xf, xh) = (Guarded::of(&floats, side), Guarded::of(&bf16s, side));
+                    let (rf, rh) = (Guarded::of(&others, side), Guarded::of(&other16, side));
+                    let (rb, ri) = (Guarded::of(&ob, side), Guarded::of(&os, side));
+                    let f = MatRef::with_stride(xf.slice(xl), m, k, xs).unwrap();
+                    let h = MatRef::with_stride(xh.slice(xl), m, k, xs).unwrap();
+                    let inputs = [
+                        Input::U8(MatRef::with_stride(xb.slice(xl), m, k, xs).unwrap(), p),
+                        Input::I8(MatRef::with_stride(xi.slice(xl), m, k, xs).unwrap(), pi),
+                        Input::F32(f, OnTheFly::PerToken),
+                        Input::Bf16(h, OnTheFly::PerToken),
+                        Input::F32(f, OnTheFly::Fixed(p)),
+                        Input::Bf16(h, OnTheFly::Fixed(pi)),
+                    ];
+                    let residuals = [
+                        None,
+                        Some(Residual::F32(MatRef::with_stride(rf.slice(yl), m, n, ys).unwrap())),
+                        Some(Residual::Bf16(MatRef::with_stride(rh.slice(yl), m, n, ys).unwrap())),
+                        Some(Residual::U8(MatRef::with_stride(rb.slice(yl), m, n, ys).unwrap(), p)),
+                        Some(Residual::I8(MatRef::with_stride(ri.slice(yl), m, n, ys).unwrap(), pi)),
+                    ];
+                    for (j, x) in inputs.into_iter().enumerate() {
+                        let mut e = Epilogue::new();
+                        if let Some(r) = residuals[(j + i + b) % residuals.len()] {
+                            e = e.residual(r);
+                        }
+                        let none = Epilogue::new();
+                        macro_rules! call {
+                            ($t:ty, $size:literal, $e:expr, $out:ident $(, $p:expr)?) => {{
+                                let mut y = Guarded::new(yl * $size, side);
+                                let y = MatMut::with_stride(y.slice_mut::<$t>(yl), m, n, ys).unwrap();
+                                layer.forward(x, $e, Output::$out(y $(, $p)?), &ctx, &mut scratch).unwrap();
+                            }};
+                        }
+                        call!(i32, 4, none, I32);
+                        call!(f32, 4, e, F32);
+                        call!(bf16, 2, e, Bf16);
+                        call!(u8, 1, e, U8, p);
+                        call!(i8, 1, e, I8, pi);
+                        call!(u8, 1, none, U8, p);
+                        let layout = [PanelLayout::Rows, PanelLayout::Lines, PanelLayout::Quads][j % 3];
+                        let mut y = PackedActivations::new();
+                        layer.forward(x, e, Output::Packed(&mut y, p, layout), &ctx, &mut scratch).unwrap();
+                        let mut back = Guarded::new(m * n, side);
+                        y.unpack(MatMut::new(back.slice_mut(m * n), m, n).unwrap(), &ctx).unwrap();
+                    }
+                }
+            }
+        }
+    }
+}
