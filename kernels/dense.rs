@@ -4,6 +4,7 @@
 //! output features, `[K step][NR / LANES][LANES][4 / X_BYTES]`, so a step is `NR / LANES` loads. Sums start at `init`.
 
 use super::simd::Simd;
+use crate::isa::Isa;
 
 /// What a dense kernel reads and writes.
 #[derive(Debug, Clone, Copy)]
@@ -103,8 +104,9 @@ unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
 /// `times` rounds of independent chains of dot products: the fastest that the tier can multiply. Returns the operations
 /// done (a multiplication and an addition are two).
 ///
-/// Where a dot product is one instruction it runs on registers alone. Where it is a multiplication and an addition, the
-/// compiler would multiply only once, so one operand comes from the first-level cache, which keeps up with it.
+/// Where a dot product is one instruction it runs on registers alone. Where it is a multiplication and an addition, or
+/// plain Rust, the compiler would multiply only once, so one operand comes from the first-level cache, which keeps up
+/// with it.
 #[inline(always)]
 pub unsafe fn peak<S: Simd>(times: u64) -> u64 {
     // SAFETY: the caller vouches for the tier; the buffer holds all that is loaded.
@@ -112,12 +114,13 @@ pub unsafe fn peak<S: Simd>(times: u64) -> u64 {
         let buffer = [3u8; 8 * 64];
         let x = S::splat(0x0301_0203);
         let w = S::splat(0x0102_fe04);
-        let chains = if S::X_BYTES == 1 { 12 } else { 8 };
+        let registers = S::X_BYTES == 1 && S::ISA != Isa::Scalar;
+        let chains = if registers { 12 } else { 8 };
         let mut acc = [S::splat(0); 12];
         for _ in 0..times {
             let buffer = std::hint::black_box(&buffer).as_ptr();
             for (i, chain) in acc.iter_mut().take(chains).enumerate() {
-                let w = if S::X_BYTES == 1 { w } else { S::load(buffer.add(i * S::LANES * 4)) };
+                let w = if registers { w } else { S::load(buffer.add(i * S::LANES * 4)) };
                 *chain = S::dense_dot(*chain, x, w);
             }
         }

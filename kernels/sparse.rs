@@ -251,6 +251,27 @@ impl<A: Function> Finish for Bytes<'_, A> {
     }
 }
 
+/// One entry: its quads times each row's four weights.
+#[inline(always)]
+unsafe fn entry<S: Simd, L: Layout, const ROWS: usize, const VECS: usize, const HI: usize>(
+    acc: &mut [[S::V; VECS]; ROWS],
+    panel: *const u8,
+    indices: *const u16,
+    weights: *const i8,
+    offset: usize,
+) {
+    // SAFETY: the entry is inside its arrays.
+    unsafe {
+        let x = L::quads::<S, VECS, HI>(panel, indices, offset);
+        for r in 0..ROWS {
+            let w = S::w(S::splat_quad(weights.add(4 * r)));
+            for v in 0..VECS {
+                acc[r][v] = S::dot(acc[r][v], x[v], w);
+            }
+        }
+    }
+}
+
 /// One group, one part of the panel: `ROWS * VECS` accumulators.
 #[inline(always)]
 unsafe fn part<S: Simd, L: Layout, F: Finish, const ROWS: usize, const VECS: usize, const HI: usize>(
@@ -270,14 +291,24 @@ unsafe fn part<S: Simd, L: Layout, F: Finish, const ROWS: usize, const VECS: usi
         for r in 1..ROWS {
             acc[r] = [S::splat(*init.add(r)); VECS];
         }
-        for _ in 0..group.len {
-            let x = L::quads::<S, VECS, HI>(panel, indices, offset);
-            for r in 0..ROWS {
-                let w = S::w(S::splat_quad(weights.add(4 * r)));
-                for v in 0..VECS {
-                    acc[r][v] = S::dot(acc[r][v], x[v], w);
-                }
+        let mut len = group.len;
+        if ROWS == 1 {
+            // The few sums of one row would wait for themselves: every other entry has sums of its own.
+            let mut odd = [[S::splat(0); VECS]; ROWS];
+            while len >= 2 {
+                entry::<S, L, ROWS, VECS, HI>(&mut acc, panel, indices, weights, offset);
+                let (indices_1, weights_1) = (indices.add(L::INDICES), weights.add(4 * ROWS));
+                entry::<S, L, ROWS, VECS, HI>(&mut odd, panel, indices_1, weights_1, offset);
+                indices = indices.add(2 * L::INDICES);
+                weights = weights.add(8 * ROWS);
+                len -= 2;
             }
+            for v in 0..VECS {
+                acc[0][v] = S::add(acc[0][v], odd[0][v]);
+            }
+        }
+        for _ in 0..len {
+            entry::<S, L, ROWS, VECS, HI>(&mut acc, panel, indices, weights, offset);
             indices = indices.add(L::INDICES);
             weights = weights.add(4 * ROWS);
         }
