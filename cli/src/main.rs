@@ -1,55 +1,5 @@
 //! The command `siskin`.
 
-mod bench;
-mod case;
-mod error;
-mod info;
-mod json;
-mod measure;
-mod problem;
-mod progress;
-mod run;
-mod serve;
-mod survey;
-mod tensors;
-mod tour;
-mod verify;
-
-use clap::{Parser, Subcommand};
-use std::process::ExitCode;
-
-/// Kernels for sparse, quantized transformers on ordinary CPUs: checked, measured and run.
-///
-/// Without a subcommand: a tour, under half a minute.
-#[derive(Parser)]
-#[command(version)]
-struct Command {
-    #[command(subcommand)]
-    what: Option<What>,
-}
-
-#[derive(Subcommand)]
-enum What {
-    Bench(bench::Args),
-    Info(info::Args),
-    Verify(verify::Args),
-    Survey(survey::Args),
-    /// Compute one operation from a file to a file.
-    #[command(subcommand)]
-    Run(run::Operation),
-}
-
-fn main() -> ExitCode {
-    let done = match Command::parse().what {
-        None => tour::main(),
-        Some(What::Bench(args)) => bench::main(&args),
-        Some(What::Info(args)) => info::main(&args),
-        Some(What::Verify(args)) => verify::main(&args),
-        Some(What::Survey(args)) => survey::main(&args),
-        Some(What::Run(operation)) => run::main(&operation),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => e.report(),
-    }
+fn main() -> std::process::ExitCode {
+    siskin_cli::main()
 }

@@ -14,7 +14,10 @@ use siskin::linear::{
 use siskin::quant::{QuantParams, QuantType};
 use siskin::sparse::{BlockShape, Bsr};
 use siskin::{Ctx, MatMut, MatRef, Scratch, bf16};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// Elements that y may have.
+const MOST: usize = 1 << 28;
 
 /// What can be run.
 #[derive(clap::Subcommand)]
@@ -105,12 +108,17 @@ impl Default for Params {
 
 pub fn main(operation: &Operation) -> Result<()> {
     let Operation::Linear(args) = operation;
-    let bytes = read(&args.input)?;
-    let file = parse(&args.input, &bytes)?;
-    let params = match &args.params {
+    let y = compute(&args.input, &read(&args.input)?, args.params.as_deref(), MOST)?;
+    write(&args.out, &y)
+}
+
+/// The bytes of the file that answers the bytes of a file, whose path only errors tell; y may have `most` elements.
+pub fn compute(path: &Path, bytes: &[u8], own: Option<&str>, most: usize) -> Result<Vec<u8>> {
+    let file = parse(path, bytes)?;
+    let params = match own {
         Some(text) => params("--params", text)?,
         None => {
-            let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| Error::file(&args.input, e))?;
+            let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| Error::file(path, e))?;
             match header.metadata().as_ref().and_then(|m| m.get("params")) {
                 Some(text) => params("params", text)?,
                 None => Params::default(),
@@ -120,10 +128,9 @@ pub fn main(operation: &Operation) -> Result<()> {
     // The threads and the tier are told as in a case.
     let case = Case { isa: params.isa.clone(), threads: params.threads, ..Case::default() };
     case.check()?;
-    let y = case.on_threads(|| linear(&params, Tensors::new(file), &case.ctx()?))?;
-    let view = TensorView::new(y.dtype, y.shape.to_vec(), &y.bytes).map_err(|e| Error::file(&args.out, e))?;
-    let bytes = safetensors::serialize([("y", view)], None).map_err(|e| Error::file(&args.out, e))?;
-    write(&args.out, &bytes)
+    let y = case.on_threads(|| linear(&params, Tensors::new(file), &case.ctx()?, most))?;
+    let view = TensorView::new(y.dtype, y.shape.to_vec(), &y.bytes).map_err(|e| Error::file(path, e))?;
+    safetensors::serialize([("y", view)], None).map_err(|e| Error::file(path, e))
 }
 
 fn params(argument: &str, text: &str) -> Result<Params> {
@@ -155,10 +162,14 @@ enum Matrix {
     Bf16(Vec<bf16>),
 }
 
-fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx) -> Result<Y> {
+fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx, most: usize) -> Result<Y> {
     let t = &mut tensors;
     let (x, [m, k]) = matrix(t, "x")?;
     let (weights, [n, k_of_w]) = weights(params, t)?;
+    // Without columns either can be as large as it likes.
+    if m.max(1).checked_mul(n.max(1)).is_none_or(|size| size > most) {
+        return Err(Error::input("y", format_args!("at most {most} elements"), format_args!("{m} x {n}")));
+    }
     for (name, size) in [("x", m), ("w", n)] {
         // Rows of nothing take no room in a file, but here they would.
         if size > 1 << 24 {
@@ -208,8 +219,7 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx) -> Result<Y> {
     };
     let layer = builder.scales(&scales).zero_points(&zero_points).bias(&bias).build(ctx)?;
 
-    let size = m.checked_mul(n).filter(|&size| size <= 1 << 28);
-    let size = size.ok_or_else(|| Error::input("y", "at most 2^28 elements", format_args!("{m} x {n}")))?;
+    let size = m * n;
     let call = |y: Output<'_>| Ok::<_, Error>(layer.forward(x, epilogue, y, ctx, &mut Scratch::new())?);
     let (dtype, bytes) = match (params.y, to) {
         (YType::U8, Some(p)) => {

@@ -24,14 +24,30 @@ pub fn main() -> Result<()> {
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let case = from_json("case", &line);
-        let answer = match case.and_then(|case| caught(&case)) {
-            Ok(answer) => to_json(&answer),
-            Err(e) => serde_json::json!({ "error": e.to_string() }).to_string(),
+        let cut = read as u64 == LONGEST && !line.ends_with(b"\n");
+        let answer = if cut {
+            input
+                .skip_until(b'\n')
+                .map_err(|e| Error::File { path: "standard input".into(), why: e.to_string() })?;
+            refuse(&Error::input("case", format_args!("a line of less than {LONGEST} bytes"), "a longer one"))
+        } else {
+            reply(&line, |case| case)
         };
         writeln!(out, "{answer}")?;
         out.flush()?;
     }
+}
+
+/// The answer to a line; `limit` has a say in its case.
+pub fn reply(line: &[u8], limit: impl Fn(Case) -> Case) -> String {
+    match from_json("case", line).and_then(|case| caught(&limit(case))) {
+        Ok(answer) => to_json(&answer),
+        Err(e) => refuse(&e),
+    }
+}
+
+fn refuse(e: &Error) -> String {
+    serde_json::json!({ "error": e.to_string() }).to_string()
 }
 
 /// A bug in one case is no reason not to answer the next.

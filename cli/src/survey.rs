@@ -13,7 +13,7 @@ use siskin::quant::{QuantParams, sqnr_db};
 use siskin::sparse::{BlockShape, Norm, prune};
 use siskin::{Ctx, MatMut, MatRef, Scratch};
 use std::io::{Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Prune, quantize and time every weight of a checkpoint.
 ///
@@ -89,8 +89,11 @@ pub fn main(args: &Args) -> Result<()> {
     if !(0.0..1.0).contains(&args.sparsity) {
         return Err(Error::input("--sparsity", "0 to below 1", args.sparsity));
     }
-    let bytes = read(&args.model)?;
-    let file = parse(&args.model, &bytes)?;
+    print(args, &survey(args, &read(&args.model)?)?)
+}
+
+fn survey(args: &Args, bytes: &[u8]) -> Result<Survey> {
+    let file = parse(&args.model, bytes)?;
     let ctx = Ctx::serial()?;
     let mut survey = Survey {
         model: args.model.display().to_string(),
@@ -127,7 +130,14 @@ pub fn main(args: &Args) -> Result<()> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    print(args, &survey)
+    Ok(survey)
+}
+
+/// The JSON for the bytes of a checkpoint, measured as little as can be.
+pub fn quick(path: &Path, bytes: &[u8]) -> Result<String> {
+    let (model, block) = (path.into(), BlockShape::B4X1);
+    let args = Args { model, sparsity: 0.5, block, tokens: 3, min_ms: 0, all: true, json: true, csv: false };
+    Ok(to_json(&survey(&args, bytes)?))
 }
 
 /// Why a weight is no linear layer, where it is none.
