@@ -9,7 +9,7 @@ use siskin::kernels::activation::{Activation as Curve, evaluate};
 use siskin::kernels::dense::Tile;
 use siskin::kernels::pack::{Tokens, quad_offset};
 use siskin::kernels::requantize::Requantize;
-use siskin::kernels::sparse::{Band, Group};
+use siskin::kernels::sparse::{Band, GATHER, Group};
 use siskin::kernels::table::{Layout, Tier};
 use siskin::kernels::weights::Dense;
 
@@ -193,13 +193,14 @@ fn token_kernels() {
                 let p = Problem::new(&mut r, kernel.layout, kernel.rows, 1, &lens, round % 4 == 3);
                 let want = p.expected(kernel.layout, kernel.rows, 1);
                 let mut got = vec![POISON; want.len() + 64];
-                let entries: usize = lens.iter().sum();
-                let mut quads = vec![0xabab_abab_u32; entries + 16];
-                // SAFETY: as above; every entry has a quad.
+                let gathered: usize = lens.iter().map(|len| len.next_multiple_of(GATHER)).sum();
+                let room = gathered + GATHER;
+                let mut quads = vec![0xabab_abab_u32; room + 16];
+                // SAFETY: as above; there is room for each group's quads, padded, and as many zeros.
                 unsafe { (kernel.spill)(&p.band(), quads.as_mut_ptr(), got.as_mut_ptr()) };
                 assert_eq!(got[..want.len()], want, "{} {lens:?}", kernel.name);
                 assert!(got[want.len()..].iter().all(|&v| v == POISON), "{} wrote too far", kernel.name);
-                assert!(quads[entries..].iter().all(|&v| v == 0xabab_abab), "{} wrote too far", kernel.name);
+                assert!(quads[room..].iter().all(|&v| v == 0xabab_abab), "{} wrote too far", kernel.name);
             }
         }
     }
