@@ -61,39 +61,53 @@ impl Function for Silu {
 /// f of each lane of some registers.
 #[inline(always)]
 pub unsafe fn apply<S: Simd, A: Function, const VECS: usize>(x: &mut [S::F; VECS]) {
+    if A::F == Activation::Identity {
+        return;
+    }
     // SAFETY: the caller vouches for the tier.
     unsafe {
-        if A::SCALE != 1.0 {
-            for v in 0..VECS {
-                x[v] = S::mul_f(x[v], S::splat_f(A::SCALE));
-            }
+        let mut scaled = *x;
+        for v in 0..VECS {
+            scaled[v] = S::mul_f(x[v], S::splat_f(A::SCALE));
         }
-        apply_scaled::<S, A, VECS>(x);
-        if A::SCALE != 1.0 {
-            for v in 0..VECS {
-                x[v] = S::mul_f(x[v], S::splat_f(1.0 / A::SCALE));
-            }
+        let h = tail::<S, A, VECS>(&scaled);
+        // Not of `scaled`, which may have overflowed.
+        for v in 0..VECS {
+            let h = S::mul_f(h[v], S::splat_f(1.0 / A::SCALE));
+            x[v] = S::sub_f(S::max_f(x[v], S::splat_f(0.0)), h);
         }
     }
 }
 
 /// `SCALE * f(x)` of `SCALE * x`. Scaling by a power of two commutes with every rounding, so whoever multiplies x by
 /// something anyway saves two multiplications and gets the same bits.
+#[inline(always)]
+pub unsafe fn apply_scaled<S: Simd, A: Function, const VECS: usize>(x: &mut [S::F; VECS]) {
+    if A::F == Activation::Identity {
+        return;
+    }
+    // SAFETY: the caller vouches for the tier.
+    unsafe {
+        let h = tail::<S, A, VECS>(x);
+        for v in 0..VECS {
+            x[v] = S::sub_f(S::max_f(x[v], S::splat_f(0.0)), h[v]);
+        }
+    }
+}
+
+/// `SCALE * h(|x|)` of `SCALE * x`.
 ///
 /// The registers go in step: one at a time would be a single long chain of dependent instructions, longer than a core
 /// looks ahead.
 #[inline(always)]
-pub unsafe fn apply_scaled<S: Simd, A: Function, const VECS: usize>(x: &mut [S::F; VECS]) {
+unsafe fn tail<S: Simd, A: Function, const VECS: usize>(scaled: &[S::F; VECS]) -> [S::F; VECS] {
     // SAFETY: the caller vouches for the tier.
     unsafe {
-        let h = match A::F {
-            Activation::Identity => return,
-            Activation::Gelu => piecewise::<S, VECS>(&GELU, x),
-            Activation::GeluTanh => piecewise::<S, VECS>(&GELU_TANH, x),
-            Activation::Silu => silu_tail::<S, VECS>(x),
-        };
-        for v in 0..VECS {
-            x[v] = S::sub_f(S::max_f(x[v], S::splat_f(0.0)), h[v]);
+        match A::F {
+            Activation::Identity => *scaled,
+            Activation::Gelu => piecewise::<S, VECS>(&GELU, scaled),
+            Activation::GeluTanh => piecewise::<S, VECS>(&GELU_TANH, scaled),
+            Activation::Silu => silu_tail::<S, VECS>(scaled),
         }
     }
 }

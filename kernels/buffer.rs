@@ -20,6 +20,17 @@ impl Buffer {
         }
     }
 
+    /// As [`Buffer::grow`]; false if there is not so much memory.
+    #[must_use]
+    pub fn try_grow(&mut self, bytes: usize) -> bool {
+        let more = bytes.div_ceil(64).saturating_sub(self.lines.len());
+        let there_is = self.lines.try_reserve(more).is_ok();
+        if there_is {
+            self.grow(bytes);
+        }
+        there_is
+    }
+
     /// Bytes held.
     pub fn len(&self) -> usize {
         self.lines.len() * 64

@@ -153,7 +153,13 @@ impl PackedActivations {
 
     pub(super) fn resize(&mut self, shape: Shape) -> Result<()> {
         check_bytes(shape.tokens, shape.features)?;
-        self.data.grow(shape.bytes());
+        if !self.data.try_grow(shape.bytes()) {
+            return Err(Error::shape(
+                "x",
+                "packed activations that fit in memory",
+                format_args!("{} x {}", shape.tokens, shape.features),
+            ));
+        }
         self.shape = Some(shape);
         Ok(())
     }
