@@ -166,10 +166,6 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx, most: usize) -> 
     let t = &mut tensors;
     let (x, [m, k]) = matrix(t, "x")?;
     let (weights, [n, k_of_w]) = weights(params, t)?;
-    // Without columns either can be as large as it likes.
-    if m.max(1).checked_mul(n.max(1)).is_none_or(|size| size > most) {
-        return Err(Error::input("y", format_args!("at most {most} elements"), format_args!("{m} x {n}")));
-    }
     for (name, size) in [("x", m), ("w", n)] {
         // Rows of nothing take no room in a file, but here they would.
         if size > 1 << 24 {
@@ -217,6 +213,10 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx, most: usize) -> 
         Weights::Sparse(w) => Linear::sparse(w),
         Weights::Dense(w) => Linear::dense(MatRef::new(w, n, k_of_w)?),
     };
+    // Without columns either can be as large as it likes.
+    if m.max(1).checked_mul(n.max(1)).is_none_or(|size| size > most) {
+        return Err(Error::input("y", format_args!("at most {most} elements"), format_args!("{m} x {n}")));
+    }
     let layer = builder.scales(&scales).zero_points(&zero_points).bias(&bias).build(ctx)?;
 
     let size = m * n;
