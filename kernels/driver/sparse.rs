@@ -12,18 +12,24 @@ use std::ops::Range;
 
 /// Bytes of a tile of sums: a band of a panel of 64 tokens.
 const SUMS: usize = BAND * 64 * 4;
+/// Bytes of weights that a thread keeps in its second-level cache, beside a panel.
+const SHARE_BYTES: usize = 400 << 10;
 /// Bytes of a tile of bytes.
 const BYTES: usize = BAND * 64;
 
 /// y = x · wᵀ with block-sparse w.
 ///
-/// With as many pieces of 64 tokens as threads, each thread packs and multiplies its own; else x is packed first and
-/// the bands are shared out by what they cost.
+/// With enough pieces of 64 tokens, and weights that fit a thread's cache, each thread packs and multiplies pieces of its
+/// own. Else x is packed first, and ranges of bands that cost about the same are shared out too: as few as keep a
+/// thread's weights in its cache, but enough for all threads.
 pub fn sparse(job: &Job<'_>, w: &Sparse, ctx: &Ctx, memory: Memory<'_>) {
     let (threads, pieces) = (ctx.threads(), job.shape.pieces());
     let tile = 2 * SUMS + 2 * BYTES + 4 * (w.most_entries() + sparse::GATHER);
     let tile = tile.next_multiple_of(64);
-    if threads == 1 || pieces >= 4 * threads || pieces.is_multiple_of(threads) {
+    let few = if pieces < threads { (4 * threads).div_ceil(pieces.max(1)) } else { 1 };
+    let ranges = if threads == 1 { 1 } else { w.bytes().div_ceil(SHARE_BYTES).max(few) };
+    let ranges = ranges.clamp(1, w.bands().len());
+    if ranges == 1 {
         let tasks = if pieces.is_multiple_of(threads) { threads } else { 4 * threads };
         let tasks = tasks.min(pieces);
         let block =
@@ -43,12 +49,13 @@ pub fn sparse(job: &Job<'_>, w: &Sparse, ctx: &Ctx, memory: Memory<'_>) {
         return;
     }
     let x = all_packed(job, ctx, memory.x, memory.rows);
-    let ranges = (4 * threads).div_ceil(pieces).min(w.bands().len());
-    let tasks = pieces * ranges;
+    let groups = (4 * threads).div_ceil(ranges).min(pieces);
+    let tasks = groups * ranges;
     memory.tiles.grow(tile * tasks);
     ctx.for_each_chunk(tasks, memory.tiles.bytes_mut(), tile, &|i, tile| {
-        let bands = w.bands_by_cost(ranges, i % ranges);
-        for panel in job.shape.piece(i / ranges) {
+        // Tasks that follow each other, which a thread tends to take, have the same weights.
+        let bands = w.bands_by_cost(ranges, i / groups);
+        for panel in share(pieces, groups, i % groups).flat_map(|i| job.shape.piece(i)) {
             multiply(job, w, panel, &x[job.shape.range(panel)], bands.clone(), tile);
         }
     });
