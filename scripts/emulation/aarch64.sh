@@ -5,7 +5,8 @@
 #
 #   scripts/emulation/aarch64.sh [MODEL...] [-- ARGUMENTS OF cargo test...]
 #
-# Some 15 times slower than the machine: PROPTEST_CASES is 32 unless it is set.
+# Some 15 times slower than the machine: PROPTEST_CASES is 32 and SISKIN_TEST_CASES 0.1 unless
+# they are set.
 set -euo pipefail
 here=$(cd -- "$(dirname -- "$0")" && pwd)
 cd "$here/../.."
@@ -83,12 +84,12 @@ fi
 flock -u 9
 
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
-export PROPTEST_CASES=${PROPTEST_CASES:-32}
+export PROPTEST_CASES=${PROPTEST_CASES:-32} SISKIN_TEST_CASES=${SISKIN_TEST_CASES:-0.1}
 test=(cargo test --package siskin --target $target --lib --tests)
 "${test[@]}" --no-run
 test_on() {
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu $1 -L /usr/aarch64-linux-gnu" \
-        "${test[@]}" --no-fail-fast
+        "${test[@]}" --no-fail-fast -- "${SKIP_CHILDREN[@]}"
 }
 if [ $# -gt 0 ]; then
     test+=("$@")

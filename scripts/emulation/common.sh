@@ -27,6 +27,9 @@ apt_install() {
     } >>"$LOG" 2>&1 </dev/null
 }
 
+# Tests that start a process of their own, which no emulator can: children, another thread count, a compiler.
+SKIP_CHILDREN=(--skip a_step_outside_kills --skip one_thread_by_the_environment --skip hot_loops)
+
 # each_model TIER-TABLE MODEL...: runs the function `test_on` once a model, with SISKIN_EXPECT_ISA from the table.
 each_model() {
     local -n tier_of=$1

@@ -5,7 +5,8 @@
 #   scripts/emulation/x86_64.sh [MODEL...] [-- ARGUMENTS OF cargo test...]
 #
 # The emulator has one thread and no child processes, so: no default features (no rayon), and tests with `threads` in
-# their names are left out. It is some 50 times slower than the machine: PROPTEST_CASES is 16 unless it is set.
+# their names are left out. It is some 50 times slower than the machine: PROPTEST_CASES is 16
+# and SISKIN_TEST_CASES 0.02 unless they are set.
 set -euo pipefail
 here=$(cd -- "$(dirname -- "$0")" && pwd)
 cd "$here/../.."
@@ -60,11 +61,11 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}/emulated-x86-64
 # Given by the variable that overrides all others; with --target it does not reach build scripts.
 export RUSTFLAGS="${RUSTFLAGS-} -C target-feature=+crt-static -C relocation-model=static"
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$python $home/x86run.py"
-export PROPTEST_CASES=${PROPTEST_CASES:-16}
+export PROPTEST_CASES=${PROPTEST_CASES:-16} SISKIN_TEST_CASES=${SISKIN_TEST_CASES:-0.02}
 test=(cargo test --package siskin --target "$target" --no-default-features --lib --tests)
 "${test[@]}" --no-run
 test_on() {
-    EMULATED_CPU=$1 "${test[@]}" --no-fail-fast -- --test-threads=1 --skip threads
+    EMULATED_CPU=$1 "${test[@]}" --no-fail-fast -- --test-threads=1 --skip threads "${SKIP_CHILDREN[@]}"
 }
 if [ $# -gt 0 ]; then
     test+=("$@")
