@@ -62,6 +62,7 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}/emulated-x86-64
 export RUSTFLAGS="${RUSTFLAGS-} -C target-feature=+crt-static -C relocation-model=static"
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$python $home/x86run.py"
 export PROPTEST_CASES=${PROPTEST_CASES:-16} SISKIN_TEST_CASES=${SISKIN_TEST_CASES:-0.02}
+export SISKIN_TEST_NO_THREADS=1
 test=(cargo test --package siskin --target "$target" --no-default-features --lib --tests)
 "${test[@]}" --no-run
 # What takes minutes here and does not depend on the tier, or is covered by smaller cases of the same.
