@@ -55,6 +55,8 @@ pub mod dense;
 pub mod driver;
 pub mod epilogue;
 pub mod measure;
+#[cfg(feature = "oracle")]
+pub mod odd;
 #[cfg(siskin_oracle)]
 pub mod oracle;
 pub mod pack;

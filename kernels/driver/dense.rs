@@ -32,9 +32,10 @@ pub fn dense(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
     let plan = Plan { target, ..job.plan };
 
     // Wide elements are made for a block of tokens at a time, in the task's own memory.
-    let wide = if kernel.x_bytes == 2 { row_stride(2 * job.shape.features) } else { 0 };
+    let wide = if kernel.x_bytes > 1 { row_stride(kernel.x_bytes * job.shape.features) } else { 0 };
     let block = (BLOCK_BYTES / stride.max(wide)).clamp(1, m.max(1)).next_multiple_of(most);
-    let tile = (most * kernel.nr * 4).next_multiple_of(64);
+    // The epilogue reads whole registers of sums, beyond the last where a panel is not so wide.
+    let tile = (most * kernel.nr * 4 + 60).next_multiple_of(64);
     let chunk = tile + block * wide;
     let columns = if ctx.threads() == 1 { 1 } else { (4 * ctx.threads()).min(panels) };
     let rows = match ctx.threads() {
@@ -53,6 +54,7 @@ pub fn dense(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
             let x = if wide == 0 {
                 Rows { bytes: &x[first * stride..], stride }
             } else {
+                let widen = if kernel.x_bytes == 2 { widen::<2> } else { widen::<4> };
                 widen(x, stride, first..last, job.shape.features, wide_x, wide);
                 Rows { bytes: wide_x, stride: wide }
             };
@@ -72,12 +74,20 @@ struct Rows<'a> {
     stride: usize,
 }
 
-/// Bytes to 16-bit integers.
-fn widen(x: &[u8], stride: usize, tokens: Range<usize>, k: usize, to: &mut [u8], wide: usize) {
+/// Bytes to integers of 2 or 4 bytes.
+fn widen<const BYTES: usize>(
+    x: &[u8],
+    stride: usize,
+    tokens: Range<usize>,
+    k: usize,
+    to: &mut [u8],
+    wide: usize,
+) {
     for (t, token) in tokens.enumerate() {
         let to = &mut to[t * wide..][..wide];
-        for (to, &x) in to.as_chunks_mut::<2>().0.iter_mut().zip(&x[token * stride..][..k]) {
-            *to = u16::from(x).to_ne_bytes();
+        for (to, &x) in to.as_chunks_mut::<BYTES>().0.iter_mut().zip(&x[token * stride..][..k]) {
+            *to = [0; BYTES];
+            to[0] = x;
         }
     }
 }

@@ -139,6 +139,17 @@ impl<'a> Builder<'a> {
     /// normal, a zero point is outside i8, or a bias is NaN or infinite. [`Error::Unsupported`] for zero points of sparse
     /// weights: a pruned weight is 0.
     pub fn build(&self, ctx: &Ctx) -> Result<Linear> {
+        self.build_for(Tier::of(ctx.isa()))
+    }
+
+    /// As [`Builder::build`], on tier i of those that only tests have, for a scalar [`Ctx`].
+    #[cfg(feature = "oracle")]
+    #[doc(hidden)]
+    pub fn build_odd(&self, i: usize) -> Result<Linear> {
+        self.build_for(crate::kernels::odd::ODD[i])
+    }
+
+    fn build_for(&self, tier: &'static Tier) -> Result<Linear> {
         let own;
         let dense = match &self.weights {
             Weights::Dense(w) => Some(*w),
@@ -181,7 +192,6 @@ impl<'a> Builder<'a> {
             return Err(Error::value("bias", "finite numbers", b));
         }
 
-        let tier = Tier::of(ctx.isa());
         let (mut sums, mut magnitudes) = (vec![0i32; n], vec![0i32; n]);
         let mut count = |row: usize, w: i8| {
             sums[row] += i32::from(w);

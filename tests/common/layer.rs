@@ -242,18 +242,20 @@ fn part<T: siskin::Element>(v: &[T], first: usize, rows: usize, cols: usize, str
 
 impl Data {
     pub fn layer(&self, ctx: &Ctx) -> Linear {
+        self.builder(|b| b.build(ctx).unwrap())
+    }
+
+    /// The layer that `build` makes of all that is said about it.
+    pub fn builder(&self, build: impl Fn(Builder<'_>) -> Linear) -> Linear {
         let Case { n, k, block, .. } = self.case;
         let dense = MatRef::new(&self.w, n, k).unwrap();
         match block {
-            None => Linear::dense(dense)
-                .zero_points(&self.w_zero)
-                .scales(&self.w_scale)
-                .bias(&self.bias)
-                .build(ctx)
-                .unwrap(),
+            None => {
+                build(Linear::dense(dense).zero_points(&self.w_zero).scales(&self.w_scale).bias(&self.bias))
+            }
             Some((r, c)) => {
                 let w = Bsr::from_dense(dense, BlockShape::new(r, c).unwrap()).unwrap();
-                Linear::sparse(&w).scales(&self.w_scale).bias(&self.bias).build(ctx).unwrap()
+                build(Linear::sparse(&w).scales(&self.w_scale).bias(&self.bias))
             }
         }
     }

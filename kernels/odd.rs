@@ -1,0 +1,93 @@
+//! Tiers for tests: tiles of heights, widths and depths that no CPU asks for, so that the drivers never see powers of
+//! two alone. Plain Rust, on every CPU.
+//!
+//! The dense tile is free in all three. Panels of 64, 16 or 1 tokens and groups of 4 rows or 1 are the format of
+//! block-sparse weights and activations, not of a tile; what can be odd there is how many registers go at a time.
+
+use super::dense::{Run, Tile, tile};
+use super::scalar::Scalar;
+use super::sparse::{self, Lines, Lines16, Quads, Quads16};
+use super::table::{DenseKernel, Layout, SparseKernel, TIERS, Tier};
+
+/// `MR` tokens times `NR` features, `KR` elements of `4 / KR` bytes a step.
+///
+/// # Safety
+/// As [`Run`].
+unsafe fn plain<const MR: usize, const NR: usize, const KR: usize>(t: &Tile) {
+    for m in 0..MR {
+        for f in 0..NR {
+            // SAFETY: the caller vouches for the tile's arrays.
+            unsafe {
+                let mut sum = *t.init.add(f);
+                for k in 0..t.steps * KR {
+                    let at = m * t.stride + k * (4 / KR);
+                    let x = (0..4 / KR).fold(0, |x, i| x | i32::from(*t.x.add(at + i)) << (8 * i));
+                    let w = *t.weights.add((k / KR * NR + f) * KR + k % KR);
+                    sum = sum.wrapping_add(x * i32::from(w));
+                }
+                *t.out.add(m * NR + f) = sum;
+            }
+        }
+    }
+}
+
+macro_rules! walk {
+    ($layout:ident $walk:ident $rows:literal x $tokens:literal by $vecs:literal) => {
+        SparseKernel {
+            name: concat!("odd-", stringify!($walk), "-", $rows, "x", $tokens),
+            layout: Layout::$layout,
+            rows: $rows,
+            tokens: $tokens,
+            spill: sparse::spill::<Scalar, $walk, $rows, $vecs>,
+            requantize: sparse::requantize::<Scalar, $walk, $rows, $vecs>,
+        }
+    };
+}
+
+/// A tile of bytes takes 4 registers at a time or 2, and the scalar tier takes 4.
+static BY_FEW: [SparseKernel; 8] = [
+    walk!(Lines Lines 4 x 64 by 2),
+    walk!(Lines Lines 1 x 64 by 2),
+    walk!(Quads Quads 4 x 64 by 2),
+    walk!(Quads Quads 1 x 64 by 2),
+    walk!(Lines Lines16 4 x 16 by 1),
+    walk!(Lines Lines16 1 x 16 by 2),
+    walk!(Quads Quads16 4 x 16 by 2),
+    walk!(Quads Quads16 1 x 16 by 1),
+];
+
+macro_rules! odd {
+    ($($name:ident: $nr:literal features of $lanes:literal, $x_bytes:literal bytes, [$($run:expr),*];)*) => {
+        $(static $name: Tier = Tier {
+            sparse: &BY_FEW,
+            dense: DenseKernel {
+                name: concat!("odd-", stringify!($name)),
+                nr: $nr,
+                lanes: $lanes,
+                x_bytes: $x_bytes,
+                run: {
+                    const RUN: &[Run] = &[$($run),*];
+                    RUN
+                },
+            },
+            ..*TIERS[0]
+        };)*
+        /// All of them, named tokens x features x elements of K.
+        pub static ODD: &[&Tier] = &[$(&$name),*];
+    };
+}
+
+odd! {
+    T1X1X1: 1 features of 1, 4 bytes, [plain::<1, 1, 1>];
+    T3X5X2: 5 features of 5, 2 bytes, [plain::<1, 5, 2>, plain::<2, 5, 2>, plain::<3, 5, 2>];
+    T2X7X4: 7 features of 7, 1 bytes, [plain::<1, 7, 4>, plain::<2, 7, 4>];
+    // The loop of the real tiers: 1, 2, 3 and 5 registers of four features, several steps at a time.
+    T1X4X4: 4 features of 4, 1 bytes, [tile::<Scalar, 1, 1, 1>];
+    T5X8X4: 8 features of 4, 1 bytes, [
+        tile::<Scalar, 1, 2, 5>, tile::<Scalar, 2, 2, 2>, tile::<Scalar, 3, 2, 1>, tile::<Scalar, 4, 2, 1>, tile::<Scalar, 5, 2, 1>
+    ];
+    T5X12X4: 12 features of 4, 1 bytes, [
+        tile::<Scalar, 1, 3, 3>, tile::<Scalar, 2, 3, 1>, tile::<Scalar, 3, 3, 2>, tile::<Scalar, 4, 3, 1>, tile::<Scalar, 5, 3, 3>
+    ];
+    T3X20X4: 20 features of 4, 1 bytes, [tile::<Scalar, 1, 5, 2>, tile::<Scalar, 2, 5, 3>, tile::<Scalar, 3, 5, 1>];
+}
