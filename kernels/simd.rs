@@ -77,6 +77,31 @@ pub unsafe trait Simd: Copy + 'static {
     /// `max(LANES / R, 1)` quads are read.
     unsafe fn repeat<const R: usize>(p: *const u8) -> Self::V;
 
+    /// Whether [`Simd::token`] is faster than to gather x into memory first.
+    const LOOKS_UP: bool = false;
+    /// The sums of one group of lines for one token: `R` rows, 1 or 4, and `len` entries. Indices ascend and are below
+    /// the length of x.
+    #[inline(always)]
+    unsafe fn token<const R: usize>(
+        x: &[u8],
+        indices: *const u16,
+        weights: *const i8,
+        len: usize,
+    ) -> [i32; 4] {
+        let mut sums = [0i32; 4];
+        for i in 0..4 * len {
+            for r in 0..R {
+                // SAFETY: the caller vouches for the entries, each `[R][4]`.
+                let (x, w) = unsafe {
+                    let at = usize::from(*indices.add(i));
+                    (*x.get_unchecked(at), *weights.add((i / 4 * R + r) * 4 + i % 4))
+                };
+                sums[r] = sums[r].wrapping_add(i32::from(x) * i32::from(w));
+            }
+        }
+        sums
+    }
+
     /// i32 to f32, rounded to nearest even.
     unsafe fn to_f32(v: Self::V) -> Self::F;
     /// f32 to i32, rounded to nearest even. The value must be inside i32.

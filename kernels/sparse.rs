@@ -38,7 +38,7 @@ pub struct Group {
 pub struct Band<'a> {
     /// The groups to compute.
     pub groups: &'a [Group],
-    /// 4 column numbers (lines) or one column number / 4 (quads) an entry.
+    /// 4 column numbers (lines) or one column number / 4 (quads) an entry; those of a group ascend.
     pub indices: &'a [u16],
     /// `[entry][ROWS][4]`, with 64 bytes of padding at the end.
     pub weights: &'a [i8],
@@ -408,6 +408,9 @@ pub const GATHER: usize = 16;
 pub unsafe fn token<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, quads: *mut u32, out: *mut i32) {
     // SAFETY: the driver built the band; quads has room.
     unsafe {
+        if S::LOOKS_UP && L::INDICES == 4 {
+            return looked_up::<S, ROWS>(band, out);
+        }
         let mut to = quads;
         for group in band.groups {
             let x = band.panel.as_ptr().add(group.base as usize);
@@ -431,6 +434,24 @@ pub unsafe fn token<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, quad
                 *out.add(row - band.first_row) = sums[r].wrapping_add(*band.init.get_unchecked(row));
             }
             from = from.add(4 * len.next_multiple_of(GATHER));
+        }
+    }
+}
+
+/// One token through groups of lines, without memory in between.
+#[inline(always)]
+unsafe fn looked_up<S: Simd, const ROWS: usize>(band: &Band<'_>, out: *mut i32) {
+    for group in band.groups {
+        // SAFETY: as for `token`.
+        unsafe {
+            let x = band.panel.get_unchecked(group.base as usize..);
+            let indices = band.indices.as_ptr().add(group.start as usize * 4);
+            let weights = band.weights.as_ptr().add(group.start as usize * ROWS * 4);
+            let sums = S::token::<ROWS>(x, indices, weights, group.len as usize);
+            for r in 0..group.rows as usize {
+                let row = group.row as usize + r;
+                *out.add(row - band.first_row) = sums[r].wrapping_add(*band.init.get_unchecked(row));
+            }
         }
     }
 }

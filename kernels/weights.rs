@@ -190,7 +190,8 @@ impl Sparse {
                 }
                 match layout {
                     Layout::Lines => {
-                        let index = |c: Option<(usize, usize, usize)>| c.map_or(k, |c| c.0) - base;
+                        // What is missing is the last there is, so that indices ascend.
+                        let index = |c: Option<(usize, usize, usize)>| c.unwrap_or(rest[taken - 1]).0 - base;
                         section.indices.extend(slots.map(|c| index(c) as u16));
                     }
                     Layout::Quads => section.indices.push((k / 4) as u16),

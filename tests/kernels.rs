@@ -56,6 +56,9 @@ impl Problem {
                     Layout::Quads => this.indices.push(r.below(K / 4) as u16),
                 }
             }
+            let indices = if layout == Layout::Lines { 4 * len } else { len };
+            let first = this.indices.len() - indices;
+            this.indices[first..].sort_unstable();
             this.weights.extend(r.signed(len * height * 4));
         }
         this.rows = row - first_row;

@@ -1,5 +1,6 @@
 //! AVX-512 VNNI: four byte products and their sum in one instruction; with VBMI also byte tables in registers.
 
+use super::token;
 use crate::isa::Isa;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
@@ -58,6 +59,19 @@ pub struct Avx512VnniVbmi;
 // SAFETY: as above.
 unsafe impl Simd for Avx512VnniVbmi {
     vnni!();
+
+    const LOOKS_UP: bool = true;
+
+    #[inline(always)]
+    unsafe fn token<const R: usize>(
+        x: &[u8],
+        indices: *const u16,
+        weights: *const i8,
+        len: usize,
+    ) -> [i32; 4] {
+        // SAFETY: the caller vouches for the tier, the indices and the weights.
+        unsafe { token::group::<R>(x, indices, weights, len) }
+    }
 
     #[inline(always)]
     unsafe fn lookup256(table: &[u8; 256], v: __m512i) -> __m512i {

@@ -8,6 +8,7 @@ mod avx2;
 mod avx512;
 mod avx512_vnni;
 mod avx_vnni;
+mod token;
 
 pub use avx_vnni::AvxVnni;
 pub use avx2::Avx2;

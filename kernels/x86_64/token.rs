@@ -1,0 +1,156 @@
+//! One token through groups of lines: the columns of x are looked up in registers, 64 at a time, by VBMI's permutations
+//! of bytes. A load for each column, as the plain gather does, costs about four times as much.
+
+use std::arch::x86_64::*;
+
+/// Columns that one step of the search covers: those that share the upper byte of their number.
+const WINDOW: usize = 256;
+
+/// Bytes 2 i + `odd` of two registers, in order.
+const fn every_other(odd: u8) -> [u8; 64] {
+    let mut select = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        select[i] = 2 * i as u8 + odd;
+        i += 1;
+    }
+    select
+}
+const LOWER: [u8; 64] = every_other(0);
+const UPPER: [u8; 64] = every_other(1);
+
+/// Which lane takes which of 16 quads where each is for four rows: `REPEAT[j]` takes four quads from quad 4 j.
+const REPEAT: [[i32; 16]; 4] = {
+    let mut all = [[0; 16]; 4];
+    let mut i = 0;
+    while i < 64 {
+        all[i / 16][i % 16] = (i / 4) as i32;
+        i += 1;
+    }
+    all
+};
+
+/// The lowest n bits; all if n is 64 or more.
+#[inline(always)]
+fn lowest(n: usize) -> u64 {
+    if n < 64 { (1 << n) - 1 } else { !0 }
+}
+
+/// The bytes of x at 64 columns, of which only the first `4 * n` are read, and count.
+///
+/// # Safety
+/// The CPU has AVX-512 BW and VBMI; `4 * n` indices, 4 to 64, can be read, ascend, and are below the length of x.
+#[inline(always)]
+unsafe fn columns<const WHOLE: bool>(x: &[u8], indices: *const u16, n: usize) -> __m512i {
+    // SAFETY: as the caller; masked loads do not read what is masked.
+    unsafe {
+        let (p, count) = (indices.cast::<i16>(), 4 * n);
+        let (a, b) = if WHOLE {
+            (_mm512_loadu_epi16(p), _mm512_loadu_epi16(p.add(32)))
+        } else {
+            let mask = lowest(count);
+            let upper = _mm512_maskz_loadu_epi16((mask >> 32) as u32, p.wrapping_add(32));
+            (_mm512_maskz_loadu_epi16(mask as u32, p), upper)
+        };
+        let low = _mm512_permutex2var_epi8(a, _mm512_loadu_si512(LOWER.as_ptr().cast()), b);
+        let high = _mm512_permutex2var_epi8(a, _mm512_loadu_si512(UPPER.as_ptr().cast()), b);
+        // Of the two tables of 128 bytes that a window is.
+        let second = _mm512_movepi8_mask(low);
+        let (mut window, last) = (usize::from(*indices >> 8), usize::from(*indices.add(count - 1) >> 8));
+        let mut found = _mm512_setzero_si512();
+        loop {
+            let here = _mm512_cmpeq_epi8_mask(high, _mm512_set1_epi8(window as i8));
+            let start = window * WINDOW;
+            let p = x.as_ptr().wrapping_add(start).cast::<i8>();
+            let table = if start + WINDOW <= x.len() {
+                [
+                    _mm512_loadu_epi8(p),
+                    _mm512_loadu_epi8(p.add(64)),
+                    _mm512_loadu_epi8(p.add(128)),
+                    _mm512_loadu_epi8(p.add(192)),
+                ]
+            } else {
+                let left = x.len().saturating_sub(start);
+                [
+                    _mm512_maskz_loadu_epi8(lowest(left), p),
+                    _mm512_maskz_loadu_epi8(lowest(left.saturating_sub(64)), p.wrapping_add(64)),
+                    _mm512_maskz_loadu_epi8(lowest(left.saturating_sub(128)), p.wrapping_add(128)),
+                    _mm512_maskz_loadu_epi8(lowest(left.saturating_sub(192)), p.wrapping_add(192)),
+                ]
+            };
+            let first = _mm512_permutex2var_epi8(table[0], low, table[1]);
+            let other = _mm512_permutex2var_epi8(table[2], low, table[3]);
+            found = _mm512_mask_mov_epi8(found, here & !second, first);
+            found = _mm512_mask_mov_epi8(found, here & second, other);
+            if window >= last {
+                return found;
+            }
+            window += 1;
+        }
+    }
+}
+
+/// Adds `n` entries, up to 16, of `ROWS` rows.
+///
+/// # Safety
+/// As [`columns`], with VNNI; there are weights for `n` entries.
+#[inline(always)]
+unsafe fn entries<const ROWS: usize, const WHOLE: bool>(
+    acc: &mut [__m512i; 4],
+    x: &[u8],
+    indices: *const u16,
+    weights: *const i8,
+    n: usize,
+) {
+    // SAFETY: as the caller; masked loads do not read what is masked, and give zeros.
+    unsafe {
+        let quads = columns::<WHOLE>(x, indices, n);
+        for j in 0..ROWS {
+            let w = weights.wrapping_add(64 * j).cast::<i32>();
+            let w = if WHOLE {
+                _mm512_loadu_epi32(w)
+            } else {
+                _mm512_maskz_loadu_epi32(lowest((n * ROWS).saturating_sub(16 * j)) as u16, w)
+            };
+            let x = if ROWS == 4 {
+                _mm512_permutexvar_epi32(_mm512_loadu_epi32(REPEAT[j].as_ptr()), quads)
+            } else {
+                quads
+            };
+            acc[j] = _mm512_dpbusd_epi32(acc[j], x, w);
+        }
+    }
+}
+
+/// The sums of a group of `ROWS` rows, 1 or 4, over `len` entries.
+///
+/// # Safety
+/// As [`entries`].
+#[inline(always)]
+pub unsafe fn group<const ROWS: usize>(
+    x: &[u8],
+    mut indices: *const u16,
+    mut weights: *const i8,
+    mut len: usize,
+) -> [i32; 4] {
+    // SAFETY: as the caller.
+    unsafe {
+        let mut acc = [_mm512_setzero_si512(); 4];
+        while len >= 16 {
+            entries::<ROWS, true>(&mut acc, x, indices, weights, 16);
+            indices = indices.add(64);
+            weights = weights.add(64 * ROWS);
+            len -= 16;
+        }
+        if len > 0 {
+            entries::<ROWS, false>(&mut acc, x, indices, weights, len);
+        }
+        if ROWS == 1 {
+            return [_mm512_reduce_add_epi32(acc[0]), 0, 0, 0];
+        }
+        let all = _mm512_add_epi32(_mm512_add_epi32(acc[0], acc[1]), _mm512_add_epi32(acc[2], acc[3]));
+        let half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64::<1>(all));
+        let rows = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
+        std::mem::transmute::<__m128i, [i32; 4]>(rows)
+    }
+}
