@@ -77,12 +77,13 @@ pub unsafe trait Simd: Copy + 'static {
     /// `max(LANES / R, 1)` quads are read.
     unsafe fn repeat<const R: usize>(p: *const u8) -> Self::V;
 
-    /// Whether [`Simd::token`] is faster than to gather x into memory first.
-    const LOOKS_UP: bool = false;
-    /// The sums of one group of lines for one token: `R` rows, 1 or 4, and `len` entries. Indices ascend and are below
-    /// the length of x.
+    /// How many of 256 columns must be stored, any and quads, for [`Simd::token`] to be faster than to gather x into
+    /// memory first.
+    const LOOKS_UP: [usize; 2] = [usize::MAX; 2];
+    /// The sums of one group for one token: `R` rows, 1 or 4, and `len` entries, of quads or of any four columns. Indices
+    /// ascend and are quads or columns of x.
     #[inline(always)]
-    unsafe fn token<const R: usize>(
+    unsafe fn token<const R: usize, const QUADS: bool>(
         x: &[u8],
         indices: *const u16,
         weights: *const i8,
@@ -93,7 +94,8 @@ pub unsafe trait Simd: Copy + 'static {
             for r in 0..R {
                 // SAFETY: the caller vouches for the entries, each `[R][4]`.
                 let (x, w) = unsafe {
-                    let at = usize::from(*indices.add(i));
+                    let index = |i: usize| usize::from(*indices.add(i));
+                    let at = if QUADS { 4 * index(i / 4) + i % 4 } else { index(i) };
                     (*x.get_unchecked(at), *weights.add((i / 4 * R + r) * 4 + i % 4))
                 };
                 sums[r] = sums[r].wrapping_add(i32::from(x) * i32::from(w));

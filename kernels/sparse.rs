@@ -408,8 +408,11 @@ pub const GATHER: usize = 16;
 pub unsafe fn token<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, quads: *mut u32, out: *mut i32) {
     // SAFETY: the driver built the band; quads has room.
     unsafe {
-        if S::LOOKS_UP && L::INDICES == 4 {
-            return looked_up::<S, ROWS>(band, out);
+        let least = S::LOOKS_UP[usize::from(L::INDICES == 1)];
+        // Groups are ordered by length: the one in the middle stands for all.
+        let middle = band.groups.get(band.groups.len() / 2).map_or(0, |g| g.len as usize);
+        if least < 256 && 256 * 4 * middle >= least * band.panel.len() {
+            return looked_up::<S, L, ROWS>(band, out);
         }
         let mut to = quads;
         for group in band.groups {
@@ -438,16 +441,21 @@ pub unsafe fn token<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, quad
     }
 }
 
-/// One token through groups of lines, without memory in between.
+/// One token without memory in between.
 #[inline(always)]
-unsafe fn looked_up<S: Simd, const ROWS: usize>(band: &Band<'_>, out: *mut i32) {
+unsafe fn looked_up<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, out: *mut i32) {
     for group in band.groups {
         // SAFETY: as for `token`.
         unsafe {
             let x = band.panel.get_unchecked(group.base as usize..);
-            let indices = band.indices.as_ptr().add(group.start as usize * 4);
+            let indices = band.indices.as_ptr().add(group.start as usize * L::INDICES);
             let weights = band.weights.as_ptr().add(group.start as usize * ROWS * 4);
-            let sums = S::token::<ROWS>(x, indices, weights, group.len as usize);
+            let len = group.len as usize;
+            let sums = if L::INDICES == 1 {
+                S::token::<ROWS, true>(x, indices, weights, len)
+            } else {
+                S::token::<ROWS, false>(x, indices, weights, len)
+            };
             for r in 0..group.rows as usize {
                 let row = group.row as usize + r;
                 *out.add(row - band.first_row) = sums[r].wrapping_add(*band.init.get_unchecked(row));

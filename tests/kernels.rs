@@ -9,6 +9,8 @@ use siskin::kernels::activation::{Activation as Curve, evaluate};
 use siskin::kernels::dense::Tile;
 use siskin::kernels::pack::{Tokens, quad_offset};
 use siskin::kernels::requantize::Requantize;
+use siskin::kernels::scalar::Scalar;
+use siskin::kernels::simd::Simd;
 use siskin::kernels::sparse::{Band, GATHER, Group};
 use siskin::kernels::table::{Layout, Tier};
 use siskin::kernels::weights::Dense;
@@ -29,12 +31,23 @@ const BASE: usize = 16;
 
 impl Problem {
     fn new(r: &mut Rng, layout: Layout, height: usize, width: usize, lens: &[usize], extreme: bool) -> Self {
+        Self::with_features(r, layout, height, (width, K), lens, extreme)
+    }
+
+    fn with_features(
+        r: &mut Rng,
+        layout: Layout,
+        height: usize,
+        (width, k): (usize, usize),
+        lens: &[usize],
+        extreme: bool,
+    ) -> Self {
         let first_row = [0, 64][r.below(2)];
         let mut this = Problem {
             groups: vec![],
             indices: vec![],
             weights: vec![],
-            panel: r.bytes((K + BASE) * width),
+            panel: r.bytes((k + BASE) * width),
             init: vec![],
             first_row,
             rows: 0,
@@ -52,8 +65,8 @@ impl Problem {
             row += rows;
             for _ in 0..len {
                 match layout {
-                    Layout::Lines => this.indices.extend((0..4).map(|_| r.below(K) as u16)),
-                    Layout::Quads => this.indices.push(r.below(K / 4) as u16),
+                    Layout::Lines => this.indices.extend((0..4).map(|_| r.below(k) as u16)),
+                    Layout::Quads => this.indices.push(r.below(k / 4) as u16),
                 }
             }
             let indices = if layout == Layout::Lines { 4 * len } else { len };
@@ -193,7 +206,10 @@ fn token_kernels() {
         for kernel in tier.token {
             for round in 0..cases(40) {
                 let lens: Vec<usize> = (0..5).map(|i| LENS[(round as usize * 5 + i) % LENS.len()]).collect();
-                let p = Problem::new(&mut r, kernel.layout, kernel.rows, 1, &lens, round % 4 == 3);
+                // Rows within one window of a search, at its edges, and over many.
+                let k = [64, 236, 240, 244, 500, 777, 3000][round as usize % 7];
+                let p =
+                    Problem::with_features(&mut r, kernel.layout, kernel.rows, (1, k), &lens, round % 4 == 3);
                 let want = p.expected(kernel.layout, kernel.rows, 1);
                 let mut got = vec![POISON; want.len() + 64];
                 let gathered: usize = lens.iter().map(|len| len.next_multiple_of(GATHER)).sum();
@@ -204,6 +220,32 @@ fn token_kernels() {
                 assert_eq!(got[..want.len()], want, "{} {lens:?}", kernel.name);
                 assert!(got[want.len()..].iter().all(|&v| v == POISON), "{} wrote too far", kernel.name);
                 assert!(quads[room..].iter().all(|&v| v == 0xabab_abab), "{} wrote too far", kernel.name);
+            }
+        }
+    }
+}
+
+/// The default of `Simd::token`, which no tier of the table uses: what another must compute.
+#[test]
+fn a_token_looked_up_plainly() {
+    let mut r = Rng::new(9);
+    for (layout, rows) in [(Layout::Lines, 4), (Layout::Lines, 1), (Layout::Quads, 4), (Layout::Quads, 1)] {
+        let run = match (layout, rows) {
+            (Layout::Lines, 4) => Scalar::token::<4, false>,
+            (Layout::Lines, _) => Scalar::token::<1, false>,
+            (Layout::Quads, 4) => Scalar::token::<4, true>,
+            (Layout::Quads, _) => Scalar::token::<1, true>,
+        };
+        let p = Problem::new(&mut r, layout, rows, 1, &LENS, false);
+        let want = p.expected(layout, rows, 1);
+        for g in &p.groups {
+            let indices = &p.indices[g.start as usize * if layout == Layout::Lines { 4 } else { 1 }..];
+            let weights = &p.weights[g.start as usize * 4 * rows..];
+            let x = &p.panel[g.base as usize..];
+            // SAFETY: plain Rust; the problem's groups, indices and panel fit each other.
+            let sums = unsafe { run(x, indices.as_ptr(), weights.as_ptr(), g.len as usize) };
+            for (row, sum) in (g.row as usize..).zip(&sums[..g.rows as usize]) {
+                assert_eq!(sum.wrapping_add(p.init[row]), want[row - p.first_row], "{layout:?} {rows}");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! One token through groups of lines: the columns of x are looked up in registers, 64 at a time, by VBMI's permutations
+//! One token through groups of rows: the columns of x are looked up in registers, 64 at a time, by VBMI's permutations
 //! of bytes. A load for each column, as the plain gather does, costs about four times as much.
 
 use std::arch::x86_64::*;
@@ -30,16 +30,47 @@ const REPEAT: [[i32; 16]; 4] = {
     all
 };
 
+/// See [`few_quads`].
+const FEW: usize = 4;
+
 /// The lowest n bits; all if n is 64 or more.
 #[inline(always)]
 fn lowest(n: usize) -> u64 {
     if n < 64 { (1 << n) - 1 } else { !0 }
 }
 
+/// Window `number` of x: zeros beyond its end.
+///
+/// # Safety
+/// The CPU has AVX-512 BW.
+#[inline(always)]
+unsafe fn window(x: &[u8], number: usize) -> [__m512i; 4] {
+    let start = number * WINDOW;
+    let p = x.as_ptr().wrapping_add(start).cast::<i8>();
+    // SAFETY: inside x, or masked where it is not.
+    unsafe {
+        if start + WINDOW <= x.len() {
+            return [
+                _mm512_loadu_epi8(p),
+                _mm512_loadu_epi8(p.add(64)),
+                _mm512_loadu_epi8(p.add(128)),
+                _mm512_loadu_epi8(p.add(192)),
+            ];
+        }
+        let left = x.len().saturating_sub(start);
+        [
+            _mm512_maskz_loadu_epi8(lowest(left), p),
+            _mm512_maskz_loadu_epi8(lowest(left.saturating_sub(64)), p.wrapping_add(64)),
+            _mm512_maskz_loadu_epi8(lowest(left.saturating_sub(128)), p.wrapping_add(128)),
+            _mm512_maskz_loadu_epi8(lowest(left.saturating_sub(192)), p.wrapping_add(192)),
+        ]
+    }
+}
+
 /// The bytes of x at 64 columns, of which only the first `4 * n` are read, and count.
 ///
 /// # Safety
-/// The CPU has AVX-512 BW and VBMI; `4 * n` indices, 4 to 64, can be read, ascend, and are below the length of x.
+/// The CPU has AVX-512 BW and VBMI; n is 1 to 16, and so many entries' indices can be read, ascend, and are columns of x.
 #[inline(always)]
 unsafe fn columns<const WHOLE: bool>(x: &[u8], indices: *const u16, n: usize) -> __m512i {
     // SAFETY: as the caller; masked loads do not read what is masked.
@@ -56,46 +87,79 @@ unsafe fn columns<const WHOLE: bool>(x: &[u8], indices: *const u16, n: usize) ->
         let high = _mm512_permutex2var_epi8(a, _mm512_loadu_si512(UPPER.as_ptr().cast()), b);
         // Of the two tables of 128 bytes that a window is.
         let second = _mm512_movepi8_mask(low);
-        let (mut window, last) = (usize::from(*indices >> 8), usize::from(*indices.add(count - 1) >> 8));
+        let (mut number, last) = (usize::from(*indices >> 8), usize::from(*indices.add(count - 1) >> 8));
         let mut found = _mm512_setzero_si512();
         loop {
-            let here = _mm512_cmpeq_epi8_mask(high, _mm512_set1_epi8(window as i8));
-            let start = window * WINDOW;
-            let p = x.as_ptr().wrapping_add(start).cast::<i8>();
-            let table = if start + WINDOW <= x.len() {
-                [
-                    _mm512_loadu_epi8(p),
-                    _mm512_loadu_epi8(p.add(64)),
-                    _mm512_loadu_epi8(p.add(128)),
-                    _mm512_loadu_epi8(p.add(192)),
-                ]
-            } else {
-                let left = x.len().saturating_sub(start);
-                [
-                    _mm512_maskz_loadu_epi8(lowest(left), p),
-                    _mm512_maskz_loadu_epi8(lowest(left.saturating_sub(64)), p.wrapping_add(64)),
-                    _mm512_maskz_loadu_epi8(lowest(left.saturating_sub(128)), p.wrapping_add(128)),
-                    _mm512_maskz_loadu_epi8(lowest(left.saturating_sub(192)), p.wrapping_add(192)),
-                ]
-            };
-            let first = _mm512_permutex2var_epi8(table[0], low, table[1]);
-            let other = _mm512_permutex2var_epi8(table[2], low, table[3]);
-            found = _mm512_mask_mov_epi8(found, here & !second, first);
-            found = _mm512_mask_mov_epi8(found, here & second, other);
-            if window >= last {
+            let here = _mm512_cmpeq_epi8_mask(high, _mm512_set1_epi8(number as i8));
+            let table = window(x, number);
+            let one = _mm512_permutex2var_epi8(table[0], low, table[1]);
+            let two = _mm512_permutex2var_epi8(table[2], low, table[3]);
+            found = _mm512_mask_mov_epi8(found, here & !second, one);
+            found = _mm512_mask_mov_epi8(found, here & second, two);
+            if number >= last {
                 return found;
             }
-            window += 1;
+            number += 1;
         }
+    }
+}
+
+/// 16 quads of x, of which only the first `n` are read, and count.
+///
+/// # Safety
+/// As [`columns`]; indices are quads of x.
+#[inline(always)]
+unsafe fn quads<const WHOLE: bool>(x: &[u8], indices: *const u16, n: usize) -> __m512i {
+    // SAFETY: as the caller; masked loads do not read what is masked.
+    unsafe {
+        let p = indices.cast::<i16>();
+        let mask = if WHOLE { !0 } else { lowest(n) as u16 };
+        let all = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p));
+        // Each quad's first byte four times, and from there on.
+        let each = _mm512_set4_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0);
+        let low = _mm512_shuffle_epi8(_mm512_slli_epi32::<2>(all), each);
+        let low = _mm512_or_si512(low, _mm512_set1_epi32(0x0302_0100));
+        let high = _mm512_srli_epi32::<6>(all);
+        let second = _mm512_test_epi32_mask(all, _mm512_set1_epi32(32));
+        let (mut number, last) = (usize::from(*indices >> 6), usize::from(*indices.add(n - 1) >> 6));
+        let mut found = _mm512_setzero_si512();
+        loop {
+            let here = _mm512_cmpeq_epi32_mask(high, _mm512_set1_epi32(number as i32));
+            let table = window(x, number);
+            let one = _mm512_permutex2var_epi8(table[0], low, table[1]);
+            let two = _mm512_permutex2var_epi8(table[2], low, table[3]);
+            found = _mm512_mask_mov_epi32(found, here & !second, one);
+            found = _mm512_mask_mov_epi32(found, here & second, two);
+            if number >= last {
+                return found;
+            }
+            number += 1;
+        }
+    }
+}
+
+/// As [`quads`], for so few that a load for each is faster than to search the windows: the rest counts only by weights.
+///
+/// # Safety
+/// As [`quads`]; n is 1 to [`FEW`].
+#[inline(always)]
+unsafe fn few_quads(x: &[u8], indices: *const u16, n: usize) -> __m512i {
+    // SAFETY: as the caller: entries beyond the last are the last.
+    unsafe {
+        let quad = |i: usize| {
+            let at = usize::from(*indices.add(i.min(n - 1)));
+            x.as_ptr().add(4 * at).cast::<i32>().read_unaligned()
+        };
+        _mm512_castsi128_si512(_mm_setr_epi32(quad(0), quad(1), quad(2), quad(3)))
     }
 }
 
 /// Adds `n` entries, up to 16, of `ROWS` rows.
 ///
 /// # Safety
-/// As [`columns`], with VNNI; there are weights for `n` entries.
+/// As [`columns`] or [`quads`], with VNNI; there are weights for `n` entries.
 #[inline(always)]
-unsafe fn entries<const ROWS: usize, const WHOLE: bool>(
+unsafe fn entries<const ROWS: usize, const QUADS: bool, const WHOLE: bool>(
     acc: &mut [__m512i; 4],
     x: &[u8],
     indices: *const u16,
@@ -104,7 +168,11 @@ unsafe fn entries<const ROWS: usize, const WHOLE: bool>(
 ) {
     // SAFETY: as the caller; masked loads do not read what is masked, and give zeros.
     unsafe {
-        let quads = columns::<WHOLE>(x, indices, n);
+        let quads = match QUADS {
+            true if !WHOLE && n <= FEW => few_quads(x, indices, n),
+            true => quads::<WHOLE>(x, indices, n),
+            false => columns::<WHOLE>(x, indices, n),
+        };
         for j in 0..ROWS {
             let w = weights.wrapping_add(64 * j).cast::<i32>();
             let w = if WHOLE {
@@ -122,12 +190,12 @@ unsafe fn entries<const ROWS: usize, const WHOLE: bool>(
     }
 }
 
-/// The sums of a group of `ROWS` rows, 1 or 4, over `len` entries.
+/// The sums of a group of `ROWS` rows, 1 or 4, over `len` entries, of quads or of any four columns.
 ///
 /// # Safety
 /// As [`entries`].
 #[inline(always)]
-pub unsafe fn group<const ROWS: usize>(
+pub unsafe fn group<const ROWS: usize, const QUADS: bool>(
     x: &[u8],
     mut indices: *const u16,
     mut weights: *const i8,
@@ -137,13 +205,13 @@ pub unsafe fn group<const ROWS: usize>(
     unsafe {
         let mut acc = [_mm512_setzero_si512(); 4];
         while len >= 16 {
-            entries::<ROWS, true>(&mut acc, x, indices, weights, 16);
-            indices = indices.add(64);
+            entries::<ROWS, QUADS, true>(&mut acc, x, indices, weights, 16);
+            indices = indices.add(if QUADS { 16 } else { 64 });
             weights = weights.add(64 * ROWS);
             len -= 16;
         }
         if len > 0 {
-            entries::<ROWS, false>(&mut acc, x, indices, weights, len);
+            entries::<ROWS, QUADS, false>(&mut acc, x, indices, weights, len);
         }
         if ROWS == 1 {
             return [_mm512_reduce_add_epi32(acc[0]), 0, 0, 0];
