@@ -77,6 +77,14 @@ pub unsafe trait Simd: Copy + 'static {
     /// `max(LANES / R, 1)` quads are read.
     unsafe fn repeat<const R: usize>(p: *const u8) -> Self::V;
 
+    /// Four entries of lines of one token, gathered: 16 indices are read, 4 quads written.
+    #[inline(always)]
+    unsafe fn gather4(x: *const u8, indices: *const u16, to: *mut u32) {
+        for i in 0..16 {
+            // SAFETY: the caller vouches for the pointers.
+            unsafe { *to.cast::<u8>().add(i) = *x.add(usize::from(*indices.add(i))) };
+        }
+    }
     /// How many of 256 columns must be stored, any and quads, for [`Simd::token`] to be faster than to gather x into
     /// memory first.
     const LOOKS_UP: [usize; 2] = [usize::MAX; 2];

@@ -419,7 +419,11 @@ pub unsafe fn token<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, quad
             let x = band.panel.as_ptr().add(group.base as usize);
             let len = group.len as usize;
             let indices = band.indices.as_ptr().add(group.start as usize * L::INDICES);
-            for e in 0..len {
+            let fours = if L::INDICES == 4 { len / 4 * 4 } else { 0 };
+            for e in (0..fours).step_by(4) {
+                S::gather4(x, indices.add(e * 4), to.add(e));
+            }
+            for e in fours..len {
                 *to.add(e) = gather::<L>(x, indices.add(e * L::INDICES));
             }
             for i in 0..GATHER {

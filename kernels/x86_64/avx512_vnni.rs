@@ -61,7 +61,7 @@ unsafe impl Simd for Avx512VnniVbmi {
     vnni!();
 
     // Measured on Zen 4: the fewer, the more windows of 256 columns are searched for the same.
-    const LOOKS_UP: [usize; 2] = [7, 33];
+    const LOOKS_UP: [usize; 2] = [10, 33];
 
     #[inline(always)]
     unsafe fn token<const R: usize, const QUADS: bool>(

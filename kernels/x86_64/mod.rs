@@ -1,5 +1,32 @@
 //! x86-64 tiers: registers only. Loops live one level up.
 
+/// Four quads of any columns, by a load for each. An insertion costs less than to put bytes together in whole registers.
+macro_rules! gather {
+    () => {
+        #[inline(always)]
+        unsafe fn gather4(x: *const u8, indices: *const u16, to: *mut u32) {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let mut quads = _mm_setzero_si128();
+                macro_rules! insert {
+                    ($four:literal: $a:literal $b:literal $c:literal $d:literal) => {
+                        let four = indices.add(4 * $four).cast::<u64>().read_unaligned() as usize;
+                        quads = _mm_insert_epi8::<$a>(quads, i32::from(*x.add(four & 0xffff)));
+                        quads = _mm_insert_epi8::<$b>(quads, i32::from(*x.add(four >> 16 & 0xffff)));
+                        quads = _mm_insert_epi8::<$c>(quads, i32::from(*x.add(four >> 32 & 0xffff)));
+                        quads = _mm_insert_epi8::<$d>(quads, i32::from(*x.add(four >> 48)));
+                    };
+                }
+                insert!(0: 0 1 2 3);
+                insert!(1: 4 5 6 7);
+                insert!(2: 8 9 10 11);
+                insert!(3: 12 13 14 15);
+                _mm_storeu_si128(to.cast(), quads);
+            }
+        }
+    };
+}
+
 #[macro_use]
 mod ymm;
 #[macro_use]

@@ -3,6 +3,7 @@
 /// The methods of [`Simd`](crate::kernels::simd::Simd) that need nothing beyond this tier; a tier above it adds its own dot products.
 macro_rules! ymm {
     () => {
+        gather!();
         const LANES: usize = 8;
         type V = __m256i;
         type F = __m256;
