@@ -17,6 +17,7 @@
 use super::activation::{Activation, Function, Gelu, GeluTanh, Identity, Silu};
 use super::requantize::Requantize;
 use super::simd::Simd;
+use std::mem::MaybeUninit;
 
 /// Rows of packed weights that share one list of columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -320,6 +321,57 @@ unsafe fn part<S: Simd, L: Layout, F: Finish, const ROWS: usize, const VECS: usi
     }
 }
 
+/// The most quads of a block of K in [`blocked`]: a little more than the first-level cache, because sums go to memory and
+/// back between blocks.
+const BLOCK: usize = 192;
+/// Entries of a group in a block that are worth to bring its sums back for.
+const ENOUGH: usize = 10;
+
+/// Groups of one row of quads through a panel that is far larger than the first-level cache: all go through one block of
+/// K before the next. A single row uses each line of x once, so it would wait for the second-level cache.
+#[inline(always)]
+unsafe fn blocked<S: Simd, L: Layout, F: Finish, const VECS: usize, const HI: usize>(
+    band: &Band<'_>,
+    offset: usize,
+    finish: &F,
+) {
+    let quads = band.panel.len() / (4 * L::TOKENS);
+    let block = quads.div_ceil(quads.div_ceil(BLOCK));
+    for groups in band.groups.chunks(64) {
+        let mut sums = [MaybeUninit::<[S::V; VECS]>::uninit(); 64];
+        let mut next = [0u32; 64];
+        let mut limit = 0;
+        while limit < quads {
+            let first = limit == 0;
+            limit = (limit + block).min(quads);
+            for (i, group) in groups.iter().enumerate() {
+                // SAFETY: as for `part`; sums are there from the first block on.
+                unsafe {
+                    let panel = band.panel.as_ptr().add(group.base as usize * L::TOKENS);
+                    let (mut acc, mut e) = if first {
+                        ([[S::splat(*band.init.as_ptr().add(group.row as usize)); VECS]], group.start)
+                    } else {
+                        ([sums.get_unchecked(i).assume_init()], *next.get_unchecked(i))
+                    };
+                    let end = group.start + group.len;
+                    let indices = band.indices.as_ptr();
+                    while e < end && index(indices, e as usize) < limit {
+                        let weights = band.weights.as_ptr().add(e as usize * 4);
+                        entry::<S, L, 1, VECS, HI>(&mut acc, panel, indices.add(e as usize), weights, offset);
+                        e += 1;
+                    }
+                    if limit == quads {
+                        finish.row::<S, L, VECS, HI>(&acc[0], group, 0, offset);
+                    } else {
+                        sums.get_unchecked_mut(i).write(acc[0]);
+                        *next.get_unchecked_mut(i) = e;
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// All groups of a band.
 #[inline(always)]
 unsafe fn groups<S: Simd, L: Layout, F: Finish, const ROWS: usize, const VECS: usize>(
@@ -328,6 +380,34 @@ unsafe fn groups<S: Simd, L: Layout, F: Finish, const ROWS: usize, const VECS: u
 ) {
     // Registers of 16 bytes' worth of tokens in one line, and how many times VECS of them.
     let (step, registers) = if L::TOKENS == 64 { (S::LANES * 4, 4) } else { (64, 16 / S::LANES) };
+    // Where a dot product is more than one instruction, x is there in time. Groups are ordered by length: the one in the
+    // middle stands for all, and must have enough in each block.
+    let quads = band.panel.len() / 256;
+    let middle = band.groups.get(band.groups.len() / 2).map_or(0, |g| g.len as usize);
+    if ROWS == 1
+        && L::INDICES == 1
+        && L::TOKENS == 64
+        && S::X_BYTES == 1
+        && quads >= 2 * BLOCK
+        && middle >= ENOUGH * quads.div_ceil(BLOCK)
+    {
+        let mut offset = 0;
+        while offset < 64 {
+            // SAFETY: as the caller.
+            unsafe {
+                blocked::<S, L, F, VECS, 0>(band, offset, finish);
+                if registers > VECS {
+                    blocked::<S, L, F, VECS, 1>(band, offset, finish);
+                }
+                if registers > 2 * VECS {
+                    blocked::<S, L, F, VECS, 2>(band, offset, finish);
+                    blocked::<S, L, F, VECS, 3>(band, offset, finish);
+                }
+            }
+            offset += step;
+        }
+        return;
+    }
     for group in band.groups {
         let mut offset = 0;
         while offset < 64 {

@@ -139,8 +139,17 @@ fn sparse_kernels() {
         for kernel in tier.sparse {
             for round in 0..cases(8) {
                 let lens: Vec<usize> = (0..6).map(|i| LENS[(round as usize * 6 + i) % LENS.len()]).collect();
-                let p =
-                    Problem::new(&mut r, kernel.layout, kernel.rows, kernel.tokens, &lens, round % 4 == 3);
+                // The last two are cut into blocks of K where a group is one row.
+                let k = [K, K, 1536 - BASE, 2000][round as usize % 4];
+                let extreme = round % 8 == 3;
+                let p = Problem::with_features(
+                    &mut r,
+                    kernel.layout,
+                    kernel.rows,
+                    (kernel.tokens, k),
+                    &lens,
+                    extreme,
+                );
                 let want = p.expected(kernel.layout, kernel.rows, kernel.tokens);
                 let mut got = vec![POISON; want.len() + 64];
                 // SAFETY: the tier is supported; the problem's groups, indices and panel fit each other; there is room.
@@ -160,7 +169,15 @@ fn sparse_kernels_to_bytes() {
         for kernel in tier.sparse.iter().filter(|k| k.tokens == 64) {
             for round in 0..cases(16) {
                 let lens: Vec<usize> = (0..5).map(|i| LENS[(round as usize * 5 + i) % LENS.len()]).collect();
-                let mut p = Problem::new(&mut r, kernel.layout, kernel.rows, 64, &lens, round % 5 == 4);
+                let k = if round % 3 == 2 { 1700 } else { K };
+                let mut p = Problem::with_features(
+                    &mut r,
+                    kernel.layout,
+                    kernel.rows,
+                    (64, k),
+                    &lens,
+                    round % 5 == 4,
+                );
                 p.init.iter_mut().for_each(|v| *v %= 100_000);
                 let sums = p.expected(kernel.layout, kernel.rows, 64);
                 let scale: Vec<f32> = p.init.iter().map(|_| r.float(1e-5, 1e-3)).collect();
