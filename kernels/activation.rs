@@ -71,10 +71,10 @@ pub unsafe fn apply<S: Simd, A: Function, const VECS: usize>(x: &mut [S::F; VECS
             scaled[v] = S::mul_f(x[v], S::splat_f(A::SCALE));
         }
         let h = tail::<S, A, VECS>(&scaled);
-        // Not of `scaled`, which may have overflowed.
+        // Not of `scaled`, which may have overflowed. Of the two operands the maximum keeps a NaN in the second.
         for v in 0..VECS {
             let h = S::mul_f(h[v], S::splat_f(1.0 / A::SCALE));
-            x[v] = S::sub_f(S::max_f(x[v], S::splat_f(0.0)), h);
+            x[v] = S::sub_f(S::max_f(S::splat_f(0.0), x[v]), h);
         }
     }
 }
@@ -90,7 +90,7 @@ pub unsafe fn apply_scaled<S: Simd, A: Function, const VECS: usize>(x: &mut [S::
     unsafe {
         let h = tail::<S, A, VECS>(x);
         for v in 0..VECS {
-            x[v] = S::sub_f(S::max_f(x[v], S::splat_f(0.0)), h[v]);
+            x[v] = S::sub_f(S::max_f(S::splat_f(0.0), x[v]), h[v]);
         }
     }
 }

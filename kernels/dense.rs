@@ -1,105 +1,336 @@
-//! Dense layers: a tile of tokens times a panel of output features.
+//! Dense layers: a tile of tokens times panels of output features.
 //!
-//! x is read where it lies, row by row; the four bytes of a step are broadcast. Weights are packed in panels of `NR`
-//! output features, `[K step][NR / LANES][LANES][4 / X_BYTES]`, so a step is `NR / LANES` loads. Sums start at `init`.
+//! x is read where it lies, row by row; the four bytes of a step (four bytes, two bfloat16, one float) are broadcast.
+//! Weights are packed in panels of `NR` output features, step by step, `NR / LANES` registers a step. Integer sums start
+//! at `init`, float sums at 0: each float sum is one chain of fused multiply-adds in the order of K.
 
-use super::simd::Simd;
+use super::simd::{Bf16, Simd};
 use crate::isa::Isa;
+use std::marker::PhantomData;
 
 /// What a dense kernel reads and writes.
 #[derive(Debug, Clone, Copy)]
 pub struct Tile {
-    /// Token 0; `X_BYTES` an element.
+    /// Token 0.
     pub x: *const u8,
     /// Bytes from a token to the next.
     pub stride: usize,
-    /// The panel of weights.
-    pub weights: *const i8,
+    /// The first panel of weights.
+    pub weights: *const u8,
+    /// Bytes from a panel to the next.
+    pub panel_bytes: usize,
     /// Steps of 4 bytes of x.
     pub steps: usize,
-    /// What each of the `NR` features starts from.
+    /// What each of the `NR` features starts from: used by integers.
     pub init: *const i32,
-    /// `[token][NR]`.
+    /// Whether float sums go on from what is in `out`.
+    pub resume: bool,
+    /// Null, or the scales of the first group of K, one for each feature: each group's sums are scaled and added up.
+    pub scales: *const f32,
+    /// Steps of a group: all, without scales.
+    pub group: usize,
+    /// Scales from a group to the next.
+    pub scales_stride: usize,
+    /// `[token][panel][NR]`, i32 or f32.
     pub out: *mut i32,
 }
 
 /// Cache lines of the next panel that a single token asks for at the end of one.
 const AHEAD: usize = 16;
 
-/// A kernel for a number of tokens.
+/// A kernel for a number of tokens and panels.
 ///
 /// # Safety
-/// The CPU has the kernel's tier; x holds `steps * 4` bytes for each token, weights `steps` steps, init `NR` numbers,
-/// and out has room.
+/// The CPU has the kernel's tier; x holds `steps * 4` bytes for each token, each panel of weights `steps` steps, init
+/// and each group's scales a number for each feature, and out has room.
 pub type Run = unsafe fn(&Tile);
 
-/// `MR` tokens times `NV * LANES` features; `UNROLL` steps at a time into sums of their own, so that a few tokens do
-/// not wait for one chain of additions.
-#[inline(always)]
-pub unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const UNROLL: usize>(t: &Tile) {
-    // SAFETY: as `Run`.
-    unsafe {
-        let bytes = S::LANES * 4 / S::X_BYTES;
-        let mut acc = [[[S::splat(0); NV]; MR]; UNROLL];
-        for v in 0..NV {
-            let init = S::load(t.init.add(v * S::LANES).cast());
-            for m in 0..MR {
-                acc[0][m][v] = init;
+/// What is done to 4 bytes of x and of w in every lane.
+pub trait Product<S: Simd>: 'static {
+    /// Sums.
+    type Acc: Copy;
+    /// Whether sums can be taken apart and put together in any order.
+    const EXACT: bool;
+    /// The sums at `p`, one for each lane.
+    unsafe fn load(p: *const i32) -> Self::Acc;
+    /// To `p`.
+    unsafe fn store(p: *mut i32, acc: Self::Acc);
+    /// Adds the products.
+    unsafe fn dot(acc: Self::Acc, x: S::V, w: S::V) -> Self::Acc;
+    /// Sums.
+    unsafe fn add(a: Self::Acc, b: Self::Acc) -> Self::Acc;
+    /// All zero.
+    unsafe fn zero() -> Self::Acc;
+    /// `a * scale + b`, of float sums.
+    unsafe fn scale(a: Self::Acc, scale: S::F, b: Self::Acc) -> Self::Acc;
+}
+
+/// u8 x i8 to i32, as the tier multiplies in dense tiles.
+pub struct Int8;
+/// f32, fused.
+pub struct F32;
+/// Pairs of bfloat16 to f32.
+pub struct Pairs;
+
+impl<S: Simd> Product<S> for Int8 {
+    type Acc = S::V;
+    const EXACT: bool = true;
+    #[inline(always)]
+    unsafe fn load(p: *const i32) -> S::V {
+        // SAFETY: as the caller.
+        unsafe { S::load(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut i32, acc: S::V) {
+        // SAFETY: as the caller.
+        unsafe { S::store(p.cast(), acc) }
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: S::V, x: S::V, w: S::V) -> S::V {
+        // SAFETY: as the caller.
+        unsafe { S::dense_dot(acc, x, w) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: S::V, b: S::V) -> S::V {
+        // SAFETY: as the caller.
+        unsafe { S::add(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn zero() -> S::V {
+        // SAFETY: as the caller.
+        unsafe { S::splat(0) }
+    }
+    #[inline(always)]
+    unsafe fn scale(a: S::V, _scale: S::F, _b: S::V) -> S::V {
+        a
+    }
+}
+
+/// The methods that all float sums share.
+macro_rules! float_sums {
+    () => {
+        type Acc = S::F;
+        const EXACT: bool = false;
+        #[inline(always)]
+        unsafe fn load(p: *const i32) -> S::F {
+            // SAFETY: as the caller.
+            unsafe { S::load_f(p.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn store(p: *mut i32, acc: S::F) {
+            // SAFETY: as the caller.
+            unsafe { S::store_f(p.cast(), acc) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: S::F, b: S::F) -> S::F {
+            // SAFETY: as the caller.
+            unsafe { S::add_f(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn zero() -> S::F {
+            // SAFETY: as the caller.
+            unsafe { S::splat_f(0.0) }
+        }
+        #[inline(always)]
+        unsafe fn scale(a: S::F, scale: S::F, b: S::F) -> S::F {
+            // SAFETY: as the caller.
+            unsafe { S::fma(a, scale, b) }
+        }
+    };
+}
+
+impl<S: Simd> Product<S> for F32 {
+    float_sums!();
+    #[inline(always)]
+    unsafe fn dot(acc: S::F, x: S::V, w: S::V) -> S::F {
+        // SAFETY: as the caller.
+        unsafe { S::fma(S::as_f(x), S::as_f(w), acc) }
+    }
+}
+
+impl<S: Bf16> Product<S> for Pairs {
+    float_sums!();
+    #[inline(always)]
+    unsafe fn dot(acc: S::F, x: S::V, w: S::V) -> S::F {
+        // SAFETY: as the caller.
+        unsafe { S::dot_bf16(acc, x, w) }
+    }
+}
+
+/// How packed weights lie, and how a register of them is made ready.
+pub trait Storage<S: Simd>: 'static {
+    /// Bytes of a register's worth.
+    const BYTES: usize;
+    /// Whether there can be scales by groups of K.
+    const SCALED: bool;
+    /// A register of them.
+    unsafe fn load(p: *const u8) -> S::V;
+}
+
+/// Quads of signed bytes, as the tier wants them.
+pub struct Quads;
+/// 32 bits a lane as they are: floats, or pairs of bfloat16.
+pub struct Words;
+/// bfloat16, widened.
+pub struct Bfloats;
+/// Halves, widened.
+pub struct Halves;
+/// Signed bytes, made floats.
+pub struct Bytes;
+
+macro_rules! storages { ($($name:ident: $bytes:expr, scaled $scaled:literal, $p:ident => $load:expr;)*) => { $(
+    impl<S: Simd> Storage<S> for $name {
+        const BYTES: usize = $bytes;
+        const SCALED: bool = $scaled;
+        #[inline(always)]
+        unsafe fn load($p: *const u8) -> S::V {
+            // SAFETY: as the caller.
+            unsafe { $load }
+        }
+    }
+)* } }
+storages! {
+    Quads: S::LANES * 4 / S::X_BYTES, scaled false, p => S::dense_w(p.cast());
+    Words: S::LANES * 4, scaled false, p => S::load(p);
+    Bfloats: S::LANES * 2, scaled false, p => S::as_v(S::load_bf16(p.cast()));
+    Halves: S::LANES * 2, scaled false, p => S::as_v(S::load_f16(p.cast()));
+    Bytes: S::LANES, scaled true, p => S::as_v(S::load_i8(p.cast()));
+}
+
+/// The shape of a tile as a type: `MR` tokens times `PANELS` panels of `NV` registers; where sums are exact, `UNROLL`
+/// steps at a time go into sums of their own, so that a few tokens do not wait for one chain of additions.
+pub struct Kernel<S, P, W, const MR: usize, const NV: usize, const PANELS: usize, const UNROLL: usize>(
+    PhantomData<(S, P, W)>,
+);
+
+impl<S, P, W, const MR: usize, const NV: usize, const PANELS: usize, const UNROLL: usize>
+    Kernel<S, P, W, MR, NV, PANELS, UNROLL>
+where
+    S: Simd,
+    P: Product<S>,
+    W: Storage<S>,
+{
+    /// One tile.
+    #[inline(always)]
+    pub unsafe fn run(t: &Tile) {
+        const { assert!(P::EXACT || UNROLL == 1, "a float sum is one chain") };
+        // SAFETY: as `Run`.
+        unsafe {
+            let (mut x, mut w, mut scales, mut left) = (t.x, t.weights, t.scales, t.steps);
+            let scaled = W::SCALED && !scales.is_null();
+            for i in (0..MR * PANELS * NV).filter(|_| scaled) {
+                P::store(t.out.add(i * S::LANES), P::zero());
             }
-        }
-        let (mut x, mut w) = (t.x, t.weights);
-        for _ in 0..t.steps / UNROLL {
-            for u in 0..UNROLL {
-                step::<S, MR, NV>(&mut acc[u], x.add(4 * u), t.stride, w.add(u * NV * bytes));
-            }
-            x = x.add(4 * UNROLL);
-            w = w.add(UNROLL * NV * bytes);
-        }
-        for _ in 0..t.steps % UNROLL {
-            step::<S, MR, NV>(&mut acc[0], x, t.stride, w);
-            x = x.add(4);
-            w = w.add(NV * bytes);
-        }
-        if MR == 1 {
-            // Bound by the stream of weights: it must not stop while this panel is finished.
-            for line in 0..AHEAD {
-                S::prefetch(w.wrapping_add(64 * line));
-            }
-        }
-        for m in 0..MR {
-            for v in 0..NV {
-                let mut sum = acc[0][m][v];
-                for u in 1..UNROLL {
-                    sum = S::add(sum, acc[u][m][v]);
+            loop {
+                let steps = left.min(t.group);
+                let mut acc = [[[[P::zero(); NV]; PANELS]; MR]; UNROLL];
+                for p in 0..PANELS {
+                    for v in 0..NV {
+                        for m in 0..MR {
+                            if P::EXACT {
+                                acc[0][m][p][v] = P::load(t.init.add((p * NV + v) * S::LANES));
+                            } else if t.resume {
+                                acc[0][m][p][v] = P::load(t.out.add(((m * PANELS + p) * NV + v) * S::LANES));
+                            }
+                        }
+                    }
                 }
-                S::store(t.out.add((m * NV + v) * S::LANES).cast(), sum);
+                Self::steps(&mut acc, &mut x, &mut w, t, steps);
+                if !scaled {
+                    return Self::store(&acc, t);
+                }
+                for p in 0..PANELS {
+                    for v in 0..NV {
+                        let scale = S::load_f(scales.add((p * NV + v) * S::LANES));
+                        for m in 0..MR {
+                            let out = t.out.add(((m * PANELS + p) * NV + v) * S::LANES);
+                            P::store(out, P::scale(acc[0][m][p][v], scale, P::load(out)));
+                        }
+                    }
+                }
+                left -= steps;
+                if left == 0 {
+                    return;
+                }
+                scales = scales.add(t.scales_stride);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn steps(
+        acc: &mut [[[[P::Acc; NV]; PANELS]; MR]; UNROLL],
+        x: &mut *const u8,
+        w: &mut *const u8,
+        t: &Tile,
+        steps: usize,
+    ) {
+        let bytes = NV * W::BYTES;
+        // SAFETY: as `Run`.
+        unsafe {
+            for _ in 0..steps / UNROLL {
+                for u in 0..UNROLL {
+                    Self::step(&mut acc[u], x.add(4 * u), w.add(u * bytes), t);
+                }
+                *x = x.add(4 * UNROLL);
+                *w = w.add(UNROLL * bytes);
+            }
+            for _ in 0..steps % UNROLL {
+                Self::step(&mut acc[0], *x, *w, t);
+                *x = x.add(4);
+                *w = w.add(bytes);
+            }
+            if MR == 1 && PANELS == 1 {
+                // Bound by the stream of weights: it must not stop while this panel is finished.
+                for line in 0..AHEAD {
+                    S::prefetch(w.wrapping_add(64 * line).cast());
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn step(acc: &mut [[[P::Acc; NV]; PANELS]; MR], x: *const u8, weights: *const u8, t: &Tile) {
+        // SAFETY: as `Run`.
+        unsafe {
+            for p in 0..PANELS {
+                let weights = weights.add(p * t.panel_bytes);
+                let mut w = [W::load(weights); NV];
+                for v in 1..NV {
+                    w[v] = W::load(weights.add(v * W::BYTES));
+                }
+                for m in 0..MR {
+                    let x = S::splat_quad(x.add(m * t.stride).cast());
+                    for v in 0..NV {
+                        acc[m][p][v] = P::dot(acc[m][p][v], x, w[v]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(acc: &[[[[P::Acc; NV]; PANELS]; MR]; UNROLL], t: &Tile) {
+        // SAFETY: as `Run`.
+        unsafe {
+            for m in 0..MR {
+                for p in 0..PANELS {
+                    for v in 0..NV {
+                        let mut sum = acc[0][m][p][v];
+                        for u in 1..UNROLL {
+                            sum = P::add(sum, acc[u][m][p][v]);
+                        }
+                        P::store(t.out.add(((m * PANELS + p) * NV + v) * S::LANES), sum);
+                    }
+                }
             }
         }
     }
 }
 
-#[inline(always)]
-unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
-    acc: &mut [[S::V; NV]; MR],
-    x: *const u8,
-    stride: usize,
-    weights: *const i8,
-) {
-    // SAFETY: as `Run`.
-    unsafe {
-        let bytes = S::LANES * 4 / S::X_BYTES;
-        let mut w = [acc[0][0]; NV];
-        for v in 0..NV {
-            w[v] = S::dense_w(weights.add(v * bytes));
-        }
-        for m in 0..MR {
-            let x = S::splat_quad(x.add(m * stride).cast());
-            for v in 0..NV {
-                acc[m][v] = S::dense_dot(acc[m][v], x, w[v]);
-            }
-        }
-    }
-}
+/// On a cache line: a load across two would cost two.
+#[repr(align(64))]
+struct Aligned([u8; 8 * 64]);
 
 /// `times` rounds of independent chains of dot products: the fastest that the tier can multiply. Returns the operations
 /// done (a multiplication and an addition are two).
@@ -111,14 +342,14 @@ unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
 pub unsafe fn peak<S: Simd>(times: u64) -> u64 {
     // SAFETY: the caller vouches for the tier; the buffer holds all that is loaded.
     unsafe {
-        let buffer = [3u8; 8 * 64];
+        let buffer = Aligned([3u8; 8 * 64]);
         let x = S::splat(0x0301_0203);
         let w = S::splat(0x0102_fe04);
         let registers = S::X_BYTES == 1 && S::ISA != Isa::Scalar;
         let chains = if registers { 12 } else { 8 };
         let mut acc = [S::splat(0); 12];
         for _ in 0..times {
-            let buffer = std::hint::black_box(&buffer).as_ptr();
+            let buffer = std::hint::black_box(&buffer).0.as_ptr();
             for (i, chain) in acc.iter_mut().take(chains).enumerate() {
                 let w = if registers { w } else { S::load(buffer.add(i * S::LANES * 4)) };
                 *chain = S::dense_dot(*chain, x, w);
@@ -130,5 +361,28 @@ pub unsafe fn peak<S: Simd>(times: u64) -> u64 {
         }
         std::hint::black_box(S::sum(sum));
         times * chains as u64 * (S::LANES * 4 / S::X_BYTES) as u64 * 2
+    }
+}
+
+/// As [`peak`], for float sums of `ELEMENTS` products a lane: registers alone.
+#[inline(always)]
+pub unsafe fn float_peak<S: Simd, P: Product<S, Acc = S::F>, const ELEMENTS: u64>(times: u64) -> u64 {
+    // SAFETY: the caller vouches for the tier.
+    unsafe {
+        // Ones, in both halves: as a float a little above 1.
+        let x = S::splat(std::hint::black_box(0x3f80_3f80));
+        let w = S::splat(std::hint::black_box(0x3f80_3f80));
+        let mut acc = [P::zero(); 12];
+        for _ in 0..times {
+            for chain in &mut acc {
+                *chain = P::dot(*chain, x, w);
+            }
+        }
+        let mut sum = acc[0];
+        for chain in &acc[1..] {
+            sum = P::add(sum, *chain);
+        }
+        std::hint::black_box(S::sum(S::as_v(sum)));
+        times * 12 * S::LANES as u64 * ELEMENTS * 2
     }
 }

@@ -5,7 +5,7 @@
 
 use super::activation::{Activation, Function, Gelu, GeluTanh, Identity, Silu, apply};
 use super::simd::Simd;
-use half::bf16;
+use half::{bf16, f16};
 
 /// Output features that a tile has at most.
 pub const WIDTH: usize = 64;
@@ -26,6 +26,8 @@ pub enum Addend {
     F32(*const f32),
     /// bfloat16.
     Bf16(*const bf16),
+    /// Halves.
+    F16(*const f16),
     /// Bytes, their scale and zero point.
     U8(*const u8, f32, i32),
     /// Signed bytes, their scale and zero point.
@@ -41,6 +43,8 @@ pub enum Target {
     F32(*mut f32),
     /// bfloat16.
     Bf16(*mut bf16),
+    /// Halves.
+    F16(*mut f16),
     /// Bytes; each is flipped by the mask at last.
     U8(*mut u8, u8),
 }
@@ -86,8 +90,10 @@ pub struct Plan<'a> {
 pub struct Sums {
     /// `[token][ld]`; readable up to whole registers.
     pub sums: *const i32,
-    /// Elements from a token to the next.
+    /// Elements from a token to the next; in a transposed tile from a feature to the next.
     pub ld: usize,
+    /// Whether the sums are `[feature][ld]`, of floats: for whole registers of features, without an addend.
+    pub transposed: bool,
     /// The first token.
     pub token: usize,
     /// How many.
@@ -106,39 +112,42 @@ pub type Run = unsafe fn(&Plan<'_>, &Sums);
 
 /// One tile.
 #[inline(always)]
-pub unsafe fn run<S: Simd>(plan: &Plan<'_>, tile: &Sums) {
+pub unsafe fn run<S: Simd, const FLOAT: bool>(plan: &Plan<'_>, tile: &Sums) {
     // SAFETY: as `Run`.
     unsafe {
         match plan.activation {
-            Activation::Identity => tokens::<S, Identity>(plan, tile),
-            Activation::Gelu => tokens::<S, Gelu>(plan, tile),
-            Activation::GeluTanh => tokens::<S, GeluTanh>(plan, tile),
-            Activation::Silu => tokens::<S, Silu>(plan, tile),
+            Activation::Identity => tokens::<S, Identity, FLOAT>(plan, tile),
+            Activation::Gelu => tokens::<S, Gelu, FLOAT>(plan, tile),
+            Activation::GeluTanh => tokens::<S, GeluTanh, FLOAT>(plan, tile),
+            Activation::Silu => tokens::<S, Silu, FLOAT>(plan, tile),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn tokens<S: Simd, A: Function>(plan: &Plan<'_>, tile: &Sums) {
+unsafe fn tokens<S: Simd, A: Function, const FLOAT: bool>(plan: &Plan<'_>, tile: &Sums) {
     let whole = tile.features / (2 * S::LANES) * (2 * S::LANES);
     let by_token = (plan.token_scale, plan.corrections[0]);
-    let straight =
-        plan.addend.is_none() && plan.corrections[1].is_none() && !matches!(plan.target.0, Target::Bf16(_));
+    let straight = plan.addend.is_none() && plan.corrections[1].is_none();
     // SAFETY: as `Run`.
     unsafe {
+        if FLOAT && tile.transposed {
+            transposed::<S, A>(plan, tile);
+            return finish_bytes(plan, tile);
+        }
         let first = match by_token {
             (None, None) if straight => {
-                columns::<S, A, false>(plan, tile, whole);
+                columns::<S, A, FLOAT, false>(plan, tile, whole);
                 whole
             }
             (Some(_), Some(_)) if straight => {
-                columns::<S, A, true>(plan, tile, whole);
+                columns::<S, A, FLOAT, true>(plan, tile, whole);
                 whole
             }
             _ => 0,
         };
         if first < tile.features {
-            rows::<S, A>(plan, tile, first);
+            rows::<S, A, FLOAT>(plan, tile, first);
         }
         finish_bytes(plan, tile);
     }
@@ -147,7 +156,11 @@ unsafe fn tokens<S: Simd, A: Function>(plan: &Plan<'_>, tile: &Sums) {
 /// The common case, for the first `whole` features: two registers of features for all tokens, their parameters loaded
 /// once. `TOKEN` says that each token has a scale and a zero point of its own.
 #[inline(always)]
-unsafe fn columns<S: Simd, A: Function, const TOKEN: bool>(plan: &Plan<'_>, tile: &Sums, whole: usize) {
+unsafe fn columns<S: Simd, A: Function, const FLOAT: bool, const TOKEN: bool>(
+    plan: &Plan<'_>,
+    tile: &Sums,
+    whole: usize,
+) {
     let mut c = 0;
     while c < whole {
         let feature = tile.feature + c;
@@ -179,7 +192,7 @@ unsafe fn columns<S: Simd, A: Function, const TOKEN: bool>(plan: &Plan<'_>, tile
                     if let Target::I32(p) = plan.target.0 {
                         S::store(p.add(at + v * S::LANES).cast(), sum);
                     }
-                    y[v] = S::fma(S::to_f32(sum), scale, bias[v]);
+                    y[v] = S::fma(real::<S, FLOAT>(sum), scale, bias[v]);
                 }
                 apply::<S, A, 2>(&mut y);
                 store_registers::<S>(plan, at, y);
@@ -189,9 +202,48 @@ unsafe fn columns<S: Simd, A: Function, const TOKEN: bool>(plan: &Plan<'_>, tile
     }
 }
 
+/// A transposed tile: turned four tokens at a time, in registers.
+#[inline(always)]
+unsafe fn transposed<S: Simd, A: Function>(plan: &Plan<'_>, tile: &Sums) {
+    for c in (0..tile.features).step_by(S::LANES) {
+        // SAFETY: as `Run`; the tile has room for whole fours of tokens.
+        unsafe {
+            let feature = tile.feature + c;
+            let scale = S::load_f(plan.scale.as_ptr().add(feature));
+            let bias = S::load_f(plan.bias.as_ptr().add(feature));
+            for t in (0..tile.tokens).step_by(4) {
+                // Part l of register r is feature 4 l + r of four tokens.
+                let from = tile.sums.add(c * tile.ld + t);
+                let mut v = [S::splat(0); 4];
+                for r in 0..4 {
+                    v[r] = S::load_parts(from.add(r * tile.ld).cast(), 16 * tile.ld);
+                }
+                let v = S::transpose4(v);
+                let mut y = [bias; 4];
+                for i in 0..4 {
+                    y[i] = S::fma(S::as_f(v[i]), scale, bias);
+                }
+                apply::<S, A, 4>(&mut y);
+                for i in 0..4 {
+                    if t + i < tile.tokens {
+                        store_register::<S>(plan, (tile.token + t + i) * plan.target.1 + feature, y[i]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A register of sums as floats.
+#[inline(always)]
+unsafe fn real<S: Simd, const FLOAT: bool>(sums: S::V) -> S::F {
+    // SAFETY: the caller vouches for the tier.
+    unsafe { if FLOAT { S::as_f(sums) } else { S::to_f32(sums) } }
+}
+
 /// Any case, token by token, from feature `first` of the tile.
 #[inline(always)]
-unsafe fn rows<S: Simd, A: Function>(plan: &Plan<'_>, tile: &Sums, first: usize) {
+unsafe fn rows<S: Simd, A: Function, const FLOAT: bool>(plan: &Plan<'_>, tile: &Sums, first: usize) {
     let mut values = [0f32; WIDTH];
     let mut sums = [0i32; WIDTH];
     let (n, feature) = (tile.features - first, tile.feature + first);
@@ -221,7 +273,8 @@ unsafe fn rows<S: Simd, A: Function>(plan: &Plan<'_>, tile: &Sums, first: usize)
                 let scale = S::load_f(plan.scale.as_ptr().add(feature + c));
                 let scale = S::mul_f(scale, S::splat_f(token_scale));
                 let bias = S::load_f(plan.bias.as_ptr().add(feature + c));
-                let mut y = [S::fma(S::to_f32(S::load(from.add(c).cast())), scale, bias)];
+                let sum = real::<S, FLOAT>(S::load(from.add(c).cast()));
+                let mut y = [S::fma(sum, scale, bias)];
                 if plan.addend.is_some() {
                     y[0] = S::add_f(y[0], S::load_f(values.as_ptr().add(c)));
                 }
@@ -237,29 +290,42 @@ unsafe fn rows<S: Simd, A: Function>(plan: &Plan<'_>, tile: &Sums, first: usize)
 /// Two registers to floats or bytes.
 #[inline(always)]
 unsafe fn store_registers<S: Simd>(plan: &Plan<'_>, at: usize, y: [S::F; 2]) {
-    // SAFETY: as `Run`: the registers are inside the tile, and the tile inside the output.
+    for v in 0..2 {
+        // SAFETY: as the caller.
+        unsafe { store_register::<S>(plan, at + v * S::LANES, y[v]) };
+    }
+}
+
+/// A register to floats or bytes.
+#[inline(always)]
+unsafe fn store_register<S: Simd>(plan: &Plan<'_>, at: usize, y: S::F) {
+    // SAFETY: as `Run`: the register is inside the tile, and the tile inside the output.
     unsafe {
-        for v in 0..2 {
-            let at = at + v * S::LANES;
-            match plan.target.0 {
-                Target::F32(p) if plan.clamp == (f32::NEG_INFINITY, f32::INFINITY) => {
-                    S::store_f(p.add(at), y[v]);
-                }
-                Target::F32(p) => {
-                    // The limits first: a NaN in either operand gives the second.
-                    let low = S::max_f(S::splat_f(plan.clamp.0), y[v]);
-                    S::store_f(p.add(at), S::min_f(S::splat_f(plan.clamp.1), low));
-                }
-                Target::U8(p, _) => {
-                    let steps = S::mul_f(y[v], S::splat_f(plan.post));
-                    let low = S::splat_f((i32::from(plan.low) - plan.zero) as f32);
-                    let high = S::splat_f((i32::from(plan.high) - plan.zero) as f32);
-                    let q = S::round(S::min_f(S::max_f(steps, low), high));
-                    S::store_bytes(p.add(at), S::add(q, S::splat(plan.zero)));
-                }
-                _ => {}
+        match plan.target.0 {
+            Target::F32(p) if plan.clamp == (f32::NEG_INFINITY, f32::INFINITY) => S::store_f(p.add(at), y),
+            Target::F32(p) => S::store_f(p.add(at), limited::<S>(plan, y)),
+            Target::Bf16(p) => S::store_bf16(p.add(at).cast(), limited::<S>(plan, y)),
+            Target::F16(p) => S::store_f16(p.add(at).cast(), limited::<S>(plan, y)),
+            Target::U8(p, _) => {
+                let steps = S::mul_f(y, S::splat_f(plan.post));
+                let low = S::splat_f((i32::from(plan.low) - plan.zero) as f32);
+                let high = S::splat_f((i32::from(plan.high) - plan.zero) as f32);
+                let q = S::round(S::min_f(S::max_f(steps, low), high));
+                S::store_bytes(p.add(at), S::add(q, S::splat(plan.zero)));
             }
+            Target::I32(_) => {}
         }
+    }
+}
+
+/// Inside the plan's limits; NaN stays.
+#[inline(always)]
+unsafe fn limited<S: Simd>(plan: &Plan<'_>, y: S::F) -> S::F {
+    // SAFETY: the caller vouches for the tier.
+    unsafe {
+        // The limits first: a NaN in either operand gives the second.
+        let low = S::max_f(S::splat_f(plan.clamp.0), y);
+        S::min_f(S::splat_f(plan.clamp.1), low)
     }
 }
 
@@ -317,6 +383,11 @@ unsafe fn load_addend(addend: Addend, at: usize, n: usize, to: &mut [f32; WIDTH]
                     *to = f32::from_bits(u32::from(from.to_bits()) << 16);
                 }
             }
+            Addend::F16(p) => {
+                for (to, from) in to.iter_mut().zip(std::slice::from_raw_parts(p.add(at), n)) {
+                    *to = from.to_f32();
+                }
+            }
             Addend::U8(p, scale, zero) => {
                 for (to, from) in to.iter_mut().zip(std::slice::from_raw_parts(p.add(at), n)) {
                     *to = scale * (i32::from(*from) - zero) as f32;
@@ -350,6 +421,12 @@ unsafe fn store(plan: &Plan<'_>, at: usize, values: &[f32]) {
                 let y = std::slice::from_raw_parts_mut(y.add(at), n);
                 for (y, v) in y.iter_mut().zip(values) {
                     *y = bf16::from_f32(clamp(*v, low, high));
+                }
+            }
+            Target::F16(y) => {
+                let y = std::slice::from_raw_parts_mut(y.add(at), n);
+                for (y, v) in y.iter_mut().zip(values) {
+                    *y = f16::from_f32(clamp(*v, low, high));
                 }
             }
             Target::U8(y, _) => {

@@ -15,6 +15,26 @@ impl Tier {
     }
 }
 
+impl Tier {
+    /// As [`Tier::dot_products`], of the fused multiply-adds of f32.
+    pub fn fused_multiply_adds(&self, rounds: u64) -> u64 {
+        if !self.is_supported() {
+            return 0;
+        }
+        // SAFETY: the tier is supported.
+        unsafe { (self.float.f32.peak)(rounds) }
+    }
+
+    /// As [`Tier::dot_products`], of pairs of bfloat16; 0 where the tier has no such instruction.
+    pub fn bf16_dot_products(&self, rounds: u64) -> u64 {
+        match self.pairs {
+            // SAFETY: the tier is supported.
+            Some(pairs) if self.is_supported() => unsafe { (pairs.peak)(rounds) },
+            _ => 0,
+        }
+    }
+}
+
 /// Reads all words once, in order.
 pub fn read(words: &[u64], isa: Isa) -> u64 {
     let isa = if isa.is_supported() { isa } else { Isa::Scalar };

@@ -40,7 +40,7 @@ macro_rules! autovec {
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 | Isa::AvxVnni => avx2,
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512 | Isa::Avx512Vnni => avx512,
+                    Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => avx512,
                     _ => scalar,
                 }
             }
@@ -51,9 +51,13 @@ macro_rules! autovec {
 pub mod activation;
 mod activation_tables;
 pub mod buffer;
+pub mod convert;
 pub mod dense;
 pub mod driver;
 pub mod epilogue;
+pub mod float;
+pub mod float_table;
+pub mod float_token;
 pub mod measure;
 #[cfg(feature = "oracle")]
 pub mod odd;

@@ -4,7 +4,7 @@
 //! The dense tile is free in all three. Panels of 64, 16 or 1 tokens and groups of 4 rows or 1 are the format of
 //! block-sparse weights and activations, not of a tile; what can be odd there is how many registers go at a time.
 
-use super::dense::{Run, Tile, tile};
+use super::dense::{Int8, Kernel, Quads as Packed, Run, Tile};
 use super::scalar::Scalar;
 use super::sparse::{self, Lines, Lines16, Quads, Quads16};
 use super::table::{DenseKernel, Layout, SparseKernel, TIERS, Tier};
@@ -22,7 +22,7 @@ unsafe fn plain<const MR: usize, const NR: usize, const KR: usize>(t: &Tile) {
                 for k in 0..t.steps * KR {
                     let at = m * t.stride + k * (4 / KR);
                     let x = (0..4 / KR).fold(0, |x, i| x | i32::from(*t.x.add(at + i)) << (8 * i));
-                    let w = *t.weights.add((k / KR * NR + f) * KR + k % KR);
+                    let w = *t.weights.cast::<i8>().add((k / KR * NR + f) * KR + k % KR);
                     sum = sum.wrapping_add(x * i32::from(w));
                 }
                 *t.out.add(m * NR + f) = sum;
@@ -65,6 +65,9 @@ macro_rules! odd {
                 nr: $nr,
                 lanes: $lanes,
                 x_bytes: $x_bytes,
+                padded: 4,
+                element: 1,
+                several: &[],
                 run: {
                     const RUN: &[Run] = &[$($run),*];
                     RUN
@@ -82,12 +85,12 @@ odd! {
     T3X5X2: 5 features of 5, 2 bytes, [plain::<1, 5, 2>, plain::<2, 5, 2>, plain::<3, 5, 2>];
     T2X7X4: 7 features of 7, 1 bytes, [plain::<1, 7, 4>, plain::<2, 7, 4>];
     // The loop of the real tiers: 1, 2, 3 and 5 registers of four features, several steps at a time.
-    T1X4X4: 4 features of 4, 1 bytes, [tile::<Scalar, 1, 1, 1>];
+    T1X4X4: 4 features of 4, 1 bytes, [Kernel::<Scalar, Int8, Packed, 1, 1, 1, 1>::run];
     T5X8X4: 8 features of 4, 1 bytes, [
-        tile::<Scalar, 1, 2, 5>, tile::<Scalar, 2, 2, 2>, tile::<Scalar, 3, 2, 1>, tile::<Scalar, 4, 2, 1>, tile::<Scalar, 5, 2, 1>
+        Kernel::<Scalar, Int8, Packed, 1, 2, 1, 5>::run, Kernel::<Scalar, Int8, Packed, 2, 2, 1, 2>::run, Kernel::<Scalar, Int8, Packed, 3, 2, 1, 1>::run, Kernel::<Scalar, Int8, Packed, 4, 2, 1, 1>::run, Kernel::<Scalar, Int8, Packed, 5, 2, 1, 1>::run
     ];
     T5X12X4: 12 features of 4, 1 bytes, [
-        tile::<Scalar, 1, 3, 3>, tile::<Scalar, 2, 3, 1>, tile::<Scalar, 3, 3, 2>, tile::<Scalar, 4, 3, 1>, tile::<Scalar, 5, 3, 3>
+        Kernel::<Scalar, Int8, Packed, 1, 3, 1, 3>::run, Kernel::<Scalar, Int8, Packed, 2, 3, 1, 1>::run, Kernel::<Scalar, Int8, Packed, 3, 3, 1, 2>::run, Kernel::<Scalar, Int8, Packed, 4, 3, 1, 1>::run, Kernel::<Scalar, Int8, Packed, 5, 3, 1, 3>::run
     ];
-    T3X20X4: 20 features of 4, 1 bytes, [tile::<Scalar, 1, 5, 2>, tile::<Scalar, 2, 5, 3>, tile::<Scalar, 3, 5, 1>];
+    T3X20X4: 20 features of 4, 1 bytes, [Kernel::<Scalar, Int8, Packed, 1, 5, 1, 2>::run, Kernel::<Scalar, Int8, Packed, 2, 5, 1, 3>::run, Kernel::<Scalar, Int8, Packed, 3, 5, 1, 1>::run];
 }

@@ -227,7 +227,53 @@ pub unsafe fn lines_to_quads<S: Simd>(lines: *const u8, features: usize, quads: 
     }
 }
 
-/// i32 `[features][width]` to `[tokens][ld]`, features a multiple of 4.
+/// Rows of 4-byte elements to `[features][width]` of them, features rounded up to a multiple of 4 with zeros; the width is 1 or a
+/// multiple of 16. Tokens that are not there are zero.
+#[inline(always)]
+pub unsafe fn words_to_lines<S: Simd>(x: &Tokens) {
+    if x.width == 1 {
+        // SAFETY: one row, and as long a panel.
+        unsafe {
+            x.panel.write_bytes(0, 4 * x.features.next_multiple_of(4));
+            std::ptr::copy_nonoverlapping(x.rows, x.panel, 4 * x.features);
+        }
+        return;
+    }
+    let four = x.features / 4 * 4;
+    // SAFETY: all offsets are inside the rows and the panel.
+    unsafe {
+        let mut t = 0;
+        while t < x.width {
+            // Four registers, part l of register r being token 4 l + r: transposed, each is a line in order.
+            let whole = t + S::LANES <= x.tokens;
+            let first = if whole { four } else { 0 };
+            let row = x.rows.wrapping_add(t * x.stride);
+            let mut f = 0;
+            while f < first {
+                let mut v = [S::splat(0); 4];
+                for r in 0..4 {
+                    v[r] = S::load_parts(row.add(r * x.stride + 4 * f), 4 * x.stride);
+                }
+                let v = S::transpose4(v);
+                for c in 0..4 {
+                    S::store(x.panel.add(((f + c) * x.width + t) * 4), v[c]);
+                }
+                f += 4;
+            }
+            for token in t..t + S::LANES {
+                for f in first..x.features.next_multiple_of(4) {
+                    let inside = token < x.tokens && f < x.features;
+                    let from = x.rows.wrapping_add(token * x.stride + 4 * f).cast::<u32>();
+                    let value = if inside { from.read_unaligned() } else { 0 };
+                    x.panel.add((f * x.width + token) * 4).cast::<u32>().write(value);
+                }
+            }
+            t += S::LANES;
+        }
+    }
+}
+
+/// 4-byte elements `[features][width]` to `[tokens][ld]`, features a multiple of 4.
 #[inline(always)]
 pub unsafe fn sums_to_rows<S: Simd>(
     sums: *const i32,
@@ -246,7 +292,22 @@ pub unsafe fn sums_to_rows<S: Simd>(
             }
             return;
         }
-        for f in (0..features).step_by(4) {
+        // Part l of register r is feature 4 l + r of four tokens: transposed, each is a token's features in order.
+        let whole = features / S::LANES * S::LANES;
+        for f in (0..whole).step_by(S::LANES) {
+            for t in (0..width).step_by(4) {
+                let from = sums.add(f * width + t);
+                let mut v = [S::splat(0); 4];
+                for r in 0..4 {
+                    v[r] = S::load_parts(from.add(r * width).cast(), 16 * width);
+                }
+                let v = S::transpose4(v);
+                for c in 0..4 {
+                    S::store(rows.add((t + c) * ld + f).cast(), v[c]);
+                }
+            }
+        }
+        for f in (whole..features).step_by(4) {
             let mut t = 0;
             while t < width {
                 let from = sums.add(f * width + t);

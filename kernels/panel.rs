@@ -11,6 +11,87 @@ pub enum PanelLayout {
     Lines,
     /// Four features by four, in panels of 64 tokens: block-sparse layers whose blocks are 4, 8, 16 .. wide.
     Quads,
+    /// f32, token by token: dense layers that compute in floats.
+    F32Rows,
+    /// f32, feature by feature, in panels of 32 tokens: block-sparse layers that compute in floats.
+    F32Lines,
+    /// bfloat16, token by token: dense bfloat16 layers where the CPU multiplies bfloat16.
+    Bf16Rows,
+    /// bfloat16, two features by two, in panels of 32 tokens: block-sparse bfloat16 layers whose blocks are 2, 4, 6 .. wide, where
+    /// the CPU multiplies bfloat16.
+    Bf16Pairs,
+}
+
+/// What packed activations are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packed {
+    /// Unsigned bytes.
+    U8,
+    /// f32.
+    F32,
+    /// bfloat16.
+    Bf16,
+}
+
+impl PanelLayout {
+    /// What it is made of.
+    pub fn element(self) -> Packed {
+        match self {
+            PanelLayout::Rows | PanelLayout::Lines | PanelLayout::Quads => Packed::U8,
+            PanelLayout::F32Rows | PanelLayout::F32Lines => Packed::F32,
+            PanelLayout::Bf16Rows | PanelLayout::Bf16Pairs => Packed::Bf16,
+        }
+    }
+
+    /// Whether it holds floats.
+    pub fn is_float(self) -> bool {
+        self.element() != Packed::U8
+    }
+
+    /// Whether it goes token by token.
+    pub fn is_rows(self) -> bool {
+        matches!(self, PanelLayout::Rows | PanelLayout::F32Rows | PanelLayout::Bf16Rows)
+    }
+
+    /// The token-by-token layout of the same element.
+    pub fn rows(self) -> PanelLayout {
+        match self.element() {
+            Packed::U8 => PanelLayout::Rows,
+            Packed::F32 => PanelLayout::F32Rows,
+            Packed::Bf16 => PanelLayout::Bf16Rows,
+        }
+    }
+
+    /// Features that share 4 bytes of a token, or a line of bytes.
+    pub fn line_columns(self) -> usize {
+        match self {
+            PanelLayout::Quads => 4,
+            PanelLayout::Bf16Rows | PanelLayout::Bf16Pairs => 2,
+            _ => 1,
+        }
+    }
+
+    /// Columns of weights that a sparse kernel takes at a time.
+    pub fn slots(self) -> usize {
+        match self {
+            PanelLayout::Lines => 4,
+            other => other.line_columns(),
+        }
+    }
+
+    /// Bytes of an element.
+    pub fn element_bytes(self) -> usize {
+        match self.element() {
+            Packed::U8 => 1,
+            Packed::Bf16 => 2,
+            Packed::F32 => 4,
+        }
+    }
+
+    /// Tokens of a whole panel.
+    pub fn width(self) -> usize {
+        if self.is_float() { 32 } else { 64 }
+    }
 }
 
 /// What the bytes are.
@@ -31,7 +112,7 @@ pub struct Panel {
     pub token: usize,
     /// How many are real.
     pub tokens: usize,
-    /// How many there is room for: 64, 16 or 1.
+    /// How many there is room for: 64, 32, 16 or 1.
     pub width: usize,
 }
 
@@ -39,62 +120,79 @@ impl Shape {
     /// Bytes of one token's features in a panel.
     pub fn features_padded(&self) -> usize {
         match self.layout {
-            PanelLayout::Rows => row_stride(self.features),
+            layout if layout.is_rows() => row_stride(self.features * layout.element_bytes()),
             PanelLayout::Lines => self.features,
-            PanelLayout::Quads => self.features.next_multiple_of(4),
+            // Whole quads of columns, and of lines.
+            PanelLayout::Bf16Pairs => self.features.next_multiple_of(8) * 2,
+            layout => self.features.next_multiple_of(4) * layout.element_bytes(),
         }
     }
 
     /// Bytes in all.
     pub fn bytes(&self) -> usize {
         let tokens = match self.layout {
-            PanelLayout::Rows => self.tokens,
+            layout if layout.is_rows() => self.tokens,
             _ => (0..self.panels()).map(|p| self.panel(p).width).sum(),
         };
         // A kernel may read a whole quad at the end of a row.
         tokens * self.features_padded() + 64
     }
 
-    /// Panels of 64 tokens; what is left over goes into panels of 16 while those are cheaper, and a single token into
-    /// one of its own.
+    /// Whole panels; what is left over goes into panels of 16 tokens while those are cheaper, and a single token
+    /// (not of pairs) into one of its own.
     pub fn panels(&self) -> usize {
-        let whole = self.tokens / 64;
+        let width = self.layout.width();
+        let whole = self.tokens / width;
         whole
-            + match self.tokens % 64 {
+            + match self.tokens % width {
                 0 => 0,
-                17..=32 => 2,
+                17..=32 if width == 64 => 2,
                 _ => 1,
             }
     }
 
     /// Panel p.
     pub fn panel(&self, p: usize) -> Panel {
-        let whole = self.tokens / 64;
+        let width = self.layout.width();
+        let whole = self.tokens / width;
         if p < whole {
-            return Panel { token: p * 64, tokens: 64, width: 64 };
+            return Panel { token: p * width, tokens: width, width };
         }
-        let (token, left) = (whole * 64, self.tokens % 64);
+        let (token, left) = (whole * width, self.tokens % width);
         match left {
-            1 => Panel { token, tokens: 1, width: 1 },
-            2..=16 => Panel { token, tokens: left, width: 16 },
-            17..=32 if p == whole => Panel { token, tokens: 16, width: 16 },
-            17..=32 => Panel { token: token + 16, tokens: left - 16, width: 16 },
-            _ => Panel { token, tokens: left, width: 64 },
+            1 if self.layout != PanelLayout::Bf16Pairs => Panel { token, tokens: 1, width: 1 },
+            1..=16 => Panel { token, tokens: left, width: 16 },
+            17..=32 if width == 64 && p == whole => Panel { token, tokens: 16, width: 16 },
+            17..=32 if width == 64 => Panel { token: token + 16, tokens: left - 16, width: 16 },
+            _ => Panel { token, tokens: left, width },
         }
     }
 
-    /// Bytes of 64 tokens: piece i of the bytes holds tokens `64 i ..`, in one panel or two.
+    /// The panel that begins with a token.
+    pub fn panel_of(&self, token: usize) -> Panel {
+        let p = (token / self.layout.width()).min(self.panels() - 1);
+        let panel = self.panel(p);
+        if panel.token == token { panel } else { self.panel(p + 1) }
+    }
+
+    /// Tokens of a piece.
+    pub fn piece_tokens(&self) -> usize {
+        self.layout.width()
+    }
+
+    /// Bytes of a piece: piece i of the bytes holds tokens `piece_tokens * i ..`, in one panel or two.
     pub fn piece_bytes(&self) -> usize {
-        64 * self.features_padded()
+        self.piece_tokens() * self.features_padded()
     }
 
     /// The panels of piece i; for rows the piece is taken as one.
     pub fn piece(&self, i: usize) -> impl Iterator<Item = Panel> + use<> {
-        let tokens = (self.tokens - i * 64).min(64);
-        let rows = Panel { token: i * 64, tokens, width: tokens };
+        let width = self.piece_tokens();
+        let tokens = (self.tokens - i * width).min(width);
+        let rows = Panel { token: i * width, tokens, width: tokens };
         let this = *self;
         let (panels, rows) = match self.layout {
-            PanelLayout::Rows => (0..0, Some(rows)),
+            layout if layout.is_rows() => (0..0, Some(rows)),
             // All pieces but the last are one panel.
             _ if i + 1 < self.pieces() => (i..i + 1, None),
             _ => (i..self.panels(), None),
@@ -102,9 +200,9 @@ impl Shape {
         panels.map(move |p| this.panel(p)).chain(rows)
     }
 
-    /// How many stretches of 64 tokens there are.
+    /// How many pieces there are.
     pub fn pieces(&self) -> usize {
-        self.tokens.div_ceil(64)
+        self.tokens.div_ceil(self.piece_tokens())
     }
 
     /// The bytes of a panel, or of a stretch of rows, in all bytes.
@@ -114,16 +212,16 @@ impl Shape {
     }
 }
 
-/// Bytes from a token to the next: whole cache lines, an odd number of them, so that rows do not meet in one set of the
-/// cache whatever the number of features.
-pub fn row_stride(features: usize) -> usize {
-    (features.div_ceil(64) | 1) * 64
+/// Bytes from a token of so many bytes to the next: whole cache lines, an odd number of them, so that rows do not meet in one
+/// set of the cache whatever the number of features.
+pub fn row_stride(bytes: usize) -> usize {
+    (bytes.div_ceil(64) | 1) * 64
 }
 
 /// Refuses shapes whose padded bytes, sums or floats would not fit the address space.
 pub fn check_bytes(tokens: usize, features: usize) -> Result<()> {
     let bytes = features
-        .checked_add(256)
+        .checked_add(1024)
         .and_then(|f| f.checked_mul(tokens.checked_add(64)?))
         .and_then(|n| n.checked_mul(8));
     if bytes.is_none_or(|n| n > isize::MAX as usize) {

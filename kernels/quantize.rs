@@ -7,7 +7,7 @@
 use crate::ctx::Ctx;
 use crate::isa::Isa;
 use crate::quant::{QuantParams, QuantType};
-use half::bf16;
+use half::{bf16, f16};
 
 /// 1.5 * 2^23. The low byte of its bits is 0.
 const ROUND: f32 = 12_582_912.0;
@@ -92,6 +92,26 @@ impl Real for bf16 {
     }
 }
 
+impl Real for f16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        // Not `to_f32`, which is a call. The exponent's bias is moved by a product that is exact, subnormals included;
+        // what was infinite or NaN then has the exponent of 2^16, and gets that of infinity.
+        let bits = u32::from(self.to_bits());
+        let magnitude = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
+        let special = if magnitude >= 65536.0 { 0x7f80_0000 } else { 0 };
+        f32::from_bits(magnitude.to_bits() | special | (bits & 0x8000) << 16)
+    }
+
+    fn quantize(isa: Isa) -> unsafe fn(&[f16], Affine, &mut [u8]) {
+        quantize_f16::pick(isa)
+    }
+
+    fn range(isa: Isa) -> unsafe fn(&[f16]) -> Range {
+        range_f16::pick(isa)
+    }
+}
+
 /// What reals are quantized to; every bit pattern is valid.
 pub trait Integer: Sized {
     /// The run-time name of the type.
@@ -152,9 +172,11 @@ pub fn range<X: Real>(x: &[X], ctx: &Ctx) -> Range {
 
 autovec!(fn quantize_f32(x: &[f32], to: Affine, y: &mut [u8]) = quantize_body::<f32>);
 autovec!(fn quantize_bf16(x: &[bf16], to: Affine, y: &mut [u8]) = quantize_body::<bf16>);
+autovec!(fn quantize_f16(x: &[f16], to: Affine, y: &mut [u8]) = quantize_body::<f16>);
 autovec!(fn dequantize_u8(x: &[u8], scale: f32, offset: (u8, i32), y: &mut [f32]) = dequantize_body);
 autovec!(fn range_f32(x: &[f32]) -> Range = range_body::<f32>);
 autovec!(fn range_bf16(x: &[bf16]) -> Range = range_body::<bf16>);
+autovec!(fn range_f16(x: &[f16]) -> Range = range_body::<f16>);
 
 #[inline(always)]
 fn quantize_body<X: Real>(x: &[X], to: Affine, y: &mut [u8]) {

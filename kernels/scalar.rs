@@ -2,6 +2,7 @@
 
 use super::simd::Simd;
 use crate::isa::Isa;
+use half::{bf16, f16};
 use std::array::from_fn;
 
 /// Plain Rust.
@@ -122,6 +123,39 @@ unsafe impl Simd for Scalar {
     unsafe fn repeat<const R: usize>(p: *const u8) -> [i32; 4] {
         // SAFETY: the caller vouches for 16 bytes where R is 1, else for 4.
         unsafe { if R == 1 { Self::load(p) } else { Self::splat_quad(p.cast()) } }
+    }
+    #[inline(always)]
+    unsafe fn as_f(v: [i32; 4]) -> [f32; 4] {
+        v.map(|v| f32::from_bits(v as u32))
+    }
+    #[inline(always)]
+    unsafe fn as_v(f: [f32; 4]) -> [i32; 4] {
+        f.map(|f| f.to_bits() as i32)
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> [f32; 4] {
+        // SAFETY: the caller vouches for 8 bytes.
+        unsafe { p.cast::<[u16; 4]>().read_unaligned() }.map(|v| f32::from_bits(u32::from(v) << 16))
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> [f32; 4] {
+        // SAFETY: the caller vouches for 8 bytes.
+        unsafe { p.cast::<[u16; 4]>().read_unaligned() }.map(|v| f16::from_bits(v).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> [f32; 4] {
+        // SAFETY: the caller vouches for 4 bytes.
+        unsafe { p.cast::<[i8; 4]>().read_unaligned() }.map(f32::from)
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u16, f: [f32; 4]) {
+        // SAFETY: the caller vouches for 8 bytes.
+        unsafe { p.cast::<[u16; 4]>().write_unaligned(f.map(|f| bf16::from_f32(f).to_bits())) }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(p: *mut u16, f: [f32; 4]) {
+        // SAFETY: the caller vouches for 8 bytes.
+        unsafe { p.cast::<[u16; 4]>().write_unaligned(f.map(|f| f16::from_f32(f).to_bits())) }
     }
     #[inline(always)]
     unsafe fn to_f32(v: [i32; 4]) -> [f32; 4] {

@@ -77,6 +77,21 @@ pub unsafe trait Simd: Copy + 'static {
     /// `max(LANES / R, 1)` quads are read.
     unsafe fn repeat<const R: usize>(p: *const u8) -> Self::V;
 
+    /// The same bits as f32 lanes.
+    unsafe fn as_f(v: Self::V) -> Self::F;
+    /// The same bits as i32 lanes.
+    unsafe fn as_v(f: Self::F) -> Self::V;
+    /// `LANES` bfloat16 at `p`, exact.
+    unsafe fn load_bf16(p: *const u16) -> Self::F;
+    /// `LANES` halves at `p`, exact.
+    unsafe fn load_f16(p: *const u16) -> Self::F;
+    /// `LANES` signed bytes at `p`, exact.
+    unsafe fn load_i8(p: *const i8) -> Self::F;
+    /// `LANES` bfloat16 to `p`, rounded to nearest even; NaN stays NaN.
+    unsafe fn store_bf16(p: *mut u16, f: Self::F);
+    /// `LANES` halves to `p`, rounded to nearest even; NaN stays NaN.
+    unsafe fn store_f16(p: *mut u16, f: Self::F);
+
     /// Four entries of lines of one token, gathered: 16 indices are read, 4 quads written.
     #[inline(always)]
     unsafe fn gather4(x: *const u8, indices: *const u16, to: *mut u32) {
@@ -166,4 +181,13 @@ pub unsafe trait Simd: Copy + 'static {
     }
     /// `LANES` i32, known to be inside 0 ..= 255, to that many bytes at `p`.
     unsafe fn store_bytes(p: *mut u8, v: Self::V);
+}
+
+/// A tier with a dot product of bfloat16 pairs.
+///
+/// # Safety
+/// As [`Simd`].
+pub unsafe trait Bf16: Simd {
+    /// `acc[l] + x[2l] * w[2l] + x[2l + 1] * w[2l + 1]`, rounded as the instruction does it.
+    unsafe fn dot_bf16(acc: Self::F, x: Self::V, w: Self::V) -> Self::F;
 }

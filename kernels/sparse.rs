@@ -30,7 +30,8 @@ pub struct Group {
     pub start: u32,
     /// The number of entries.
     pub len: u32,
-    /// The column that index 0 stands for: not 0 only where K exceeds what 16 bits can index.
+    /// The line that index 0 stands for: not 0 only in later parts of its rows, where K exceeds what 16 bits can index, or
+    /// has scales by groups.
     pub base: u32,
 }
 
@@ -42,7 +43,7 @@ pub struct Band<'a> {
     /// 4 column numbers (lines) or one column number / 4 (quads) an entry; those of a group ascend.
     pub indices: &'a [u16],
     /// `[entry][ROWS][4]`, with 64 bytes of padding at the end.
-    pub weights: &'a [i8],
+    pub weights: &'a [u8],
     /// The panel.
     pub panel: &'a [u8],
     /// What each output feature starts from; as long as the padded features.
@@ -285,7 +286,7 @@ unsafe fn part<S: Simd, L: Layout, F: Finish, const ROWS: usize, const VECS: usi
     unsafe {
         let start = group.start as usize;
         let mut indices = band.indices.as_ptr().add(start * L::INDICES);
-        let mut weights = band.weights.as_ptr().add(start * ROWS * 4);
+        let mut weights = band.weights.as_ptr().cast::<i8>().add(start * ROWS * 4);
         let panel = band.panel.as_ptr().add(group.base as usize * L::TOKENS);
         let init = band.init.as_ptr().add(group.row as usize);
         let mut acc = [[S::splat(*init); VECS]; ROWS];
@@ -356,7 +357,7 @@ unsafe fn blocked<S: Simd, L: Layout, F: Finish, const VECS: usize, const HI: us
                     let end = group.start + group.len;
                     let indices = band.indices.as_ptr();
                     while e < end && index(indices, e as usize) < limit {
-                        let weights = band.weights.as_ptr().add(e as usize * 4);
+                        let weights = band.weights.as_ptr().cast::<i8>().add(e as usize * 4);
                         entry::<S, L, 1, VECS, HI>(&mut acc, panel, indices.add(e as usize), weights, offset);
                         e += 1;
                     }
@@ -514,7 +515,7 @@ pub unsafe fn token<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, quad
         let mut from = quads.cast::<u8>().cast_const();
         for group in band.groups {
             let len = group.len as usize;
-            let weights = band.weights.as_ptr().add(group.start as usize * ROWS * 4);
+            let weights = band.weights.as_ptr().cast::<i8>().add(group.start as usize * ROWS * 4);
             let sums = rows::<S, ROWS>(from, weights, len);
             for r in 0..group.rows as usize {
                 let row = group.row as usize + r;
@@ -533,7 +534,7 @@ unsafe fn looked_up<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, out:
         unsafe {
             let x = band.panel.get_unchecked(group.base as usize..);
             let indices = band.indices.as_ptr().add(group.start as usize * L::INDICES);
-            let weights = band.weights.as_ptr().add(group.start as usize * ROWS * 4);
+            let weights = band.weights.as_ptr().cast::<i8>().add(group.start as usize * ROWS * 4);
             let len = group.len as usize;
             let sums = if L::INDICES == 1 {
                 S::token::<ROWS, true>(x, indices, weights, len)

@@ -1,21 +1,15 @@
 //! The one list of matrix kernels. A row here puts a kernel into dispatch, the sweep and the benchmarks.
 
+use super::panel::Packed;
 use super::requantize::Requantize;
 use super::scalar::Scalar;
 use super::sparse::{self, Band};
 #[cfg(target_arch = "x86_64")]
-use super::x86_64::{Avx2, Avx512, Avx512Vnni, Avx512VnniVbmi, AvxVnni};
-use super::{dense, epilogue, pack};
+use super::x86_64::{Avx2, Avx512, Avx512Bf16, Avx512Vnni, Avx512VnniVbmi, AvxVnni};
+use super::{dense, epilogue, float_table, pack};
 use crate::isa::Isa;
 
-/// How the panels of x that a sparse kernel reads are laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Layout {
-    /// `[K][tokens]`.
-    Lines,
-    /// `[K / 4][tokens][4]`.
-    Quads,
-}
+pub use super::panel::PanelLayout as Layout;
 
 /// A block-sparse kernel: some groups of rows times one panel of tokens.
 #[derive(Debug, Clone, Copy)]
@@ -54,12 +48,34 @@ pub struct DenseKernel {
     pub name: &'static str,
     /// Output features of a panel of weights.
     pub nr: usize,
-    /// i32 lanes of a register: the inner order of packed weights.
+    /// 32-bit lanes of a register: the inner order of packed weights.
     pub lanes: usize,
-    /// Bytes of an element of x: 1, or 2 where x is widened to 16 bits.
+    /// Bytes of an element of x, of which a step has 4. Bytes are widened to 2 or 4 where that is more than 1.
     pub x_bytes: usize,
-    /// `run[m - 1]` takes m tokens.
+    /// What K is padded to a multiple of.
+    pub padded: usize,
+    /// Bytes of a packed weight.
+    pub element: usize,
+    /// `run[m - 1]` takes m tokens and one panel.
     pub run: &'static [dense::Run],
+    /// `several[m - 1]` takes m tokens and more panels than one: for fewer tokens than keep a core busy.
+    pub several: &'static [Several],
+}
+
+impl DenseKernel {
+    /// Elements of K in a step.
+    pub fn per_step(&self) -> usize {
+        4 / self.x_bytes
+    }
+}
+
+/// A dense kernel for several panels at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Several {
+    /// How many.
+    pub panels: usize,
+    /// The kernel.
+    pub run: dense::Run,
 }
 
 /// Everything of one tier.
@@ -87,6 +103,10 @@ pub struct Tier {
     pub sums_to_rows: unsafe fn(*const i32, usize, usize, *mut i32, usize),
     /// The general epilogue.
     pub epilogue: epilogue::Run,
+    /// What its registers do with floats.
+    pub float: &'static float_table::FloatTier,
+    /// Pairs of bfloat16, where the CPU multiplies them.
+    pub pairs: Option<&'static float_table::FloatKernels>,
     /// The dot products of registers alone, for the peak: so many times the number of operations returned.
     pub peak: unsafe fn(u64) -> u64,
 }
@@ -97,6 +117,7 @@ macro_rules! tier {
         features #[$features:meta],
         sparse [$($id:ident: $layout:ident $walk:ident $rows:literal x $tokens:literal by $vecs:literal),* $(,)?],
         dense $nv:literal registers x [$($mid:ident: $mr:literal unroll $unroll:literal),* $(,)?],
+        float $float:ident, pairs $pairs:expr,
     ) => {
         $(#[$cfg])*
         mod $module {
@@ -120,7 +141,7 @@ macro_rules! tier {
                 #[$features]
                 unsafe fn $mid(tile: &dense::Tile) {
                     // SAFETY: as the caller, who also vouches for the tier.
-                    unsafe { dense::tile::<$simd, $mr, $nv, $unroll>(tile) }
+                    unsafe { dense::Kernel::<$simd, dense::Int8, dense::Quads, $mr, $nv, 1, $unroll>::run(tile) }
                 }
             )*
             tier!(@fn $simd [#[$features]] lines4(band: &Band<'_>, quads: *mut u32, out: *mut i32) => sparse::token::<$simd, sparse::Lines, 4>);
@@ -132,7 +153,7 @@ macro_rules! tier {
             tier!(@fn $simd [#[$features]] lines_to_rows(t: &pack::Tokens) => pack::lines_to_rows::<$simd>);
             tier!(@fn $simd [#[$features]] lines_to_quads(lines: *const u8, n: usize, quads: *mut u8) => pack::lines_to_quads::<$simd>);
             tier!(@fn $simd [#[$features]] sums_to_rows(s: *const i32, n: usize, w: usize, r: *mut i32, ld: usize) => pack::sums_to_rows::<$simd>);
-            tier!(@fn $simd [#[$features]] run_epilogue(plan: &epilogue::Plan<'_>, sums: &epilogue::Sums) => epilogue::run::<$simd>);
+            tier!(@fn $simd [#[$features]] run_epilogue(plan: &epilogue::Plan<'_>, sums: &epilogue::Sums) => epilogue::run::<$simd, false>);
             #[$features]
             unsafe fn peak(times: u64) -> u64 {
                 // SAFETY: as the caller, who vouches for the tier.
@@ -161,7 +182,10 @@ macro_rules! tier {
                     nr: $nv * <$simd as crate::kernels::simd::Simd>::LANES,
                     lanes: <$simd as crate::kernels::simd::Simd>::LANES,
                     x_bytes: <$simd as crate::kernels::simd::Simd>::X_BYTES,
+                    padded: 4,
+                    element: 1,
                     run: &[$($mid),*],
+                    several: &[],
                 },
                 rows_to_lines,
                 rows_to_quads,
@@ -169,6 +193,8 @@ macro_rules! tier {
                 lines_to_quads,
                 sums_to_rows,
                 epilogue: run_epilogue,
+                float: &float_table::$float::TIER,
+                pairs: $pairs,
                 peak,
             };
         }
@@ -192,6 +218,7 @@ tier! {
         q4s: Quads Quads16 4 x 16 by 4, q1s: Quads Quads16 1 x 16 by 4,
     ],
     dense 2 registers x [m1: 1 unroll 1, m2: 2 unroll 1, m3: 3 unroll 1],
+    float scalar, pairs None,
 }
 
 tier! {
@@ -204,6 +231,7 @@ tier! {
         q4s: Quads Quads16 4 x 16 by 2, q1s: Quads Quads16 1 x 16 by 2,
     ],
     dense 2 registers x [m1: 1 unroll 2, m2: 2 unroll 1, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1],
+    float avx2, pairs None,
 }
 
 tier! {
@@ -216,6 +244,7 @@ tier! {
         q4s: Quads Quads16 4 x 16 by 2, q1s: Quads Quads16 1 x 16 by 2,
     ],
     dense 2 registers x [m1: 1 unroll 4, m2: 2 unroll 2, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1],
+    float avx2, pairs None,
 }
 
 tier! {
@@ -231,6 +260,7 @@ tier! {
         m1: 1 unroll 4, m2: 2 unroll 2, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1,
         m7: 7 unroll 1, m8: 8 unroll 1, m9: 9 unroll 1, m10: 10 unroll 1, m11: 11 unroll 1, m12: 12 unroll 1,
     ],
+    float avx512, pairs None,
 }
 
 tier! {
@@ -246,6 +276,7 @@ tier! {
         m1: 1 unroll 4, m2: 2 unroll 2, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1,
         m7: 7 unroll 1, m8: 8 unroll 1, m9: 9 unroll 1, m10: 10 unroll 1, m11: 11 unroll 1, m12: 12 unroll 1,
     ],
+    float avx512, pairs None,
 }
 
 tier! {
@@ -261,6 +292,23 @@ tier! {
         m1: 1 unroll 4, m2: 2 unroll 2, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1,
         m7: 7 unroll 1, m8: 8 unroll 1, m9: 9 unroll 1, m10: 10 unroll 1, m11: 11 unroll 1, m12: 12 unroll 1,
     ],
+    float avx512, pairs None,
+}
+
+tier! {
+    #[cfg(target_arch = "x86_64")] avx512_bf16: Avx512Bf16, vbmi true,
+    features #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512bf16")],
+    sparse [
+        l4: Lines Lines 4 x 64 by 4, l1: Lines Lines 1 x 64 by 4,
+        q4: Quads Quads 4 x 64 by 4, q1: Quads Quads 1 x 64 by 4,
+        l4s: Lines Lines16 4 x 16 by 1, l1s: Lines Lines16 1 x 16 by 1,
+        q4s: Quads Quads16 4 x 16 by 1, q1s: Quads Quads16 1 x 16 by 1,
+    ],
+    dense 2 registers x [
+        m1: 1 unroll 4, m2: 2 unroll 2, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1,
+        m7: 7 unroll 1, m8: 8 unroll 1, m9: 9 unroll 1, m10: 10 unroll 1, m11: 11 unroll 1, m12: 12 unroll 1,
+    ],
+    float avx512, pairs Some(&float_table::avx512_bf16::KERNELS),
 }
 
 /// All tiers, the best variant of each last.
@@ -276,6 +324,8 @@ pub static TIERS: &[&Tier] = &[
     &avx512_vnni::TIER,
     #[cfg(target_arch = "x86_64")]
     &avx512_vnni_vbmi::TIER,
+    #[cfg(target_arch = "x86_64")]
+    &avx512_bf16::TIER,
 ];
 
 impl Tier {
@@ -299,6 +349,14 @@ impl Tier {
     pub fn sparse_kernel(&self, layout: Layout, rows: usize, tokens: usize) -> &'static SparseKernel {
         let fits = |k: &&SparseKernel| k.layout == layout && k.rows == rows && k.tokens == tokens;
         self.sparse.iter().find(fits).unwrap_or_else(|| unreachable!("no {layout:?} {rows}x{tokens}"))
+    }
+
+    /// The float kernels that read packed activations of an element.
+    pub fn floats(&self, element: Packed) -> &'static float_table::FloatKernels {
+        match self.pairs {
+            Some(pairs) if element == Packed::Bf16 => pairs,
+            _ => &self.float.f32,
+        }
     }
 
     /// The kernel for one token.

@@ -20,12 +20,15 @@ pub enum Isa {
     Avx512,
     /// x86-64 AVX-512 VNNI: Cascade Lake, Ice Lake, Zen 4 and later. Implies `Avx512`.
     Avx512Vnni,
+    /// x86-64 AVX-512 BF16 and VBMI: Sapphire Rapids, Zen 4 and later. Implies `Avx512Vnni`. The one tier whose sums of
+    /// bfloat16 layers round differently.
+    Avx512Bf16,
 }
 
 impl Isa {
     /// All tiers this version of siskin has kernels for on this architecture, lowest first.
     pub const ALL: &'static [Isa] = if cfg!(target_arch = "x86_64") {
-        &[Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vnni]
+        &[Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vnni, Isa::Avx512Bf16]
     } else {
         &[Isa::Scalar]
     };
@@ -38,6 +41,7 @@ impl Isa {
             Isa::AvxVnni => "avx-vnni",
             Isa::Avx512 => "avx512",
             Isa::Avx512Vnni => "avx512-vnni",
+            Isa::Avx512Bf16 => "avx512-bf16",
         }
     }
 
@@ -55,6 +59,7 @@ impl Isa {
                 Isa::AvxVnni => avx2() && has!("avxvnni"),
                 Isa::Avx512 => avx512(),
                 Isa::Avx512Vnni => avx512() && has!("avx512vnni"),
+                Isa::Avx512Bf16 => avx512() && has!("avx512vnni") && has!("avx512vbmi") && has!("avx512bf16"),
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -77,6 +82,7 @@ impl Isa {
             AvxVnni => matches!(other, Scalar | Avx2 | AvxVnni),
             Avx512 => matches!(other, Scalar | Avx2 | Avx512),
             Avx512Vnni => matches!(other, Scalar | Avx2 | Avx512 | Avx512Vnni),
+            Avx512Bf16 => matches!(other, Scalar | Avx2 | Avx512 | Avx512Vnni | Avx512Bf16),
         }
     }
 

@@ -1,5 +1,6 @@
-//! Kernels for sparse and quantized transformers on ordinary CPUs: block-sparse and dense INT8 linear layers, hand-written
-//! for AVX2, AVX-VNNI, AVX-512 and AVX-512 VNNI, behind a safe API, with run-time dispatch and a scalar reference.
+//! Kernels for sparse and quantized transformers on ordinary CPUs: block-sparse and dense linear layers of INT8, f32, bfloat16
+//! and f16, hand-written for AVX2, AVX-VNNI, AVX-512, AVX-512 VNNI and AVX-512 BF16, behind a safe API, with run-time dispatch
+//! and a scalar reference.
 //!
 //! ```
 //! use siskin::linear::{Epilogue, Input, Linear, OnTheFly, Output};
@@ -27,7 +28,8 @@
 //! # Promises
 //!
 //! 1. **The same answer everywhere.** The same bits on every tier, for any number of threads, for a token alone or in a
-//!    batch. Integer sums are exact: no saturating multiply-add, ever.
+//!    batch. Integer sums are exact: no saturating multiply-add, ever. Float sums are one chain of fused multiply-adds. The
+//!    one exception is stated: products of bfloat16 pairs on the tier that has them ([`linear`]).
 //! 2. **No undefined behaviour from safe code.** Any slice, any index array: a typed [`enum@Error`] that says what was
 //!    expected and what came, never a panic, an over-read or a wrong answer. What would overflow is refused.
 //! 3. **The caller owns the resources.** No global state, no hidden pool, no allocation after the first call with the same

@@ -1,6 +1,7 @@
 //! Yardsticks for benchmarks: how fast this CPU multiplies and reads when it does nothing else.
 
 use crate::isa::Isa;
+use crate::kernels::float_table::FloatKernels;
 use crate::kernels::measure;
 use crate::kernels::table::Tier;
 
@@ -8,6 +9,16 @@ use crate::kernels::table::Tier;
 /// multiplication and an addition are two); 0 where this CPU does not have the tier.
 pub fn dot_products(isa: Isa, rounds: u64) -> u64 {
     if isa.is_supported() { Tier::of(isa).dot_products(rounds) } else { 0 }
+}
+
+/// As [`dot_products`], of fused multiply-adds of f32.
+pub fn fused_multiply_adds(isa: Isa, rounds: u64) -> u64 {
+    if isa.is_supported() { Tier::of(isa).fused_multiply_adds(rounds) } else { 0 }
+}
+
+/// As [`dot_products`], of pairs of bfloat16; 0 where the tier has no such instruction.
+pub fn bf16_dot_products(isa: Isa, rounds: u64) -> u64 {
+    if isa.is_supported() { Tier::of(isa).bf16_dot_products(rounds) } else { 0 }
 }
 
 /// Reads all words once, in order, with the instructions of a tier; returns their sum, so that none is left out.
@@ -25,5 +36,12 @@ pub fn kernels(isa: Isa) -> Vec<&'static str> {
     let tier = Tier::of(isa);
     let sparse = tier.sparse.iter().map(|k| k.name);
     let token = tier.token.iter().map(|k| k.name);
-    sparse.chain(token).chain([tier.dense.name]).collect()
+    let float = |k: &'static FloatKernels| {
+        let dense = k.dense.iter().map(|k| k.name);
+        let gather = k.gather.iter().map(|k| k.name);
+        dense.chain(gather).chain(k.scatter.iter().map(|k| k.name))
+    };
+    let floats =
+        float(&tier.float.f32).chain([tier.float.token.name]).chain(tier.pairs.into_iter().flat_map(float));
+    sparse.chain(token).chain([tier.dense.name]).chain(floats).collect()
 }

@@ -1,10 +1,10 @@
 //! Dense: tiles of tokens times panels of output features.
 
-use super::{BLOCK_BYTES, Job, Memory, Out, all_packed, share};
+use super::{BLOCK_BYTES, Job, Memory, Out, all_packed, packed_features, rows_target, share};
 use crate::ctx::Ctx;
 use crate::kernels::buffer::{Buffer, as_i32};
 use crate::kernels::dense::Tile;
-use crate::kernels::epilogue::{Plan, Sums, Target};
+use crate::kernels::epilogue::{Plan, Sums};
 use crate::kernels::pack::Tokens;
 use crate::kernels::panel::{PanelLayout, Shape, row_stride};
 use crate::kernels::weights::Dense;
@@ -13,7 +13,7 @@ use std::ops::Range;
 /// y = x · wᵀ with dense w.
 pub fn dense(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
     let x = all_packed(job, ctx, memory.x, memory.rows);
-    let stride = row_stride(job.shape.features);
+    let stride = job.shape.features_padded();
     let (m, n) = (job.shape.tokens, job.out_features);
     let kernel = w.kernel();
     let panels = n.div_ceil(kernel.nr);
@@ -22,20 +22,30 @@ pub fn dense(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
     // Panels of the next layer's x are made from rows, when all are there.
     let (target, to) = match job.out {
         Out::Rows => (job.plan.target, None),
-        Out::Panels(y, to) if to.layout == PanelLayout::Rows => ((Target::U8(y, 0), row_stride(n)), None),
+        Out::Panels(y, to) if to.layout.is_rows() => (rows_target(y, to.layout, to.features_padded()), None),
         Out::Panels(y, to) => {
-            let stride = row_stride(n);
-            memory.rows.grow(m * stride);
-            ((Target::U8(memory.rows.bytes_mut().as_mut_ptr(), 0), stride), Some((y, to)))
+            let rows = Shape { layout: to.layout.rows(), ..to };
+            memory.rows.grow(rows.bytes());
+            (
+                rows_target(memory.rows.bytes_mut().as_mut_ptr(), rows.layout, rows.features_padded()),
+                Some((y, to)),
+            )
         }
     };
     let plan = Plan { target, ..job.plan };
 
     // Wide elements are made for a block of tokens at a time, in the task's own memory.
-    let wide = if kernel.x_bytes > 1 { row_stride(kernel.x_bytes * job.shape.features) } else { 0 };
-    let block = (BLOCK_BYTES / stride.max(wide)).clamp(1, m.max(1)).next_multiple_of(most);
+    let wide = match job.shape.layout {
+        PanelLayout::Rows if kernel.x_bytes > 1 => row_stride(kernel.x_bytes * job.shape.features),
+        _ => 0,
+    };
+    let k_block = k_block(job, w);
+    let in_use = stride.max(wide).min((4 * k_block).max(1));
+    let block = (2 * BLOCK_BYTES / in_use).clamp(1, m.max(1)).next_multiple_of(most);
+    let several = kernel.several.iter().enumerate().map(|(m, s)| (m + 1) * s.panels).max();
+    let sums = if k_block < w.steps() { block } else { most.max(several.unwrap_or(0)) };
     // The epilogue reads whole registers of sums, beyond the last where a panel is not so wide.
-    let tile = (most * kernel.nr * 4 + 60).next_multiple_of(64);
+    let tile = (sums * kernel.nr * 4 + 60).next_multiple_of(64);
     let chunk = tile + block * wide;
     let columns = if ctx.threads() == 1 { 1 } else { (4 * ctx.threads()).min(panels) };
     let rows = match ctx.threads() {
@@ -65,6 +75,16 @@ pub fn dense(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
     if let Some((y, to)) = to {
         rows_to_panels(job, memory.rows, to, y, ctx);
     }
+}
+
+/// Steps of K that are taken at a time, so that a tile's x stays in the first-level cache. Float sums go on where they
+/// were; integers are a quarter as long, and scaled groups are sums of their own.
+fn k_block(job: &Job<'_>, w: &Dense) -> usize {
+    const MOST: usize = 1024;
+    if !job.shape.layout.is_float() || w.scales().is_some() || w.steps() <= 2 * MOST {
+        return w.steps();
+    }
+    w.steps().div_ceil(w.steps().div_ceil(MOST))
 }
 
 /// Some tokens' rows, as the kernel wants their elements.
@@ -104,45 +124,78 @@ fn block_of_tokens(
 ) {
     let kernel = w.kernel();
     let count = tokens.len().div_ceil(kernel.run.len());
-    for panel in panels {
+    let k_block = if count > 1 { k_block(job, w) } else { w.steps() };
+    let mut panel = panels.start;
+    while panel < panels.end {
+        // A few tokens take several panels at a time, where there are as many.
+        let few = kernel.several.get(tokens.len() - 1).filter(|s| panel + s.panels <= panels.end);
+        let at_once = few.map_or(1, |s| s.panels);
         let feature = panel * kernel.nr;
-        let init = &job.init[feature..feature + kernel.nr];
-        for i in 0..count {
-            let own = share(tokens.len(), count, i);
-            let x_tile = &x.bytes[own.start * x.stride..];
-            assert!(own.len() * kernel.nr <= tile.len());
-            assert!((own.len() - 1) * x.stride + w.steps() * 4 <= x_tile.len());
-            // SAFETY: the asserts give room for x and the sums, the weights' constructor for a panel of `steps`;
-            // the output belongs to this call and this tile of it to this task.
-            unsafe {
-                (kernel.run[own.len() - 1])(&Tile {
-                    x: x_tile.as_ptr(),
-                    stride: x.stride,
-                    weights: w.panel(panel).as_ptr(),
-                    steps: w.steps(),
-                    init: init.as_ptr(),
-                    out: tile.as_mut_ptr(),
-                });
-                (job.tier.epilogue)(
-                    plan,
-                    &Sums {
-                        sums: tile.as_ptr(),
-                        ld: kernel.nr,
-                        token: tokens.start + own.start,
-                        tokens: own.len(),
-                        feature,
-                        features: (job.out_features - feature).min(kernel.nr),
-                    },
-                );
+        let init = &job.init[feature..feature + at_once * kernel.nr];
+        let (scales, group, scales_stride) = match w.scales() {
+            None => (std::ptr::null(), w.steps(), 0),
+            Some(s) => (s.scales[feature..][..at_once * kernel.nr].as_ptr(), s.size, s.stride),
+        };
+        let mut step = 0;
+        while step < w.steps() {
+            let steps = k_block.min(w.steps() - step);
+            for i in 0..count {
+                let own = share(tokens.len(), count, i);
+                let x_tile = &x.bytes[own.start * x.stride + step * 4..];
+                // Where K is taken in blocks, the sums of all tiles are kept until the last.
+                let sums = if steps < w.steps() { &mut tile[own.start * kernel.nr..] } else { &mut *tile };
+                assert!(own.len() * at_once * kernel.nr <= sums.len());
+                assert!((own.len() - 1) * x.stride + steps * 4 <= x_tile.len());
+                let run = few.map_or(kernel.run[own.len() - 1], |s| s.run);
+                // SAFETY: the asserts give room for x and the sums, the weights' constructor for panels of all steps and for
+                // scales of every group; the output belongs to this call and this tile of it to this task.
+                unsafe {
+                    run(&Tile {
+                        x: x_tile.as_ptr(),
+                        stride: x.stride,
+                        weights: w.panels(panel..panel + at_once)[step * w.step_bytes()..].as_ptr(),
+                        panel_bytes: w.panel_bytes(),
+                        steps,
+                        init: init.as_ptr(),
+                        resume: step > 0,
+                        scales,
+                        group,
+                        scales_stride,
+                        out: sums.as_mut_ptr(),
+                    });
+                    for p in (0..at_once).filter(|_| step + steps == w.steps()) {
+                        let feature = feature + p * kernel.nr;
+                        (job.epilogue)(
+                            plan,
+                            &Sums {
+                                sums: sums.as_ptr().add(p * kernel.nr),
+                                ld: at_once * kernel.nr,
+                                transposed: false,
+                                token: tokens.start + own.start,
+                                tokens: own.len(),
+                                feature,
+                                features: (job.out_features - feature).min(kernel.nr),
+                            },
+                        );
+                    }
+                }
             }
+            step += steps;
         }
+        panel += at_once;
     }
 }
 
-/// Rows of bytes to panels of lines or quads.
+/// Rows of y to panels of the next layer's x.
 fn rows_to_panels(job: &Job<'_>, rows: &mut Buffer, to: Shape, y: *mut u8, ctx: &Ctx) {
-    let stride = row_stride(to.features);
-    let pack = if to.layout == PanelLayout::Lines { job.tier.rows_to_lines } else { job.tier.rows_to_quads };
+    let from = Shape { layout: to.layout.rows(), ..to };
+    let stride = from.features_padded();
+    if to.layout == PanelLayout::Bf16Pairs && to.features % 2 == 1 {
+        for token in 0..to.tokens {
+            rows.bytes_mut()[token * stride + 2 * to.features..][..2].fill(0);
+        }
+    }
+    let pack = job.pack_kernel(to.layout);
     // SAFETY: y has room for all of `to`, which the caller made; it is borrowed for the call.
     let y = unsafe { std::slice::from_raw_parts_mut(y, to.bytes()) };
     let rows: &Buffer = rows;
@@ -157,7 +210,7 @@ fn rows_to_panels(job: &Job<'_>, rows: &mut Buffer, to: Shape, y: *mut u8, ctx: 
                     rows: rows.bytes()[panel.token * stride..].as_ptr().cast_mut(),
                     stride,
                     tokens: panel.tokens,
-                    features: to.features,
+                    features: packed_features(to.layout, to.features),
                     panel: out.as_mut_ptr(),
                     width: panel.width,
                     flip: 0,

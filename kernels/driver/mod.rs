@@ -4,15 +4,19 @@
 //! they call kernels; what they are given is proven: weights by their constructors, views by theirs, and the shapes
 //! here.
 
+mod bytes;
 mod dense;
-mod sparse;
+mod floats;
+mod schedule;
 
+pub use bytes::sparse;
 pub use dense::dense;
-pub use sparse::sparse;
+pub use floats::sparse_floats;
 
 use super::buffer::Buffer;
-use super::epilogue::{Plan, Target};
-use super::panel::{Panel, Shape, row_stride};
+use super::epilogue::{self, Plan, Target};
+use super::pack;
+use super::panel::{Packed, Panel, PanelLayout, Shape};
 use super::requantize::Requantize;
 use super::table::Tier;
 use crate::ctx::Ctx;
@@ -58,10 +62,12 @@ pub struct Job<'a> {
     pub requantize: Option<Requantize<'a>>,
     /// Where y goes.
     pub out: Out,
-    /// Whether packing needs room for the rows of 64 tokens.
-    pub rows_to_pack: bool,
+    /// Bytes of the rows of a piece, where packing needs room for them.
+    pub piece_rows: usize,
     /// The kernels.
     pub tier: &'static Tier,
+    /// The end of a tile of sums, integers or floats.
+    pub epilogue: epilogue::Run,
 }
 
 /// Memory of a call.
@@ -78,9 +84,15 @@ pub struct Memory<'a> {
 const BLOCK_BYTES: usize = 256 << 10;
 
 impl Job<'_> {
-    /// Bytes of the rows of a piece, where packing needs them.
-    fn piece_rows(&self) -> usize {
-        if self.rows_to_pack { 64 * row_stride(self.shape.features) } else { 0 }
+    /// Rows to panels of a layout.
+    fn pack_kernel(&self, layout: PanelLayout) -> pack::Run {
+        match layout {
+            PanelLayout::Quads => self.tier.rows_to_quads,
+            PanelLayout::F32Lines => self.tier.float.rows_to_lines,
+            // Two bfloat16 are moved as one float.
+            PanelLayout::Bf16Pairs => self.tier.float.rows_to_lines,
+            _ => self.tier.rows_to_lines,
+        }
     }
 }
 
@@ -92,9 +104,9 @@ fn all_packed<'a>(job: &Job<'a>, ctx: &Ctx, memory: Option<&'a mut Buffer>, rows
         (Source::Pack(_), None) => return &[],
     };
     memory.grow(job.shape.bytes());
-    rows.grow(job.shape.pieces() * job.piece_rows());
+    rows.grow(job.shape.pieces() * job.piece_rows);
     let buffers = [&mut memory.bytes_mut()[..job.shape.bytes()], rows.bytes_mut()];
-    let each = [job.shape.piece_bytes(), job.piece_rows()];
+    let each = [job.shape.piece_bytes(), job.piece_rows];
     ctx.for_each_chunks(job.shape.pieces(), buffers, each, &|i, [bytes, rows]| {
         pack_piece(job.shape, i, pack, bytes, rows);
     });
@@ -115,7 +127,31 @@ fn share(n: usize, parts: usize, i: usize) -> Range<usize> {
     n * i / parts..n * (i + 1) / parts
 }
 
-/// The target moved so that element (token, feature) of the output is element 0 of `p`, with rows of `stride`.
-fn tile_target(p: *mut u8, stride: usize, token: usize, feature: usize) -> (Target, usize) {
-    (Target::U8(p.wrapping_sub(token * stride + feature), 0), stride)
+/// Rows of a layout's element at `p`, so many bytes apart, as a target.
+fn rows_target(p: *mut u8, layout: PanelLayout, stride: usize) -> (Target, usize) {
+    match layout.element() {
+        Packed::U8 => (Target::U8(p, 0), stride),
+        Packed::F32 => (Target::F32(p.cast()), stride / 4),
+        Packed::Bf16 => (Target::Bf16(p.cast()), stride / 2),
+    }
+}
+
+/// The same, moved so that element (token, feature) of the output is at `p`.
+fn tile_target(
+    p: *mut u8,
+    layout: PanelLayout,
+    stride: usize,
+    token: usize,
+    feature: usize,
+) -> (Target, usize) {
+    let back = token * stride + feature * layout.element_bytes();
+    rows_target(p.wrapping_sub(back), layout, stride)
+}
+
+/// Features in the terms of what packs them: two bfloat16 count as one.
+fn packed_features(layout: PanelLayout, features: usize) -> usize {
+    match layout {
+        PanelLayout::Bf16Pairs => features.div_ceil(2),
+        _ => features,
+    }
 }

@@ -40,4 +40,4 @@ mod token;
 pub use avx_vnni::AvxVnni;
 pub use avx2::Avx2;
 pub use avx512::Avx512;
-pub use avx512_vnni::{Avx512Vnni, Avx512VnniVbmi};
+pub use avx512_vnni::{Avx512Bf16, Avx512Vnni, Avx512VnniVbmi};

@@ -156,6 +156,63 @@ macro_rules! ymm {
         }
 
         #[inline(always)]
+        unsafe fn as_f(v: __m256i) -> __m256 {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm256_castsi256_ps(v) }
+        }
+
+        #[inline(always)]
+        unsafe fn as_v(f: __m256) -> __m256i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm256_castps_si256(f) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const u16) -> __m256 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let v = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16(p: *const u16) -> __m256 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_i8(p: *const i8) -> __m256 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_bf16(p: *mut u16, f: __m256) {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let bits = _mm256_castps_si256(f);
+                let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+                let half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+                let rounded = _mm256_add_epi32(bits, half);
+                // Rounding could turn a NaN into infinity.
+                let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
+                let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(f, f));
+                let v = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan));
+                let v = _mm256_packus_epi32(v, v);
+                let v = _mm256_permute4x64_epi64::<0b1000>(v);
+                _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(v));
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store_f16(p: *mut u16, f: __m256) {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(f)) }
+        }
+
+        #[inline(always)]
         unsafe fn to_f32(v: __m256i) -> __m256 {
             // SAFETY: the caller vouches for the tier and for the pointers.
             unsafe { _mm256_cvtepi32_ps(v) }

@@ -161,6 +161,61 @@ macro_rules! zmm {
         }
 
         #[inline(always)]
+        unsafe fn as_f(v: __m512i) -> __m512 {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm512_castsi512_ps(v) }
+        }
+
+        #[inline(always)]
+        unsafe fn as_v(f: __m512) -> __m512i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm512_castps_si512(f) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const u16) -> __m512 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let v = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(v))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16(p: *const u16) -> __m512 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_i8(p: *const i8) -> __m512 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_bf16(p: *mut u16, f: __m512) {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let bits = _mm512_castps_si512(f);
+                let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+                let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+                let rounded = _mm512_add_epi32(bits, half);
+                // Rounding could turn a NaN into infinity.
+                let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(f, f);
+                let v = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x40_0000));
+                let v = _mm512_srli_epi32::<16>(v);
+                _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(v));
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store_f16(p: *mut u16, f: __m512) {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(f)) }
+        }
+
+        #[inline(always)]
         unsafe fn to_f32(v: __m512i) -> __m512 {
             // SAFETY: the caller vouches for the tier and for the pointers.
             unsafe { _mm512_cvtepi32_ps(v) }

@@ -1,11 +1,12 @@
 //! From weights to a layer.
 
 use super::forward::PADDING;
-use super::{Linear, MAX_FEATURES, MAX_FEATURES_ZERO_POINTS, Packed};
+use super::{Linear, MAX_FEATURES, MAX_FEATURES_ZERO_POINTS, Packed, PanelLayout, Weight};
 use crate::ctx::Ctx;
 use crate::error::{Error, Result};
+use crate::kernels::float_table::Stored;
 use crate::kernels::table::Tier;
-use crate::kernels::weights::{Dense, Sparse};
+use crate::kernels::weights::{Dense, GroupScales, Sparse};
 use crate::quant::check_scale;
 use crate::sparse::Bsr;
 use crate::view::MatRef;
@@ -16,28 +17,35 @@ pub const MAX_OUT_FEATURES: usize = 1 << 24;
 
 /// What a layer is built from: see [`Linear::dense`], [`Linear::sparse`] and their `quantize_` forms.
 #[derive(Debug, Clone)]
-pub struct Builder<'a> {
-    weights: Weights<'a>,
+pub struct Builder<'a, T: Weight = i8> {
+    weights: Weights<'a, T>,
     scales: Cow<'a, [f32]>,
     zero_points: &'a [i32],
+    /// Elements of K in a group, and a scale for each output feature and group.
+    groups: Option<(usize, Cow<'a, [f32]>)>,
+    weight_only: bool,
     bias: &'a [f32],
 }
 
 #[derive(Debug, Clone)]
-enum Weights<'a> {
-    Dense(MatRef<'a, i8>),
-    OwnDense(Vec<i8>, usize, usize),
-    Sparse(Cow<'a, Bsr<i8>>),
+enum Weights<'a, T: Weight> {
+    Dense(MatRef<'a, T>),
+    OwnDense(Vec<T>, usize, usize),
+    Sparse(Cow<'a, Bsr<T>>),
 }
 
 impl Linear {
-    /// A layer of dense weights `[N, K]`; weight q stands for `scale * (q - zero_point)`, and scale is 1 until said.
-    pub fn dense(w: MatRef<'_, i8>) -> Builder<'_> {
+    /// A layer of dense weights `[N, K]`.
+    ///
+    /// `i8`: weight q stands for `scale * (q - zero_point)`, and scale is 1 until said; x is quantized to 8 bits, unless the
+    /// layer is made [`Builder::weight_only`]. `f32`, `bf16`, `f16`: the layer computes in floats (see
+    /// [`crate::linear`]).
+    pub fn dense<T: Weight>(w: MatRef<'_, T>) -> Builder<'_, T> {
         Builder::new(Weights::Dense(w))
     }
 
-    /// A layer of block-sparse weights `[N, K]`; weight q stands for `scale * q`, and scale is 1 until said.
-    pub fn sparse(w: &Bsr<i8>) -> Builder<'_> {
+    /// A layer of block-sparse weights `[N, K]`, of the same types; `i8` have no zero points.
+    pub fn sparse<T: Weight>(w: &Bsr<T>) -> Builder<'_, T> {
         Builder::new(Weights::Sparse(Cow::Borrowed(w)))
     }
 
@@ -47,15 +55,22 @@ impl Linear {
     /// # Errors
     /// [`Error::Value`] if a weight is NaN or infinite.
     pub fn quantize_dense<'a>(w: MatRef<'_, f32>) -> Result<Builder<'a>> {
-        let mut scales = Vec::with_capacity(w.rows());
-        let mut q = Vec::with_capacity(w.rows() * w.cols());
-        for row in w.iter_rows() {
-            let scale = row_scale(row.iter().copied())?;
-            q.extend(row.iter().map(|&v| quantize(v, scale)));
-            scales.push(scale);
-        }
+        let (q, scales) = quantize_groups(w, w.cols().max(1))?;
         let mut this = Builder::new(Weights::OwnDense(q, w.rows(), w.cols()));
         this.scales = Cow::Owned(scales);
+        Ok(this)
+    }
+
+    /// A [`Builder::weight_only`] layer of real dense weights, each group of `group_size` input features of an output feature
+    /// quantized symmetrically by its own largest magnitude.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if a weight is NaN or infinite, or the group size is 0.
+    pub fn quantize_dense_groups<'a>(w: MatRef<'_, f32>, group_size: usize) -> Result<Builder<'a>> {
+        check_group_size(group_size)?;
+        let (q, scales) = quantize_groups(w, group_size)?;
+        let mut this = Builder::new(Weights::OwnDense(q, w.rows(), w.cols())).weight_only();
+        this.groups = Some((group_size, Cow::Owned(scales)));
         Ok(this)
     }
 
@@ -85,6 +100,30 @@ impl Linear {
     }
 }
 
+fn check_group_size(size: usize) -> Result<()> {
+    if size == 0 || !size.is_multiple_of(4) {
+        return Err(Error::value("group_size", "a positive multiple of 4", size));
+    }
+    Ok(())
+}
+
+/// Each group of columns of each row by its own scale: the bytes, and `[rows][groups]` scales.
+fn quantize_groups(w: MatRef<'_, f32>, size: usize) -> Result<(Vec<i8>, Vec<f32>)> {
+    let mut scales = Vec::with_capacity(w.rows() * w.cols().div_ceil(size));
+    let mut q = Vec::with_capacity(w.rows() * w.cols());
+    for row in w.iter_rows() {
+        if row.is_empty() {
+            scales.push(scale_of(0.0));
+        }
+        for group in row.chunks(size) {
+            let scale = row_scale(group.iter().copied())?;
+            q.extend(group.iter().map(|&v| quantize(v, scale)));
+            scales.push(scale);
+        }
+    }
+    Ok((q, scales))
+}
+
 fn row_scale(row: impl Iterator<Item = f32>) -> Result<f32> {
     let mut most = 0.0f32;
     for v in row {
@@ -105,11 +144,7 @@ fn quantize(v: f32, scale: f32) -> i8 {
     (v / scale).round_ties_even().clamp(-127.0, 127.0) as i8
 }
 
-impl<'a> Builder<'a> {
-    fn new(weights: Weights<'a>) -> Self {
-        Self { weights, scales: Cow::Borrowed(&[]), zero_points: &[], bias: &[] }
-    }
-
+impl<'a> Builder<'a, i8> {
     /// The real size of a weight step: one for all, or one for each output feature.
     #[must_use]
     pub fn scales(mut self, scales: &'a [f32]) -> Self {
@@ -124,6 +159,36 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Only the weights are 8-bit numbers: x stays in floats, and the products are summed up in f32. For one or a few tokens,
+    /// where reading the weights is what takes the time.
+    #[must_use]
+    pub fn weight_only(mut self) -> Self {
+        self.weight_only = true;
+        self
+    }
+
+    /// As [`Builder::weight_only`], each group of `group_size` input features of an output feature having a scale of its own:
+    /// `[N, ceil(K / group_size)]`, in place of [`Builder::scales`]. The sum of each group is scaled, and the groups are
+    /// added up in order: one fused multiply-add each.
+    #[must_use]
+    pub fn group_scales(mut self, group_size: usize, scales: &'a [f32]) -> Self {
+        self.groups = Some((group_size, Cow::Borrowed(scales)));
+        self.weight_only()
+    }
+}
+
+impl<'a, T: Weight> Builder<'a, T> {
+    fn new(weights: Weights<'a, T>) -> Self {
+        Self {
+            weights,
+            scales: Cow::Borrowed(&[]),
+            zero_points: &[],
+            groups: None,
+            weight_only: T::STORED != Stored::I8,
+            bias: &[],
+        }
+    }
+
     /// Added to each output feature.
     #[must_use]
     pub fn bias(mut self, bias: &'a [f32]) -> Self {
@@ -134,10 +199,11 @@ impl<'a> Builder<'a> {
     /// Packs the weights for the tier of `ctx`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if scales, zero points or bias have the wrong length, if N is above [`MAX_OUT_FEATURES`], or if K is above [`MAX_FEATURES`] (with
-    /// zero points [`MAX_FEATURES_ZERO_POINTS`]): sums could overflow. [`Error::Value`] if a scale is not positive and
-    /// normal, a zero point is outside i8, or a bias is NaN or infinite. [`Error::Unsupported`] for zero points of sparse
-    /// weights: a pruned weight is 0.
+    /// [`Error::Shape`] if scales, zero points or bias have the wrong length, if N is above [`MAX_OUT_FEATURES`], or, where
+    /// sums are integers, if K is above [`MAX_FEATURES`] (with zero points [`MAX_FEATURES_ZERO_POINTS`]): they could
+    /// overflow. [`Error::Value`] if a scale is not positive and normal, a zero point is outside i8, a bias is NaN or
+    /// infinite, or a group size is not a positive multiple of 4. [`Error::Unsupported`] for zero points of sparse
+    /// weights (a pruned weight is 0) or of weight-only layers, and for both scales and group scales.
     pub fn build(&self, ctx: &Ctx) -> Result<Linear> {
         self.build_for(Tier::of(ctx.isa()))
     }
@@ -150,25 +216,18 @@ impl<'a> Builder<'a> {
     }
 
     fn build_for(&self, tier: &'static Tier) -> Result<Linear> {
-        let own;
-        let dense = match &self.weights {
-            Weights::Dense(w) => Some(*w),
-            Weights::OwnDense(q, n, k) => {
-                own = MatRef::new(q, *n, *k)?;
-                Some(own)
-            }
-            Weights::Sparse(_) => None,
+        let (n, k) = match &self.weights {
+            Weights::Dense(w) => (w.rows(), w.cols()),
+            Weights::OwnDense(_, n, k) => (*n, *k),
+            Weights::Sparse(w) => (w.rows(), w.cols()),
         };
-        let (n, k) = match (&self.weights, dense) {
-            (Weights::Sparse(w), _) => (w.rows(), w.cols()),
-            (_, Some(w)) => (w.rows(), w.cols()),
-            _ => (0, 0),
-        };
+        let is_sparse = matches!(self.weights, Weights::Sparse(_));
         if n > MAX_OUT_FEATURES {
             return Err(Error::shape("weights", format_args!("at most {MAX_OUT_FEATURES} out_features"), n));
         }
         let scale = spread("scales", &self.scales, n, 1.0)?;
-        for &s in &scale {
+        let groups = self.groups(n, k)?;
+        for &s in scale.iter().chain(self.groups.iter().flat_map(|g| g.1.iter())) {
             check_scale("scales", s)?;
         }
         let zero_points = spread("zero_points", self.zero_points, n, 0)?;
@@ -176,10 +235,17 @@ impl<'a> Builder<'a> {
             return Err(Error::value("zero_points", "-128 to 127", z));
         }
         let zero_points = zero_points.iter().any(|&z| z != 0).then_some(zero_points);
-        if zero_points.is_some() && dense.is_none() {
+        if zero_points.is_some() && is_sparse {
             return Err(Error::unsupported("zero_points", "none for sparse weights", "some"));
         }
-        let most = if zero_points.is_some() { MAX_FEATURES_ZERO_POINTS } else { MAX_FEATURES };
+        if zero_points.is_some() && self.weight_only {
+            return Err(Error::unsupported("zero_points", "none for weight-only layers", "some"));
+        }
+        let most = match (self.weight_only, zero_points.is_some()) {
+            (true, _) => u32::MAX as usize,
+            (false, true) => MAX_FEATURES_ZERO_POINTS,
+            (false, false) => MAX_FEATURES,
+        };
         if k > most {
             return Err(Error::shape("weights", format_args!("at most {most} in_features"), k));
         }
@@ -193,25 +259,41 @@ impl<'a> Builder<'a> {
         }
 
         let (mut sums, mut magnitudes) = (vec![0i32; n], vec![0i32; n]);
-        let mut count = |row: usize, w: i8| {
-            sums[row] += i32::from(w);
-            magnitudes[row] += i32::from(w).abs();
-        };
-        let (weights, stored) = match (&self.weights, dense) {
-            (_, Some(w)) => {
-                for (r, row) in w.iter_rows().enumerate() {
-                    row.iter().for_each(|&v| count(r, v));
-                }
-                (Packed::Dense(Dense::pack(w, tier.dense)), n * k)
+        let mut count = |row: usize, w: T| {
+            if !self.weight_only {
+                let w = i32::from(w.to_bytes()[0] as i8);
+                sums[row] += w;
+                magnitudes[row] += w.abs();
             }
-            (Weights::Sparse(w), None) => {
-                let _: Bsr<i8> = w.map(|row, v| {
+        };
+        let mut dense = |w: MatRef<'_, T>| {
+            for (r, row) in w.iter_rows().enumerate() {
+                row.iter().for_each(|&v| count(r, v));
+            }
+            let (kernel, layout) = match (self.weight_only, T::STORED, tier.pairs) {
+                (false, ..) => (tier.dense, PanelLayout::Rows),
+                (true, Stored::Bf16, Some(pairs)) => (pairs.dense[0], PanelLayout::Bf16Rows),
+                (true, stored, _) => (tier.float.f32.dense[stored as usize], PanelLayout::F32Rows),
+            };
+            (Packed::Dense(Dense::pack(w, kernel, groups.clone()), layout), n * k)
+        };
+        let (weights, stored) = match &self.weights {
+            Weights::Dense(w) => dense(*w),
+            Weights::OwnDense(q, n, k) => dense(MatRef::new(q, *n, *k)?),
+            Weights::Sparse(w) => {
+                let _: Bsr<T> = w.map(|row, v| {
                     count(row, v);
                     v
                 });
-                (Packed::Sparse(Sparse::pack(w)?), w.stored_values())
+                let pairs = T::STORED == Stored::Bf16 && tier.pairs.is_some();
+                let layout = match (self.weight_only, w.block().cols()) {
+                    (false, cols) if cols.is_multiple_of(4) => PanelLayout::Quads,
+                    (false, _) => PanelLayout::Lines,
+                    (true, cols) if pairs && cols.is_multiple_of(2) => PanelLayout::Bf16Pairs,
+                    (true, _) => PanelLayout::F32Lines,
+                };
+                (Packed::Sparse(Sparse::pack(w, layout, groups)?), w.stored_values())
             }
-            _ => return Err(Error::unsupported("weights", "dense or sparse weights", "neither")),
         };
         // Kernels read whole registers of these.
         sums.resize(n + PADDING, 0);
@@ -235,6 +317,24 @@ impl<'a> Builder<'a> {
             zero_points,
             stored,
         })
+    }
+
+    /// The scales by groups of K, checked.
+    fn groups(&self, n: usize, k: usize) -> Result<Option<GroupScales>> {
+        let Some((size, scales)) = &self.groups else { return Ok(None) };
+        check_group_size(*size)?;
+        if !self.scales.is_empty() {
+            return Err(Error::unsupported("scales", "none beside group scales", "some"));
+        }
+        let expected = k.div_ceil(*size).max(1).checked_mul(n);
+        if expected != Some(scales.len()) {
+            return Err(Error::shape(
+                "group_scales",
+                format_args!("{n} x {} numbers", k.div_ceil(*size).max(1)),
+                scales.len(),
+            ));
+        }
+        Ok(Some(GroupScales::new(*size, scales, n)))
     }
 }
 

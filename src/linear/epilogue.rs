@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::kernels::activation::{self, evaluate};
 use crate::quant::{QuantParams, QuantType};
 use crate::view::MatRef;
-use half::bf16;
+use half::{bf16, f16};
 
 /// A function of each output.
 #[derive(Debug, Clone, Copy, Default)]
@@ -94,6 +94,8 @@ pub enum Residual<'a> {
     F32(MatRef<'a, f32>),
     /// Real values.
     Bf16(MatRef<'a, bf16>),
+    /// Real values.
+    F16(MatRef<'a, f16>),
     /// Bytes and what they stand for.
     U8(MatRef<'a, u8>, QuantParams),
     /// Bytes and what they stand for.
@@ -105,6 +107,7 @@ impl Residual<'_> {
         match self {
             Residual::F32(r) => (r.rows(), r.cols()),
             Residual::Bf16(r) => (r.rows(), r.cols()),
+            Residual::F16(r) => (r.rows(), r.cols()),
             Residual::U8(r, _) => (r.rows(), r.cols()),
             Residual::I8(r, _) => (r.rows(), r.cols()),
         }

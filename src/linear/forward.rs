@@ -15,7 +15,7 @@ use crate::quant::{QuantParams, QuantType};
 use crate::scratch::Scratch;
 
 /// Parameter arrays are padded by this much, so that kernels read whole registers.
-pub(super) const PADDING: usize = 64;
+pub(super) const PADDING: usize = 128;
 
 impl Linear {
     /// y = epilogue(x · wᵀ).
@@ -43,7 +43,7 @@ impl Linear {
             scratch;
 
         // Where x must be seen whole before anything is written, it is packed here, else by the driver.
-        let by_token = matches!(x, Input::F32(_, OnTheFly::PerToken) | Input::Bf16(_, OnTheFly::PerToken));
+        let by_token = x.on_the_fly() == Some(OnTheFly::PerToken);
         let packed = match x {
             Input::Packed(p) if p.shape == Some(shape) => Some(p.data.bytes()),
             _ if by_token || self.zero_points.is_some() => {
@@ -62,6 +62,10 @@ impl Linear {
         if let Output::Packed(to, params, layout) = &mut y {
             to.resize(Shape { tokens: m, features: self.out_features, layout: *layout })?;
             to.scale = Scale::of(params);
+        }
+        if let Output::PackedFloats(to, layout) = &mut y {
+            to.resize(Shape { tokens: m, features: self.out_features, layout: *layout })?;
+            to.scale = Scale::default();
         }
         if m == 0 || self.out_features == 0 {
             return Ok(());
@@ -113,7 +117,8 @@ impl Linear {
             requantize,
             out,
             tier: self.tier,
-            rows_to_pack: x.needs_rows(shape),
+            epilogue: if shape.layout.is_float() { self.tier.float.epilogue } else { self.tier.epilogue },
+            piece_rows: x.piece_rows(shape),
         };
         let pack = |panel, to: &mut [u8], rows: &mut [u8]| {
             Packer { x: &x, shape, ctx }.pack_panel(x_scale, panel, to, rows);
@@ -125,7 +130,8 @@ impl Linear {
         };
         let job = Job { source, ..job };
         match &self.weights {
-            Packed::Dense(w) => driver::dense(&job, w, ctx, memory),
+            Packed::Dense(w, _) => driver::dense(&job, w, ctx, memory),
+            Packed::Sparse(w) if shape.layout.is_float() => driver::sparse_floats(&job, w, ctx, memory),
             Packed::Sparse(w) => driver::sparse(&job, w, ctx, memory),
         }
         Ok(())
@@ -148,6 +154,10 @@ impl Linear {
             ));
         }
         x.check()?;
+        x.check_layout(self.input_layout())?;
+        if self.input_layout().is_float() && matches!(y, Output::I32(_)) {
+            return Err(Error::unsupported("output", "floats or bytes of a float layer", "i32"));
+        }
         check_bytes(m, k)?;
         check_bytes(m, self.out_features)?;
         y.check(m, self.out_features)?;
@@ -247,7 +257,7 @@ impl<'a> Finish<'a> {
     {
         let ScaleRef::Tensor { scale: x_scale, .. } = x_scale else { return None };
         let plain = self.bytes && !self.residual && layer.zero_points.is_none();
-        let whole = matches!(&layer.weights, Packed::Sparse(w) if !w.split_rows());
+        let whole = matches!(&layer.weights, Packed::Sparse(w) if !w.split_rows() && !w.layout().is_float());
         // NaN and infinity compare as they should: not tame.
         let most = (layer.reach * x_scale + layer.most_bias) * self.fold;
         let tame = most * self.post.max(1.0) < (1u32 << 30) as f32;
@@ -270,9 +280,10 @@ fn target(y: &mut Output<'_>, m: usize) -> ((Target, usize), Out) {
         Output::I32(y) => ((Target::I32(y.as_mut_ptr()), y.stride()), Out::Rows),
         Output::F32(y) => ((Target::F32(y.as_mut_ptr()), y.stride()), Out::Rows),
         Output::Bf16(y) => ((Target::Bf16(y.as_mut_ptr()), y.stride()), Out::Rows),
+        Output::F16(y) => ((Target::F16(y.as_mut_ptr()), y.stride()), Out::Rows),
         Output::U8(y, _) => ((Target::U8(y.as_mut_ptr(), 0), y.stride()), Out::Rows),
         Output::I8(y, _) => ((Target::U8(y.as_mut_ptr().cast(), flip(QuantType::I8)), y.stride()), Out::Rows),
-        Output::Packed(y, ..) => {
+        Output::Packed(y, ..) | Output::PackedFloats(y, _) => {
             let shape = Shape { tokens: m, features: y.features(), layout: y.layout() };
             let p = y.data.bytes_mut().as_mut_ptr();
             ((Target::U8(p, 0), row_stride(shape.features)), Out::Panels(p, shape))
@@ -285,6 +296,7 @@ fn addend(residual: Residual<'_>) -> (Addend, usize) {
     match residual {
         Residual::F32(r) => (Addend::F32(r.as_ptr()), r.stride()),
         Residual::Bf16(r) => (Addend::Bf16(r.as_ptr()), r.stride()),
+        Residual::F16(r) => (Addend::F16(r.as_ptr()), r.stride()),
         Residual::U8(r, p) => (Addend::U8(r.as_ptr(), real(&p).0, real(&p).1), r.stride()),
         Residual::I8(r, p) => (Addend::I8(r.as_ptr(), real(&p).0, real(&p).1), r.stride()),
     }

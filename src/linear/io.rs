@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::kernels::panel::Shape;
 use crate::quant::{QuantParams, QuantType};
 use crate::view::{MatMut, MatRef};
-use half::bf16;
+use half::{bf16, f16};
 
 /// x, `[M tokens, K in_features]`.
 #[derive(Debug, Clone, Copy)]
@@ -15,10 +15,12 @@ pub enum Input<'a> {
     U8(MatRef<'a, u8>, QuantParams),
     /// Signed bytes and what they stand for (a [`QuantType::I8`]).
     I8(MatRef<'a, i8>, QuantParams),
-    /// Floats, quantized to bytes on the fly.
+    /// Floats, for a float layer or quantized to bytes on the fly.
     F32(MatRef<'a, f32>, OnTheFly),
-    /// Floats, quantized to bytes on the fly.
+    /// Floats, for a float layer or quantized to bytes on the fly.
     Bf16(MatRef<'a, bf16>, OnTheFly),
+    /// Floats, for a float layer or quantized to bytes on the fly.
+    F16(MatRef<'a, f16>, OnTheFly),
     /// Packed before, by [`PackedActivations::pack`] or by another layer.
     Packed(&'a PackedActivations),
 }
@@ -31,6 +33,8 @@ pub enum OnTheFly {
     PerToken,
     /// All by the same parameters.
     Fixed(QuantParams),
+    /// Not at all: what layers that compute in floats take.
+    Never,
 }
 
 impl Input<'_> {
@@ -41,17 +45,52 @@ impl Input<'_> {
             Input::I8(x, _) => (x.rows(), x.cols()),
             Input::F32(x, _) => (x.rows(), x.cols()),
             Input::Bf16(x, _) => (x.rows(), x.cols()),
+            Input::F16(x, _) => (x.rows(), x.cols()),
             Input::Packed(x) => (x.tokens(), x.features()),
         }
     }
 
-    /// Whether packing to the shape goes through rows of bytes.
-    pub(super) fn needs_rows(&self, shape: Shape) -> bool {
+    /// How floats are quantized; nothing where there are none.
+    pub(super) fn on_the_fly(&self) -> Option<OnTheFly> {
         match self {
-            Input::U8(..) | Input::I8(..) => false,
-            Input::F32(..) | Input::Bf16(..) => shape.layout != super::PanelLayout::Rows,
-            Input::Packed(x) => x.shape != Some(shape),
+            Input::F32(_, how) | Input::Bf16(_, how) | Input::F16(_, how) => Some(*how),
+            _ => None,
         }
+    }
+
+    /// Bytes that packing a piece of the shape needs for its rows on the way.
+    pub(super) fn piece_rows(&self, shape: Shape) -> usize {
+        let through_rows = match self {
+            Input::U8(..) | Input::I8(..) => false,
+            Input::F32(..) | Input::Bf16(..) | Input::F16(..) => !shape.layout.is_rows(),
+            Input::Packed(x) => x.shape != Some(shape),
+        };
+        let rows = Shape { layout: shape.layout.rows(), ..shape };
+        if through_rows { shape.piece_tokens() * rows.features_padded() } else { 0 }
+    }
+
+    /// Whether x can be packed to a layout.
+    pub(super) fn check_layout(&self, layout: super::PanelLayout) -> Result<()> {
+        let quantized = !layout.is_float();
+        let (fits, got) = match self {
+            Input::U8(..) | Input::I8(..) => (quantized, "bytes"),
+            Input::Packed(x) => {
+                (x.layout().element() == layout.element(), "packed activations of another type")
+            }
+            _ => match self.on_the_fly() {
+                Some(OnTheFly::Never) => (!quantized, "floats that are not to be quantized"),
+                _ => (quantized, "floats to be quantized"),
+            },
+        };
+        if fits {
+            return Ok(());
+        }
+        let expected = if quantized {
+            "bytes, or floats and how to quantize them"
+        } else {
+            "floats with OnTheFly::Never"
+        };
+        Err(Error::unsupported("input", expected, got))
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -73,12 +112,16 @@ pub enum Output<'a> {
     F32(MatMut<'a, f32>),
     /// Real values, rounded to nearest even.
     Bf16(MatMut<'a, bf16>),
+    /// Real values, rounded to nearest even.
+    F16(MatMut<'a, f16>),
     /// Requantized (by a [`QuantType::U8`]).
     U8(MatMut<'a, u8>, QuantParams),
     /// Requantized (by a [`QuantType::I8`]).
     I8(MatMut<'a, i8>, QuantParams),
     /// Requantized, in the layout of the layer that comes next ([`super::Linear::input_layout`]).
     Packed(&'a mut PackedActivations, QuantParams, super::PanelLayout),
+    /// Real values, in the layout of the float layer that comes next.
+    PackedFloats(&'a mut PackedActivations, super::PanelLayout),
 }
 
 impl Output<'_> {
@@ -87,6 +130,7 @@ impl Output<'_> {
             Output::I32(y) => (y.rows(), y.cols()),
             Output::F32(y) => (y.rows(), y.cols()),
             Output::Bf16(y) => (y.rows(), y.cols()),
+            Output::F16(y) => (y.rows(), y.cols()),
             Output::U8(y, p) => {
                 check_type("output", p, QuantType::U8)?;
                 (y.rows(), y.cols())
@@ -95,7 +139,13 @@ impl Output<'_> {
                 check_type("output", p, QuantType::I8)?;
                 (y.rows(), y.cols())
             }
-            Output::Packed(..) => (m, n),
+            Output::Packed(_, _, layout) if layout.is_float() => {
+                return Err(Error::unsupported("output", "a layout of bytes", format_args!("{layout:?}")));
+            }
+            Output::PackedFloats(_, layout) if !layout.is_float() => {
+                return Err(Error::unsupported("output", "a layout of floats", format_args!("{layout:?}")));
+            }
+            Output::Packed(..) | Output::PackedFloats(..) => (m, n),
         };
         if (rows, cols) != (m, n) {
             return Err(Error::shape(

@@ -1,8 +1,47 @@
-//! INT8 linear layers, dense and block-sparse: `y = epilogue(x · wᵀ)`, as in a PyTorch `Linear`.
+//! Linear layers, dense and block-sparse, of INT8, f32, bfloat16 and f16: `y = epilogue(x · wᵀ)`, as in a PyTorch `Linear`.
 //!
 //! x is `[M tokens, K in_features]`, w is `[N out_features, K]`, y is `[M, N]`. Weights are packed once, when the layer
 //! is built; a call packs or quantizes x, multiplies, and finishes each output in a fixed order (see [`Epilogue`]).
-//! The sums are exact: `sum over k of (x - x_zero_point) * (w - w_zero_point)` in i32, on every CPU.
+//!
+//! # What is summed up
+//!
+//! | weights | x | sums |
+//! |---|---|---|
+//! | `i8` | 8 bits, or quantized on the fly | exact: `sum over k of (x - x_zero_point) * (w - w_zero_point)` in i32 |
+//! | `f32`, `f16` | floats | f32: one chain of fused multiply-adds in the order of k, from 0 |
+//! | `i8`, [`Builder::weight_only`] | floats | the same, of the 8-bit numbers; the scale comes with the epilogue |
+//! | `i8`, [`Builder::group_scales`] | floats | the same within each group; `total = fma(sum, scale, total)` from group to group |
+//! | `bf16` | floats | as `f32`; on the tier `avx512-bf16` the CPU's own product of pairs, see below |
+//!
+//! Narrow weights and x are widened, which is exact. Chains are never split, so floats too have the same bits on every tier,
+//! at every number of threads, in any batch, and in a sparse layer as in the dense one with the same zeros. Pruned blocks
+//! are not multiplied; zeros inside stored blocks are. Infinities, NaN and subnormals go the way that IEEE 754 says (a
+//! NaN's sign and payload are not promised), and stay in their own token. Curved activations of a NaN are NaN.
+//!
+//! **bfloat16 in pairs.** Where the CPU has `vdpbf16ps` (the tier `avx512-bf16`), dense layers of bfloat16, and block-sparse
+//! ones whose blocks are an even number of columns wide, use it. x is rounded to bfloat16 then, if it is not that already; each
+//! instruction adds two products to a sum with roundings of its own, and takes subnormals for zero. With S the sum of
+//! `|x * w|`, a sum is within `(2^-9 + K * 2^-23) * S` of the exact one, without the first term if x is bfloat16. Within the
+//! tier the bits are the same for any threads and batch. `SISKIN_MAX_ISA=avx512-vnni` has the bits of all other tiers.
+//!
+//! ```
+//! use siskin::linear::{Epilogue, Input, Linear, OnTheFly, Output};
+//! use siskin::sparse::{BlockShape, Norm, prune};
+//! use siskin::{Ctx, MatMut, MatRef, Scratch, bf16};
+//!
+//! // Pruned, but not quantized: w in bfloat16, x and y in f32.
+//! let w: Vec<f32> = (0..128).map(|i| (i as f32 * 0.7).sin()).collect();
+//! let w = prune::magnitude(MatRef::new(&w, 8, 16)?, BlockShape::new(4, 4)?, 0.5, Norm::L2)?;
+//! let ctx = Ctx::new()?;
+//! let layer = Linear::sparse(&w.map(|_, v| bf16::from_f32(v))).build(&ctx)?;
+//!
+//! let (x, mut y) = (vec![0.5f32; 2 * 16], vec![0.0f32; 2 * 8]);
+//! let x = Input::F32(MatRef::new(&x, 2, 16)?, OnTheFly::Never);
+//! layer.forward(x, Epilogue::new(), Output::F32(MatMut::new(&mut y, 2, 8)?), &ctx, &mut Scratch::new())?;
+//! # Ok::<(), siskin::Error>(())
+//! ```
+//!
+//! # INT8
 //!
 //! ```
 //! use siskin::linear::{Epilogue, Input, Linear, OnTheFly, Output};
@@ -34,14 +73,15 @@ mod io;
 mod packed;
 
 pub use crate::kernels::panel::PanelLayout;
-pub use crate::kernels::weights::{MAX_FEATURES, MAX_FEATURES_ZERO_POINTS};
+pub use crate::kernels::weights::{MAX_FEATURES, MAX_FEATURES_ZERO_POINTS, Weight};
 pub use builder::{Builder, MAX_OUT_FEATURES};
 pub use epilogue::{Activation, ByteTable, Epilogue, Residual, gelu_table, gelu_tanh_table, silu_table};
 pub use io::{Input, OnTheFly, Output};
 pub use packed::PackedActivations;
 
 use crate::isa::Isa;
-use crate::kernels::table::{Layout, Tier};
+use crate::kernels::panel::Packed as Element;
+use crate::kernels::table::Tier;
 use crate::kernels::weights::{Dense, Sparse};
 
 /// A layer: weights packed for one tier, their scales, and a bias. Immutable; any number of threads may call it.
@@ -68,7 +108,8 @@ pub struct Linear {
 
 #[derive(Debug, Clone)]
 enum Packed {
-    Dense(Dense),
+    /// With the layout of x.
+    Dense(Dense, PanelLayout),
     Sparse(Sparse),
 }
 
@@ -91,22 +132,25 @@ impl Linear {
     /// The layout of x that needs no further packing.
     pub fn input_layout(&self) -> PanelLayout {
         match &self.weights {
-            Packed::Dense(_) => PanelLayout::Rows,
-            Packed::Sparse(w) => match w.layout() {
-                Layout::Lines => PanelLayout::Lines,
-                Layout::Quads => PanelLayout::Quads,
-            },
+            Packed::Dense(_, layout) => *layout,
+            Packed::Sparse(w) => w.layout(),
         }
     }
 
     /// The name of the kernel that multiplies `tokens` tokens (most of them, where a tail goes to another).
     pub fn kernel(&self, tokens: usize) -> &'static str {
+        let width = if tokens <= 16 { 16 } else { 32 };
         match &self.weights {
-            Packed::Dense(w) => w.kernel().name,
-            Packed::Sparse(w) => match tokens {
-                1 => self.tier.token_kernel(w.layout(), w.height()).name,
-                2..=32 => self.tier.sparse_kernel(w.layout(), w.height(), 16).name,
-                _ => self.tier.sparse_kernel(w.layout(), w.height(), 64).name,
+            Packed::Dense(w, _) => w.kernel().name,
+            Packed::Sparse(w) => match (w.layout().element(), w.height()) {
+                (Element::U8, height) => match tokens {
+                    1 => self.tier.token_kernel(w.layout(), height).name,
+                    2..=32 => self.tier.sparse_kernel(w.layout(), height, 16).name,
+                    _ => self.tier.sparse_kernel(w.layout(), height, 64).name,
+                },
+                (Element::F32, _) if tokens == 1 => self.tier.float.token.name,
+                (element, 0) => self.tier.floats(element).scatter(width).name,
+                (element, height) => self.tier.floats(element).gather(height, width).name,
             },
         }
     }
@@ -119,7 +163,7 @@ impl Linear {
     /// Bytes of the packed weights and their indices.
     pub fn packed_bytes(&self) -> usize {
         match &self.weights {
-            Packed::Dense(w) => w.bytes(),
+            Packed::Dense(w, _) => w.bytes(),
             Packed::Sparse(w) => w.bytes(),
         }
     }

@@ -3,6 +3,7 @@
 use crate::ctx::Ctx;
 use crate::error::{Error, Result};
 use crate::kernels::buffer::{Buffer, as_f32, as_i32};
+use crate::kernels::convert;
 use crate::kernels::pack::{Tokens, quad_offset};
 use crate::kernels::panel::{Panel, PanelLayout, Shape, check_bytes, row_stride};
 use crate::kernels::quantize;
@@ -10,11 +11,12 @@ use crate::kernels::table::Tier;
 use crate::quant::{QuantParams, QuantType};
 use crate::scratch::Scratch;
 use crate::view::{MatMut, MatRef};
+use half::bf16;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::io::{Input, OnTheFly};
 
-/// x as unsigned bytes, packed once and read by any number of layers (Q, K and V), or written by one layer for the next.
+/// x as unsigned bytes, or as floats, packed once and read by any number of layers (Q, K and V), or written by one layer for the next.
 ///
 /// Empty when new; [`PackedActivations::pack`] and `Linear::forward` fill it and reuse its memory.
 #[derive(Debug, Clone, Default)]
@@ -111,6 +113,7 @@ impl PackedActivations {
         scratch: &mut Scratch,
     ) -> Result<()> {
         x.check()?;
+        x.check_layout(layout)?;
         let (tokens, features) = x.shape();
         let shape = Shape { tokens, features, layout };
         let packer = Packer { x, shape, ctx };
@@ -134,19 +137,42 @@ impl PackedActivations {
     /// The bytes back, token by token, unsigned (signed ones were moved up by 128).
     ///
     /// # Errors
-    /// [`Error::Shape`] if y is not `[tokens, features]`.
+    /// [`Error::Shape`] if y is not `[tokens, features]`; [`Error::Unsupported`] if these are floats.
     pub fn unpack(&self, mut y: MatMut<'_, u8>, ctx: &Ctx) -> Result<()> {
         let shape = self.shape.unwrap_or(Shape { tokens: 0, features: 0, layout: PanelLayout::Rows });
-        if (y.rows(), y.cols()) != (shape.tokens, shape.features) {
-            return Err(Error::shape(
-                "y",
-                format_args!("{} x {}", shape.tokens, shape.features),
-                format_args!("{} x {}", y.rows(), y.cols()),
-            ));
+        if shape.layout.is_float() {
+            return Err(Error::unsupported("y", "floats (unpack_f32)", "bytes"));
         }
+        check_unpacked(shape, y.rows(), y.cols())?;
         let data = &self.data.bytes()[..shape.bytes()];
         for panel in (0..shape.pieces()).flat_map(|i| shape.piece(i)) {
             unpack_panel(&data[shape.range(panel)], shape, panel, &mut y, ctx);
+        }
+        Ok(())
+    }
+
+    /// The floats back, token by token.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if y is not `[tokens, features]`; [`Error::Unsupported`] if these are bytes.
+    pub fn unpack_f32(&self, mut y: MatMut<'_, f32>) -> Result<()> {
+        let shape = self.shape.unwrap_or(Shape { tokens: 0, features: 0, layout: PanelLayout::F32Rows });
+        if !shape.layout.is_float() {
+            return Err(Error::unsupported("y", "bytes (unpack)", "floats"));
+        }
+        check_unpacked(shape, y.rows(), y.cols())?;
+        let size = shape.layout.element_bytes();
+        let mut row = vec![0; shape.features * size];
+        for token in 0..shape.tokens {
+            let panel = Panel { token, tokens: 1, width: 1 };
+            repack_rows(self, panel, &mut row, 0);
+            for (y, bytes) in y.row_mut(token).iter_mut().zip(row.chunks(size)) {
+                *y = match *bytes {
+                    [a, b] => bf16::from_le_bytes([a, b]).to_f32(),
+                    [a, b, c, d] => f32::from_le_bytes([a, b, c, d]),
+                    _ => 0.0,
+                };
+            }
         }
         Ok(())
     }
@@ -163,6 +189,14 @@ impl PackedActivations {
         self.shape = Some(shape);
         Ok(())
     }
+}
+
+fn check_unpacked(shape: Shape, rows: usize, cols: usize) -> Result<()> {
+    if (rows, cols) == (shape.tokens, shape.features) {
+        return Ok(());
+    }
+    let expected = format_args!("{} x {}", shape.tokens, shape.features);
+    Err(Error::shape("y", expected, format_args!("{rows} x {cols}")))
 }
 
 /// [`Scale`], lent.
@@ -198,7 +232,8 @@ impl Packer<'_> {
             Input::U8(_, p)
             | Input::I8(_, p)
             | Input::F32(_, OnTheFly::Fixed(p))
-            | Input::Bf16(_, OnTheFly::Fixed(p)) => {
+            | Input::Bf16(_, OnTheFly::Fixed(p))
+            | Input::F16(_, OnTheFly::Fixed(p)) => {
                 ScaleRef::Tensor { scale: p.scale(), zero: unsigned_zero(p) }
             }
             _ => ScaleRef::Tensor { scale: 1.0, zero: 0 },
@@ -206,7 +241,7 @@ impl Packer<'_> {
     }
 
     fn by_token(&self) -> bool {
-        matches!(self.x, Input::F32(_, OnTheFly::PerToken) | Input::Bf16(_, OnTheFly::PerToken))
+        self.x.on_the_fly() == Some(OnTheFly::PerToken)
     }
 
     /// Packs all tokens. Where each is quantized by its own range, their scales and zero points come out.
@@ -220,7 +255,7 @@ impl Packer<'_> {
         /// A piece's 64 scales and 64 zero points.
         const PIECE: usize = 64 * 8;
         let pieces = self.shape.pieces();
-        let rows_each = if self.x.needs_rows(self.shape) { 64 * row_stride(self.shape.features) } else { 0 };
+        let rows_each = self.x.piece_rows(self.shape);
         rows.grow(pieces * rows_each);
         scales.grow(pieces * PIECE);
         let bad = AtomicUsize::new(usize::MAX);
@@ -229,7 +264,7 @@ impl Packer<'_> {
         self.ctx.for_each_chunks(pieces, buffers, each, &|i, [to, rows, scales]| {
             let (scale, zero) = scales.split_at_mut(PIECE / 2);
             let (scale, zero) = (as_f32(scale), as_i32(zero));
-            let first = i * 64;
+            let first = i * self.shape.piece_tokens();
             if self.by_token() {
                 for token in first..(first + 64).min(self.shape.tokens) {
                     match self.token_params(token) {
@@ -275,6 +310,7 @@ impl Packer<'_> {
         let r = match self.x {
             Input::F32(x, _) => quantize::range(x.row(token), self.ctx),
             Input::Bf16(x, _) => quantize::range(x.row(token), self.ctx),
+            Input::F16(x, _) => quantize::range(x.row(token), self.ctx),
             _ => return None,
         };
         let (min, max) = if r.min > r.max { (0.0, 0.0) } else { (r.min, r.max) };
@@ -292,11 +328,14 @@ impl Packer<'_> {
     /// As [`Packer::pack_panel`], the first scale being that of token `first`.
     fn pack_panel_at(&self, scale: ScaleRef<'_>, first: usize, panel: Panel, to: &mut [u8], rows: &mut [u8]) {
         let (shape, ctx) = (self.shape, self.ctx);
+        if shape.layout.is_float() {
+            return self.pack_floats(panel, to, rows);
+        }
         let (k, stride) = (shape.features, row_stride(shape.features));
         match self.x {
             Input::U8(x, _) => return bytes_to_panel(*x, 0, shape, panel, to, ctx),
             Input::I8(x, _) => return bytes_to_panel(x.as_bytes(), 0x80, shape, panel, to, ctx),
-            Input::F32(..) | Input::Bf16(..) => {
+            Input::F32(..) | Input::Bf16(..) | Input::F16(..) => {
                 let direct = shape.layout == PanelLayout::Rows;
                 let rows = if direct { &mut *to } else { &mut *rows };
                 for (t, row) in rows.chunks_mut(stride).take(panel.tokens).enumerate() {
@@ -305,6 +344,7 @@ impl Packer<'_> {
                     match self.x {
                         Input::F32(x, _) => quantize::quantize(x.row(token), &p, &mut row[..k], ctx),
                         Input::Bf16(x, _) => quantize::quantize(x.row(token), &p, &mut row[..k], ctx),
+                        Input::F16(x, _) => quantize::quantize(x.row(token), &p, &mut row[..k], ctx),
                         _ => {}
                     }
                 }
@@ -312,20 +352,65 @@ impl Packer<'_> {
                     return;
                 }
             }
-            Input::Packed(x) => {
-                // The other layout: through rows.
-                let Some(from) = x.shape else { return };
-                let (first, last) = (panel.token, panel.token + panel.tokens);
-                for p in (0..from.pieces()).flat_map(|i| from.piece(i)) {
-                    let bytes = &x.data.bytes()[from.range(p)];
-                    if p.token < last && first < p.token + p.tokens {
-                        copy_rows(bytes, from, p, (first, last), rows, stride);
-                    }
-                }
-            }
+            Input::Packed(x) => repack_rows(x, panel, rows, stride),
         }
         if let Ok(rows) = MatRef::with_stride(&rows[..panel.tokens * stride], panel.tokens, k, stride) {
             bytes_to_panel(rows, 0, shape, Panel { token: 0, ..panel }, to, ctx);
+        }
+    }
+
+    /// The same for floats.
+    fn pack_floats(&self, panel: Panel, to: &mut [u8], rows: &mut [u8]) {
+        let shape = self.shape;
+        let (layout, element) = (shape.layout, shape.layout.element());
+        let stride = Shape { layout: layout.rows(), ..shape }.features_padded();
+        let bytes = shape.features * layout.element_bytes();
+        let tier = Tier::of(self.ctx.isa()).float;
+        // Where nothing is to be converted, rows are read where they lie.
+        match self.x {
+            Input::F32(x, _) if layout == PanelLayout::F32Lines => {
+                let x = x.rows_from(panel.token, panel.tokens);
+                return convert::rows_to_lines(x, to, panel.width, tier);
+            }
+            Input::Bf16(x, _) if layout == PanelLayout::Bf16Pairs && x.cols().is_multiple_of(2) => {
+                let x = x.rows_from(panel.token, panel.tokens);
+                return convert::rows_to_lines(x, to, panel.width, tier);
+            }
+            _ => {}
+        }
+        let (rows, lines) = if layout.is_rows() { (to, None) } else { (rows, Some(to)) };
+        if let Input::Packed(x) = self.x {
+            repack_rows(x, panel, rows, stride);
+        }
+        for (t, row) in rows.chunks_mut(stride).take(panel.tokens).enumerate() {
+            let token = panel.token + t;
+            match self.x {
+                Input::F32(x, _) => convert::row(x.row(token), element, row, tier),
+                Input::Bf16(x, _) => convert::row(x.row(token), element, row, tier),
+                Input::F16(x, _) => convert::row(x.row(token), element, row, tier),
+                _ => {}
+            }
+            // The other half of a last pair.
+            row[bytes..bytes.next_multiple_of(4)].fill(0);
+        }
+        if let Some(lines) = lines {
+            let words = bytes.next_multiple_of(4);
+            if let Ok(rows) = MatRef::with_stride(&rows[..panel.tokens * stride], panel.tokens, words, stride)
+            {
+                convert::rows_to_lines(rows, lines, panel.width, tier);
+            }
+        }
+    }
+}
+
+/// The rows of a panel's tokens, out of another layout of the same element.
+fn repack_rows(x: &PackedActivations, panel: Panel, rows: &mut [u8], stride: usize) {
+    let Some(from) = x.shape else { return };
+    let (first, last) = (panel.token, panel.token + panel.tokens);
+    for p in (0..from.pieces()).flat_map(|i| from.piece(i)) {
+        let bytes = &x.data.bytes()[from.range(p)];
+        if p.token < last && first < p.token + p.tokens {
+            copy_rows(bytes, from, p, (first, last), rows, stride);
         }
     }
 }
@@ -338,21 +423,21 @@ fn copy_rows(
     to: &mut [u8],
     stride: usize,
 ) {
+    let size = shape.layout.element_bytes();
     for token in p.token.max(first)..(p.token + p.tokens).min(last) {
         let t = token - p.token;
-        let to = &mut to[(token - first) * stride..][..shape.features];
-        match shape.layout {
-            PanelLayout::Rows => to.copy_from_slice(&from[t * row_stride(shape.features)..][..to.len()]),
-            PanelLayout::Lines => {
-                for (f, to) in to.iter_mut().enumerate() {
-                    *to = from[f * p.width + t];
-                }
-            }
-            PanelLayout::Quads => {
-                for (f, to) in to.iter_mut().enumerate() {
-                    *to = from[quad_offset(p.width, f / 4, t) + f % 4];
-                }
-            }
+        let to = &mut to[(token - first) * stride..][..shape.features * size];
+        if shape.layout.is_rows() {
+            to.copy_from_slice(&from[t * shape.features_padded()..][..to.len()]);
+            continue;
+        }
+        for (f, to) in to.chunks_mut(size).enumerate() {
+            let at = match shape.layout {
+                PanelLayout::Quads => quad_offset(p.width, f / 4, t) + f % 4,
+                PanelLayout::Bf16Pairs => (f / 2 * p.width + t) * 4 + f % 2 * 2,
+                _ => (f * p.width + t) * size,
+            };
+            to.copy_from_slice(&from[at..at + size]);
         }
     }
 }

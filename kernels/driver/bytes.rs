@@ -1,99 +1,48 @@
-//! Block-sparse: panels of tokens times bands of 64 output features.
+//! Block-sparse layers of bytes: a panel of tokens times a band of 64 output features.
 
-use super::{BLOCK_BYTES, Job, Memory, Out, Source, all_packed, pack_piece, share, tile_target};
+use super::schedule::{self, Multiply};
+use super::{Job, Memory, Out, packed_features, rows_target, tile_target};
 use crate::ctx::Ctx;
 use crate::kernels::buffer::as_i32;
 use crate::kernels::epilogue::{Plan, Sums, Target};
 use crate::kernels::pack::Tokens;
-use crate::kernels::panel::{Panel, PanelLayout, row_stride};
+use crate::kernels::panel::{Panel, PanelLayout};
 use crate::kernels::sparse;
 use crate::kernels::weights::{BAND, HEIGHTS, Sparse};
 use std::ops::Range;
 
 /// Bytes of a tile of sums: a band of a panel of 64 tokens.
 const SUMS: usize = BAND * 64 * 4;
-/// Bytes of weights that a thread keeps in its second-level cache, beside a panel.
-const SHARE_BYTES: usize = 400 << 10;
 /// Bytes of a tile of bytes.
 const BYTES: usize = BAND * 64;
 
-/// y = x · wᵀ with block-sparse w.
-///
-/// With enough pieces of 64 tokens, and weights that fit a thread's cache, each thread packs and multiplies pieces of its
-/// own. Else x is packed first, and ranges of bands that cost about the same are shared out too: as few as keep a
-/// thread's weights in its cache, but enough for all threads.
+/// y = x · wᵀ with block-sparse w of bytes.
 pub fn sparse(job: &Job<'_>, w: &Sparse, ctx: &Ctx, memory: Memory<'_>) {
-    let (threads, pieces) = (ctx.threads(), job.shape.pieces());
-    let tile = 2 * SUMS + 2 * BYTES + 4 * (w.most_entries() + sparse::GATHER);
-    let tile = tile.next_multiple_of(64);
-    let few = if pieces < threads { (4 * threads).div_ceil(pieces.max(1)) } else { 1 };
-    let ranges = if threads == 1 { 1 } else { w.bytes().div_ceil(SHARE_BYTES).max(few) };
-    let ranges = ranges.clamp(1, w.bands().len());
-    if ranges == 1 {
-        let tasks = if pieces.is_multiple_of(threads) { threads } else { 4 * threads };
-        let tasks = tasks.min(pieces);
-        let block =
-            (BLOCK_BYTES / job.shape.piece_bytes().max(1)).clamp(1, pieces.div_ceil(tasks.max(1)).max(1));
-        let region = match job.source {
-            Source::Packed(_) => 0,
-            Source::Pack(_) => block * job.shape.piece_bytes() + 64,
-        };
-        let region = region.next_multiple_of(64);
-        memory.tiles.grow((tile + region + job.piece_rows()) * tasks);
-        let (tiles, rest) = memory.tiles.bytes_mut().split_at_mut(tile * tasks);
-        let (regions, rows) = rest.split_at_mut(region * tasks);
-        let each = [tile, region, job.piece_rows()];
-        ctx.for_each_chunks(tasks, [tiles, regions, rows], each, &|i, [tile, region, rows]| {
-            own_pieces(job, w, share(pieces, tasks, i), block, [tile, region, rows]);
-        });
-        return;
-    }
-    let x = all_packed(job, ctx, memory.x, memory.rows);
-    let groups = (4 * threads).div_ceil(ranges).min(pieces);
-    let tasks = groups * ranges;
-    memory.tiles.grow(tile * tasks);
-    ctx.for_each_chunk(tasks, memory.tiles.bytes_mut(), tile, &|i, tile| {
-        // Tasks that follow each other, which a thread tends to take, have the same weights.
-        let bands = w.bands_by_cost(ranges, i / groups);
-        for panel in share(pieces, groups, i % groups).flat_map(|i| job.shape.piece(i)) {
-            multiply(job, w, panel, &x[job.shape.range(panel)], bands.clone(), tile);
-        }
-    });
+    schedule::run(job, &Bytes { job, w }, ctx, memory);
 }
 
-/// Packs and multiplies some pieces: as many at a time as fit the cache, times as many bands as fit it.
-fn own_pieces(
-    job: &Job<'_>,
-    w: &Sparse,
-    pieces: Range<usize>,
-    block: usize,
-    [tile, region, rows]: [&mut [u8]; 3],
-) {
-    let shape = job.shape;
-    let chunks = w.bytes().div_ceil(BLOCK_BYTES).clamp(1, w.bands().len().max(1));
-    let mut first = pieces.start;
-    while first < pieces.end {
-        let last = (first + block).min(pieces.end);
-        let start = first * shape.piece_bytes();
-        let x: &[u8] = match job.source {
-            Source::Packed(x) => &x[start..],
-            Source::Pack(pack) => {
-                for i in first..last {
-                    let own = &mut region[(i - first) * shape.piece_bytes()..];
-                    pack_piece(shape, i, pack, own, rows);
-                }
-                region
-            }
-        };
-        for chunk in 0..chunks {
-            let bands = w.bands_by_cost(chunks, chunk);
-            for panel in (first..last).flat_map(|i| shape.piece(i)) {
-                let range = shape.range(panel);
-                let x = &x[range.start - start..range.end - start];
-                multiply(job, w, panel, x, bands.clone(), tile);
-            }
-        }
-        first = last;
+struct Bytes<'a> {
+    job: &'a Job<'a>,
+    w: &'a Sparse,
+}
+
+impl Multiply for Bytes<'_> {
+    fn weights(&self) -> &Sparse {
+        self.w
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.w.bytes()
+    }
+
+    fn tile_bytes(&self, _chunks: usize) -> usize {
+        2 * SUMS + 4 * BYTES + 4 * (self.w.most_gathered() + sparse::GATHER)
+    }
+
+    fn begin(&self, _bands: Range<usize>, _tile: &mut [u8]) {}
+
+    fn multiply(&self, panel: Panel, x: &[u8], bands: Range<usize>, tile: &mut [u8]) {
+        multiply(self.job, self.w, panel, x, bands, tile);
     }
 }
 
@@ -158,7 +107,7 @@ fn fused(
                     let y = y.add(to.range(panel).start + first * 64);
                     return (job.tier.lines_to_quads)(lines, features, y);
                 }
-                PanelLayout::Rows => (y, row_stride(to.features), 0),
+                _ => (y, to.features_padded(), 0),
             },
             (Out::Rows, (Target::U8(y, flip), stride)) => (y, stride, flip),
             _ => return,
@@ -182,7 +131,7 @@ fn general(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], band: usize, tile:
     let Panel { token, tokens, width } = panel;
     let (sums, rest) = tile.split_at_mut(SUMS);
     let (rows, rest) = rest.split_at_mut(SUMS);
-    let (bytes, gathered) = rest.split_at_mut(2 * BYTES);
+    let (bytes, gathered) = rest.split_at_mut(4 * BYTES);
     let (sums, rows) = (as_i32(sums), as_i32(rows));
     // SAFETY: as in `fused`.
     unsafe {
@@ -193,29 +142,61 @@ fn general(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], band: usize, tile:
         } else {
             rows[..features].copy_from_slice(&sums[..features]);
         }
-        let sums = Sums { sums: rows.as_ptr(), ld: BAND, token, tokens, feature: first, features };
-        let Out::Panels(y, to) = job.out else {
-            return (job.tier.epilogue)(&job.plan, &sums);
-        };
-        let target = match to.layout {
-            PanelLayout::Rows => (Target::U8(y, 0), row_stride(to.features)),
-            _ => tile_target(bytes.as_mut_ptr(), BAND, token, first),
-        };
-        (job.tier.epilogue)(&Plan { target, ..job.plan }, &sums);
-        let pack = match to.layout {
-            PanelLayout::Rows => return,
-            PanelLayout::Lines => job.tier.rows_to_lines,
-            PanelLayout::Quads => job.tier.rows_to_quads,
-        };
-        pack(&Tokens {
-            rows: bytes.as_mut_ptr(),
-            stride: BAND,
+        let sums = Sums {
+            sums: rows.as_ptr(),
+            ld: BAND,
+            transposed: false,
+            token,
             tokens,
+            feature: first,
             features,
-            panel: y.add(to.range(panel).start + first * width),
-            width,
-            flip: 0,
-        });
+        };
+        finish(job, &sums, bytes);
+    }
+}
+
+/// The epilogue of a tile, and the packing of what comes out of it. `bytes` has room for a tile of 4-byte elements.
+///
+/// # Safety
+/// As for the epilogue; the output belongs to this call and this tile of it to this task.
+pub unsafe fn finish(job: &Job<'_>, sums: &Sums, bytes: &mut [u8]) {
+    // SAFETY: as the caller.
+    unsafe {
+        let Out::Panels(y, to) = job.out else {
+            return (job.epilogue)(&job.plan, sums);
+        };
+        let stride = BAND * to.layout.element_bytes();
+        let target = match to.layout.is_rows() {
+            true => rows_target(y, to.layout, to.features_padded()),
+            false => tile_target(bytes.as_mut_ptr(), to.layout, stride, sums.token, sums.feature),
+        };
+        (job.epilogue)(&Plan { target, ..job.plan }, sums);
+        if to.layout.is_rows() {
+            return;
+        }
+        // The panels of y need not be those of x.
+        let last = sums.token + sums.tokens;
+        let mut token = sums.token;
+        while token < last {
+            let own = to.panel_of(token);
+            let rows = bytes.as_mut_ptr().add((token - sums.token) * stride);
+            let width = own.width;
+            if sums.features % 2 == 1 && to.layout == PanelLayout::Bf16Pairs {
+                for t in 0..own.tokens {
+                    rows.add(t * stride + 2 * sums.features).cast::<u16>().write(0);
+                }
+            }
+            job.pack_kernel(to.layout)(&Tokens {
+                rows,
+                stride,
+                tokens: own.tokens,
+                features: packed_features(to.layout, sums.features),
+                panel: y.add(to.range(own).start + sums.feature * width * to.layout.element_bytes()),
+                width,
+                flip: 0,
+            });
+            token += own.tokens;
+        }
     }
 }
 

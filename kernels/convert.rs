@@ -1,0 +1,89 @@
+//! Floats from one format to another, rows at a time.
+
+use super::dense::Storage;
+use super::float_table::FloatTier;
+use super::pack::Tokens;
+use super::panel::Packed;
+use super::simd::Simd;
+use super::weights::Weight;
+use crate::view::{Element, MatRef};
+
+/// The signature: so many elements from the first place to the second.
+///
+/// # Safety
+/// The CPU has the tier; both places are as long as their formats say.
+pub type Run = unsafe fn(*const u8, usize, *mut u8);
+
+/// `n` elements stored as `W` to f32, exact.
+#[inline(always)]
+pub unsafe fn widen<S: Simd, W: Storage<S>>(from: *const u8, n: usize, to: *mut u8) {
+    // SAFETY: as `Run`; what does not fill a register goes through one in memory.
+    unsafe {
+        let bytes = W::BYTES / S::LANES;
+        let whole = n / S::LANES * S::LANES;
+        let mut i = 0;
+        while i < whole {
+            S::store(to.add(4 * i), W::load(from.add(bytes * i)));
+            i += S::LANES;
+        }
+        if whole < n {
+            let (mut input, mut output) = ([0u8; 64], [0u8; 64]);
+            std::ptr::copy_nonoverlapping(from.add(bytes * whole), input.as_mut_ptr(), bytes * (n - whole));
+            S::store(output.as_mut_ptr(), W::load(input.as_ptr()));
+            std::ptr::copy_nonoverlapping(output.as_ptr(), to.add(4 * whole), 4 * (n - whole));
+        }
+    }
+}
+
+/// `n` elements stored as `W` to bfloat16, rounded to nearest even.
+#[inline(always)]
+pub unsafe fn to_bf16<S: Simd, W: Storage<S>>(from: *const u8, n: usize, to: *mut u8) {
+    // SAFETY: as in `widen`.
+    unsafe {
+        let bytes = W::BYTES / S::LANES;
+        let whole = n / S::LANES * S::LANES;
+        let mut i = 0;
+        while i < whole {
+            S::store_bf16(to.add(2 * i).cast(), S::as_f(W::load(from.add(bytes * i))));
+            i += S::LANES;
+        }
+        if whole < n {
+            let (mut input, mut output) = ([0u8; 64], [0u16; 16]);
+            std::ptr::copy_nonoverlapping(from.add(bytes * whole), input.as_mut_ptr(), bytes * (n - whole));
+            S::store_bf16(output.as_mut_ptr(), S::as_f(W::load(input.as_ptr())));
+            std::ptr::copy_nonoverlapping(output.as_ptr().cast(), to.add(2 * whole), 2 * (n - whole));
+        }
+    }
+}
+
+/// A row of floats as the bytes of packed activations of a float layout, by a tier that this CPU has.
+pub fn row<T: Weight>(from: &[T], element: Packed, to: &mut [u8], tier: &FloatTier) {
+    let run = match element {
+        Packed::Bf16 => tier.to_bf16[T::STORED as usize],
+        _ => tier.widen[T::STORED as usize],
+    };
+    assert!(to.len() >= from.len() * if element == Packed::Bf16 { 2 } else { 4 });
+    // SAFETY: the assert gives room; the caller vouches for the tier.
+    unsafe { run(from.as_ptr().cast(), from.len(), to.as_mut_ptr()) }
+}
+
+/// Rows as they are, of 4-byte elements or of pairs of 2-byte ones, to a panel of lines.
+pub fn rows_to_lines<T: Element>(rows: MatRef<'_, T>, panel: &mut [u8], width: usize, tier: &FloatTier) {
+    let size = size_of::<T>();
+    let words = rows.cols() * size / 4;
+    let padded = words.next_multiple_of(4);
+    assert!((rows.cols() * size).is_multiple_of(4) && (width == 1 || width.is_multiple_of(16)));
+    assert!(rows.rows() <= width && panel.len() >= 4 * padded * width);
+    // SAFETY: the view vouches for the rows, which are only read; the assert for the panel; the caller for the tier.
+    unsafe {
+        (tier.rows_to_lines)(&Tokens {
+            rows: rows.as_ptr().cast_mut().cast(),
+            stride: rows.stride() * size,
+            tokens: rows.rows(),
+            features: words,
+            panel: panel.as_mut_ptr(),
+            width,
+            flip: 0,
+        });
+    }
+}

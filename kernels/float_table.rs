@@ -1,0 +1,292 @@
+//! The list of kernels for floats. A tier of bytes names the registers its floats run on.
+
+use super::convert::{self, to_bf16, widen};
+use super::dense::{Bfloats, Bytes, F32, Halves, Kernel, Pairs, Storage, Tile, Words, float_peak};
+use super::float::{Band, Columns, gather, scatter};
+use super::scalar::Scalar;
+use super::simd::Simd;
+use super::table::{DenseKernel, Several};
+#[cfg(target_arch = "x86_64")]
+use super::x86_64::{Avx2, Avx512, Avx512Bf16};
+use super::{epilogue, float_token, pack};
+
+/// A block-sparse kernel that gathers lines: some groups of rows times one panel of tokens.
+#[derive(Debug, Clone, Copy)]
+pub struct GatherKernel {
+    /// Registers, product, rows x tokens.
+    pub name: &'static str,
+    /// The height of its groups.
+    pub rows: usize,
+    /// The tokens of its panel.
+    pub tokens: usize,
+    /// Sums to `[row][tokens]`.
+    pub run: unsafe fn(&Band<'_>, *mut f32),
+}
+
+/// A block-sparse kernel that scatters to sums: some columns of a band times one panel of tokens.
+#[derive(Debug, Clone, Copy)]
+pub struct ScatterKernel {
+    /// Registers, product, columns x tokens.
+    pub name: &'static str,
+    /// The tokens of its panel.
+    pub tokens: usize,
+    /// Sums to `[row][tokens]`, for so many rows.
+    pub run: unsafe fn(&Columns<'_>, usize, *mut f32),
+}
+
+/// The kernels of one product.
+#[derive(Debug)]
+pub struct FloatKernels {
+    /// Dense: by how weights are stored (of pairs, one).
+    pub dense: &'static [DenseKernel],
+    /// Block-sparse, rows of blocks of more than one row.
+    pub gather: &'static [GatherKernel],
+    /// Block-sparse, rows of blocks of one row.
+    pub scatter: &'static [ScatterKernel],
+    /// The products of registers alone, for the peak: so many times the number of operations returned.
+    pub peak: unsafe fn(u64) -> u64,
+}
+
+/// Block-sparse kernels for one token.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenKernels {
+    /// Registers.
+    pub name: &'static str,
+    /// Sums to `[row]`, of groups of 4 rows and of 1.
+    pub gather: [unsafe fn(&Band<'_>, *mut f32); 2],
+    /// Sums to `[row]`, for so many rows.
+    pub scatter: unsafe fn(&Columns<'_>, usize, *mut f32),
+}
+
+/// How weights are stored, in the order of the kernels' lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// Floats.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// Halves.
+    F16,
+    /// Signed bytes.
+    I8,
+}
+
+impl Stored {
+    /// Bytes of an element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Stored::F32 => 4,
+            Stored::Bf16 | Stored::F16 => 2,
+            Stored::I8 => 1,
+        }
+    }
+}
+
+/// Everything that a kind of registers does with floats.
+#[derive(Debug)]
+pub struct FloatTier {
+    /// Fused multiply-adds of f32.
+    pub f32: FloatKernels,
+    /// One token through block-sparse weights.
+    pub token: TokenKernels,
+    /// To f32, by what is stored.
+    pub widen: [convert::Run; 4],
+    /// To bfloat16, by what is stored (bytes never are).
+    pub to_bf16: [convert::Run; 3],
+    /// Rows of 4-byte elements to a panel of lines.
+    pub rows_to_lines: pack::Run,
+    /// The end of a tile of f32 sums.
+    pub epilogue: epilogue::Run,
+}
+
+macro_rules! dense {
+    (
+        $id:ident: $name:expr, $simd:ident $product:ident $storage:ident, x $x_bytes:literal bytes,
+        #[$features:meta], $nv:literal x [$($run:ident: $mr:literal),*], [$($several:ident: $few:literal x $panels:literal),*]
+    ) => {
+        mod $id {
+            use super::*;
+            $(
+                #[$features]
+                unsafe fn $run(t: &Tile) {
+                    // SAFETY: as the caller, who also vouches for the tier.
+                    unsafe { Kernel::<$simd, $product, $storage, $mr, $nv, 1, 1>::run(t) }
+                }
+            )*
+            $(
+                #[$features]
+                unsafe fn $several(t: &Tile) {
+                    // SAFETY: as the caller, who also vouches for the tier.
+                    unsafe { Kernel::<$simd, $product, $storage, $few, $nv, $panels, 1>::run(t) }
+                }
+            )*
+            pub const KERNEL: DenseKernel = DenseKernel {
+                name: $name,
+                nr: $nv * <$simd as Simd>::LANES,
+                lanes: <$simd as Simd>::LANES,
+                x_bytes: $x_bytes,
+                padded: 4 / $x_bytes,
+                element: <$storage as Storage<$simd>>::BYTES / <$simd as Simd>::LANES * $x_bytes / 4,
+                run: &[$($run),*],
+                several: &[$(Several { panels: $panels, run: $several }),*],
+            };
+        }
+    };
+}
+
+macro_rules! sparse {
+    (
+        $product:ident, $label:expr, $simd:ident, lines $lines:literal, #[$features:meta],
+        gather [$($gather:ident: $rows:literal x $gtokens:literal by $gvecs:literal),*],
+        scatter [$($scatter:ident: $stokens:literal by $svecs:literal),*]
+    ) => {
+        $(
+            #[$features]
+            unsafe fn $gather(band: &Band<'_>, out: *mut f32) {
+                // SAFETY: as the caller, who also vouches for the tier.
+                unsafe { gather::<$simd, $product, $rows, $gvecs, $gtokens>(band, out) }
+            }
+        )*
+        $(
+            #[$features]
+            unsafe fn $scatter(columns: &Columns<'_>, rows: usize, out: *mut f32) {
+                // SAFETY: as the caller, who also vouches for the tier.
+                unsafe { scatter::<$simd, $product, $lines, $svecs, $stokens>(columns, rows, out) }
+            }
+        )*
+        const GATHER: &[GatherKernel] = &[$(GatherKernel {
+            name: concat!($label, "-gather-", $rows, "x", $gtokens), rows: $rows, tokens: $gtokens, run: $gather
+        }),*];
+        const SCATTER: &[ScatterKernel] = &[$(ScatterKernel {
+            name: concat!($label, "-scatter-4x", $stokens), tokens: $stokens, run: $scatter
+        }),*];
+    };
+}
+
+macro_rules! tier {
+    (
+        $(#[$cfg:meta])* $module:ident: $simd:ident, $label:literal, #[$features:meta],
+        dense $nv:literal x $runs:tt, $several:tt,
+        gather $gather:tt, scatter $scatter:tt,
+    ) => {
+        $(#[$cfg])*
+        pub mod $module {
+            use super::*;
+            dense!(words: concat!($label, "-f32-dense"), $simd F32 Words, x 4 bytes, #[$features], $nv x $runs, $several);
+            dense!(bfloats: concat!($label, "-f32-bf16-dense"), $simd F32 Bfloats, x 4 bytes, #[$features], $nv x $runs, $several);
+            dense!(halves: concat!($label, "-f32-f16-dense"), $simd F32 Halves, x 4 bytes, #[$features], $nv x $runs, $several);
+            dense!(bytes: concat!($label, "-f32-i8-dense"), $simd F32 Bytes, x 4 bytes, #[$features], $nv x $runs, $several);
+            tier!(@fn #[$features] token_four(band: &Band<'_>, out: *mut f32) => float_token::gather::<4>);
+            tier!(@fn #[$features] token_one(band: &Band<'_>, out: *mut f32) => float_token::gather::<1>);
+            tier!(@fn #[$features] token_scatter(columns: &Columns<'_>, rows: usize, out: *mut f32) => float_token::scatter);
+            sparse!(F32, concat!($label, "-f32"), $simd, lines 4, #[$features], gather $gather, scatter $scatter);
+            tier!(@fn #[$features] widen_words(from: *const u8, n: usize, to: *mut u8) => widen::<$simd, Words>);
+            tier!(@fn #[$features] widen_bfloats(from: *const u8, n: usize, to: *mut u8) => widen::<$simd, Bfloats>);
+            tier!(@fn #[$features] widen_halves(from: *const u8, n: usize, to: *mut u8) => widen::<$simd, Halves>);
+            tier!(@fn #[$features] widen_bytes(from: *const u8, n: usize, to: *mut u8) => widen::<$simd, Bytes>);
+            tier!(@fn #[$features] words_to_bf16(from: *const u8, n: usize, to: *mut u8) => to_bf16::<$simd, Words>);
+            tier!(@fn #[$features] bfloats_to_bf16(from: *const u8, n: usize, to: *mut u8) => to_bf16::<$simd, Bfloats>);
+            tier!(@fn #[$features] halves_to_bf16(from: *const u8, n: usize, to: *mut u8) => to_bf16::<$simd, Halves>);
+            tier!(@fn #[$features] rows_to_lines(t: &pack::Tokens) => pack::words_to_lines::<$simd>);
+            tier!(@fn #[$features] run_epilogue(plan: &epilogue::Plan<'_>, sums: &epilogue::Sums) => epilogue::run::<$simd, true>);
+            #[$features]
+            unsafe fn peak(times: u64) -> u64 {
+                // SAFETY: as the caller, who vouches for the tier.
+                unsafe { float_peak::<$simd, F32, 1>(times) }
+            }
+            /// The kernels.
+            pub static TIER: FloatTier = FloatTier {
+                f32: FloatKernels {
+                    dense: &[words::KERNEL, bfloats::KERNEL, halves::KERNEL, bytes::KERNEL],
+                    gather: GATHER,
+                    scatter: SCATTER,
+                    peak,
+                },
+                token: TokenKernels {
+                    name: concat!($label, "-f32-token"),
+                    gather: [token_four, token_one],
+                    scatter: token_scatter,
+                },
+                widen: [widen_words, widen_bfloats, widen_halves, widen_bytes],
+                to_bf16: [words_to_bf16, bfloats_to_bf16, halves_to_bf16],
+                rows_to_lines,
+                epilogue: run_epilogue,
+            };
+        }
+    };
+    (@fn #[$features:meta] $name:ident($($arg:ident: $ty:ty),*) => $body:path) => {
+        #[$features]
+        unsafe fn $name($($arg: $ty),*) {
+            // SAFETY: as the caller, who also vouches for the tier.
+            unsafe { $body($($arg),*) }
+        }
+    };
+}
+
+tier! {
+    scalar: Scalar, "scalar", #[inline(never)],
+    dense 2 x [m1: 1, m2: 2, m3: 3], [s1: 1 x 2],
+    gather [g4: 4 x 32 by 2, g1: 1 x 32 by 4, g4s: 4 x 16 by 2, g1s: 1 x 16 by 4],
+    scatter [s32: 32 by 2, s16: 16 by 2],
+}
+
+tier! {
+    #[cfg(target_arch = "x86_64")]
+    avx2: Avx2, "avx2", #[target_feature(enable = "avx2,fma,f16c")],
+    dense 2 x [m1: 1, m2: 2, m3: 3, m4: 4, m5: 5, m6: 6], [s1: 1 x 4, s2: 2 x 2, s3: 3 x 2],
+    gather [g4: 4 x 32 by 2, g1: 1 x 32 by 4, g4s: 4 x 16 by 2, g1s: 1 x 16 by 2],
+    scatter [s32: 32 by 2, s16: 16 by 2],
+}
+
+tier! {
+    #[cfg(target_arch = "x86_64")]
+    avx512: Avx512, "avx512",
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")],
+    dense 2 x [m1: 1, m2: 2, m3: 3, m4: 4, m5: 5, m6: 6, m7: 7, m8: 8, m9: 9, m10: 10, m11: 11, m12: 12],
+        [s1: 1 x 4, s2: 2 x 2, s3: 3 x 2],
+    gather [g4: 4 x 32 by 2, g1: 1 x 32 by 2, g4s: 4 x 16 by 1, g1s: 1 x 16 by 1],
+    scatter [s32: 32 by 2, s16: 16 by 1],
+}
+
+/// Pairs of bfloat16, on CPUs that multiply them.
+#[cfg(target_arch = "x86_64")]
+pub mod avx512_bf16 {
+    use super::*;
+    macro_rules! kernels {
+        (#[$features:meta]) => {
+            dense!(
+                pairs: "avx512_bf16-dense", Avx512Bf16 Pairs Words, x 2 bytes, #[$features],
+                2 x [m1: 1, m2: 2, m3: 3, m4: 4, m5: 5, m6: 6, m7: 7, m8: 8, m9: 9, m10: 10, m11: 11, m12: 12],
+                [s1: 1 x 4, s2: 2 x 2, s3: 3 x 2]
+            );
+            sparse!(
+                Pairs, "avx512_bf16", Avx512Bf16, lines 2, #[$features],
+                gather [g4: 4 x 32 by 2, g1: 1 x 32 by 2, g4s: 4 x 16 by 1, g1s: 1 x 16 by 1],
+                scatter [s32: 32 by 2, s16: 16 by 1]
+            );
+            #[$features]
+            unsafe fn peak(times: u64) -> u64 {
+                // SAFETY: as the caller, who vouches for the tier.
+                unsafe { float_peak::<Avx512Bf16, Pairs, 2>(times) }
+            }
+        };
+    }
+    kernels!(#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512bf16")]);
+    /// The kernels.
+    pub static KERNELS: FloatKernels =
+        FloatKernels { dense: &[pairs::KERNEL], gather: GATHER, scatter: SCATTER, peak };
+}
+
+impl FloatKernels {
+    /// The gathering kernel for a height of groups and a width of panels: every list has all of them.
+    pub fn gather(&self, rows: usize, tokens: usize) -> &'static GatherKernel {
+        let fits = |k: &&GatherKernel| k.rows == rows && k.tokens == tokens;
+        self.gather.iter().find(fits).unwrap_or_else(|| unreachable!("no gather {rows}x{tokens}"))
+    }
+
+    /// The scattering kernel for a width of panels.
+    pub fn scatter(&self, tokens: usize) -> &'static ScatterKernel {
+        let fits = |k: &&ScatterKernel| k.tokens == tokens;
+        self.scatter.iter().find(fits).unwrap_or_else(|| unreachable!("no scatter x{tokens}"))
+    }
+}

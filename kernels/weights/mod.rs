@@ -1,0 +1,72 @@
+//! Packed weights: indices proven, sums computed, in the order that the kernels read.
+
+mod dense;
+mod sparse;
+
+pub use dense::Dense;
+pub use sparse::{HEIGHTS, Sparse};
+
+use super::float_table::Stored;
+use crate::view::Element;
+use half::{bf16, f16};
+
+/// Output features of a band: the unit in which sparse work is shared out.
+pub const BAND: usize = 64;
+
+/// The largest K for which every sum of u8 x i8 fits 32 bits: floor((2^31 - 1) / (255 * 128)).
+pub const MAX_FEATURES: usize = 65_793;
+
+/// The largest K with weight zero points, where a factor can be 255 on both sides.
+pub const MAX_FEATURES_ZERO_POINTS: usize = 33_025;
+
+/// The element types of weights: `i8`, `f32`, `bf16` and `f16`.
+pub trait Weight: Element + PartialEq {
+    /// How they are stored.
+    #[doc(hidden)]
+    const STORED: Stored;
+    /// Its bytes, the first [`Stored::bytes`] of them.
+    #[doc(hidden)]
+    fn to_bytes(self) -> [u8; 4];
+}
+
+macro_rules! weights { ($($t:ty => $stored:ident, $v:ident $bits:expr;)*) => { $(
+    impl Weight for $t {
+        const STORED: Stored = Stored::$stored;
+        fn to_bytes(self) -> [u8; 4] {
+            let $v = self;
+            $bits.to_le_bytes()
+        }
+    }
+)* } }
+weights! {
+    f32 => F32, v v.to_bits();
+    bf16 => Bf16, v u32::from(v.to_bits());
+    f16 => F16, v u32::from(v.to_bits());
+    i8 => I8, v u32::from(v as u8);
+}
+
+/// Scales of weights by groups of K.
+#[derive(Debug, Clone)]
+pub struct GroupScales {
+    /// Elements of K in a group.
+    pub size: usize,
+    /// `[group][stride]`, by output feature.
+    pub scales: Vec<f32>,
+    /// Padded output features.
+    pub stride: usize,
+}
+
+impl GroupScales {
+    /// From `[out_features][groups]`, padded for kernels that read whole registers.
+    pub fn new(size: usize, scales: &[f32], out_features: usize) -> Self {
+        let groups = scales.len() / out_features.max(1);
+        let stride = out_features.next_multiple_of(BAND) + BAND;
+        let mut this = GroupScales { size, scales: vec![0.0; groups * stride], stride };
+        for (n, row) in scales.chunks(groups.max(1)).enumerate() {
+            for (g, &scale) in row.iter().enumerate() {
+                this.scales[g * stride + n] = scale;
+            }
+        }
+        this
+    }
+}
