@@ -2,10 +2,10 @@
 #![allow(missing_docs)] // criterion_group! makes a public function.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use siskin::linear::{Epilogue, Input, Linear, Output, PackedActivations};
+use siskin::linear::{Epilogue, Input, Linear, OnTheFly, Output, PackedActivations};
 use siskin::quant::QuantParams;
 use siskin::sparse::{BlockShape, Norm, prune};
-use siskin::{Ctx, Isa, MatMut, MatRef, Scratch, measure};
+use siskin::{Ctx, Isa, MatMut, MatRef, Scratch, bf16, measure};
 use std::hint::black_box;
 
 /// Tokens, and the features on either side: a BERT-base attention layer.
@@ -67,5 +67,54 @@ fn linear(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, linear);
+/// The same in f32 and bfloat16, beside what each multiplies at most.
+fn floats(c: &mut Criterion) {
+    let number = |i: usize| ((i * 7919 % 255) as f32 - 127.0) / 64.0;
+    let w: Vec<f32> = (0..N * N).map(number).collect();
+    let w = MatRef::new(&w, N, N).unwrap();
+    let x: Vec<f32> = (0..M * N).map(number).collect();
+    let x = Input::F32(MatRef::new(&x, M, N).unwrap(), OnTheFly::Never);
+    let mut y = vec![0f32; M * N];
+    let mut scratch = Scratch::new();
+    for isa in Isa::supported() {
+        let ctx = Ctx::serial().unwrap().with_isa(isa).unwrap();
+        let mut group = c.benchmark_group(format!("linear-floats-{N}x{N}-m{M}/{isa}"));
+        if isa == Isa::Scalar {
+            group.sample_size(10);
+        }
+        for (name, peak) in [
+            ("peak f32", measure::fused_multiply_adds as fn(Isa, u64) -> u64),
+            ("peak bf16", measure::bf16_dot_products),
+        ] {
+            group.throughput(Throughput::Elements(peak(isa, 1 << 10)));
+            group.bench_function(name, |b| b.iter(|| peak(isa, black_box(1 << 10))));
+        }
+        for format in ["dense", "4x1", "16x1", "4x4", "16x16", "1x4", "1x16"] {
+            let layers = match format.parse::<BlockShape>() {
+                Err(_) => {
+                    let half: Vec<bf16> = w.iter_rows().flatten().map(|&v| bf16::from_f32(v)).collect();
+                    let half = Linear::dense(MatRef::new(&half, N, N).unwrap()).build(&ctx).unwrap();
+                    [("f32", Linear::dense(w).build(&ctx).unwrap()), ("bf16", half)]
+                }
+                Ok(block) => {
+                    let w = prune::magnitude(w, block, 0.8, Norm::L2).unwrap();
+                    let half = Linear::sparse(&w.map(|_, v| bf16::from_f32(v))).build(&ctx).unwrap();
+                    [("f32", Linear::sparse(&w).build(&ctx).unwrap()), ("bf16", half)]
+                }
+            };
+            for (dtype, layer) in layers {
+                group.throughput(Throughput::Elements(2 * (M * layer.stored_values()) as u64));
+                group.bench_function(BenchmarkId::new(dtype, format), |b| {
+                    b.iter(|| {
+                        let y = Output::F32(MatMut::new(&mut y, M, N).unwrap());
+                        layer.forward(x, Epilogue::new(), y, &ctx, &mut scratch).unwrap();
+                    });
+                });
+            }
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, linear, floats);
 criterion_main!(benches);

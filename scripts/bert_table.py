@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Measures BERT-base and BERT-large layers with `siskin bench --serve` and prints the README's table.
 
-    cargo build --release -p siskin-cli && scripts/bert_table.py [--quick] [--json FILE]
+    cargo build --release -p siskin-cli && scripts/bert_table.py [--floats] [--quick] [--json FILE]
 
 Each case is one process line: whole calls, epilogue included, as a share of the dot-product peak that the same process
-measures around the case, on stored values. --quick takes m = 128 only.
+measures around the case, on stored values. --quick takes m = 128 only, --floats the layers of f32, bfloat16 and of INT8
+weights alone.
 """
 
 import argparse
@@ -46,6 +47,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--siskin", default="target/release/siskin")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--floats", action="store_true")
     parser.add_argument("--json", type=argparse.FileType("w"))
     args = parser.parse_args()
     run = Siskin(args.siskin, args.json)
@@ -61,6 +63,8 @@ def main():
         return [case(m, n, k, block, s) for n, k in LAYERS for m in tokens for s in sparsities]
 
     print("| case | median | min | max | cases |\n|---|---|---|---|---|")
+    if args.floats:
+        return float_layers(run, row, share, layers, tokens)
     for block in ("4x1", "1x4", "4x4", "16x4", "16x16", "32x32"):
         row(f"{block}, packed to packed, 70-90 %", share(map(packed, layers(block, LOW + HIGH))))
         row(f"{block}, tokens to tokens, 70-80 %", share(layers(block, LOW)))
@@ -98,6 +102,35 @@ def main():
     print("\n| packed bytes a stored value, 4x1 | median | min | max | cases |\n|---|---|---|---|---|")
     sizes = [run(case(16, n, k, "4x1", s))["bytes_per_value"] for n, k in LAYERS for s in (0.8, 0.85, 0.9)]
     print(f"| 80-90 % | {statistics.median(sizes):.2f} | {min(sizes):.2f} | {max(sizes):.2f} | {len(sizes)} |")
+
+
+def float_layers(run, row, share, layers, tokens):
+    def of(dtype, cases):
+        return [{**c, "w": dtype, "x": dtype, "y": dtype} for c in cases]
+
+    dense = [case(m, n, k) for n, k in LAYERS for m in tokens]
+    blocks = {"f32": ("16x1", "4x1", "4x4", "16x4", "16x16", "32x32", "1x4", "1x16"), "bf16": ("4x4", "16x4", "16x16", "32x32")}
+    for dtype in ("f32", "bf16"):
+        row(f"{dtype} dense", share(of(dtype, dense)))
+        for block in blocks[dtype]:
+            row(f"{dtype} {block}, 70-90 %", share(of(dtype, layers(block, LOW + HIGH))))
+    row("f32 dense, AVX2 tier, of its peak", share(of("f32", [case(128, n, k, isa="avx2") for n, k in LAYERS])))
+    row("f32 4x1, AVX2 tier, of its peak, 80 %", share(of("f32", [case(128, n, k, "4x1", 0.8, isa="avx2") for n, k in LAYERS])))
+
+    print("\n| ratio of times | median | min | max | cases |\n|---|---|---|---|---|")
+    for dtype in ("f32", "bf16"):
+        for block in ("dense", "4x4"):
+            cases = of(dtype, [case(384, n, k, block, 0.8) for n, k in LAYERS])
+            pairs = [(run(c)["us_min"], run({**c, "threads": 2})["us_min"]) for c in cases]
+            ratios = [a / b for a, b in pairs]
+            print(f"| one thread over two, {dtype} {block}, m = 384 | {statistics.median(ratios):.2f} x | {min(ratios):.2f} x | {max(ratios):.2f} x | {len(ratios)} |", flush=True)
+
+    print("\n| m = 1, share of a plain loop's read bandwidth | median | min | max | cases |\n|---|---|---|---|---|")
+    decode = {"f32": {"w": "f32"}, "bf16": {"w": "bf16", "x": "bf16", "y": "bf16"}, "INT8 weights": {"weight_only": True}, "INT8 weights in groups of 64": {"group_size": 64}}
+    for where, shapes in (("in the caches", LAYERS), ("in memory", [(8192, 8192), (11008, 4096), (4096, 14336)])):
+        for name, more in decode.items():
+            cases = [{**case(1, n, k), "x": "f32", "y": "f32", **more} for n, k in shapes]
+            row(f"{name}, dense, {where}", [100 * a["read_gbps"] / a["loop_gbps"] for a in map(run, cases)])
 
 
 main()

@@ -3,8 +3,8 @@
 use crate::case::{Case, Format, Place};
 use crate::error::{Error, Result};
 use crate::json::to_json;
-use crate::measure::{Peak, Reader, Times, repeat};
-use crate::problem::{Problem, Y};
+use crate::measure::{Peak, Product, Reader, Times, repeat};
+use crate::problem::Problem;
 use serde::Serialize;
 use siskin::Scratch;
 use siskin::linear::PackedActivations;
@@ -43,8 +43,10 @@ pub struct Answer {
     pub stored_values: usize,
     /// 2 x m x stored values / us_min.
     pub gops: f64,
-    /// The same tier's dot products on registers alone, on as many threads, measured in between.
+    /// The same tier's products on registers alone, on as many threads, measured in between.
     pub peak_gops: f64,
+    /// Which products: "int8", "f32" (fused multiply-adds) or "bf16" (pairs).
+    pub peak_of: Product,
     pub pct_peak: f64,
     pub packed_bytes: usize,
     pub bytes_per_value: f64,
@@ -83,19 +85,24 @@ fn print(a: &Answer, out: &mut impl Write) -> Result<()> {
     writeln!(out, "{} tokens, {} -> {} features, {format}; {}", c.m, c.k, c.n, a.kernel)?;
     writeln!(out, "  {:>10.1} us   least of a call (median {:.1})", a.us_min, a.us_median)?;
     writeln!(out, "  {:>10.1} us   of packing, {:.1} us of unpacking", a.us_pack, a.us_unpack)?;
-    writeln!(out, "  {:>10.1} GOP/s, {:.1} % of the peak of {:.1}", a.gops, a.pct_peak, a.peak_gops)?;
+    let of = format!("{:?}", a.peak_of).to_lowercase();
+    writeln!(out, "  {:>10.1} GOP/s, {:.1} % of the {of} peak of {:.1}", a.gops, a.pct_peak, a.peak_gops)?;
     if let (Some(read), Some(plain)) = (a.read_gbps, a.loop_gbps) {
         writeln!(out, "  {read:>10.1} GB/s of weights; a plain loop reads {plain:.1}")?;
     }
     writeln!(out, "  {:>10} bytes of weights, {:.2} a value", a.packed_bytes, a.bytes_per_value)?;
-    let checked =
-        if a.checked { "the same bits as the scalar tier" } else { "NOT the bits of the scalar tier" };
+    let checked = if a.checked {
+        if a.peak_of == Product::Bf16 { "near the scalar tier" } else { "the same bits as the scalar tier" }
+    } else {
+        "NOT the result of the scalar tier"
+    };
     writeln!(out, "  {checked}")?;
     Ok(())
 }
 
 /// Runs a case once on a tier, and checks it.
 pub fn check(case: &Case) -> Result<()> {
+    let case = &case.clone().completed();
     case.check()?;
     case.on_threads(|| {
         let ctx = case.ctx()?;
@@ -108,6 +115,7 @@ pub fn check(case: &Case) -> Result<()> {
 
 /// Runs a case.
 pub fn answer(case: &Case) -> Result<Answer> {
+    let case = &case.clone().completed();
     case.check()?;
     case.on_threads(|| on_its_threads(case))
 }
@@ -123,7 +131,8 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
     let x = (case.input == Place::Packed).then_some(&packed);
 
     let mut y = problem.output();
-    let mut peak = Peak::new(ctx.isa(), case.threads);
+    let product = Product::of(&layer);
+    let mut peak = Peak::new(product, ctx.isa(), case.threads);
     let mut reader = (case.m == 1).then(|| Reader::new(ctx.isa(), case.threads, layer.packed_bytes()));
     let yardsticks = || {
         peak.burst();
@@ -149,8 +158,8 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
         pack = repeat(case.min_ms / 4, once, || ())?;
     }
     let mut unpack = 0.0;
-    if case.out == Place::Tokens && case.y.is_bytes() {
-        let mut y = Y::Packed(PackedActivations::new());
+    if case.out == Place::Tokens && case.y.is_bytes() && !case.floats() {
+        let mut y = problem.packed_output();
         let once = || problem.forward(&layer, &problem.tokens, x, &mut y, &ctx, &mut scratch);
         unpack = (call.min - repeat(case.min_ms / 4, once, || ())?.min).max(0.0);
     }
@@ -168,6 +177,7 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
         stored_values: layer.stored_values(),
         gops,
         peak_gops: peak.gops,
+        peak_of: product,
         pct_peak: 100.0 * gops / peak.gops,
         packed_bytes: layer.packed_bytes(),
         bytes_per_value: layer.packed_bytes() as f64 / layer.stored_values().max(1) as f64,

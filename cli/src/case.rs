@@ -26,7 +26,18 @@ pub struct Case {
     /// Input features.
     #[arg(long, short, default_value_t = 768)]
     pub k: usize,
-    /// Input; floats are quantized on the fly, token by token.
+    /// Weights; floats make a layer that computes in floats.
+    #[arg(long, value_enum, default_value_t)]
+    pub w: WType,
+    /// Keep x in floats beside weights of 8 bits.
+    #[arg(long)]
+    pub weight_only: bool,
+    /// Scales for groups of so many input features: a multiple of 4, weights of 8 bits only, x stays in floats; 0 for one
+    /// scale for each output feature.
+    #[arg(long, default_value_t = 0)]
+    pub group_size: usize,
+    /// Input; floats are quantized on the fly, token by token, unless the layer computes in floats. Such a layer takes x, and
+    /// gives y, as f32, or as its weights are, if x is not said.
     #[arg(long, value_enum, default_value_t)]
     pub x: XType,
     /// Output.
@@ -72,6 +83,9 @@ impl Default for Case {
             m: 384,
             n: 768,
             k: 768,
+            w: WType::I8,
+            weight_only: false,
+            group_size: 0,
             x: XType::U8,
             y: YType::U8,
             block: Format::default(),
@@ -101,8 +115,9 @@ macro_rules! choices {
 
 choices! {
     Op { Linear }
-    XType { U8, I8, F32, Bf16 }
-    YType { U8, I8, I32, F32, Bf16 }
+    WType { I8, F32, Bf16, F16 }
+    XType { U8, I8, F32, Bf16, F16 }
+    YType { U8, I8, I32, F32, Bf16, F16 }
     Place { Tokens, Packed }
     Values { Random, ZeroPoints }
     Step { Bias, Residual, Relu, Clamp, Gelu, GeluTanh, Silu, GeluTable, GeluTanhTable, SiluTable }
@@ -111,6 +126,13 @@ choices! {
 impl YType {
     pub fn is_bytes(self) -> bool {
         matches!(self, YType::U8 | YType::I8)
+    }
+}
+
+impl YType {
+    /// Whether layers of floats take it packed.
+    pub fn is_packed_float(self) -> bool {
+        matches!(self, YType::F32 | YType::Bf16)
     }
 }
 
@@ -169,6 +191,53 @@ impl fmt::Display for Format {
 }
 
 impl Case {
+    /// Whether the layer computes in floats.
+    pub fn floats(&self) -> bool {
+        self.w != WType::I8 || self.weight_only || self.group_size > 0
+    }
+
+    /// With the types that a layer of floats has where none are said.
+    pub fn completed(mut self) -> Self {
+        if self.floats() && self.x == XType::U8 {
+            let (x, y) = match self.w {
+                WType::I8 | WType::F32 => (XType::F32, YType::F32),
+                WType::Bf16 => (XType::Bf16, YType::Bf16),
+                WType::F16 => (XType::F16, YType::F16),
+            };
+            self.x = x;
+            if self.y == YType::U8 {
+                self.y = y;
+            }
+        }
+        self
+    }
+
+    fn check_floats(&self) -> Result<()> {
+        if (self.weight_only || self.group_size > 0) && self.w != WType::I8 {
+            return Err(Error::input("weight_only", "weights of i8", format_args!("{:?}", self.w)));
+        }
+        if !self.group_size.is_multiple_of(4) {
+            return Err(Error::input("group_size", "0 or a multiple of 4", self.group_size));
+        }
+        if !self.floats() {
+            return Ok(());
+        }
+        if self.x == XType::I8 {
+            return Err(Error::input("x", "floats, for a layer that computes in floats", "i8"));
+        }
+        if self.y == YType::I32 {
+            return Err(Error::input("y", "floats or bytes, for a layer that computes in floats", "i32"));
+        }
+        if self.weights == Values::ZeroPoints {
+            return Err(Error::input(
+                "weights",
+                "\"random\" for a layer that computes in floats",
+                "\"zero_points\"",
+            ));
+        }
+        Ok(())
+    }
+
     /// Everything that can be refused before memory is taken.
     pub fn check(&self) -> Result<()> {
         let (m, n, k) = (self.m as u128, self.n as u128, self.k as u128);
@@ -208,8 +277,11 @@ impl Case {
         if self.weights == Values::ZeroPoints && self.block != Format::Dense {
             return Err(Error::input("weights", "\"random\" for sparse weights", "\"zero_points\""));
         }
-        if self.out == Place::Packed && !self.y.is_bytes() {
-            return Err(Error::input("out", "\"tokens\" for an output that is not bytes", "\"packed\""));
+        self.check_floats()?;
+        let packs = if self.floats() { self.y.is_packed_float() } else { self.y.is_bytes() };
+        if self.out == Place::Packed && !packs {
+            let expected = "\"tokens\" for an output that a layer of this kind does not take";
+            return Err(Error::input("out", expected, "\"packed\""));
         }
         self.check_epilogue()
     }

@@ -1,14 +1,14 @@
 //! The random data of a case, and its result by the shortest way there is.
 
-use crate::case::{Case, Format, Place, Step, Values, XType, YType};
+use crate::case::{Case, Format, Place, Step, Values, WType, XType, YType};
 use crate::error::{Error, Result};
 use siskin::linear::{
     Activation, ByteTable, Epilogue, Input, Linear, OnTheFly, Output, PackedActivations, PanelLayout,
-    Residual, gelu_table, gelu_tanh_table, silu_table,
+    Residual, Weight, gelu_table, gelu_tanh_table, silu_table,
 };
 use siskin::quant::{QuantParams, QuantType};
 use siskin::sparse::Bsr;
-use siskin::{Ctx, Isa, MatMut, MatRef, Parallelism, Scratch, bf16};
+use siskin::{Ctx, Isa, MatMut, MatRef, Parallelism, Scratch, bf16, f16};
 
 /// SplitMix64.
 pub struct Rng(pub u64);
@@ -42,6 +42,7 @@ enum Matrix {
     I8(Vec<i8>, QuantParams),
     F32(Vec<f32>),
     Bf16(Vec<bf16>),
+    F16(Vec<f16>),
 }
 
 impl Matrix {
@@ -51,6 +52,7 @@ impl Matrix {
         Ok(match dtype {
             XType::F32 => Matrix::F32((0..len).map(|_| float()).collect()),
             XType::Bf16 => Matrix::Bf16((0..len).map(|_| bf16::from_f32(float())).collect()),
+            XType::F16 => Matrix::F16((0..len).map(|_| f16::from_f32(float())).collect()),
             XType::U8 => {
                 Matrix::U8((0..len).map(|_| rng.next() as u8).collect(), QuantParams::u8(scale, zero)?)
             }
@@ -69,15 +71,17 @@ impl Matrix {
             Matrix::I8(d, p) => Matrix::I8(some(d, rows, cols), *p),
             Matrix::F32(d) => Matrix::F32(some(d, rows, cols)),
             Matrix::Bf16(d) => Matrix::Bf16(some(d, rows, cols)),
+            Matrix::F16(d) => Matrix::F16(some(d, rows, cols)),
         }
     }
 
-    fn input(&self, rows: usize, cols: usize) -> Result<Input<'_>> {
+    fn input(&self, rows: usize, cols: usize, how: OnTheFly) -> Result<Input<'_>> {
         Ok(match self {
             Matrix::U8(d, p) => Input::U8(MatRef::new(d, rows, cols)?, *p),
             Matrix::I8(d, p) => Input::I8(MatRef::new(d, rows, cols)?, *p),
-            Matrix::F32(d) => Input::F32(MatRef::new(d, rows, cols)?, OnTheFly::PerToken),
-            Matrix::Bf16(d) => Input::Bf16(MatRef::new(d, rows, cols)?, OnTheFly::PerToken),
+            Matrix::F32(d) => Input::F32(MatRef::new(d, rows, cols)?, how),
+            Matrix::Bf16(d) => Input::Bf16(MatRef::new(d, rows, cols)?, how),
+            Matrix::F16(d) => Input::F16(MatRef::new(d, rows, cols)?, how),
         })
     }
 
@@ -87,6 +91,7 @@ impl Matrix {
             Matrix::I8(d, p) => Residual::I8(MatRef::new(d, rows, cols)?, *p),
             Matrix::F32(d) => Residual::F32(MatRef::new(d, rows, cols)?),
             Matrix::Bf16(d) => Residual::Bf16(MatRef::new(d, rows, cols)?),
+            Matrix::F16(d) => Residual::F16(MatRef::new(d, rows, cols)?),
         })
     }
 
@@ -103,6 +108,7 @@ impl Matrix {
             Matrix::I8(d, p) => Ok(d[at].iter().map(|&v| i64::from(v) - i64::from(p.zero_point())).collect()),
             Matrix::F32(d) => floats(d[at].to_vec()),
             Matrix::Bf16(d) => floats(d[at].iter().map(|v| v.to_f32()).collect()),
+            Matrix::F16(d) => floats(d[at].iter().map(|v| v.to_f32()).collect()),
         }
     }
 }
@@ -172,9 +178,11 @@ pub enum Y {
     I32(Vec<i32>),
     F32(Vec<f32>),
     Bf16(Vec<bf16>),
+    F16(Vec<f16>),
     U8(Vec<u8>),
     I8(Vec<i8>),
     Packed(PackedActivations),
+    PackedFloats(PackedActivations),
 }
 
 impl Y {
@@ -183,6 +191,7 @@ impl Y {
             YType::I32 => Y::I32(vec![0; len]),
             YType::F32 => Y::F32(vec![0.0; len]),
             YType::Bf16 => Y::Bf16(vec![bf16::ZERO; len]),
+            YType::F16 => Y::F16(vec![f16::ZERO; len]),
             YType::U8 => Y::U8(vec![0; len]),
             YType::I8 => Y::I8(vec![0; len]),
         }
@@ -194,12 +203,18 @@ impl Y {
             Y::I32(y) => y.iter().map(|&v| v as u32).collect(),
             Y::F32(y) => y.iter().map(|v| v.to_bits()).collect(),
             Y::Bf16(y) => y.iter().map(|v| u32::from(v.to_bits())).collect(),
+            Y::F16(y) => y.iter().map(|v| u32::from(v.to_bits())).collect(),
             Y::U8(y) => y.iter().map(|&v| u32::from(v)).collect(),
             Y::I8(y) => y.iter().map(|&v| u32::from(v as u8 ^ 0x80)).collect(),
             Y::Packed(y) => {
                 let mut bytes = vec![0; m * n];
                 y.unpack(MatMut::new(&mut bytes, m, n)?, ctx)?;
                 Y::U8(bytes).bits((m, n), ctx)?
+            }
+            Y::PackedFloats(y) => {
+                let mut floats = vec![0.0; m * n];
+                y.unpack_f32(MatMut::new(&mut floats, m, n)?)?;
+                Y::F32(floats).bits((m, n), ctx)?
             }
         })
     }
@@ -212,6 +227,10 @@ pub struct Problem {
     y: YType,
     out: Place,
     weights: Weights,
+    w: WType,
+    floats: bool,
+    /// 0, or input features of a group of scales.
+    group_size: usize,
     scales: Vec<f32>,
     zero_points: Vec<i32>,
     bias: Vec<f32>,
@@ -232,13 +251,17 @@ impl Problem {
             Values::Random => Vec::new(),
             Values::ZeroPoints => (0..n).map(|_| rng.below(256) as i32 - 128).collect(),
         };
+        let groups = if case.group_size > 0 { k.div_ceil(case.group_size) } else { 1 };
         let mut this = Self {
             n,
             k,
             y: case.y,
             out: case.out,
             weights,
-            scales: (0..n).map(|_| 0.001 * (0.5 + rng.unit())).collect(),
+            w: case.w,
+            floats: case.floats(),
+            group_size: case.group_size,
+            scales: (0..n * groups).map(|_| 0.001 * (0.5 + rng.unit())).collect(),
             zero_points,
             bias: Vec::new(),
             tokens: Tokens { m, x: Matrix::random(m * k, case.x, 0.02, &mut rng)?, residual: None },
@@ -265,6 +288,7 @@ impl Problem {
                 YType::I8 => XType::I8,
                 YType::F32 => XType::F32,
                 YType::Bf16 => XType::Bf16,
+                YType::F16 => XType::F16,
                 YType::U8 | YType::I32 => XType::U8,
             };
             let residual = Matrix::random(self.tokens.m * self.n, dtype, deviation / 128.0, rng)?;
@@ -305,11 +329,38 @@ impl Problem {
     }
 
     pub fn layer(&self, ctx: &Ctx) -> Result<Linear> {
+        match self.w {
+            WType::F32 => return self.float_layer(ctx, |v| v),
+            WType::Bf16 => return self.float_layer(ctx, bf16::from_f32),
+            WType::F16 => return self.float_layer(ctx, f16::from_f32),
+            WType::I8 => {}
+        }
         let builder = match &self.weights {
             Weights::Dense(w) => Linear::dense(MatRef::new(w, self.n, self.k)?),
             Weights::Sparse(w) => Linear::sparse(w),
         };
-        Ok(builder.scales(&self.scales).zero_points(&self.zero_points).bias(&self.bias).build(ctx)?)
+        let builder = match (self.group_size, self.floats) {
+            (0, false) => builder.scales(&self.scales),
+            (0, true) => builder.scales(&self.scales).weight_only(),
+            (size, _) => builder.group_scales(size, &self.scales),
+        };
+        Ok(builder.zero_points(&self.zero_points).bias(&self.bias).build(ctx)?)
+    }
+
+    /// The same weights as floats.
+    fn float_layer<T: Weight>(&self, ctx: &Ctx, of: impl Fn(f32) -> T) -> Result<Linear> {
+        let real = |n: usize, w: i8| of(f32::from(w) * self.scales[n]);
+        Ok(match &self.weights {
+            Weights::Dense(w) => {
+                let w: Vec<T> = w.iter().enumerate().map(|(i, &w)| real(i / self.k, w)).collect();
+                Linear::dense(MatRef::new(&w, self.n, self.k)?).bias(&self.bias).build(ctx)?
+            }
+            Weights::Sparse(w) => Linear::sparse(&w.map(real)).bias(&self.bias).build(ctx)?,
+        })
+    }
+
+    fn how(&self) -> OnTheFly {
+        if self.floats { OnTheFly::Never } else { OnTheFly::PerToken }
     }
 
     pub fn some_tokens(&self, rows: &[usize]) -> Tokens {
@@ -324,7 +375,16 @@ impl Problem {
     pub fn output(&self) -> Y {
         match self.out {
             Place::Tokens => self.row_output(self.tokens.m),
-            Place::Packed => Y::Packed(PackedActivations::new()),
+            Place::Packed => self.packed_output(),
+        }
+    }
+
+    /// An empty output in the layout of a layer of the same kind.
+    pub fn packed_output(&self) -> Y {
+        if self.floats {
+            Y::PackedFloats(PackedActivations::new())
+        } else {
+            Y::Packed(PackedActivations::new())
         }
     }
 
@@ -339,7 +399,7 @@ impl Problem {
         ctx: &Ctx,
         scratch: &mut Scratch,
     ) -> Result<()> {
-        Ok(to.pack(&self.tokens.x.input(self.tokens.m, self.k)?, layout, ctx, scratch)?)
+        Ok(to.pack(&self.tokens.x.input(self.tokens.m, self.k, self.how())?, layout, ctx, scratch)?)
     }
 
     /// The call. `packed` stands for the tokens' x where it is given.
@@ -355,7 +415,7 @@ impl Problem {
         let (m, n) = (tokens.m, self.n);
         let x = match packed {
             Some(packed) => Input::Packed(packed),
-            None => tokens.x.input(m, self.k)?,
+            None => tokens.x.input(m, self.k, self.how())?,
         };
         let mut epilogue = Epilogue::new().activation(match (self.step, &self.table) {
             (_, Some(table)) if !matches!(y, Y::F32(_)) => Activation::Table(table),
@@ -376,9 +436,11 @@ impl Problem {
             }
             Y::F32(y) => Output::F32(MatMut::new(y, m, n)?),
             Y::Bf16(y) => Output::Bf16(MatMut::new(y, m, n)?),
+            Y::F16(y) => Output::F16(MatMut::new(y, m, n)?),
             Y::U8(y) => Output::U8(MatMut::new(y, m, n)?, self.params),
             Y::I8(y) => Output::I8(MatMut::new(y, m, n)?, self.params),
             Y::Packed(y) => Output::Packed(y, self.params, layer.input_layout()),
+            Y::PackedFloats(y) => Output::PackedFloats(y, layer.input_layout()),
         };
         Ok(layer.forward(x, epilogue, y, ctx, scratch)?)
     }
@@ -394,10 +456,12 @@ impl Problem {
         let some = self.some_tokens(&rows);
         let mut scratch = Scratch::new();
 
-        let mut sums = Y::new(YType::I32, rows.len() * self.n);
-        self.forward(&layer, &some, None, &mut sums, &scalar, &mut scratch)?;
-        if let Y::I32(sums) = &sums {
-            self.check_sums(sums, &some)?;
+        if !self.floats {
+            let mut sums = Y::new(YType::I32, rows.len() * self.n);
+            self.forward(&layer, &some, None, &mut sums, &scalar, &mut scratch)?;
+            if let Y::I32(sums) = &sums {
+                self.check_sums(sums, &some)?;
+            }
         }
 
         let mut want = self.row_output(rows.len());
@@ -406,12 +470,31 @@ impl Problem {
         let got = y.bits((self.tokens.m, self.n), ctx)?;
         for (want, &token) in want.chunks(self.n).zip(&rows) {
             let got = &got[token * self.n..][..self.n];
-            if let Some(i) = (0..self.n).find(|&i| got[i] != want[i]) {
+            self.compare(got, want, token, ctx)?;
+        }
+        Ok(())
+    }
+
+    /// One output of a tier, and the scalar tier's: bit for bit, or, where pairs of bfloat16 were multiplied, near.
+    pub fn compare(&self, got: &[u32], want: &[u32], token: usize, ctx: &Ctx) -> Result<()> {
+        let layout = self.layer(ctx)?.input_layout();
+        let pairs = matches!(layout, PanelLayout::Bf16Rows | PanelLayout::Bf16Pairs);
+        let value = |bits: u32| match self.y {
+            _ if self.out == Place::Packed => f32::from_bits(bits),
+            YType::F32 => f32::from_bits(bits),
+            YType::Bf16 => f32::from_bits(bits << 16),
+            YType::F16 => f16::from_bits(bits as u16).to_f32(),
+            YType::U8 | YType::I8 | YType::I32 => bits as f32,
+        };
+        let values: Vec<f32> = want.iter().map(|&w| value(w)).collect();
+        // An eighth of what x rounded to 8 bits of precision can do to a typical sum, or two steps of bytes.
+        let tolerance = if self.y.is_bytes() { 2.0 } else { moments(&values).1.max(values[0].abs()) / 64.0 };
+        for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
+            let near = pairs && (value(g) - value(w)).abs() <= tolerance + value(w).abs() / 64.0;
+            if g != w && !near {
                 return Err(Error::Wrong(format!(
-                    "{} computes bits {:#x} of token {token}, feature {i}, scalar {:#x}",
+                    "{} computes bits {g:#x} of token {token}, feature {i}, scalar {w:#x}",
                     ctx.isa(),
-                    got[i],
-                    want[i]
                 )));
             }
         }
@@ -435,6 +518,9 @@ impl Problem {
 
     /// Compares sums of a tier with a plain loop.
     pub fn check_plain(&self, ctx: &Ctx) -> Result<()> {
+        if self.floats {
+            return Ok(());
+        }
         let mut sums = Y::new(YType::I32, self.tokens.m * self.n);
         self.forward(&self.layer(ctx)?, &self.tokens, None, &mut sums, ctx, &mut Scratch::new())?;
         match &sums {

@@ -8,12 +8,12 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use siskin::linear::{
-    Activation, ByteTable, Epilogue, Input, Linear, OnTheFly, Output, Residual, gelu_table, gelu_tanh_table,
-    silu_table,
+    Activation, Builder, ByteTable, Epilogue, Input, Linear, OnTheFly, Output, Residual, Weight, gelu_table,
+    gelu_tanh_table, silu_table,
 };
 use siskin::quant::{QuantParams, QuantType};
 use siskin::sparse::{BlockShape, Bsr};
-use siskin::{Ctx, MatMut, MatRef, Scratch, bf16};
+use siskin::{Ctx, MatMut, MatRef, Scratch, bf16, f16};
 use std::path::{Path, PathBuf};
 
 /// Elements that y may have.
@@ -41,15 +41,17 @@ pub struct Args {
 }
 
 const HELP: &str = r#"Tensors in (those in brackets may be missing):
-  x               [M, K]   U8, I8, F32 or BF16
-  w               [N, K]   I8: dense weights; or, for block-sparse ones,
+  x               [M, K]   U8, I8, F32, BF16 or F16
+  w               [N, K]   I8, F32, BF16 or F16: dense weights; or,
+                           for block-sparse ones,
     indptr        [ceil(N / R) + 1]   I32 or I64
     indices       [blocks]            I32 or I64, ascending in a block row
-    values        [blocks, R, C]      I8, zero beyond the edge of the matrix
-  [w_scale]       [1] or [N]   F32; 1 if missing
-  [w_zero_point]  [1] or [N]   I32, dense weights only; 0 if missing
+    values        [blocks, R, C]      as w, zero beyond the edge of the matrix
+  [w_scale]       [1] or [N]   F32, I8 weights only; 1 if missing; with
+                  "group_size" [N, ceil(K / group_size)]
+  [w_zero_point]  [1] or [N]   I32, dense I8 weights only; 0 if missing
   [bias]          [N]      F32
-  [residual]      [M, N]   U8, I8, F32 or BF16
+  [residual]      [M, N]   U8, I8, F32, BF16 or F16
   [X_scale], [X_zero_point]    F32 [1] and I32 [1], where X is
     x             of bytes: the scale must be there. Of floats: if there, all
                   of x is quantized to U8 by it, else each token by its range
@@ -58,7 +60,10 @@ const HELP: &str = r#"Tensors in (those in brackets may be missing):
     before        what goes into a table: the scale must be there
 
 Parameters, a JSON object in the metadata of the file under "params", or --params:
-  "y"             "f32" (if missing), "bf16", "i32" (the sums alone), "u8", "i8"
+  "y"             "f32" (if missing), "bf16", "f16", "i32" (the sums alone),
+                  "u8", "i8"
+  "weight_only"   true: I8 weights, but x, of floats, is not quantized
+  "group_size"    the same, with scales for groups of so many input features
   "shape"         [N, K], for block-sparse weights only
   "activation"    "relu", "clamp", "gelu", "gelu_tanh", "silu", "gelu_table",
                   "gelu_tanh_table", "silu_table"; none if missing
@@ -72,6 +77,10 @@ Tensor out: y, [M, N]. The order of the steps, all in f32 and rounded after each
   bytes: clamp(round_half_even(v * (1 / y_scale)) + y_zero_point)
 With one scale for all of x and neither residual nor gelu or silu, the division
 comes first: fma(s, x_scale * w_scale * (1 / y_scale), bias * (1 / y_scale)).
+Weights of floats, or I8 weights alone: x must be of floats and is not
+quantized, s is one chain of fused multiply-adds in the order of K, in f32 (of
+each group, and then s = fma(group's s, its scale, s)), x_scale is 1. On the
+tier avx512-bf16 BF16 weights round x to bfloat16 and are near that.
 A table stands between two quantizers: bytes by "before", looked up, bytes of y.
 A token of floats is quantized by its own range, widened to hold 0: scale
 (max - min) / 255, zero point round_half_even(-min / scale).
@@ -92,6 +101,8 @@ Example, with NumPy:
 #[serde(default, deny_unknown_fields)]
 struct Params {
     y: YType,
+    weight_only: bool,
+    group_size: usize,
     shape: Option<[usize; 2]>,
     activation: Option<Step>,
     low: Option<f32>,
@@ -102,7 +113,17 @@ struct Params {
 
 impl Default for Params {
     fn default() -> Self {
-        Self { y: YType::F32, shape: None, activation: None, low: None, high: None, isa: None, threads: 1 }
+        Self {
+            y: YType::F32,
+            weight_only: false,
+            group_size: 0,
+            shape: None,
+            activation: None,
+            low: None,
+            high: None,
+            isa: None,
+            threads: 1,
+        }
     }
 }
 
@@ -160,6 +181,7 @@ enum Matrix {
     I8(Vec<i8>, QuantParams),
     F32(Vec<f32>),
     Bf16(Vec<bf16>),
+    F16(Vec<f16>),
 }
 
 fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx, most: usize) -> Result<Y> {
@@ -172,12 +194,17 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx, most: usize) -> 
             return Err(Error::input(name, "at most 2^24 rows", size));
         }
     }
-    let scales: Vec<f32> = t.vector("w_scale")?;
+    let floats = params.weight_only || params.group_size > 0 || !matches!(weights, Weights::I8(_));
+    let scales: Vec<f32> = match params.group_size {
+        0 => t.vector("w_scale")?,
+        _ => t.take::<f32, 2>("w_scale")?.0,
+    };
     let zero_points: Vec<i32> = t.vector("w_zero_point")?;
     let bias: Vec<f32> = t.vector("bias")?;
     let residual = t.has("residual").then(|| matrix(t, "residual")).transpose()?;
     let on_the_fly = match x {
-        Matrix::F32(_) | Matrix::Bf16(_) if t.has("x_scale") => {
+        _ if floats => OnTheFly::Never,
+        Matrix::F32(_) | Matrix::Bf16(_) | Matrix::F16(_) if t.has("x_scale") => {
             OnTheFly::Fixed(quantizer(t, "x", QuantType::U8)?)
         }
         _ => OnTheFly::PerToken,
@@ -195,6 +222,7 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx, most: usize) -> 
         Matrix::I8(x, p) => Input::I8(MatRef::new(x, m, k)?, *p),
         Matrix::F32(x) => Input::F32(MatRef::new(x, m, k)?, on_the_fly),
         Matrix::Bf16(x) => Input::Bf16(MatRef::new(x, m, k)?, on_the_fly),
+        Matrix::F16(x) => Input::F16(MatRef::new(x, m, k)?, on_the_fly),
     };
     let mut epilogue = Epilogue::new().activation(activation(params, table.as_ref())?);
     if let Some((r, [rows, cols])) = &residual {
@@ -204,20 +232,36 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx, most: usize) -> 
             Matrix::I8(r, p) => Residual::I8(MatRef::new(r, rows, cols)?, *p),
             Matrix::F32(r) => Residual::F32(MatRef::new(r, rows, cols)?),
             Matrix::Bf16(r) => Residual::Bf16(MatRef::new(r, rows, cols)?),
+            Matrix::F16(r) => Residual::F16(MatRef::new(r, rows, cols)?),
         });
     }
     if params.y == YType::I32 && !bias.is_empty() {
         return Err(Error::input("bias", "none for i32 sums", "one"));
     }
-    let builder = match &weights {
-        Weights::Sparse(w) => Linear::sparse(w),
-        Weights::Dense(w) => Linear::dense(MatRef::new(w, n, k_of_w)?),
-    };
     // Without columns either can be as large as it likes.
     if m.max(1).checked_mul(n.max(1)).is_none_or(|size| size > most) {
         return Err(Error::input("y", format_args!("at most {most} elements"), format_args!("{m} x {n}")));
     }
-    let layer = builder.scales(&scales).zero_points(&zero_points).bias(&bias).build(ctx)?;
+    let shape = (n, k_of_w);
+    let layer = match &weights {
+        Weights::I8(w) => {
+            let builder = match params.group_size {
+                0 => w.builder(shape)?.scales(&scales),
+                size => w.builder(shape)?.group_scales(size, &scales),
+            };
+            let builder = if params.weight_only { builder.weight_only() } else { builder };
+            builder.zero_points(&zero_points).bias(&bias).build(ctx)?
+        }
+        _ if params.weight_only || params.group_size > 0 => {
+            return Err(Error::input("weight_only and group_size", "weights of I8", "floats"));
+        }
+        _ if !scales.is_empty() || !zero_points.is_empty() => {
+            return Err(Error::input("w_scale and w_zero_point", "none for weights of floats", "some"));
+        }
+        Weights::F32(w) => w.builder(shape)?.bias(&bias).build(ctx)?,
+        Weights::Bf16(w) => w.builder(shape)?.bias(&bias).build(ctx)?,
+        Weights::F16(w) => w.builder(shape)?.bias(&bias).build(ctx)?,
+    };
 
     let size = m * n;
     let call = |y: Output<'_>| Ok::<_, Error>(layer.forward(x, epilogue, y, ctx, &mut Scratch::new())?);
@@ -242,6 +286,11 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx, most: usize) -> 
             call(Output::Bf16(MatMut::new(&mut y, m, n)?))?;
             (Dtype::BF16, y.into_iter().flat_map(bf16::to_le_bytes).collect())
         }
+        (YType::F16, _) => {
+            let mut y = vec![f16::ZERO; size];
+            call(Output::F16(MatMut::new(&mut y, m, n)?))?;
+            (Dtype::F16, y.into_iter().flat_map(f16::to_le_bytes).collect())
+        }
         _ => {
             let mut y = vec![0f32; size];
             call(Output::F32(MatMut::new(&mut y, m, n)?))?;
@@ -260,7 +309,8 @@ fn matrix(t: &mut Tensors<'_>, name: &str) -> Result<(Matrix, [usize; 2])> {
         Dtype::I8 => Matrix::I8(elements(&tensor), quantizer(t, name, QuantType::I8)?),
         Dtype::F32 => Matrix::F32(elements(&tensor)),
         Dtype::BF16 => Matrix::Bf16(elements(&tensor)),
-        other => return Err(Error::input(name, "U8, I8, F32 or BF16", format_args!("{other:?}"))),
+        Dtype::F16 => Matrix::F16(elements(&tensor)),
+        other => return Err(Error::input(name, "U8, I8, F32, BF16 or F16", format_args!("{other:?}"))),
     };
     Ok((matrix, shape))
 }
@@ -276,27 +326,59 @@ fn quantizer(t: &mut Tensors<'_>, name: &str, dtype: QuantType) -> Result<QuantP
 }
 
 enum Weights {
-    Dense(Vec<i8>),
-    Sparse(Bsr<i8>),
+    I8(Format<i8>),
+    F32(Format<f32>),
+    Bf16(Format<bf16>),
+    F16(Format<f16>),
+}
+
+enum Format<T> {
+    Dense(Vec<T>),
+    Sparse(Bsr<T>),
+}
+
+impl<T: Weight> Format<T> {
+    fn builder(&self, (n, k): (usize, usize)) -> Result<Builder<'_, T>> {
+        Ok(match self {
+            Format::Sparse(w) => Linear::sparse(w),
+            Format::Dense(w) => Linear::dense(MatRef::new(w, n, k)?),
+        })
+    }
 }
 
 /// Weights and their shape.
 fn weights(params: &Params, t: &mut Tensors<'_>) -> Result<(Weights, [usize; 2])> {
-    if t.has("w") || !t.has("values") {
+    let name = if t.has("w") || !t.has("values") { "w" } else { "values" };
+    match t.peek(name)?.dtype() {
+        Dtype::F32 => format(params, t, name, Weights::F32),
+        Dtype::BF16 => format(params, t, name, Weights::Bf16),
+        Dtype::F16 => format(params, t, name, Weights::F16),
+        Dtype::I8 => format(params, t, name, Weights::I8),
+        other => Err(Error::input(name, "I8, F32, BF16 or F16", format_args!("{other:?}"))),
+    }
+}
+
+fn format<T: Weight + Number>(
+    params: &Params,
+    t: &mut Tensors<'_>,
+    name: &str,
+    of: impl Fn(Format<T>) -> Weights,
+) -> Result<(Weights, [usize; 2])> {
+    if name == "w" {
         if params.shape.is_some() {
             return Err(Error::input("shape", "none for dense weights", "one"));
         }
-        let (w, shape) = t.take::<i8, 2>("w")?;
-        return Ok((Weights::Dense(w), shape));
+        let (w, shape) = t.take::<T, 2>("w")?;
+        return Ok((of(Format::Dense(w)), shape));
     }
     let shape =
         params.shape.ok_or_else(|| Error::input("shape", "[N, K] for block-sparse weights", "none"))?;
-    let (values, [_, rows, cols]) = t.take::<i8, 3>("values")?;
+    let (values, [_, rows, cols]) = t.take::<T, 3>("values")?;
     let block = BlockShape::new(rows, cols)?;
     let indptr = indices(t, "indptr")?;
     let indices = indices(t, "indices")?;
     let w = Bsr::from_parts((shape[0], shape[1]), block, indptr, indices, values)?;
-    Ok((Weights::Sparse(w), shape))
+    Ok((of(Format::Sparse(w)), shape))
 }
 
 /// I32 or I64, neither negative nor too large for where they go.

@@ -1,5 +1,6 @@
 //! `siskin survey`: what block sparsity and INT8 cost, and gain, on the weights of a real checkpoint.
 
+use crate::case::WType;
 use crate::error::{Error, Result};
 use crate::json::to_json;
 use crate::measure::repeat;
@@ -8,17 +9,17 @@ use crate::tensors::{floats, parse, read};
 use crate::{progress, tour};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde::Serialize;
-use siskin::linear::{Epilogue, Input, Linear, MAX_FEATURES, Output};
+use siskin::linear::{Epilogue, Input, Linear, MAX_FEATURES, OnTheFly, Output, Weight};
 use siskin::quant::{QuantParams, sqnr_db};
-use siskin::sparse::{BlockShape, Norm, prune};
-use siskin::{Ctx, MatMut, MatRef, Scratch};
+use siskin::sparse::{BlockShape, Bsr, Norm, prune};
+use siskin::{Ctx, MatMut, MatRef, Scratch, bf16, f16};
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
 /// Prune, quantize and time every weight of a checkpoint.
 ///
 /// Takes each 2-D tensor [out, in] of F32, F16 or BF16 but embeddings, keeps its heaviest blocks (L2), quantizes it by
-/// output channel, and times the dense and the sparse INT8 layer on random bytes, on one thread. Errors are
+/// output channel, and times the dense and the sparse layer on random tokens, on one thread. Errors are
 /// signal-to-noise ratios in decibels against the weight as it came: higher is better, 20 dB is a tenth. That of pruning
 /// is what training would have to make good: nothing is retrained here.
 #[derive(clap::Args)]
@@ -31,6 +32,9 @@ pub struct Args {
     /// Rows x columns of a block.
     #[arg(long, default_value_t = BlockShape::B4X1)]
     block: BlockShape,
+    /// Type that the layers are timed in; the errors of quantization are always those of INT8.
+    #[arg(long, value_enum, default_value_t)]
+    dtype: WType,
     /// Tokens to time with.
     #[arg(long, default_value_t = 128)]
     tokens: usize,
@@ -53,6 +57,7 @@ struct Survey {
     model: String,
     block: String,
     tokens: usize,
+    timed: WType,
     isa: &'static str,
     weights: Vec<Row>,
     skipped: Vec<Skipped>,
@@ -99,6 +104,7 @@ fn survey(args: &Args, bytes: &[u8]) -> Result<Survey> {
         model: args.model.display().to_string(),
         block: args.block.to_string(),
         tokens: args.tokens,
+        timed: args.dtype,
         isa: ctx.isa().name(),
         weights: Vec::new(),
         skipped: Vec::new(),
@@ -136,7 +142,9 @@ fn survey(args: &Args, bytes: &[u8]) -> Result<Survey> {
 /// The JSON for the bytes of a checkpoint, measured as little as can be.
 pub fn quick(path: &Path, bytes: &[u8]) -> Result<String> {
     let (model, block) = (path.into(), BlockShape::B4X1);
-    let args = Args { model, sparsity: 0.5, block, tokens: 3, min_ms: 0, all: true, json: true, csv: false };
+    let (dtype, tokens) = (WType::I8, 3);
+    let args =
+        Args { model, sparsity: 0.5, block, dtype, tokens, min_ms: 0, all: true, json: true, csv: false };
     Ok(to_json(&survey(&args, bytes)?))
 }
 
@@ -162,8 +170,14 @@ fn refuse(args: &Args, name: &str, n: usize, k: usize) -> Option<String> {
 fn row(args: &Args, w: &[f32], (n, k): (usize, usize), ctx: &Ctx, scratch: &mut Scratch) -> Result<Row> {
     let matrix = MatRef::new(w, n, k)?;
     let pruned = prune::magnitude(matrix, args.block, args.sparsity, Norm::L2)?;
-    let dense = Linear::quantize_dense(matrix)?.build(ctx)?;
-    let sparse = Linear::quantize_sparse(&pruned)?.build(ctx)?;
+    let (dense, sparse) = match args.dtype {
+        WType::I8 => {
+            (Linear::quantize_dense(matrix)?.build(ctx)?, Linear::quantize_sparse(&pruned)?.build(ctx)?)
+        }
+        WType::F32 => layers(w, &pruned, ctx, |v| v)?,
+        WType::Bf16 => layers(w, &pruned, ctx, bf16::from_f32)?,
+        WType::F16 => layers(w, &pruned, ctx, f16::from_f32)?,
+    };
     let kept = pruned.to_dense()?;
     let dense_us = time(args, &dense, ctx, scratch)?;
     let sparse_us = time(args, &sparse, ctx, scratch)?;
@@ -182,6 +196,18 @@ fn row(args: &Args, w: &[f32], (n, k): (usize, usize), ctx: &Ctx, scratch: &mut 
     })
 }
 
+/// The dense and the sparse layer in a type of floats.
+fn layers<T: Weight>(
+    w: &[f32],
+    pruned: &Bsr<f32>,
+    ctx: &Ctx,
+    of: impl Fn(f32) -> T,
+) -> Result<(Linear, Linear)> {
+    let own: Vec<T> = w.iter().map(|&v| of(v)).collect();
+    let dense = Linear::dense(MatRef::new(&own, pruned.rows(), pruned.cols())?).build(ctx)?;
+    Ok((dense, Linear::sparse(&pruned.map(|_, v| of(v))).build(ctx)?))
+}
+
 /// The weight that an INT8 layer computes with: each row in steps of its largest magnitude / 127.
 fn quantized(w: &[f32], k: usize) -> Vec<f32> {
     let row = |row: &[f32]| {
@@ -192,15 +218,24 @@ fn quantized(w: &[f32], k: usize) -> Vec<f32> {
     w.chunks(k).flat_map(row).collect()
 }
 
-/// Microseconds of a call, bytes in and bytes out.
+/// Microseconds of a call: bytes in and out of an INT8 layer, f32 of others.
 fn time(args: &Args, layer: &Linear, ctx: &Ctx, scratch: &mut Scratch) -> Result<f64> {
     let (m, n, k) = (args.tokens, layer.out_features(), layer.in_features());
     let mut rng = Rng(1);
     let x: Vec<u8> = (0..m * k).map(|_| rng.next() as u8).collect();
-    let mut y = vec![0u8; m * n];
+    let reals: Vec<f32> = x.iter().map(|&x| (f32::from(x) - 128.0) * 0.05).collect();
+    let (mut y, mut y_reals) = (vec![0u8; m * n], vec![0f32; m * n]);
     let (from, to) = (QuantParams::u8(0.05, 128)?, QuantParams::u8(0.1, 128)?);
     let call = || {
-        let (x, y) = (Input::U8(MatRef::new(&x, m, k)?, from), Output::U8(MatMut::new(&mut y, m, n)?, to));
+        let (x, y) = match args.dtype {
+            WType::I8 => {
+                (Input::U8(MatRef::new(&x, m, k)?, from), Output::U8(MatMut::new(&mut y, m, n)?, to))
+            }
+            _ => (
+                Input::F32(MatRef::new(&reals, m, k)?, OnTheFly::Never),
+                Output::F32(MatMut::new(&mut y_reals, m, n)?),
+            ),
+        };
         Ok(layer.forward(x, Epilogue::new(), y, ctx, scratch)?)
     };
     Ok((repeat(args.min_ms, call, || ())?.min * 1e9).round() / 1e3)
@@ -251,7 +286,9 @@ fn print(args: &Args, survey: &Survey) -> Result<()> {
         ]);
     }
     (2..9).for_each(|i| tour::right(&mut table, i));
-    writeln!(out, "{}: {} blocks, {} tokens, {}", survey.model, survey.block, survey.tokens, survey.isa)?;
+    let timed = format!("{:?}", survey.timed).to_lowercase();
+    let Survey { model, block, tokens, isa, .. } = survey;
+    writeln!(out, "{model}: {block} blocks, {tokens} tokens, layers of {timed}, {isa}")?;
     writeln!(out, "{table}")?;
     let sum = |f: fn(&Row) -> f64| survey.weights.iter().map(f).sum::<f64>() / 1e3;
     let (dense, sparse) = (sum(|r| r.dense_us), sum(|r| r.sparse_us));

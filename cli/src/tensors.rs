@@ -86,6 +86,11 @@ impl<'a> Tensors<'a> {
         self.left.contains(name)
     }
 
+    /// A tensor that is to be taken later.
+    pub fn peek(&self, name: &str) -> Result<TensorView<'a>> {
+        self.file.tensor(name).map_err(|_| Error::input(name, "a tensor of this name", "none"))
+    }
+
     pub fn view(&mut self, name: &str) -> Result<TensorView<'a>> {
         self.left.remove(name);
         self.file.tensor(name).map_err(|_| Error::input(name, "a tensor of this name", "none"))

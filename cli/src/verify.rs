@@ -1,6 +1,7 @@
-//! `siskin verify`: random cases, every tier bit for bit against scalar, and scalar's sums against a plain loop.
+//! `siskin verify`: random cases, every tier bit for bit against scalar (products of bfloat16 pairs: near), and scalar's integer
+//! sums against a plain loop.
 
-use crate::case::{Case, Format, Op, Place, Step, Values, XType, YType};
+use crate::case::{Case, Format, Op, Place, Step, Values, WType, XType, YType};
 use crate::error::{Error, Result};
 use crate::json::to_json;
 use crate::problem::{Problem, Rng};
@@ -11,7 +12,7 @@ use std::io::{Write, stdout};
 
 /// Check every tier of this CPU on random cases, bit for bit.
 ///
-/// Shapes, blocks, input and output types, zero points, epilogues and threads are random. Exit status 1 if anything
+/// Shapes, blocks, types of weights, inputs and outputs, zero points, epilogues and threads are random. Exit status 1 if anything
 /// disagrees.
 #[derive(clap::Args)]
 pub struct Args {
@@ -66,12 +67,8 @@ fn verify(case: &Case, tiers: &[Isa]) -> Result<()> {
         let parallelism = if case.threads == 1 { Parallelism::Serial } else { Parallelism::Rayon };
         let ctx = Ctx::serial()?.with_isa(isa)?.with_parallelism(parallelism);
         let got = problem.bits(case.input, &ctx)?;
-        if let Some(i) = (0..want.len()).find(|&i| got[i] != want[i]) {
-            let (token, feature) = (i / case.n, i % case.n);
-            return Err(blame(Error::Wrong(format!(
-                "{isa} computes bits {:#x} of token {token}, feature {feature}, scalar {:#x}",
-                got[i], want[i]
-            ))));
+        for (token, (got, want)) in got.chunks(case.n).zip(want.chunks(case.n)).enumerate() {
+            problem.compare(got, want, token, &ctx).map_err(blame)?;
         }
     }
     Ok(())
@@ -96,7 +93,23 @@ fn random(seed: u64) -> Case {
             text.parse().unwrap_or_default()
         }
     };
-    let y = rng.pick(YType::value_variants());
+    let kind = rng.below(8);
+    let w = if kind < 3 { rng.pick(WType::value_variants()) } else { WType::I8 };
+    let (weight_only, group_size) = match (w, kind) {
+        (WType::I8, 3) => (true, 0),
+        (WType::I8, 4) => (false, rng.pick(&[4, 32, 64, 128])),
+        _ => (false, 0),
+    };
+    let floats = w != WType::I8 || weight_only || group_size > 0;
+    let y = match rng.pick(YType::value_variants()) {
+        YType::I32 if floats => YType::F32,
+        y => y,
+    };
+    let x = match rng.pick(XType::value_variants()) {
+        XType::U8 | XType::I8 if floats => XType::F32,
+        x => x,
+    };
+    let packs = if floats { y.is_packed_float() } else { y.is_bytes() };
     let mut epilogue: Vec<Step> = Vec::new();
     if y != YType::I32 {
         epilogue.extend([Step::Bias, Step::Residual].into_iter().filter(|_| rng.below(2) == 0));
@@ -110,17 +123,24 @@ fn random(seed: u64) -> Case {
         m,
         n,
         k,
-        x: rng.pick(XType::value_variants()),
+        w,
+        weight_only,
+        group_size,
+        x,
         y,
         block,
         sparsity: rng.pick(&[0.0, 0.5, 0.7, 0.8, 0.9, 0.99]),
         epilogue,
         input: rng.pick(Place::value_variants()),
-        out: if y.is_bytes() { rng.pick(Place::value_variants()) } else { Place::Tokens },
+        out: if packs { rng.pick(Place::value_variants()) } else { Place::Tokens },
         threads: 1 + rng.below(2) * 2,
         min_ms: 0,
         isa: None,
         seed,
-        weights: if block == Format::Dense { rng.pick(Values::value_variants()) } else { Values::Random },
+        weights: if block == Format::Dense && !floats {
+            rng.pick(Values::value_variants())
+        } else {
+            Values::Random
+        },
     }
 }

@@ -398,3 +398,85 @@ fn survey_reads_every_float() {
     save(&path, &[("a", Dtype::F32, vec![1, 1], f32s(&[f32::NAN]))], None);
     refused(&siskin(&["survey", model]), "a:");
 }
+
+/// A layer of floats: one chain of fused multiply-adds in the order of k.
+#[test]
+fn floats_are_one_chain() {
+    let folder = folder("chain");
+    let real = |seed: u32, len: usize| -> Vec<f32> {
+        bytes(len, seed).iter().map(|&b| (f32::from(b) - 128.0) / 100.0).collect()
+    };
+    let (x, w) = (real(1, M * K), real(2, N * K));
+    let dot = |m: usize, n: usize| (0..K).fold(0f32, |sum, k| x[m * K + k].mul_add(w[n * K + k], sum));
+    let want: Vec<f32> = (0..M * N).map(|i| dot(i / N, i % N)).collect();
+    let case = |dtype, w| vec![("x", Dtype::F32, vec![M, K], f32s(&x)), ("w", dtype, vec![N, K], w)];
+    let output = run(&folder, &case(Dtype::F32, f32s(&w)), "{}");
+    assert_eq!(result(&folder, &output, Dtype::F32), f32s(&want));
+
+    // Weights of 8 bits alone, in groups of 8 input features.
+    let q = bytes(N * K, 3);
+    let scales: Vec<f32> = (0..2 * N).map(|i| 0.5 + i as f32 / 64.0).collect();
+    let mut tensors = case(Dtype::I8, q.clone());
+    tensors.push(("w_scale", Dtype::F32, vec![N, 2], f32s(&scales)));
+    let grouped = |m: usize, n: usize| {
+        (0..2).fold(0f32, |total, g| {
+            let own = 8 * g..(8 * g + 8).min(K);
+            let sum = own.fold(0f32, |s, k| x[m * K + k].mul_add(f32::from(q[n * K + k] as i8), s));
+            sum.mul_add(scales[2 * n + g], total)
+        })
+    };
+    let want: Vec<f32> = (0..M * N).map(|i| grouped(i / N, i % N)).collect();
+    let output = run(&folder, &tensors, r#"{"group_size":8}"#);
+    assert_eq!(result(&folder, &output, Dtype::F32), f32s(&want));
+    refused(&run(&folder, &tensors, r#"{"group_size":4}"#), "group_scales");
+    refused(&run(&folder, &case(Dtype::F32, f32s(&w)), r#"{"weight_only":true}"#), "weight_only");
+    refused(&run(&folder, &case(Dtype::F32, f32s(&w)), r#"{"y":"i32"}"#), "output");
+    refused(&run(&folder, &case(Dtype::I32, vec![0; 4 * N * K]), "{}"), "w");
+}
+
+/// Every type of weights in every kind of block, measured and checked; and what does not go together.
+#[test]
+fn bench_takes_the_types() {
+    let mut cases = String::new();
+    let mut count = 0;
+    for w in [r#""w":"f32""#, r#""w":"bf16""#, r#""w":"f16""#, r#""weight_only":true"#, r#""group_size":32"#]
+    {
+        for block in ["dense", "4x1", "4x4", "16x1", "1x4", "1x16", "16x16"] {
+            for m in [1, 33] {
+                cases += &format!(
+                    "{{{w},\"m\":{m},\"n\":70,\"k\":50,\"block\":\"{block}\",\"sparsity\":0.5,\"min_ms\":0}}\n"
+                );
+                count += 1;
+            }
+        }
+    }
+    for bad in [
+        r#"{"w":"f32","x":"i8"}"#,
+        r#"{"w":"bf16","y":"i32","x":"f32"}"#,
+        r#"{"w":"f32","weight_only":true}"#,
+        r#"{"group_size":3}"#,
+        r#"{"w":"f16","out":"packed"}"#,
+        r#"{"w":"f64"}"#,
+    ] {
+        cases += bad;
+        cases += "\n";
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_siskin"))
+        .args(["bench", "--serve"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(cases.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let answers: Vec<Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(answers.len(), count + 6);
+    for (i, a) in answers.iter().enumerate() {
+        match i < count {
+            true => assert_eq!(a["checked"], true, "{a}"),
+            false => assert!(a["error"].is_string(), "{a}"),
+        }
+    }
+    assert!(answers[..count].iter().all(|a| a["peak_of"] == "f32" || a["peak_of"] == "bf16"));
+}
