@@ -7,7 +7,7 @@ use common::{BLOCKS, Rng, isas, serial};
 use siskin::linear::*;
 use siskin::quant::QuantParams;
 use siskin::sparse::{BlockShape, Bsr};
-use siskin::{MatMut, MatRef, Scratch, bf16};
+use siskin::{Ctx, MatMut, MatRef, Scratch, bf16, f16};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
@@ -169,5 +169,79 @@ fn split_rows_allocate_nothing() {
         };
         call();
         assert_eq!(allocations(call), 0, "{isa}");
+    }
+}
+
+/// Layers of floats: every type of weights, x and y, in rows and packed.
+#[test]
+fn floats_allocate_nothing() {
+    let (n, k) = (70, 45);
+    let mut r = Rng::new(3);
+    let w = r.signed(n * k);
+    let real: Vec<f32> = w.iter().map(|&w| f32::from(w) / 64.0).collect();
+    let bf: Vec<bf16> = real.iter().map(|&v| bf16::from_f32(v)).collect();
+    let hf: Vec<f16> = real.iter().map(|&v| f16::from_f32(v)).collect();
+    fn of<T: Weight>(w: &[T], (n, k): (usize, usize), b: Option<(usize, usize)>, ctx: &Ctx) -> Linear {
+        let w = MatRef::new(w, n, k).unwrap();
+        match b {
+            None => Linear::dense(w).build(ctx).unwrap(),
+            Some((r, c)) => Linear::sparse(&Bsr::from_dense(w, BlockShape::new(r, c).unwrap()).unwrap())
+                .build(ctx)
+                .unwrap(),
+        }
+    }
+    let groups = vec![0.5; n * 2];
+    for isa in isas("floats_allocate_nothing") {
+        let ctx = serial(isa);
+        let dense = || Linear::dense(MatRef::new(&w, n, k).unwrap());
+        let mut layers = vec![
+            dense().weight_only().build(&ctx).unwrap(),
+            dense().group_scales(32, &groups).build(&ctx).unwrap(),
+        ];
+        for b in BLOCKS {
+            layers.push(of(&real, (n, k), b, &ctx));
+            layers.push(of(&bf, (n, k), b, &ctx));
+            layers.push(of(&hf, (n, k), b, &ctx));
+        }
+        for (i, layer) in layers.iter().enumerate() {
+            for m in [1, 20, 32, 65] {
+                let x: Vec<f32> = (0..m * k).map(|_| r.float(-3.0, 3.0)).collect();
+                let xb: Vec<bf16> = x.iter().map(|&v| bf16::from_f32(v)).collect();
+                let xh: Vec<f16> = x.iter().map(|&v| f16::from_f32(v)).collect();
+                let f = Input::F32(MatRef::new(&x, m, k).unwrap(), OnTheFly::Never);
+                let mut scratch = Scratch::new();
+                let mut packed = PackedActivations::new();
+                packed.pack(&f, layer.input_layout(), &ctx, &mut scratch).unwrap();
+                let again =
+                    allocations(|| packed.pack(&f, layer.input_layout(), &ctx, &mut scratch).unwrap());
+                assert_eq!(again, 0, "{isa} layer {i} pack m={m}");
+                let inputs = [
+                    f,
+                    Input::Bf16(MatRef::new(&xb, m, k).unwrap(), OnTheFly::Never),
+                    Input::F16(MatRef::new(&xh, m, k).unwrap(), OnTheFly::Never),
+                    Input::Packed(&packed),
+                ];
+                let (mut yf, mut yb) = (vec![0f32; m * n], vec![bf16::ZERO; m * n]);
+                let (mut yh, mut yp) = (vec![f16::ZERO; m * n], PackedActivations::new());
+                for x in inputs {
+                    for out in 0..7 {
+                        let mut call = || {
+                            let y = match out {
+                                0 => Output::F32(MatMut::new(&mut yf, m, n).unwrap()),
+                                1 => Output::Bf16(MatMut::new(&mut yb, m, n).unwrap()),
+                                2 => Output::F16(MatMut::new(&mut yh, m, n).unwrap()),
+                                3 => Output::PackedFloats(&mut yp, PanelLayout::F32Rows),
+                                4 => Output::PackedFloats(&mut yp, PanelLayout::F32Lines),
+                                5 => Output::PackedFloats(&mut yp, PanelLayout::Bf16Rows),
+                                _ => Output::PackedFloats(&mut yp, PanelLayout::Bf16Pairs),
+                            };
+                            layer.forward(x, Epilogue::new(), y, &ctx, &mut scratch).unwrap();
+                        };
+                        call();
+                        assert_eq!(allocations(call), 0, "{isa} layer {i} m={m} output {out}");
+                    }
+                }
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use common::{BLOCKS, Rng, cases, isas, serial};
 use siskin::linear::*;
 use siskin::quant::QuantParams;
 use siskin::sparse::{BlockShape, Bsr};
-use siskin::{Element, MatMut, MatRef, Scratch, bf16};
+use siskin::{Element, MatMut, MatRef, Scratch, bf16, f16};
 
 /// Some elements between two pages that may not be touched.
 struct Guarded {
@@ -185,6 +185,71 @@ fn layers_stay_inside() {
                         let mut back = Guarded::new(m * n, side);
                         y.unpack(MatMut::new(back.slice_mut(m * n), m, n).unwrap(), &ctx).unwrap();
                     }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn float_layers_stay_inside() {
+    let isas = isas("float_layers_stay_inside");
+    let mut r = Rng::new(2);
+    for &isa in &isas {
+        let ctx = serial(isa);
+        let mut scratch = Scratch::new();
+        for round in 0..cases(250) as usize {
+            let block = BLOCKS[round % BLOCKS.len()];
+            let m = [1, 2, 16, 17, 31, 32, 33, 65][r.below(8)];
+            let (n, k) = ([1, 5, 33, 66, 131][r.below(5)], [1, 2, 3, 17, 63, 66, 130][r.below(7)]);
+            let w = r.signed(n * k);
+            let real: Vec<f32> = w.iter().map(|&w| f32::from(w) / 64.0).collect();
+            macro_rules! layer {
+                ($w:expr $(, $more:ident($($arg:expr),*))?) => {{
+                    let w = $w;
+                    let dense = MatRef::new(&w, n, k).unwrap();
+                    match block {
+                        None => Linear::dense(dense)$(.$more($($arg),*))?.build(&ctx).unwrap(),
+                        Some((r, c)) => {
+                            let w = Bsr::from_dense(dense, BlockShape::new(r, c).unwrap()).unwrap();
+                            Linear::sparse(&w)$(.$more($($arg),*))?.build(&ctx).unwrap()
+                        }
+                    }
+                }};
+            }
+            let layer = match r.below(5) {
+                0 => layer!(real),
+                1 => layer!(real.iter().map(|&v| bf16::from_f32(v)).collect::<Vec<_>>()),
+                2 => layer!(real.iter().map(|&v| f16::from_f32(v)).collect::<Vec<_>>()),
+                3 => layer!(w, weight_only()),
+                _ => layer!(w, group_scales(32, &vec![0.5; n * k.div_ceil(32)])),
+            };
+            let (xs, ys) = (k + r.below(2) * 3, n + r.below(2) * 3);
+            let (xl, yl) = ((m - 1) * xs + k, (m - 1) * ys + n);
+            let x: Vec<f32> = (0..xl).map(|_| r.float(-3.0, 3.0)).collect();
+            let xb: Vec<bf16> = x.iter().map(|&v| bf16::from_f32(v)).collect();
+            let xh: Vec<f16> = x.iter().map(|&v| f16::from_f32(v)).collect();
+            let other: Vec<f16> = (0..yl).map(|_| f16::from_f32(r.float(-3.0, 3.0))).collect();
+            for side in [Side::Front, Side::Back] {
+                let (x, xb, xh) = (Guarded::of(&x, side), Guarded::of(&xb, side), Guarded::of(&xh, side));
+                let other = Guarded::of(&other, side);
+                let inputs = [
+                    Input::F32(MatRef::with_stride(x.slice(xl), m, k, xs).unwrap(), OnTheFly::Never),
+                    Input::Bf16(MatRef::with_stride(xb.slice(xl), m, k, xs).unwrap(), OnTheFly::Never),
+                    Input::F16(MatRef::with_stride(xh.slice(xl), m, k, xs).unwrap(), OnTheFly::Never),
+                ];
+                let residual = Residual::F16(MatRef::with_stride(other.slice(yl), m, n, ys).unwrap());
+                for x in inputs {
+                    macro_rules! call {
+                        ($t:ty, $size:literal, $e:expr, $out:ident) => {{
+                            let mut y = Guarded::new(yl * $size, side);
+                            let y = MatMut::with_stride(y.slice_mut::<$t>(yl), m, n, ys).unwrap();
+                            layer.forward(x, $e, Output::$out(y), &ctx, &mut scratch).unwrap();
+                        }};
+                    }
+                    call!(f32, 4, Epilogue::new(), F32);
+                    call!(bf16, 2, Epilogue::new().residual(residual), Bf16);
+                    call!(f16, 2, Epilogue::new().activation(Activation::Gelu), F16);
                 }
             }
         }

@@ -6,6 +6,7 @@ mod common;
 use common::{Rng, cases, tiers};
 use siskin::MatRef;
 use siskin::kernels::activation::{Activation as Curve, evaluate};
+use siskin::kernels::buffer::as_u8;
 use siskin::kernels::dense::Tile;
 use siskin::kernels::pack::{Tokens, quad_offset};
 use siskin::kernels::requantize::Requantize;
@@ -66,7 +67,7 @@ impl Problem {
             for _ in 0..len {
                 match layout {
                     Layout::Lines => this.indices.extend((0..4).map(|_| r.below(k) as u16)),
-                    Layout::Quads => this.indices.push(r.below(k / 4) as u16),
+                    _ => this.indices.push(r.below(k / 4) as u16),
                 }
             }
             let indices = if layout == Layout::Lines { 4 * len } else { len };
@@ -90,7 +91,7 @@ impl Problem {
         Band {
             groups: &self.groups,
             indices: &self.indices,
-            weights: &self.weights,
+            weights: as_u8(&self.weights),
             panel: &self.panel,
             init: &self.init,
             first_row: self.first_row,
@@ -111,7 +112,7 @@ impl Problem {
                                 Layout::Lines => {
                                     (g.base as usize + usize::from(self.indices[4 * e + i])) * width + t
                                 }
-                                Layout::Quads => {
+                                _ => {
                                     let quad = g.base as usize / 4 + usize::from(self.indices[e]);
                                     quad_offset(width, quad, t) + i
                                 }
@@ -250,8 +251,8 @@ fn a_token_looked_up_plainly() {
         let run = match (layout, rows) {
             (Layout::Lines, 4) => Scalar::token::<4, false>,
             (Layout::Lines, _) => Scalar::token::<1, false>,
-            (Layout::Quads, 4) => Scalar::token::<4, true>,
-            (Layout::Quads, _) => Scalar::token::<1, true>,
+            (_, 4) => Scalar::token::<4, true>,
+            _ => Scalar::token::<1, true>,
         };
         let p = Problem::new(&mut r, layout, rows, 1, &LENS, false);
         let want = p.expected(layout, rows, 1);
@@ -282,7 +283,7 @@ fn dense_kernels() {
                     x.iter_mut().for_each(|b| *b |= 0xff * (*b & 1));
                     w.iter_mut().for_each(|b| *b = if *b < 0 { -128 } else { 127 });
                 }
-                let packed = Dense::pack(MatRef::new(&w, nr, k).unwrap(), kernel);
+                let packed = Dense::pack(MatRef::new(&w, nr, k).unwrap(), kernel, None);
                 let stride = packed.steps() * 4 + [0, 1, 2, 64][r.below(4)] * kernel.x_bytes;
                 // Beyond k there is padding of weight 0: any bytes will do.
                 let mut rows = r.bytes(m * stride + 4);
@@ -302,7 +303,12 @@ fn dense_kernels() {
                     run(&Tile {
                         x: rows.as_ptr(),
                         stride,
-                        weights: packed.panel(0).as_ptr(),
+                        weights: packed.panels(0..1).as_ptr(),
+                        panel_bytes: packed.panel_bytes(),
+                        resume: false,
+                        scales: std::ptr::null(),
+                        group: packed.steps(),
+                        scales_stride: 0,
                         steps: packed.steps(),
                         init: init.as_ptr(),
                         out: got.as_mut_ptr(),
@@ -345,7 +351,7 @@ fn place(layout: Layout, width: usize, f: usize, t: usize) -> usize {
             // Byte f % 4 of lane t % 4 of part t / 16 of register t / 4 % 4.
             f / 4 * 256 + (t / 4 % 4) * 64 + (t / 16) * 16 + (t % 4) * 4 + f % 4
         }
-        Layout::Quads => (f / 4 * width + t) * 4 + f % 4,
+        _ => (f / 4 * width + t) * 4 + f % 4,
     }
 }
 

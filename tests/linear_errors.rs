@@ -275,11 +275,11 @@ fn sizes_that_overflow() {
         for layout in [PanelLayout::Rows, PanelLayout::Lines, PanelLayout::Quads] {
             named(PackedActivations::new().pack(&x, layout, &ctx, s), Shape, "x");
         }
-        let l = Linear::dense(MatRef::new(&[], 0, 0).unwrap()).build(&ctx).unwrap();
+        let l = Linear::dense::<i8>(MatRef::new(&[], 0, 0).unwrap()).build(&ctx).unwrap();
         let y = Output::I32(MatMut::new(&mut [], rows, 0).unwrap());
         named(l.forward(x, Epilogue::new(), y, &ctx, s), Shape, "x");
         // Enough columns of y would need memory; a packed one has none yet.
-        let l = Linear::dense(MatRef::new(&[], 3, 0).unwrap()).build(&ctx).unwrap();
+        let l = Linear::dense::<i8>(MatRef::new(&[], 3, 0).unwrap()).build(&ctx).unwrap();
         let y = &mut PackedActivations::new();
         let y = Output::Packed(y, u8p(), PanelLayout::Lines);
         named(l.forward(x, Epilogue::new(), y, &ctx, s), Shape, "x");
