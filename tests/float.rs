@@ -605,3 +605,37 @@ fn halves_are_quantized_as_floats() {
         }
     }
 }
+
+/// An odd number of features leaves half a pair, where a call before may have left a NaN.
+#[test]
+fn half_pairs_are_zero() {
+    let mut r = Rng::new(38);
+    let (m, k, n) = (5, 7, 33);
+    for isa in isas("half_pairs_are_zero") {
+        let ctx = serial(isa);
+        let x: Vec<f32> = (0..m * k).map(|_| r.float(-1.0, 1.0)).collect();
+        let x = Input::F32(MatRef::new(&x, m, k).unwrap(), OnTheFly::Never);
+        let w = floats(&(0..n * k).map(|_| r.float(-1.0, 1.0)).collect::<Vec<_>>());
+        let back = floats(&(0..k * n).map(|_| r.float(-1.0, 1.0)).collect::<Vec<_>>());
+        let nan = vec![f32::NAN; m * 40];
+        for block in ["dense", "4x4", "4x1"] {
+            let layer = |w: &[bf16], n, k| {
+                let w = MatRef::new(w, n, k).unwrap();
+                match block.parse::<BlockShape>() {
+                    Ok(block) => Linear::sparse(&Bsr::from_dense(w, block).unwrap()).build(&ctx).unwrap(),
+                    Err(_) => Linear::dense(w).build(&ctx).unwrap(),
+                }
+            };
+            let (first, second) = (layer(&w, n, k), layer(&back, k, n));
+            let (mut packed, mut scratch) = (PackedActivations::new(), Scratch::new());
+            let nan = Input::F32(MatRef::new(&nan, m, 40).unwrap(), OnTheFly::Never);
+            packed.pack(&nan, second.input_layout(), &ctx, &mut scratch).unwrap();
+            let out = Output::PackedFloats(&mut packed, second.input_layout());
+            first.forward(x, Epilogue::new(), out, &ctx, &mut scratch).unwrap();
+            let mut y = vec![0.0; m * k];
+            let out = Output::F32(MatMut::new(&mut y, m, k).unwrap());
+            second.forward(Input::Packed(&packed), Epilogue::new(), out, &ctx, &mut scratch).unwrap();
+            assert!(y.iter().all(|y| y.is_finite()), "{isa} {block}");
+        }
+    }
+}

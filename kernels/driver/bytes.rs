@@ -1,10 +1,10 @@
 //! Block-sparse layers of bytes: a panel of tokens times a band of 64 output features.
 
 use super::schedule::{self, Multiply};
-use super::{Job, Memory, Out, packed_features, rows_target, tile_target};
+use super::{Job, Memory, Out, finish};
 use crate::ctx::Ctx;
 use crate::kernels::buffer::as_i32;
-use crate::kernels::epilogue::{Plan, Sums, Target};
+use crate::kernels::epilogue::{Sums, Target};
 use crate::kernels::pack::Tokens;
 use crate::kernels::panel::{Panel, PanelLayout};
 use crate::kernels::sparse;
@@ -152,51 +152,6 @@ fn general(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], band: usize, tile:
             features,
         };
         finish(job, &sums, bytes);
-    }
-}
-
-/// The epilogue of a tile, and the packing of what comes out of it. `bytes` has room for a tile of 4-byte elements.
-///
-/// # Safety
-/// As for the epilogue; the output belongs to this call and this tile of it to this task.
-pub unsafe fn finish(job: &Job<'_>, sums: &Sums, bytes: &mut [u8]) {
-    // SAFETY: as the caller.
-    unsafe {
-        let Out::Panels(y, to) = job.out else {
-            return (job.epilogue)(&job.plan, sums);
-        };
-        let stride = BAND * to.layout.element_bytes();
-        let target = match to.layout.is_rows() {
-            true => rows_target(y, to.layout, to.features_padded()),
-            false => tile_target(bytes.as_mut_ptr(), to.layout, stride, sums.token, sums.feature),
-        };
-        (job.epilogue)(&Plan { target, ..job.plan }, sums);
-        if to.layout.is_rows() {
-            return;
-        }
-        // The panels of y need not be those of x.
-        let last = sums.token + sums.tokens;
-        let mut token = sums.token;
-        while token < last {
-            let own = to.panel_of(token);
-            let rows = bytes.as_mut_ptr().add((token - sums.token) * stride);
-            let width = own.width;
-            if sums.features % 2 == 1 && to.layout == PanelLayout::Bf16Pairs {
-                for t in 0..own.tokens {
-                    rows.add(t * stride + 2 * sums.features).cast::<u16>().write(0);
-                }
-            }
-            job.pack_kernel(to.layout)(&Tokens {
-                rows,
-                stride,
-                tokens: own.tokens,
-                features: packed_features(to.layout, sums.features),
-                panel: y.add(to.range(own).start + sums.feature * width * to.layout.element_bytes()),
-                width,
-                flip: 0,
-            });
-            token += own.tokens;
-        }
     }
 }
 

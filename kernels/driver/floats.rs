@@ -1,8 +1,7 @@
 //! Block-sparse layers of floats: a panel of tokens times a band of 64 output features.
 
-use super::bytes::finish;
 use super::schedule::{self, Multiply};
-use super::{Job, Memory};
+use super::{Job, Memory, finish};
 use crate::ctx::Ctx;
 use crate::kernels::buffer::{as_f32, as_i32};
 use crate::kernels::epilogue::Sums;

@@ -14,11 +14,12 @@ pub use dense::dense;
 pub use floats::sparse_floats;
 
 use super::buffer::Buffer;
-use super::epilogue::{self, Plan, Target};
-use super::pack;
+use super::epilogue::{self, Plan, Sums, Target};
+use super::pack::{self, Tokens};
 use super::panel::{Packed, Panel, PanelLayout, Shape};
 use super::requantize::Requantize;
 use super::table::Tier;
+use super::weights::BAND;
 use crate::ctx::Ctx;
 use std::ops::Range;
 
@@ -125,6 +126,51 @@ fn pack_piece(shape: Shape, i: usize, pack: &Pack<'_>, bytes: &mut [u8], rows: &
 /// `0 .. n` in `parts` about equal ranges: the i-th.
 fn share(n: usize, parts: usize, i: usize) -> Range<usize> {
     n * i / parts..n * (i + 1) / parts
+}
+
+/// The epilogue of a tile, and the packing of what comes out of it. `bytes` has room for a tile of 4-byte elements.
+///
+/// # Safety
+/// As for the epilogue; the output belongs to this call and this tile of it to this task.
+unsafe fn finish(job: &Job<'_>, sums: &Sums, bytes: &mut [u8]) {
+    // SAFETY: as the caller.
+    unsafe {
+        let Out::Panels(y, to) = job.out else {
+            return (job.epilogue)(&job.plan, sums);
+        };
+        let stride = BAND * to.layout.element_bytes();
+        let target = match to.layout.is_rows() {
+            true => rows_target(y, to.layout, to.features_padded()),
+            false => tile_target(bytes.as_mut_ptr(), to.layout, stride, sums.token, sums.feature),
+        };
+        (job.epilogue)(&Plan { target, ..job.plan }, sums);
+        if to.layout.is_rows() {
+            return;
+        }
+        // The panels of y need not be those of x.
+        let last = sums.token + sums.tokens;
+        let mut token = sums.token;
+        while token < last {
+            let own = to.panel_of(token);
+            let rows = bytes.as_mut_ptr().add((token - sums.token) * stride);
+            let width = own.width;
+            if sums.features % 2 == 1 && to.layout == PanelLayout::Bf16Pairs {
+                for t in 0..own.tokens {
+                    rows.add(t * stride + 2 * sums.features).cast::<u16>().write(0);
+                }
+            }
+            job.pack_kernel(to.layout)(&Tokens {
+                rows,
+                stride,
+                tokens: own.tokens,
+                features: packed_features(to.layout, sums.features),
+                panel: y.add(to.range(own).start + sums.feature * width * to.layout.element_bytes()),
+                width,
+                flip: 0,
+            });
+            token += own.tokens;
+        }
+    }
 }
 
 /// Rows of a layout's element at `p`, so many bytes apart, as a target.

@@ -64,7 +64,9 @@ impl Linear {
             to.scale = Scale::of(params);
         }
         if let Output::PackedFloats(to, layout) = &mut y {
-            to.resize(Shape { tokens: m, features: self.out_features, layout: *layout })?;
+            let shape = Shape { tokens: m, features: self.out_features, layout: *layout };
+            to.resize(shape)?;
+            to.clear_half_pairs(shape);
             to.scale = Scale::default();
         }
         if m == 0 || self.out_features == 0 {

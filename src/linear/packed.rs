@@ -177,6 +177,16 @@ impl PackedActivations {
         Ok(())
     }
 
+    /// Zeros the half of a pair that rows of an odd number of features do not write: it is multiplied by 0, which what was
+    /// there before might not survive.
+    pub(super) fn clear_half_pairs(&mut self, shape: Shape) {
+        if shape.layout == PanelLayout::Bf16Rows && shape.features % 2 == 1 {
+            for row in self.data.bytes_mut().chunks_mut(shape.features_padded()).take(shape.tokens) {
+                row[2 * shape.features..][..2].fill(0);
+            }
+        }
+    }
+
     pub(super) fn resize(&mut self, shape: Shape) -> Result<()> {
         check_bytes(shape.tokens, shape.features)?;
         if !self.data.try_grow(shape.bytes()) {
