@@ -221,6 +221,9 @@ where
             for i in (0..MR * PANELS * NV).filter(|_| scaled) {
                 P::store(t.out.add(i * S::LANES), P::zero());
             }
+            if scaled && left == 0 {
+                return;
+            }
             loop {
                 let steps = left.min(t.group);
                 let mut acc = [[[[P::zero(); NV]; PANELS]; MR]; UNROLL];

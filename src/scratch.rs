@@ -12,6 +12,8 @@ pub struct Scratch {
     pub(crate) tiles: Buffer,
     /// Rows of bytes on the way between floats, panels and outputs.
     pub(crate) rows: Buffer,
+    /// Rows of y on the way to panels.
+    pub(crate) y_rows: Buffer,
     /// Of the output features.
     pub(crate) scale: Vec<f32>,
     /// Of the output features.
@@ -36,6 +38,6 @@ impl Scratch {
     pub fn capacity(&self) -> usize {
         let floats = self.scale.capacity() + self.bias.capacity() + self.token_scale.capacity();
         let integers = self.init.capacity() + self.token_zero.capacity() + self.token_sum.capacity();
-        self.x.len() + self.tiles.len() + self.rows.len() + 4 * (floats + integers)
+        self.x.len() + self.tiles.len() + self.rows.len() + self.y_rows.len() + 4 * (floats + integers)
     }
 }

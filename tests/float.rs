@@ -639,3 +639,88 @@ fn half_pairs_are_zero() {
         }
     }
 }
+
+/// From every kind of layer into every layout, through the panels that the two have in common or not.
+#[test]
+fn every_layer_fills_every_layout() {
+    use PanelLayout::*;
+    let mut r = Rng::new(39);
+    let p = QuantParams::u8(0.05, 120).unwrap();
+    for isa in isas("every_layer_fills_every_layout") {
+        for _ in 0..cases(40) {
+            let (m, n, k) = (1 + r.below(100), 1 + r.below(140), 1 + r.below(40));
+            let w: Vec<f32> =
+                (0..n * k).map(|i| if i / 4 % 2 == 0 { r.float(-1.0, 1.0) } else { 0.0 }).collect();
+            let w = MatRef::new(&w, n, k).unwrap();
+            let x: Vec<f32> = (0..m * k).map(|_| r.float(-1.0, 1.0)).collect();
+            let x = MatRef::new(&x, m, k).unwrap();
+            let block = BlockShape::new([4, 1, 4, 3][r.below(4)], [1, 4, 4, 2][r.below(4)]).unwrap();
+            let bsr = Bsr::from_dense(w, block).unwrap();
+            let way = r.below(20);
+            in_parallel(isa, way, |ctx| {
+                let layers = [
+                    (Linear::dense(w).build(ctx).unwrap(), OnTheFly::Never),
+                    (Linear::sparse(&bsr).build(ctx).unwrap(), OnTheFly::Never),
+                    (Linear::sparse(&bsr.map(|_, v| bf16::from_f32(v))).build(ctx).unwrap(), OnTheFly::Never),
+                    (Linear::quantize_dense(w).unwrap().build(ctx).unwrap(), OnTheFly::PerToken),
+                    (Linear::quantize_sparse(&bsr).unwrap().build(ctx).unwrap(), OnTheFly::PerToken),
+                ];
+                for (i, (layer, how)) in layers.iter().enumerate() {
+                    let mut scratch = Scratch::new();
+                    let mut call = |y: Output<'_>| {
+                        layer.forward(Input::F32(x, *how), Epilogue::new(), y, ctx, &mut scratch).unwrap();
+                    };
+                    let what = format!("{isa} layer {i} {block} {m} x {n} x {k}");
+                    let mut want = vec![0u8; m * n];
+                    call(Output::U8(MatMut::new(&mut want, m, n).unwrap(), p));
+                    for layout in [Rows, Lines, Quads] {
+                        let mut y = PackedActivations::new();
+                        call(Output::Packed(&mut y, p, layout));
+                        let mut got = vec![0u8; m * n];
+                        y.unpack(MatMut::new(&mut got, m, n).unwrap(), ctx).unwrap();
+                        assert_eq!(got, want, "{what} {layout:?}");
+                    }
+                    let (mut want, mut half) = (vec![0f32; m * n], vec![bf16::ZERO; m * n]);
+                    call(Output::F32(MatMut::new(&mut want, m, n).unwrap()));
+                    call(Output::Bf16(MatMut::new(&mut half, m, n).unwrap()));
+                    let half: Vec<f32> = half.iter().map(|v| v.to_f32()).collect();
+                    for layout in [F32Rows, F32Lines, Bf16Rows, Bf16Pairs] {
+                        let mut y = PackedActivations::new();
+                        call(Output::PackedFloats(&mut y, layout));
+                        let mut got = vec![0f32; m * n];
+                        y.unpack_f32(MatMut::new(&mut got, m, n).unwrap()).unwrap();
+                        let want = if matches!(layout, F32Rows | F32Lines) { &want } else { &half };
+                        assert_eq!(bits(&got), bits(want), "{what} {layout:?}");
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// Sums of nothing are the bias.
+#[test]
+fn no_columns() {
+    let (m, n, bias) = (3, 5, [1.0, 2.0, 3.0, 4.0, 5.0]);
+    for isa in isas("no_columns") {
+        let ctx = serial(isa);
+        let w: MatRef<'_, f32> = MatRef::new(&[], n, 0).unwrap();
+        let q: MatRef<'_, i8> = MatRef::new(&[], n, 0).unwrap();
+        let bsr = Bsr::from_dense(w, BlockShape::B4X1).unwrap();
+        let layers = [
+            Linear::dense(w).bias(&bias).build(&ctx).unwrap(),
+            Linear::sparse(&bsr).bias(&bias).build(&ctx).unwrap(),
+            Linear::dense(q).bias(&bias).weight_only().build(&ctx).unwrap(),
+            Linear::dense(q).bias(&bias).group_scales(4, &[1.0; 5]).build(&ctx).unwrap(),
+        ];
+        for layer in &layers {
+            assert_eq!(forward_f32(layer, &[], m, &ctx), bias.repeat(m), "{isa}");
+        }
+        let layer = Linear::dense(q).bias(&bias).build(&ctx).unwrap();
+        let mut y = vec![0.0; m * n];
+        let x = Input::F32(MatRef::new(&[], m, 0).unwrap(), OnTheFly::PerToken);
+        let out = Output::F32(MatMut::new(&mut y, m, n).unwrap());
+        layer.forward(x, Epilogue::new(), out, &ctx, &mut Scratch::new()).unwrap();
+        assert_eq!(y, bias.repeat(m), "{isa}");
+    }
+}

@@ -1,7 +1,7 @@
 //! Block-sparse layers of bytes: a panel of tokens times a band of 64 output features.
 
 use super::schedule::{self, Multiply};
-use super::{Job, Memory, Out, finish};
+use super::{Job, Memory, Out, finish, same_panels, through_rows};
 use crate::ctx::Ctx;
 use crate::kernels::buffer::as_i32;
 use crate::kernels::epilogue::{Sums, Target};
@@ -18,7 +18,9 @@ const BYTES: usize = BAND * 64;
 
 /// y = x · wᵀ with block-sparse w of bytes.
 pub fn sparse(job: &Job<'_>, w: &Sparse, ctx: &Ctx, memory: Memory<'_>) {
-    schedule::run(job, &Bytes { job, w }, ctx, memory);
+    through_rows(job, !same_panels(job), ctx, memory, |job, memory| {
+        schedule::run(job, &Bytes { job, w }, ctx, memory);
+    });
 }
 
 struct Bytes<'a> {
@@ -101,14 +103,11 @@ fn fused(
             }
         }
         let (y, stride, flip) = match (job.out, job.plan.target) {
-            (Out::Panels(y, to), _) => match to.layout {
-                PanelLayout::Lines => return,
-                PanelLayout::Quads => {
-                    let y = y.add(to.range(panel).start + first * 64);
-                    return (job.tier.lines_to_quads)(lines, features, y);
-                }
-                _ => (y, to.features_padded(), 0),
-            },
+            (Out::Panels(_, to), _) if to.layout == PanelLayout::Lines => return,
+            (Out::Panels(y, to), _) => {
+                let y = y.add(to.range(panel).start + first * 64);
+                return (job.tier.lines_to_quads)(lines, features, y);
+            }
             (Out::Rows, (Target::U8(y, flip), stride)) => (y, stride, flip),
             _ => return,
         };

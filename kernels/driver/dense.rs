@@ -1,38 +1,27 @@
 //! Dense: tiles of tokens times panels of output features.
 
-use super::{BLOCK_BYTES, Job, Memory, Out, all_packed, packed_features, rows_target, share};
+use super::{BLOCK_BYTES, Job, Memory, all_packed, share, through_rows};
 use crate::ctx::Ctx;
-use crate::kernels::buffer::{Buffer, as_i32};
+use crate::kernels::buffer::as_i32;
 use crate::kernels::dense::Tile;
-use crate::kernels::epilogue::{Plan, Sums};
-use crate::kernels::pack::Tokens;
-use crate::kernels::panel::{PanelLayout, Shape, row_stride};
+use crate::kernels::epilogue::Sums;
+use crate::kernels::panel::{PanelLayout, row_stride};
 use crate::kernels::weights::Dense;
 use std::ops::Range;
 
 /// y = x · wᵀ with dense w.
 pub fn dense(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
+    // Panels of the next layer's x are made from rows, when all are there.
+    through_rows(job, true, ctx, memory, |job, memory| rows(job, w, ctx, memory));
+}
+
+fn rows(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
     let x = all_packed(job, ctx, memory.x, memory.rows);
     let stride = job.shape.features_padded();
     let (m, n) = (job.shape.tokens, job.out_features);
     let kernel = w.kernel();
     let panels = n.div_ceil(kernel.nr);
     let most = kernel.run.len();
-
-    // Panels of the next layer's x are made from rows, when all are there.
-    let (target, to) = match job.out {
-        Out::Rows => (job.plan.target, None),
-        Out::Panels(y, to) if to.layout.is_rows() => (rows_target(y, to.layout, to.features_padded()), None),
-        Out::Panels(y, to) => {
-            let rows = Shape { layout: to.layout.rows(), ..to };
-            memory.rows.grow(rows.bytes());
-            (
-                rows_target(memory.rows.bytes_mut().as_mut_ptr(), rows.layout, rows.features_padded()),
-                Some((y, to)),
-            )
-        }
-    };
-    let plan = Plan { target, ..job.plan };
 
     // Wide elements are made for a block of tokens at a time, in the task's own memory.
     let wide = match job.shape.layout {
@@ -68,13 +57,10 @@ pub fn dense(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
                 widen(x, stride, first..last, job.shape.features, wide_x, wide);
                 Rows { bytes: wide_x, stride: wide }
             };
-            block_of_tokens(job, w, &plan, x, first..last, panels.clone(), as_i32(tile));
+            block_of_tokens(job, w, x, first..last, panels.clone(), as_i32(tile));
             first = last;
         }
     });
-    if let Some((y, to)) = to {
-        rows_to_panels(job, memory.rows, to, y, ctx);
-    }
 }
 
 /// Steps of K that are taken at a time, so that a tile's x stays in the first-level cache. Float sums go on where they
@@ -116,7 +102,6 @@ fn widen<const BYTES: usize>(
 fn block_of_tokens(
     job: &Job<'_>,
     w: &Dense,
-    plan: &Plan<'_>,
     x: Rows<'_>,
     tokens: Range<usize>,
     panels: Range<usize>,
@@ -137,7 +122,8 @@ fn block_of_tokens(
             Some(s) => (s.scales[feature..][..at_once * kernel.nr].as_ptr(), s.size, s.stride),
         };
         let mut step = 0;
-        while step < w.steps() {
+        // Once at least: sums of nothing have a bias too.
+        loop {
             let steps = k_block.min(w.steps() - step);
             for i in 0..count {
                 let own = share(tokens.len(), count, i);
@@ -166,7 +152,7 @@ fn block_of_tokens(
                     for p in (0..at_once).filter(|_| step + steps == w.steps()) {
                         let feature = feature + p * kernel.nr;
                         (job.epilogue)(
-                            plan,
+                            &job.plan,
                             &Sums {
                                 sums: sums.as_ptr().add(p * kernel.nr),
                                 ld: at_once * kernel.nr,
@@ -181,41 +167,10 @@ fn block_of_tokens(
                 }
             }
             step += steps;
+            if step >= w.steps() {
+                break;
+            }
         }
         panel += at_once;
     }
-}
-
-/// Rows of y to panels of the next layer's x.
-fn rows_to_panels(job: &Job<'_>, rows: &mut Buffer, to: Shape, y: *mut u8, ctx: &Ctx) {
-    let from = Shape { layout: to.layout.rows(), ..to };
-    let stride = from.features_padded();
-    if to.layout == PanelLayout::Bf16Pairs && to.features % 2 == 1 {
-        for token in 0..to.tokens {
-            rows.bytes_mut()[token * stride + 2 * to.features..][..2].fill(0);
-        }
-    }
-    let pack = job.pack_kernel(to.layout);
-    // SAFETY: y has room for all of `to`, which the caller made; it is borrowed for the call.
-    let y = unsafe { std::slice::from_raw_parts_mut(y, to.bytes()) };
-    let rows: &Buffer = rows;
-    ctx.for_each_chunk(to.pieces(), y, to.piece_bytes(), &|i, bytes| {
-        for panel in to.piece(i) {
-            let range = to.range(panel);
-            let start = i * to.piece_bytes();
-            let out = &mut bytes[range.start - start..range.end - start];
-            // SAFETY: rows holds every token's row; out is this panel's own.
-            unsafe {
-                pack(&Tokens {
-                    rows: rows.bytes()[panel.token * stride..].as_ptr().cast_mut(),
-                    stride,
-                    tokens: panel.tokens,
-                    features: packed_features(to.layout, to.features),
-                    panel: out.as_mut_ptr(),
-                    width: panel.width,
-                    flip: 0,
-                });
-            }
-        }
-    });
 }

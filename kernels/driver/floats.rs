@@ -1,7 +1,7 @@
 //! Block-sparse layers of floats: a panel of tokens times a band of 64 output features.
 
 use super::schedule::{self, Multiply};
-use super::{Job, Memory, finish};
+use super::{Job, Memory, finish, same_panels, through_rows};
 use crate::ctx::Ctx;
 use crate::kernels::buffer::{as_f32, as_i32};
 use crate::kernels::epilogue::Sums;
@@ -19,12 +19,10 @@ pub fn sparse_floats(job: &Job<'_>, w: &Sparse, ctx: &Ctx, memory: Memory<'_>) {
     let pairs = w.layout().element() == Packed::Bf16;
     let kernels = job.tier.floats(w.layout().element());
     let widens = !pairs && w.stored() != Stored::F32;
-    schedule::run(
-        job,
-        &Floats { job, w, kernels, widens, lanes: job.tier.float.f32.dense[0].lanes },
-        ctx,
-        memory,
-    );
+    let lanes = job.tier.float.f32.dense[0].lanes;
+    through_rows(job, !same_panels(job), ctx, memory, |job, memory| {
+        schedule::run(job, &Floats { job, w, kernels, widens, lanes }, ctx, memory);
+    });
 }
 
 struct Floats<'a> {

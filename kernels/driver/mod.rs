@@ -77,8 +77,10 @@ pub struct Memory<'a> {
     pub x: Option<&'a mut Buffer>,
     /// For tiles.
     pub tiles: &'a mut Buffer,
-    /// For rows of y on the way to panels, and of x on the way from floats.
+    /// For rows of x on the way from floats.
     pub rows: &'a mut Buffer,
+    /// For rows of y on the way to panels.
+    pub y_rows: &'a mut Buffer,
 }
 
 /// Bytes of packed x, or of weights, that are kept in the second-level cache while they are used again.
@@ -128,7 +130,71 @@ fn share(n: usize, parts: usize, i: usize) -> Range<usize> {
     n * i / parts..n * (i + 1) / parts
 }
 
-/// The epilogue of a tile, and the packing of what comes out of it. `bytes` has room for a tile of 4-byte elements.
+/// Calls `run` with a job whose output goes to rows, and makes panels of them; or, where `through` is false, with the job, in
+/// which at most a token-by-token layout has become plain rows.
+fn through_rows(
+    job: &Job<'_>,
+    through: bool,
+    ctx: &Ctx,
+    memory: Memory<'_>,
+    run: impl FnOnce(&Job<'_>, Memory<'_>),
+) {
+    let Memory { x, tiles, rows, y_rows } = memory;
+    let Out::Panels(y, to) = job.out else {
+        return run(job, Memory { x, tiles, rows, y_rows });
+    };
+    if to.layout.is_rows() {
+        let target = rows_target(y, to.layout, to.features_padded());
+        let plan = Plan { target, ..job.plan };
+        return run(&Job { plan, out: Out::Rows, ..*job }, Memory { x, tiles, rows, y_rows });
+    }
+    if !through {
+        return run(job, Memory { x, tiles, rows, y_rows });
+    }
+    let shape = Shape { layout: to.layout.rows(), ..to };
+    y_rows.grow(shape.bytes());
+    let target = rows_target(y_rows.bytes_mut().as_mut_ptr(), shape.layout, shape.features_padded());
+    let plan = Plan { target, ..job.plan };
+    run(&Job { plan, out: Out::Rows, ..*job }, Memory { x, tiles, rows, y_rows: &mut Buffer::default() });
+    rows_to_panels(job, y_rows, to, y, ctx);
+}
+
+/// Rows of y to panels of the next layer's x.
+fn rows_to_panels(job: &Job<'_>, rows: &mut Buffer, to: Shape, y: *mut u8, ctx: &Ctx) {
+    let from = Shape { layout: to.layout.rows(), ..to };
+    let stride = from.features_padded();
+    if to.layout == PanelLayout::Bf16Pairs && to.features % 2 == 1 {
+        for token in 0..to.tokens {
+            rows.bytes_mut()[token * stride + 2 * to.features..][..2].fill(0);
+        }
+    }
+    let pack = job.pack_kernel(to.layout);
+    // SAFETY: y has room for all of `to`, which the caller made; it is borrowed for the call.
+    let y = unsafe { std::slice::from_raw_parts_mut(y, to.bytes()) };
+    let rows: &Buffer = rows;
+    ctx.for_each_chunk(to.pieces(), y, to.piece_bytes(), &|i, bytes| {
+        for panel in to.piece(i) {
+            let range = to.range(panel);
+            let start = i * to.piece_bytes();
+            let out = &mut bytes[range.start - start..range.end - start];
+            // SAFETY: rows holds every token's row; out is this panel's own.
+            unsafe {
+                pack(&Tokens {
+                    rows: rows.bytes()[panel.token * stride..].as_ptr().cast_mut(),
+                    stride,
+                    tokens: panel.tokens,
+                    features: packed_features(to.layout, to.features),
+                    panel: out.as_mut_ptr(),
+                    width: panel.width,
+                    flip: 0,
+                });
+            }
+        }
+    });
+}
+
+/// The epilogue of a tile of one panel of x, and the packing of what comes out of it where y has the same panels. `bytes`
+/// has room for a tile of 4-byte elements.
 ///
 /// # Safety
 /// As for the epilogue; the output belongs to this call and this tile of it to this task.
@@ -139,37 +205,33 @@ unsafe fn finish(job: &Job<'_>, sums: &Sums, bytes: &mut [u8]) {
             return (job.epilogue)(&job.plan, sums);
         };
         let stride = BAND * to.layout.element_bytes();
-        let target = match to.layout.is_rows() {
-            true => rows_target(y, to.layout, to.features_padded()),
-            false => tile_target(bytes.as_mut_ptr(), to.layout, stride, sums.token, sums.feature),
-        };
+        let target = tile_target(bytes.as_mut_ptr(), to.layout, stride, sums.token, sums.feature);
         (job.epilogue)(&Plan { target, ..job.plan }, sums);
-        if to.layout.is_rows() {
-            return;
-        }
-        // The panels of y need not be those of x.
-        let last = sums.token + sums.tokens;
-        let mut token = sums.token;
-        while token < last {
-            let own = to.panel_of(token);
-            let rows = bytes.as_mut_ptr().add((token - sums.token) * stride);
-            let width = own.width;
-            if sums.features % 2 == 1 && to.layout == PanelLayout::Bf16Pairs {
-                for t in 0..own.tokens {
-                    rows.add(t * stride + 2 * sums.features).cast::<u16>().write(0);
-                }
+        // Of a single token the layouts of floats have panels of two widths.
+        let own = to.panel_of(sums.token);
+        assert!(own.token == sums.token && own.tokens == sums.tokens);
+        if sums.features % 2 == 1 && to.layout == PanelLayout::Bf16Pairs {
+            for t in 0..own.tokens {
+                bytes[t * stride + 2 * sums.features..][..2].fill(0);
             }
-            job.pack_kernel(to.layout)(&Tokens {
-                rows,
-                stride,
-                tokens: own.tokens,
-                features: packed_features(to.layout, sums.features),
-                panel: y.add(to.range(own).start + sums.feature * width * to.layout.element_bytes()),
-                width,
-                flip: 0,
-            });
-            token += own.tokens;
         }
+        job.pack_kernel(to.layout)(&Tokens {
+            rows: bytes.as_mut_ptr(),
+            stride,
+            tokens: own.tokens,
+            features: packed_features(to.layout, sums.features),
+            panel: y.add(to.range(own).start + sums.feature * own.width * to.layout.element_bytes()),
+            width: own.width,
+            flip: 0,
+        });
+    }
+}
+
+/// Whether y comes in the panels of x, so that a tile can be packed when it is done.
+fn same_panels(job: &Job<'_>) -> bool {
+    match job.out {
+        Out::Rows => true,
+        Out::Panels(_, to) => to.layout.width() == job.shape.layout.width(),
     }
 }
 

@@ -39,8 +39,18 @@ impl Linear {
         let (m, k) = x.shape();
         self.check(&x, &epilogue, &y, ctx)?;
         let shape = Shape { tokens: m, features: k, layout: self.input_layout() };
-        let Scratch { x: x_memory, tiles, rows, scale, bias, init, token_scale, token_zero, token_sum } =
-            scratch;
+        let Scratch {
+            x: x_memory,
+            tiles,
+            rows,
+            y_rows,
+            scale,
+            bias,
+            init,
+            token_scale,
+            token_zero,
+            token_sum,
+        } = scratch;
 
         // Where x must be seen whole before anything is written, it is packed here, else by the driver.
         let by_token = x.on_the_fly() == Some(OnTheFly::PerToken);
@@ -127,8 +137,8 @@ impl Linear {
         };
         let (source, memory) = match packed {
             // x_memory is lent to the job then.
-            Some(bytes) => (Source::Packed(bytes), Memory { x: None, tiles, rows }),
-            None => (Source::Pack(&pack), Memory { x: Some(x_memory), tiles, rows }),
+            Some(bytes) => (Source::Packed(bytes), Memory { x: None, tiles, rows, y_rows }),
+            None => (Source::Pack(&pack), Memory { x: Some(x_memory), tiles, rows, y_rows }),
         };
         let job = Job { source, ..job };
         match &self.weights {
