@@ -75,7 +75,7 @@ impl Case {
             weights: u.arbitrary()?,
             group,
             w,
-            scales: fill(u, n * groups)?.into_iter().map(|s| s.abs().clamp(1e-3, 1e3)).collect(),
+            scales: fill(u, n * groups)?.into_iter().map(|s| s.abs().max(1e-3).min(1e3)).collect(),
             x: fill(u, m * k)?,
             x_type: u.arbitrary()?,
             packed: u.arbitrary()?,
