@@ -45,9 +45,9 @@ class Siskin:
             [binary, "bench", "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def turn(self, n, k, w, x, y, block):
+    def turn(self, n, k, x, y, block):
         def turn(ms):
-            case = {"op": "linear", "m": M, "n": n, "k": k, "w": w, "x": x, "y": y, "block": block, "sparsity": SPARSITY}
+            case = {"op": "linear", "m": M, "n": n, "k": k, "x": x, "y": y, "block": block, "sparsity": SPARSITY}
             case |= {"epilogue": [], "in": "tokens", "out": "tokens", "threads": 1, "min_ms": ms}
             print(json.dumps(case), file=self.process.stdin, flush=True)
             answer = json.loads(self.process.stdout.readline())
@@ -120,9 +120,8 @@ def peers(n, k, with_torch):
     xt, wt, wt_s8 = (np.ascontiguousarray(a.T) for a in (x, w, w_s8))
     scale = np.float32(0.01)
 
-    dense_int = ("i8", "u8", "i32", "dense")
-    quantized = ("i8", "f32", "f32", "dense")
-    dense_float = ("f32", "f32", "f32", "dense")
+    dense_int = ("u8", "i32", "dense")
+    dense_float = ("f32", "f32", "dense")
     names = [f"{r}x{c}" for r, c in BLOCKS]
     sparse = {}
     for r, c in BLOCKS:
@@ -132,24 +131,23 @@ def peers(n, k, with_torch):
     int_matmul = onnx_call("MatMulInteger", x_u8, n, np.int32, w=wt_s8)
     dynamic = onnx_call("DynamicQuantizeMatMul", x, n, np.float32, "com.microsoft", w=wt_s8, scale=scale)
     yield dense_int, "onnxruntime MatMulInteger", int_matmul
-    yield quantized, "onnxruntime DynamicQuantizeMatMul", dynamic
+    yield dense_float, "onnxruntime DynamicQuantizeMatMul", dynamic
     yield dense_float, "onnxruntime MatMul f32", onnx_call("MatMul", x, n, np.float32, w=wt)
     yield dense_float, "numpy matmul f32", lambda: x @ wt
     for name in names:
-        yield ("i8", "u8", "i32", name), "onnxruntime MatMulInteger, dense", int_matmul
+        yield ("u8", "i32", name), "onnxruntime MatMulInteger, dense", int_matmul
     for name, (block, pruned) in zip(names, sparse.items()):
         bsr = scipy.sparse.bsr_matrix(pruned, blocksize=block)
-        yield ("f32", "f32", "f32", name), "scipy bsr f32", lambda bsr=bsr: bsr @ xt
+        yield ("u8", "i32", name), "scipy bsr f32", lambda bsr=bsr: bsr @ xt
         csr = scipy.sparse.csr_matrix(pruned)
-        yield ("f32", "f32", "f32", name), "scipy csr f32", lambda csr=csr: csr @ xt
+        yield ("u8", "i32", name), "scipy csr f32", lambda csr=csr: csr @ xt
     if with_torch:
-        yield from torch_peers(x, w, sparse, (dense_float, quantized), names)
+        yield from torch_peers(x, w, sparse, dense_float, names)
 
 
-def torch_peers(x, w, sparse, cases, names):
+def torch_peers(x, w, sparse, dense_float, names):
     import torch
 
-    dense_float, quantized = cases
     torch.set_num_threads(1)
     x, w = torch.from_numpy(x), torch.from_numpy(w)
     xt = x.T.contiguous()
@@ -161,15 +159,15 @@ def torch_peers(x, w, sparse, cases, names):
         torch.backends.quantized.engine = engine
         # One pack for each: onednn's, once used by the one, crashes the other.
         for op, x_in, args, case in [
-            (torch.ops.quantized.linear, qx, (1.0, 128), ("i8", "u8", "u8", "dense")),
-            (torch.ops.quantized.linear_dynamic, x, (), quantized),
+            (torch.ops.quantized.linear, qx, (1.0, 128), ("u8", "u8", "dense")),
+            (torch.ops.quantized.linear_dynamic, x, (), dense_float),
         ]:
             call = partial(op, x_in, torch.ops.quantized.linear_prepack(qw, None), *args)
             yield case, f"torch quantized {op.__name__}, {engine}", call
     for name, (block, pruned) in zip(names, sparse.items()):
         if block[0] == block[1]:  # torch multiplies by no others
             bsr = torch.from_numpy(pruned).to_sparse_bsr(block)
-            yield ("f32", "f32", "f32", name), "torch bsr f32", lambda bsr=bsr: bsr @ xt
+            yield ("u8", "i32", name), "torch bsr f32", lambda bsr=bsr: bsr @ xt
 
 
 def cpu_model():
@@ -206,9 +204,9 @@ def main():
         least = {key: min(t for t, _ in rounds) for key, rounds in times.items()}
         median = {key: statistics.median(t for _, t in rounds) for key, rounds in times.items()}
         for case, peer, call in pairs:
-            w, x, y, block = case
+            x, y, block = case
             print(
-                f"| {n} x {k} | {block} {w}, {x} -> {y} | {peer} | {least[case]:.0f} | {least[call]:.0f}"
+                f"| {n} x {k} | {block} {x} -> {y} | {peer} | {least[case]:.0f} | {least[call]:.0f}"
                 f" | {least[call] / least[case]:.2f} | {median[case]:.0f} | {median[call]:.0f} |",
                 flush=True,
             )
