@@ -198,6 +198,11 @@ fn floats_allocate_nothing() {
             dense().weight_only().build(&ctx).unwrap(),
             dense().group_scales(32, &groups).build(&ctx).unwrap(),
         ];
+        for block in [BlockShape::B4X1, BlockShape::B1X4] {
+            let bsr = Bsr::from_dense(MatRef::new(&w, n, k).unwrap(), block).unwrap();
+            layers.push(Linear::sparse(&bsr).weight_only().build(&ctx).unwrap());
+            layers.push(Linear::sparse(&bsr).group_scales(32, &groups).build(&ctx).unwrap());
+        }
         for b in BLOCKS {
             layers.push(of(&real, (n, k), b, &ctx));
             layers.push(of(&bf, (n, k), b, &ctx));

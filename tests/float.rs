@@ -53,6 +53,7 @@ struct Case {
     packed: bool,
 }
 
+#[derive(Clone)]
 struct Data {
     case: Case,
     w: Vec<f32>,
@@ -543,6 +544,112 @@ fn sparse_is_dense_and_powers_of_two_pass() {
                 let tiny = w.iter().any(|w| *w != 0.0 && w.abs() < 1e-20);
                 assert!(tiny || bits(&got) == bits(&want), "{isa} {case:?}");
             }
+        }
+    }
+}
+
+/// A case whose numbers are exact when they are scaled, and whose output is the sums alone.
+fn plain(r: &mut Rng) -> Data {
+    let mut d = Case { residual: None, act: 0, y: Kind::F32, ..Case::random(r) }.data();
+    let tame = |v: &mut f32| match v.abs() {
+        0.0 => *v = 0.0,
+        1e-3..1e3 => {}
+        _ => *v = 0.5,
+    };
+    d.w.iter_mut().for_each(tame);
+    d.x.iter_mut().for_each(tame);
+    d.bias.clear();
+    d
+}
+
+/// The bits of a layer's outputs.
+fn all_bits(d: &Data, ctx: &Ctx, scratch: &mut Scratch) -> Vec<u32> {
+    bits(&d.forward(&d.layer(ctx), (0, d.case.m), ctx, scratch))
+}
+
+/// Of every type of weights: what is stored of a matrix changes nothing, and a power of two in w or its scales passes
+/// through.
+#[test]
+fn storage_and_powers_of_two_of_w_pass() {
+    let mut r = Rng::new(42);
+    let mut scratch = Scratch::new();
+    let isas = isas("storage_and_powers_of_two_of_w_pass");
+    for _ in 0..cases(150) {
+        let d = plain(&mut r);
+        let dense = Data { case: Case { block: None, ..d.case }, ..d.clone() };
+        let mut eight = d.clone();
+        let scaled =
+            if matches!(d.case.weights, Weights::Float(_)) { &mut eight.w } else { &mut eight.scales };
+        scaled.iter_mut().for_each(|v| *v *= 8.0);
+        for &isa in &isas {
+            let ctx = serial(isa);
+            let what = format!("{isa} {:?}", d.case);
+            let layer = d.layer(&ctx);
+            let y = d.forward(&layer, (0, d.case.m), &ctx, &mut scratch);
+            // Blocks of an odd width are not multiplied in pairs, and x keeps its bits.
+            if pairs(&layer) == pairs(&dense.layer(&ctx)) {
+                assert!(all_bits(&dense, &ctx, &mut scratch) == bits(&y), "dense {what}");
+            }
+            let want: Vec<f32> = y.iter().map(|y| 8.0 * y).collect();
+            assert!(all_bits(&eight, &ctx, &mut scratch) == bits(&want), "times 8 {what}");
+        }
+    }
+}
+
+/// One group of scales that reaches beyond K is a scale for each row; bytes whose scale is 1 are the floats of the same
+/// numbers.
+#[test]
+fn bytes_are_floats() {
+    let mut r = Rng::new(43);
+    let mut scratch = Scratch::new();
+    let isas = isas("bytes_are_floats");
+    for _ in 0..cases(80) {
+        let mut d = plain(&mut r);
+        (d.case.weights, d.scales) = (Weights::Bytes, (0..d.case.n).map(|_| r.float(0.01, 0.1)).collect());
+        d.w.iter_mut().filter(|w| **w != 0.0).for_each(|w| *w = (1 + r.below(127)) as f32 * w.signum());
+        let size = d.case.k.next_multiple_of(4) + 4 * r.below(3);
+        let with = |weights, scales: &[f32]| Data {
+            case: Case { weights, ..d.case },
+            scales: scales.to_vec(),
+            ..d.clone()
+        };
+        let ones = vec![1.0; d.case.n];
+        for &isa in &isas {
+            let ctx = serial(isa);
+            let mut run = |d: Data| all_bits(&d, &ctx, &mut scratch);
+            let what = format!("{isa} {:?}", d.case);
+            let rows = run(with(Weights::Bytes, &d.scales));
+            assert_eq!(run(with(Weights::Groups(size), &d.scales)), rows, "a group of {size} {what}");
+            let plain = run(with(Weights::Bytes, &ones));
+            for kind in [Kind::F32, Kind::F16] {
+                assert_eq!(run(with(Weights::Float(kind), &ones)), plain, "{kind:?} {what}");
+            }
+        }
+    }
+}
+
+/// Of every type of weights, x and y: what one token holds does not reach another.
+#[test]
+fn tokens_of_every_type_do_not_meet() {
+    let mut r = Rng::new(44);
+    let mut scratch = Scratch::new();
+    let isas = isas("tokens_of_every_type_do_not_meet");
+    for _ in 0..cases(100) {
+        let clean = Case::random(&mut r).data();
+        let Case { m, n, k, .. } = clean.case;
+        let (mut d, bad) = (clean.clone(), r.below(m));
+        for x in &mut d.x[bad * k..][..k] {
+            *x = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e-42, 6e-8][r.below(5)];
+            *x = d.case.x.round(*x);
+        }
+        for &isa in &isas {
+            let ctx = serial(isa);
+            let mut want = all_bits(&clean, &ctx, &mut scratch);
+            let mut got = all_bits(&d, &ctx, &mut scratch);
+            for y in [&mut want, &mut got] {
+                y[bad * n..][..n].fill(0);
+            }
+            assert_eq!(got, want, "{isa} token {bad} {:?}", clean.case);
         }
     }
 }

@@ -58,6 +58,10 @@ impl Guarded {
         unsafe { std::slice::from_raw_parts(self.data.cast(), n) }
     }
 
+    fn slice_like<T: Element>(&self, values: &[T]) -> &[T] {
+        self.slice(values.len())
+    }
+
     fn slice_mut<T: Element>(&mut self, n: usize) -> &mut [T] {
         // SAFETY: as above, writable, borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.data.cast(), n) }
@@ -199,15 +203,18 @@ fn float_layers_stay_inside() {
         let ctx = serial(isa);
         let mut scratch = Scratch::new();
         for round in 0..cases(250) as usize {
-            let block = BLOCKS[round % BLOCKS.len()];
+            let blocks = BLOCKS.len() + 1;
+            let block = BLOCKS.get(round % blocks).copied().unwrap_or(Some((16, 1)));
             let m = [1, 2, 16, 17, 31, 32, 33, 65][r.below(8)];
             let (n, k) = ([1, 5, 33, 66, 131][r.below(5)], [1, 2, 3, 17, 63, 66, 130][r.below(7)]);
             let w = r.signed(n * k);
             let real: Vec<f32> = w.iter().map(|&w| f32::from(w) / 64.0).collect();
+            let side = [Side::Front, Side::Back][r.below(2)];
             macro_rules! layer {
                 ($w:expr $(, $more:ident($($arg:expr),*))?) => {{
                     let w = $w;
-                    let dense = MatRef::new(&w, n, k).unwrap();
+                    let inside = Guarded::of(&w, side);
+                    let dense = MatRef::new(inside.slice_like(&w), n, k).unwrap();
                     match block {
                         None => Linear::dense(dense)$(.$more($($arg),*))?.build(&ctx).unwrap(),
                         Some((r, c)) => {
