@@ -9,7 +9,8 @@ use siskin::kernels::pack::Tokens;
 use siskin::kernels::sparse::Group;
 use siskin::{bf16, f16};
 
-const POISON: f32 = 123.25;
+/// None of its bytes is 0.
+const POISON: f32 = 123.456;
 
 /// The bytes of 4-byte elements, aligned as the kernels for one token need them.
 fn bytes(words: &[u32]) -> &[u8] {
