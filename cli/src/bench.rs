@@ -3,8 +3,8 @@
 use crate::case::{Case, Format, Place};
 use crate::error::{Error, Result};
 use crate::json::to_json;
-use crate::measure::{Peak, Product, Reader, Times, repeat};
-use crate::problem::Problem;
+use crate::measure::{Peak, PeakOf, Reader, Times, repeat};
+use crate::problem::{Problem, Y};
 use serde::Serialize;
 use siskin::Scratch;
 use siskin::linear::PackedActivations;
@@ -37,16 +37,15 @@ pub struct Answer {
     pub us_median: f64,
     /// Packing alone, measured apart; 0 where x comes packed.
     pub us_pack: f64,
-    /// The call less the same call to packed output; 0 where y leaves packed or is not bytes.
+    /// The call less the same call to packed output; 0 where y leaves packed, or is not bytes of an INT8 layer.
     pub us_unpack: f64,
     pub us_unpack_is: &'static str,
     pub stored_values: usize,
     /// 2 x m x stored values / us_min.
     pub gops: f64,
-    /// The same tier's products on registers alone, on as many threads, measured in between.
+    /// The same tier's multiplications of the same numbers on registers alone, on as many threads, measured in between.
     pub peak_gops: f64,
-    /// Which products: "int8", "f32" (fused multiply-adds) or "bf16" (pairs).
-    pub peak_of: Product,
+    pub peak_of: PeakOf,
     pub pct_peak: f64,
     pub packed_bytes: usize,
     pub bytes_per_value: f64,
@@ -55,6 +54,7 @@ pub struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loop_gbps: Option<f64>,
     pub checked: bool,
+    pub checked_is: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mismatch: Option<String>,
 }
@@ -85,37 +85,37 @@ fn print(a: &Answer, out: &mut impl Write) -> Result<()> {
     writeln!(out, "{} tokens, {} -> {} features, {format}; {}", c.m, c.k, c.n, a.kernel)?;
     writeln!(out, "  {:>10.1} us   least of a call (median {:.1})", a.us_min, a.us_median)?;
     writeln!(out, "  {:>10.1} us   of packing, {:.1} us of unpacking", a.us_pack, a.us_unpack)?;
-    let of = format!("{:?}", a.peak_of).to_lowercase();
-    writeln!(out, "  {:>10.1} GOP/s, {:.1} % of the {of} peak of {:.1}", a.gops, a.pct_peak, a.peak_gops)?;
+    writeln!(
+        out,
+        "  {:>10.1} GOP/s, {:.1} % of the peak of {:.1} in {}",
+        a.gops,
+        a.pct_peak,
+        a.peak_gops,
+        a.peak_of.name()
+    )?;
     if let (Some(read), Some(plain)) = (a.read_gbps, a.loop_gbps) {
         writeln!(out, "  {read:>10.1} GB/s of weights; a plain loop reads {plain:.1}")?;
     }
     writeln!(out, "  {:>10} bytes of weights, {:.2} a value", a.packed_bytes, a.bytes_per_value)?;
-    let checked = if a.checked {
-        if a.peak_of == Product::Bf16 { "near the scalar tier" } else { "the same bits as the scalar tier" }
-    } else {
-        "NOT the result of the scalar tier"
-    };
-    writeln!(out, "  {checked}")?;
+    writeln!(out, "  {}{}", if a.checked { "" } else { "NOT " }, a.checked_is)?;
     Ok(())
 }
 
 /// Runs a case once on a tier, and checks it.
 pub fn check(case: &Case) -> Result<()> {
-    let case = &case.clone().completed();
     case.check()?;
     case.on_threads(|| {
         let ctx = case.ctx()?;
         let problem = Problem::new(case, &ctx)?;
         let mut y = problem.output();
-        problem.forward(&problem.layer(&ctx)?, &problem.tokens, None, &mut y, &ctx, &mut Scratch::new())?;
-        problem.check(&y, &ctx)
+        let layer = problem.layer(&ctx)?;
+        problem.forward(&layer, &problem.tokens, None, &mut y, &ctx, &mut Scratch::new())?;
+        problem.check(&y, &layer, &ctx)
     })
 }
 
 /// Runs a case.
 pub fn answer(case: &Case) -> Result<Answer> {
-    let case = &case.clone().completed();
     case.check()?;
     case.on_threads(|| on_its_threads(case))
 }
@@ -131,8 +131,8 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
     let x = (case.input == Place::Packed).then_some(&packed);
 
     let mut y = problem.output();
-    let product = Product::of(&layer);
-    let mut peak = Peak::new(product, ctx.isa(), case.threads);
+    let peak_of = PeakOf::layer(&layer);
+    let mut peak = Peak::new(peak_of, ctx.isa(), case.threads);
     let mut reader = (case.m == 1).then(|| Reader::new(ctx.isa(), case.threads, layer.packed_bytes()));
     let yardsticks = || {
         peak.burst();
@@ -145,7 +145,7 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
         || problem.forward(&layer, &problem.tokens, x, &mut y, &ctx, &mut scratch),
         yardsticks,
     )?;
-    let mismatch = match problem.check(&y, &ctx) {
+    let mismatch = match problem.check(&y, &layer, &ctx) {
         Ok(()) => None,
         Err(Error::Wrong(what)) => Some(what),
         Err(e) => return Err(e),
@@ -158,8 +158,8 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
         pack = repeat(case.min_ms / 4, once, || ())?;
     }
     let mut unpack = 0.0;
-    if case.out == Place::Tokens && case.y.is_bytes() && !case.floats() {
-        let mut y = problem.packed_output();
+    if case.out == Place::Tokens && case.y().is_bytes() && !case.in_floats() {
+        let mut y = Y::Packed(PackedActivations::new());
         let once = || problem.forward(&layer, &problem.tokens, x, &mut y, &ctx, &mut scratch);
         unpack = (call.min - repeat(case.min_ms / 4, once, || ())?.min).max(0.0);
     }
@@ -167,7 +167,12 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
     let us = |seconds: f64| (seconds * 1e9).round() / 1e3;
     let gops = 2.0 * case.m as f64 * layer.stored_values() as f64 / call.min / 1e9;
     Ok(Answer {
-        case: Case { isa: Some(ctx.isa().name().into()), ..case.clone() },
+        case: Case {
+            isa: Some(ctx.isa().name().into()),
+            x: Some(case.x()),
+            y: Some(case.y()),
+            ..case.clone()
+        },
         kernel: layer.kernel(case.m),
         us_min: us(call.min),
         us_median: us(call.median),
@@ -177,13 +182,17 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
         stored_values: layer.stored_values(),
         gops,
         peak_gops: peak.gops,
-        peak_of: product,
+        peak_of,
         pct_peak: 100.0 * gops / peak.gops,
         packed_bytes: layer.packed_bytes(),
         bytes_per_value: layer.packed_bytes() as f64 / layer.stored_values().max(1) as f64,
         read_gbps: reader.is_some().then(|| layer.packed_bytes() as f64 / call.min / 1e9),
         loop_gbps: reader.map(|r| r.gbps),
         checked: mismatch.is_none(),
+        checked_is: match peak_of {
+            PeakOf::Int8 | PeakOf::F32 => "the same bits as the scalar tier",
+            PeakOf::Bf16 => "as the scalar tier with x in bf16, but for 1e-5 of the terms and a step of y",
+        },
         mismatch,
     })
 }

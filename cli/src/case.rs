@@ -26,23 +26,23 @@ pub struct Case {
     /// Input features.
     #[arg(long, short, default_value_t = 768)]
     pub k: usize,
-    /// Weights; floats make a layer that computes in floats.
+    /// Weights; with those of floats the layer computes in floats.
     #[arg(long, value_enum, default_value_t)]
     pub w: WType,
-    /// Keep x in floats beside weights of 8 bits.
+    /// Compute in floats with i8 weights too.
     #[arg(long)]
     pub weight_only: bool,
-    /// Scales for groups of so many input features: a multiple of 4, weights of 8 bits only, x stays in floats; 0 for one
-    /// scale for each output feature.
+    /// Input features that share a scale of i8 weights, a multiple of 4, which makes them weight-only; 0 for one scale for
+    /// each output feature.
     #[arg(long, default_value_t = 0)]
     pub group_size: usize,
-    /// Input; floats are quantized on the fly, token by token, unless the layer computes in floats. Such a layer takes x, and
-    /// gives y, as f32, or as its weights are, if x is not said.
-    #[arg(long, value_enum, default_value_t)]
-    pub x: XType,
-    /// Output.
-    #[arg(long, value_enum, default_value_t)]
-    pub y: YType,
+    /// Input; where the layer computes in bytes, floats are quantized on the fly, token by token. If not given: as the
+    /// weights, u8 for i8 ones, f32 for weight-only ones.
+    #[arg(long, value_enum)]
+    pub x: Option<XType>,
+    /// Output; if not given, as x if not given.
+    #[arg(long, value_enum)]
+    pub y: Option<YType>,
     /// Block of the weights, rows x columns, or "dense".
     #[arg(long, default_value_t)]
     pub block: Format,
@@ -56,7 +56,8 @@ pub struct Case {
     #[arg(long = "in", value_enum, default_value_t)]
     #[serde(rename = "in")]
     pub input: Place,
-    /// Whether y leaves as rows or packed for a following layer of the same format.
+    /// Whether y leaves as rows or packed for a following layer of the same format. Packed floats have the type that this
+    /// layer would read, f32 or (where the CPU multiplies them) bf16.
     #[arg(long, value_enum, default_value_t)]
     pub out: Place,
     /// Threads.
@@ -86,8 +87,8 @@ impl Default for Case {
             w: WType::I8,
             weight_only: false,
             group_size: 0,
-            x: XType::U8,
-            y: YType::U8,
+            x: None,
+            y: None,
             block: Format::default(),
             sparsity: 0.8,
             epilogue: Vec::new(),
@@ -123,16 +124,15 @@ choices! {
     Step { Bias, Residual, Relu, Clamp, Gelu, GeluTanh, Silu, GeluTable, GeluTanhTable, SiluTable }
 }
 
-impl YType {
+impl XType {
     pub fn is_bytes(self) -> bool {
-        matches!(self, YType::U8 | YType::I8)
+        matches!(self, XType::U8 | XType::I8)
     }
 }
 
 impl YType {
-    /// Whether layers of floats take it packed.
-    pub fn is_packed_float(self) -> bool {
-        matches!(self, YType::F32 | YType::Bf16)
+    pub fn is_bytes(self) -> bool {
+        matches!(self, YType::U8 | YType::I8)
     }
 }
 
@@ -191,53 +191,6 @@ impl fmt::Display for Format {
 }
 
 impl Case {
-    /// Whether the layer computes in floats.
-    pub fn floats(&self) -> bool {
-        self.w != WType::I8 || self.weight_only || self.group_size > 0
-    }
-
-    /// With the types that a layer of floats has where none are said.
-    pub fn completed(mut self) -> Self {
-        if self.floats() && self.x == XType::U8 {
-            let (x, y) = match self.w {
-                WType::I8 | WType::F32 => (XType::F32, YType::F32),
-                WType::Bf16 => (XType::Bf16, YType::Bf16),
-                WType::F16 => (XType::F16, YType::F16),
-            };
-            self.x = x;
-            if self.y == YType::U8 {
-                self.y = y;
-            }
-        }
-        self
-    }
-
-    fn check_floats(&self) -> Result<()> {
-        if (self.weight_only || self.group_size > 0) && self.w != WType::I8 {
-            return Err(Error::input("weight_only", "weights of i8", format_args!("{:?}", self.w)));
-        }
-        if !self.group_size.is_multiple_of(4) {
-            return Err(Error::input("group_size", "0 or a multiple of 4", self.group_size));
-        }
-        if !self.floats() {
-            return Ok(());
-        }
-        if self.x == XType::I8 {
-            return Err(Error::input("x", "floats, for a layer that computes in floats", "i8"));
-        }
-        if self.y == YType::I32 {
-            return Err(Error::input("y", "floats or bytes, for a layer that computes in floats", "i32"));
-        }
-        if self.weights == Values::ZeroPoints {
-            return Err(Error::input(
-                "weights",
-                "\"random\" for a layer that computes in floats",
-                "\"zero_points\"",
-            ));
-        }
-        Ok(())
-    }
-
     /// Everything that can be refused before memory is taken.
     pub fn check(&self) -> Result<()> {
         let (m, n, k) = (self.m as u128, self.n as u128, self.k as u128);
@@ -277,13 +230,62 @@ impl Case {
         if self.weights == Values::ZeroPoints && self.block != Format::Dense {
             return Err(Error::input("weights", "\"random\" for sparse weights", "\"zero_points\""));
         }
-        self.check_floats()?;
-        let packs = if self.floats() { self.y.is_packed_float() } else { self.y.is_bytes() };
-        if self.out == Place::Packed && !packs {
-            let expected = "\"tokens\" for an output that a layer of this kind does not take";
-            return Err(Error::input("out", expected, "\"packed\""));
-        }
+        self.check_types()?;
         self.check_epilogue()
+    }
+
+    fn check_types(&self) -> Result<()> {
+        if !self.group_size.is_multiple_of(4) {
+            return Err(Error::input("group_size", "0 or a multiple of 4", self.group_size));
+        }
+        if self.w != WType::I8 && self.weight_only {
+            return Err(Error::input("weight_only", "i8 weights", format_args!("{:?}", self.w)));
+        }
+        if self.w != WType::I8 && self.group_size > 0 {
+            return Err(Error::input("group_size", "i8 weights", format_args!("{:?}", self.w)));
+        }
+        let (x, y) = (self.x(), self.y());
+        if !self.in_floats() {
+            return match self.out {
+                Place::Packed if !y.is_bytes() => {
+                    Err(Error::input("out", "\"tokens\" for an output that is not bytes", "\"packed\""))
+                }
+                _ => Ok(()),
+            };
+        }
+        if self.weights == Values::ZeroPoints {
+            return Err(Error::input("weights", "\"random\" to compute in floats", "\"zero_points\""));
+        }
+        if x.is_bytes() {
+            return Err(Error::input("x", "f32, bf16 or f16 to compute in floats", format_args!("{x:?}")));
+        }
+        if y == YType::I32 {
+            return Err(Error::input("y", "anything but i32 to compute in floats", "i32"));
+        }
+        Ok(())
+    }
+
+    /// Whether the layer computes in floats.
+    pub fn in_floats(&self) -> bool {
+        self.w != WType::I8 || self.weight_only || self.group_size > 0
+    }
+
+    pub fn x(&self) -> XType {
+        self.x.unwrap_or(match self.w {
+            WType::I8 if !self.in_floats() => XType::U8,
+            WType::I8 | WType::F32 => XType::F32,
+            WType::Bf16 => XType::Bf16,
+            WType::F16 => XType::F16,
+        })
+    }
+
+    pub fn y(&self) -> YType {
+        self.y.unwrap_or(match self.w {
+            WType::I8 if !self.in_floats() => YType::U8,
+            WType::I8 | WType::F32 => YType::F32,
+            WType::Bf16 => YType::Bf16,
+            WType::F16 => YType::F16,
+        })
     }
 
     fn check_epilogue(&self) -> Result<()> {
@@ -295,11 +297,11 @@ impl Case {
         if activations > 1 {
             return Err(Error::input("epilogue", "at most one activation", activations));
         }
-        if self.y == YType::I32 && !self.epilogue.is_empty() {
+        if self.y() == YType::I32 && !self.epilogue.is_empty() {
             return Err(Error::input("epilogue", "none for i32 sums", self.epilogue.len()));
         }
         match self.activation() {
-            Some(step) if step.is_table() && !self.y.is_bytes() => {
+            Some(step) if step.is_table() && !self.y().is_bytes() => {
                 Err(Error::input("epilogue", "a table for an output of bytes only", format_args!("{step:?}")))
             }
             _ => Ok(()),

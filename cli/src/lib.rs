@@ -2,6 +2,7 @@
 
 mod bench;
 mod case;
+mod check;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;
@@ -16,6 +17,7 @@ mod survey;
 mod tensors;
 mod tour;
 mod verify;
+mod weights;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -1,6 +1,7 @@
 //! Time, and what a time is held against.
 
 use crate::error::Result;
+use serde::Serialize;
 use siskin::linear::{Linear, PanelLayout};
 use siskin::{Isa, measure};
 use std::sync::Barrier;
@@ -47,37 +48,44 @@ pub fn repeat(min_ms: u64, mut call: impl FnMut() -> Result<()>, mut between: im
     Ok(Times { min: times[0], median: times[times.len() / 2] })
 }
 
-/// What is multiplied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+/// What is multiplied, whose peak a layer is held against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Product {
+pub enum PeakOf {
     Int8,
     F32,
     Bf16,
 }
 
-impl Product {
-    /// What a layer multiplies.
-    pub fn of(layer: &Linear) -> Self {
+impl PeakOf {
+    pub fn layer(layer: &Linear) -> Self {
         match layer.input_layout() {
-            PanelLayout::Bf16Rows | PanelLayout::Bf16Pairs => Product::Bf16,
-            PanelLayout::F32Rows | PanelLayout::F32Lines => Product::F32,
-            _ => Product::Int8,
+            PanelLayout::Rows | PanelLayout::Lines | PanelLayout::Quads => PeakOf::Int8,
+            PanelLayout::F32Rows | PanelLayout::F32Lines => PeakOf::F32,
+            PanelLayout::Bf16Rows | PanelLayout::Bf16Pairs => PeakOf::Bf16,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            PeakOf::Int8 => "INT8",
+            PeakOf::F32 => "f32",
+            PeakOf::Bf16 => "bf16",
         }
     }
 
     fn run(self, isa: Isa, rounds: u64) -> u64 {
         match self {
-            Product::Int8 => measure::dot_products(isa, rounds),
-            Product::F32 => measure::fused_multiply_adds(isa, rounds),
-            Product::Bf16 => measure::bf16_dot_products(isa, rounds),
+            PeakOf::Int8 => measure::dot_products(isa, rounds),
+            PeakOf::F32 => measure::fused_multiply_adds(isa, rounds),
+            PeakOf::Bf16 => measure::bf16_dot_products(isa, rounds),
         }
     }
 }
 
 /// The fastest that the tier multiplies, on as many threads.
 pub struct Peak {
-    product: Product,
+    of: PeakOf,
     isa: Isa,
     threads: usize,
     rounds: u64,
@@ -85,23 +93,23 @@ pub struct Peak {
 }
 
 impl Peak {
-    pub fn new(product: Product, isa: Isa, threads: usize) -> Self {
+    pub fn new(of: PeakOf, isa: Isa, threads: usize) -> Self {
         let mut rounds = 1 << 10;
         let time = |rounds| {
             let start = Instant::now();
-            product.run(isa, rounds);
+            of.run(isa, rounds);
             start.elapsed()
         };
         while time(rounds) < BURST {
             rounds *= 2;
         }
-        Self { product, isa, threads, rounds, gops: 0.0 }
+        Self { of, isa, threads, rounds, gops: 0.0 }
     }
 
     pub fn burst(&mut self) {
         // Three times: one may be interrupted.
         for _ in 0..3 {
-            let (ops, seconds) = together(self.threads, &|_| self.product.run(self.isa, self.rounds));
+            let (ops, seconds) = together(self.threads, &|_| self.of.run(self.isa, self.rounds));
             self.gops = self.gops.max(ops as f64 / seconds / 1e9);
         }
     }

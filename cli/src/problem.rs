@@ -1,14 +1,15 @@
 //! The random data of a case, and its result by the shortest way there is.
 
 use crate::case::{Case, Format, Place, Step, Values, WType, XType, YType};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::weights::{Scales, Stored, Weights};
 use siskin::linear::{
     Activation, ByteTable, Epilogue, Input, Linear, OnTheFly, Output, PackedActivations, PanelLayout,
     Residual, Weight, gelu_table, gelu_tanh_table, silu_table,
 };
 use siskin::quant::{QuantParams, QuantType};
 use siskin::sparse::Bsr;
-use siskin::{Ctx, Isa, MatMut, MatRef, Parallelism, Scratch, bf16, f16};
+use siskin::{Ctx, MatMut, MatRef, Scratch, bf16, f16};
 
 /// SplitMix64.
 pub struct Rng(pub u64);
@@ -37,7 +38,7 @@ impl Rng {
 
 /// x or a residual.
 #[derive(Debug)]
-enum Matrix {
+pub enum Matrix {
     U8(Vec<u8>, QuantParams),
     I8(Vec<i8>, QuantParams),
     F32(Vec<f32>),
@@ -62,7 +63,7 @@ impl Matrix {
         })
     }
 
-    fn rows(&self, rows: &[usize], cols: usize) -> Self {
+    pub fn rows(&self, rows: &[usize], cols: usize) -> Self {
         fn some<T: Copy>(data: &[T], rows: &[usize], cols: usize) -> Vec<T> {
             rows.iter().flat_map(|r| &data[r * cols..][..cols]).copied().collect()
         }
@@ -75,7 +76,7 @@ impl Matrix {
         }
     }
 
-    fn input(&self, rows: usize, cols: usize, how: OnTheFly) -> Result<Input<'_>> {
+    pub fn input(&self, rows: usize, cols: usize, how: OnTheFly) -> Result<Input<'_>> {
         Ok(match self {
             Matrix::U8(d, p) => Input::U8(MatRef::new(d, rows, cols)?, *p),
             Matrix::I8(d, p) => Input::I8(MatRef::new(d, rows, cols)?, *p),
@@ -96,7 +97,7 @@ impl Matrix {
     }
 
     /// A row as whole numbers from the zero point.
-    fn integers(&self, row: usize, cols: usize) -> Result<Vec<i64>> {
+    pub fn integers(&self, row: usize, cols: usize) -> Result<Vec<i64>> {
         let at = row * cols..(row + 1) * cols;
         let floats = |row: Vec<f32>| -> Result<Vec<i64>> {
             let (min, max) = row.iter().fold((0.0f32, 0.0f32), |(a, b), &v| (a.min(v), b.max(v)));
@@ -111,66 +112,62 @@ impl Matrix {
             Matrix::F16(d) => floats(d[at].iter().map(|v| v.to_f32()).collect()),
         }
     }
-}
 
-enum Weights {
-    Dense(Vec<i8>),
-    Sparse(Bsr<i8>),
-}
-
-impl Weights {
-    fn random(case: &Case, rng: &mut Rng) -> Result<Self> {
-        let Format::Sparse(block) = case.block else {
-            return Ok(Weights::Dense((0..case.n * case.k).map(|_| rng.next() as i8).collect()));
-        };
-        let (rows, cols) = (case.n.div_ceil(block.rows()), case.k.div_ceil(block.cols()));
-        let total = rows * cols;
-        let mut kept = (total as f64 * (1.0 - case.sparsity)).round() as usize;
-        let (mut indptr, mut indices, mut values) = (vec![0], Vec::new(), Vec::new());
-        for row in 0..rows {
-            for col in 0..cols {
-                // Every choice of `kept` blocks is equally likely.
-                if rng.below(total - row * cols - col) >= kept {
-                    continue;
-                }
-                kept -= 1;
-                indices.push(col as u32);
-                for i in 0..block.area() {
-                    let inside = row * block.rows() + i / block.cols() < case.n
-                        && col * block.cols() + i % block.cols() < case.k;
-                    values.push(if inside { rng.next() as i8 } else { 0 });
-                }
-            }
-            indptr.push(indices.len());
-        }
-        Ok(Weights::Sparse(Bsr::from_parts((case.n, case.k), block, indptr, indices, values)?))
-    }
-
-    /// Row `n` of them, dense.
-    fn row(&self, n: usize, k: usize) -> Vec<i64> {
+    /// All of it; whole numbers for bytes.
+    pub fn floats(&self) -> Vec<f32> {
         match self {
-            Weights::Dense(w) => w[n * k..][..k].iter().map(|&w| i64::from(w)).collect(),
-            Weights::Sparse(w) => {
-                let mut row = vec![0; k];
-                let block = w.block();
-                let (indices, values) = w.block_row(n / block.rows());
-                for (&j, values) in indices.iter().zip(values.chunks(block.area())) {
-                    let values = &values[n % block.rows() * block.cols()..][..block.cols()];
-                    for (to, &w) in row[j as usize * block.cols()..].iter_mut().zip(values) {
-                        *to = i64::from(w);
-                    }
-                }
-                row
-            }
+            Matrix::U8(d, _) => d.iter().map(|&v| v.into()).collect(),
+            Matrix::I8(d, _) => d.iter().map(|&v| v.into()).collect(),
+            Matrix::F32(d) => d.clone(),
+            Matrix::Bf16(d) => d.iter().map(|v| v.to_f32()).collect(),
+            Matrix::F16(d) => d.iter().map(|v| v.to_f32()).collect(),
         }
     }
+}
+
+/// Random weights for the case's block and sparsity.
+fn random_weights<T: Weight>(case: &Case, rng: &mut Rng, value: impl Fn(&mut Rng) -> T) -> Result<Stored<T>> {
+    let Format::Sparse(block) = case.block else {
+        return Ok(Stored::Dense((0..case.n * case.k).map(|_| value(rng)).collect(), case.n, case.k));
+    };
+    let (rows, cols) = (case.n.div_ceil(block.rows()), case.k.div_ceil(block.cols()));
+    let total = rows * cols;
+    let mut kept = (total as f64 * (1.0 - case.sparsity)).round() as usize;
+    let (mut indptr, mut indices, mut values) = (vec![0], Vec::new(), Vec::new());
+    for row in 0..rows {
+        for col in 0..cols {
+            // Every choice of `kept` blocks is equally likely.
+            if rng.below(total - row * cols - col) >= kept {
+                continue;
+            }
+            kept -= 1;
+            indices.push(col as u32);
+            for i in 0..block.area() {
+                let inside = row * block.rows() + i / block.cols() < case.n
+                    && col * block.cols() + i % block.cols() < case.k;
+                values.push(if inside { value(rng) } else { T::default() });
+            }
+        }
+        indptr.push(indices.len());
+    }
+    Ok(Stored::Sparse(Bsr::from_parts((case.n, case.k), block, indptr, indices, values)?))
+}
+
+fn weights(case: &Case, rng: &mut Rng) -> Result<Weights> {
+    if case.w != WType::I8 {
+        let w = random_weights(case, rng, |rng| 0.1 * (rng.unit() + rng.unit() - 1.0))?;
+        if let Some(w) = Weights::of_floats(w, case.w) {
+            return Ok(w);
+        }
+    }
+    Ok(Weights::I8(random_weights(case, rng, |rng| rng.next() as i8)?))
 }
 
 /// Some tokens with their residual.
 pub struct Tokens {
-    m: usize,
-    x: Matrix,
-    residual: Option<Matrix>,
+    pub m: usize,
+    pub x: Matrix,
+    pub residual: Option<Matrix>,
 }
 
 /// What comes out.
@@ -182,11 +179,10 @@ pub enum Y {
     U8(Vec<u8>),
     I8(Vec<i8>),
     Packed(PackedActivations),
-    PackedFloats(PackedActivations),
 }
 
 impl Y {
-    fn new(dtype: YType, len: usize) -> Self {
+    pub fn new(dtype: YType, len: usize) -> Self {
         match dtype {
             YType::I32 => Y::I32(vec![0; len]),
             YType::F32 => Y::F32(vec![0.0; len]),
@@ -197,24 +193,27 @@ impl Y {
         }
     }
 
-    /// The bits of all elements; of bytes as unsigned ones, which is what packed ones are.
-    pub fn bits(&self, (m, n): (usize, usize), ctx: &Ctx) -> Result<Vec<u32>> {
+    /// Some of its `m` rows of `n`, exact; bytes as unsigned ones, which is what packed ones are.
+    pub fn values(&self, rows: &[usize], (m, n): (usize, usize), ctx: &Ctx) -> Result<Vec<f64>> {
+        fn some<T: Copy>(y: &[T], rows: &[usize], n: usize, f: impl Fn(T) -> f64) -> Vec<f64> {
+            rows.iter().flat_map(|r| &y[r * n..][..n]).map(|&v| f(v)).collect()
+        }
         Ok(match self {
-            Y::I32(y) => y.iter().map(|&v| v as u32).collect(),
-            Y::F32(y) => y.iter().map(|v| v.to_bits()).collect(),
-            Y::Bf16(y) => y.iter().map(|v| u32::from(v.to_bits())).collect(),
-            Y::F16(y) => y.iter().map(|v| u32::from(v.to_bits())).collect(),
-            Y::U8(y) => y.iter().map(|&v| u32::from(v)).collect(),
-            Y::I8(y) => y.iter().map(|&v| u32::from(v as u8 ^ 0x80)).collect(),
+            Y::I32(y) => some(y, rows, n, f64::from),
+            Y::F32(y) => some(y, rows, n, f64::from),
+            Y::Bf16(y) => some(y, rows, n, f64::from),
+            Y::F16(y) => some(y, rows, n, f64::from),
+            Y::U8(y) => some(y, rows, n, f64::from),
+            Y::I8(y) => some(y, rows, n, |v| f64::from(v as u8 ^ 0x80)),
+            Y::Packed(y) if y.layout().is_float() => {
+                let mut floats = vec![0.0; m * n];
+                y.unpack_f32(MatMut::new(&mut floats, m, n)?)?;
+                some(&floats, rows, n, f64::from)
+            }
             Y::Packed(y) => {
                 let mut bytes = vec![0; m * n];
                 y.unpack(MatMut::new(&mut bytes, m, n)?, ctx)?;
-                Y::U8(bytes).bits((m, n), ctx)?
-            }
-            Y::PackedFloats(y) => {
-                let mut floats = vec![0.0; m * n];
-                y.unpack_f32(MatMut::new(&mut floats, m, n)?)?;
-                Y::F32(floats).bits((m, n), ctx)?
+                some(&bytes, rows, n, f64::from)
             }
         })
     }
@@ -222,23 +221,23 @@ impl Y {
 
 /// A case with its data, for any tier.
 pub struct Problem {
-    n: usize,
-    k: usize,
-    y: YType,
-    out: Place,
-    weights: Weights,
-    w: WType,
-    floats: bool,
-    /// 0, or input features of a group of scales.
-    group_size: usize,
-    scales: Vec<f32>,
-    zero_points: Vec<i32>,
-    bias: Vec<f32>,
+    pub n: usize,
+    pub k: usize,
+    pub y: YType,
+    pub out: Place,
+    pub block: Format,
+    pub in_floats: bool,
+    pub weight_only: bool,
+    pub group_size: usize,
+    pub weights: Weights,
+    pub scales: Vec<f32>,
+    pub zero_points: Vec<i32>,
+    pub bias: Vec<f32>,
     pub tokens: Tokens,
-    step: Option<Step>,
-    clamp: (f32, f32),
-    params: QuantParams,
-    table: Option<ByteTable>,
+    pub step: Option<Step>,
+    pub clamp: (f32, f32),
+    pub params: QuantParams,
+    pub table: Option<ByteTable>,
 }
 
 impl Problem {
@@ -246,31 +245,32 @@ impl Problem {
     pub fn new(case: &Case, ctx: &Ctx) -> Result<Self> {
         let mut rng = Rng(case.seed);
         let (m, n, k) = (case.m, case.n, case.k);
-        let weights = Weights::random(case, &mut rng)?;
+        let weights = weights(case, &mut rng)?;
+        let groups = if case.group_size == 0 { 1 } else { k.div_ceil(case.group_size) };
         let zero_points = match case.weights {
             Values::Random => Vec::new(),
             Values::ZeroPoints => (0..n).map(|_| rng.below(256) as i32 - 128).collect(),
         };
-        let groups = if case.group_size > 0 { k.div_ceil(case.group_size) } else { 1 };
         let mut this = Self {
             n,
             k,
-            y: case.y,
+            y: case.y(),
             out: case.out,
-            weights,
-            w: case.w,
-            floats: case.floats(),
+            block: case.block,
+            in_floats: case.in_floats(),
+            weight_only: case.weight_only,
             group_size: case.group_size,
+            weights,
             scales: (0..n * groups).map(|_| 0.001 * (0.5 + rng.unit())).collect(),
             zero_points,
             bias: Vec::new(),
-            tokens: Tokens { m, x: Matrix::random(m * k, case.x, 0.02, &mut rng)?, residual: None },
+            tokens: Tokens { m, x: Matrix::random(m * k, case.x(), 0.02, &mut rng)?, residual: None },
             step: None,
             clamp: (0.0, 0.0),
             params: QuantParams::u8(1.0, 0)?,
             table: None,
         };
-        if case.y != YType::I32 {
+        if case.y() != YType::I32 {
             this.finish(case, ctx, &mut rng)?;
         }
         Ok(this)
@@ -284,7 +284,7 @@ impl Problem {
             self.bias = (0..self.n).map(|_| deviation * (rng.unit() - 0.5)).collect();
         }
         if case.has(Step::Residual) {
-            let dtype = match case.y {
+            let dtype = match case.y() {
                 YType::I8 => XType::I8,
                 YType::F32 => XType::F32,
                 YType::Bf16 => XType::Bf16,
@@ -294,7 +294,7 @@ impl Problem {
             let residual = Matrix::random(self.tokens.m * self.n, dtype, deviation / 128.0, rng)?;
             self.tokens.residual = Some(residual);
         }
-        let dtype = if case.y == YType::I8 { QuantType::I8 } else { QuantType::U8 };
+        let dtype = if case.y() == YType::I8 { QuantType::I8 } else { QuantType::U8 };
         let before = self.sample(ctx)?;
         let (mean, deviation) = moments(&before);
         self.clamp = (mean - deviation, mean + deviation);
@@ -329,38 +329,17 @@ impl Problem {
     }
 
     pub fn layer(&self, ctx: &Ctx) -> Result<Linear> {
-        match self.w {
-            WType::F32 => return self.float_layer(ctx, |v| v),
-            WType::Bf16 => return self.float_layer(ctx, bf16::from_f32),
-            WType::F16 => return self.float_layer(ctx, f16::from_f32),
-            WType::I8 => {}
-        }
-        let builder = match &self.weights {
-            Weights::Dense(w) => Linear::dense(MatRef::new(w, self.n, self.k)?),
-            Weights::Sparse(w) => Linear::sparse(w),
+        let of_i8 = Scales {
+            scales: &self.scales,
+            zero_points: &self.zero_points,
+            weight_only: self.weight_only,
+            group_size: self.group_size,
         };
-        let builder = match (self.group_size, self.floats) {
-            (0, false) => builder.scales(&self.scales),
-            (0, true) => builder.scales(&self.scales).weight_only(),
-            (size, _) => builder.group_scales(size, &self.scales),
-        };
-        Ok(builder.zero_points(&self.zero_points).bias(&self.bias).build(ctx)?)
+        self.weights.build(&of_i8, &self.bias, ctx)
     }
 
-    /// The same weights as floats.
-    fn float_layer<T: Weight>(&self, ctx: &Ctx, of: impl Fn(f32) -> T) -> Result<Linear> {
-        let real = |n: usize, w: i8| of(f32::from(w) * self.scales[n]);
-        Ok(match &self.weights {
-            Weights::Dense(w) => {
-                let w: Vec<T> = w.iter().enumerate().map(|(i, &w)| real(i / self.k, w)).collect();
-                Linear::dense(MatRef::new(&w, self.n, self.k)?).bias(&self.bias).build(ctx)?
-            }
-            Weights::Sparse(w) => Linear::sparse(&w.map(real)).bias(&self.bias).build(ctx)?,
-        })
-    }
-
-    fn how(&self) -> OnTheFly {
-        if self.floats { OnTheFly::Never } else { OnTheFly::PerToken }
+    pub fn on_the_fly(&self) -> OnTheFly {
+        if self.in_floats { OnTheFly::Never } else { OnTheFly::PerToken }
     }
 
     pub fn some_tokens(&self, rows: &[usize]) -> Tokens {
@@ -371,20 +350,20 @@ impl Problem {
         }
     }
 
+    /// What an INT8 layer in the case's blocks reads.
+    fn bytes_layout(&self) -> PanelLayout {
+        match self.block {
+            Format::Dense => PanelLayout::Rows,
+            Format::Sparse(block) if block.cols().is_multiple_of(4) => PanelLayout::Quads,
+            Format::Sparse(_) => PanelLayout::Lines,
+        }
+    }
+
     /// Room for the output of the case.
     pub fn output(&self) -> Y {
         match self.out {
             Place::Tokens => self.row_output(self.tokens.m),
-            Place::Packed => self.packed_output(),
-        }
-    }
-
-    /// An empty output in the layout of a layer of the same kind.
-    pub fn packed_output(&self) -> Y {
-        if self.floats {
-            Y::PackedFloats(PackedActivations::new())
-        } else {
-            Y::Packed(PackedActivations::new())
+            Place::Packed => Y::Packed(PackedActivations::new()),
         }
     }
 
@@ -399,7 +378,7 @@ impl Problem {
         ctx: &Ctx,
         scratch: &mut Scratch,
     ) -> Result<()> {
-        Ok(to.pack(&self.tokens.x.input(self.tokens.m, self.k, self.how())?, layout, ctx, scratch)?)
+        Ok(to.pack(&self.tokens.x.input(self.tokens.m, self.k, self.on_the_fly())?, layout, ctx, scratch)?)
     }
 
     /// The call. `packed` stands for the tokens' x where it is given.
@@ -415,7 +394,7 @@ impl Problem {
         let (m, n) = (tokens.m, self.n);
         let x = match packed {
             Some(packed) => Input::Packed(packed),
-            None => tokens.x.input(m, self.k, self.how())?,
+            None => tokens.x.input(m, self.k, self.on_the_fly())?,
         };
         let mut epilogue = Epilogue::new().activation(match (self.step, &self.table) {
             (_, Some(table)) if !matches!(y, Y::F32(_)) => Activation::Table(table),
@@ -439,113 +418,10 @@ impl Problem {
             Y::F16(y) => Output::F16(MatMut::new(y, m, n)?),
             Y::U8(y) => Output::U8(MatMut::new(y, m, n)?, self.params),
             Y::I8(y) => Output::I8(MatMut::new(y, m, n)?, self.params),
-            Y::Packed(y) => Output::Packed(y, self.params, layer.input_layout()),
-            Y::PackedFloats(y) => Output::PackedFloats(y, layer.input_layout()),
+            Y::Packed(y) if self.y.is_bytes() => Output::Packed(y, self.params, self.bytes_layout()),
+            Y::Packed(y) => Output::PackedFloats(y, layer.input_layout()),
         };
         Ok(layer.forward(x, epilogue, y, ctx, scratch)?)
-    }
-
-    /// Compares an output of the case with the scalar tier on some of its tokens, bit for bit, and that tier's sums with a
-    /// plain loop on some of theirs.
-    pub fn check(&self, y: &Y, ctx: &Ctx) -> Result<()> {
-        let scalar = ctx.clone().with_isa(Isa::Scalar)?.with_parallelism(Parallelism::Serial);
-        let layer = self.layer(&scalar)?;
-        // Checking should not take much longer than measuring.
-        let affordable = (1 << 27) / layer.stored_values().max(1);
-        let rows = spread(self.tokens.m, affordable.clamp(2, 65));
-        let some = self.some_tokens(&rows);
-        let mut scratch = Scratch::new();
-
-        if !self.floats {
-            let mut sums = Y::new(YType::I32, rows.len() * self.n);
-            self.forward(&layer, &some, None, &mut sums, &scalar, &mut scratch)?;
-            if let Y::I32(sums) = &sums {
-                self.check_sums(sums, &some)?;
-            }
-        }
-
-        let mut want = self.row_output(rows.len());
-        self.forward(&layer, &some, None, &mut want, &scalar, &mut scratch)?;
-        let want = want.bits((rows.len(), self.n), &scalar)?;
-        let got = y.bits((self.tokens.m, self.n), ctx)?;
-        for (want, &token) in want.chunks(self.n).zip(&rows) {
-            let got = &got[token * self.n..][..self.n];
-            self.compare(got, want, token, ctx)?;
-        }
-        Ok(())
-    }
-
-    /// One output of a tier, and the scalar tier's: bit for bit, or, where pairs of bfloat16 were multiplied, near.
-    pub fn compare(&self, got: &[u32], want: &[u32], token: usize, ctx: &Ctx) -> Result<()> {
-        let layout = self.layer(ctx)?.input_layout();
-        let pairs = matches!(layout, PanelLayout::Bf16Rows | PanelLayout::Bf16Pairs);
-        let value = |bits: u32| match self.y {
-            _ if self.out == Place::Packed => f32::from_bits(bits),
-            YType::F32 => f32::from_bits(bits),
-            YType::Bf16 => f32::from_bits(bits << 16),
-            YType::F16 => f16::from_bits(bits as u16).to_f32(),
-            YType::U8 | YType::I8 | YType::I32 => bits as f32,
-        };
-        let values: Vec<f32> = want.iter().map(|&w| value(w)).collect();
-        // An eighth of what x rounded to 8 bits of precision can do to a typical sum, or two steps of bytes.
-        let tolerance = if self.y.is_bytes() { 2.0 } else { moments(&values).1.max(values[0].abs()) / 64.0 };
-        for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
-            let near = pairs && (value(g) - value(w)).abs() <= tolerance + value(w).abs() / 64.0;
-            if g != w && !near {
-                return Err(Error::Wrong(format!(
-                    "{} computes bits {g:#x} of token {token}, feature {i}, scalar {w:#x}",
-                    ctx.isa(),
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// The whole output of a tier.
-    pub fn bits(&self, input: Place, ctx: &Ctx) -> Result<Vec<u32>> {
-        let layer = self.layer(ctx)?;
-        let (mut y, mut scratch, mut packed) = (self.output(), Scratch::new(), PackedActivations::new());
-        let x = match input {
-            Place::Tokens => None,
-            Place::Packed => {
-                self.pack(&mut packed, layer.input_layout(), ctx, &mut scratch)?;
-                Some(&packed)
-            }
-        };
-        self.forward(&layer, &self.tokens, x, &mut y, ctx, &mut scratch)?;
-        y.bits((self.tokens.m, self.n), ctx)
-    }
-
-    /// Compares sums of a tier with a plain loop.
-    pub fn check_plain(&self, ctx: &Ctx) -> Result<()> {
-        if self.floats {
-            return Ok(());
-        }
-        let mut sums = Y::new(YType::I32, self.tokens.m * self.n);
-        self.forward(&self.layer(ctx)?, &self.tokens, None, &mut sums, ctx, &mut Scratch::new())?;
-        match &sums {
-            Y::I32(sums) => self.check_sums(sums, &self.tokens),
-            _ => Ok(()),
-        }
-    }
-
-    fn check_sums(&self, sums: &[i32], tokens: &Tokens) -> Result<()> {
-        let rows: Vec<_> = spread(tokens.m, 4);
-        let x = rows.iter().map(|&t| tokens.x.integers(t, self.k)).collect::<Result<Vec<_>>>()?;
-        for feature in spread(self.n, 66) {
-            let zero = self.zero_points.get(feature).map_or(0, |&z| i64::from(z));
-            let w = self.weights.row(feature, self.k);
-            for (&token, x) in rows.iter().zip(&x) {
-                let want: i64 = x.iter().zip(&w).map(|(x, w)| x * (w - zero)).sum();
-                let got = i64::from(sums[token * self.n + feature]);
-                if got != want {
-                    return Err(Error::Wrong(format!(
-                        "scalar computes the sum {got} of token {token}, feature {feature}, a plain loop {want}"
-                    )));
-                }
-            }
-        }
-        Ok(())
     }
 }
 

@@ -4,12 +4,13 @@ use crate::case::{Case, Step, YType};
 use crate::error::{Error, Result};
 use crate::json::from_json;
 use crate::tensors::{Number, Tensors, elements, parse, read, write};
+use crate::weights::{Scales, Stored, Weights};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use siskin::linear::{
-    Activation, Builder, ByteTable, Epilogue, Input, Linear, OnTheFly, Output, Residual, Weight, gelu_table,
-    gelu_tanh_table, silu_table,
+    Activation, ByteTable, Epilogue, Input, OnTheFly, Output, Residual, Weight, gelu_table, gelu_tanh_table,
+    silu_table,
 };
 use siskin::quant::{QuantParams, QuantType};
 use siskin::sparse::{BlockShape, Bsr};
@@ -42,13 +43,12 @@ pub struct Args {
 
 const HELP: &str = r#"Tensors in (those in brackets may be missing):
   x               [M, K]   U8, I8, F32, BF16 or F16
-  w               [N, K]   I8, F32, BF16 or F16: dense weights; or,
-                           for block-sparse ones,
+  w               [N, K]   I8, F32, BF16 or F16: dense weights; or, block-sparse,
     indptr        [ceil(N / R) + 1]   I32 or I64
     indices       [blocks]            I32 or I64, ascending in a block row
-    values        [blocks, R, C]      as w, zero beyond the edge of the matrix
-  [w_scale]       [1] or [N]   F32, I8 weights only; 1 if missing; with
-                  "group_size" [N, ceil(K / group_size)]
+    values        [blocks, R, C]      of the same types, zero beyond the edge
+  [w_scale]       [1] or [N]   F32, of I8 weights; 1 if missing. With "group_size"
+                  [N, ceil(K / group_size)], and not to be missing
   [w_zero_point]  [1] or [N]   I32, dense I8 weights only; 0 if missing
   [bias]          [N]      F32
   [residual]      [M, N]   U8, I8, F32, BF16 or F16
@@ -60,10 +60,11 @@ const HELP: &str = r#"Tensors in (those in brackets may be missing):
     before        what goes into a table: the scale must be there
 
 Parameters, a JSON object in the metadata of the file under "params", or --params:
-  "y"             "f32" (if missing), "bf16", "f16", "i32" (the sums alone),
-                  "u8", "i8"
-  "weight_only"   true: I8 weights, but x, of floats, is not quantized
-  "group_size"    the same, with scales for groups of so many input features
+  "y"             "f32" (if missing), "bf16", "f16", "u8", "i8", or "i32" (the sums
+                  alone, of bytes)
+  "weight_only"   true: with I8 weights, too, compute in floats
+  "group_size"    a multiple of 4: so many input features share a scale of I8
+                  weights, which are weight-only then
   "shape"         [N, K], for block-sparse weights only
   "activation"    "relu", "clamp", "gelu", "gelu_tanh", "silu", "gelu_table",
                   "gelu_tanh_table", "silu_table"; none if missing
@@ -77,13 +78,18 @@ Tensor out: y, [M, N]. The order of the steps, all in f32 and rounded after each
   bytes: clamp(round_half_even(v * (1 / y_scale)) + y_zero_point)
 With one scale for all of x and neither residual nor gelu or silu, the division
 comes first: fma(s, x_scale * w_scale * (1 / y_scale), bias * (1 / y_scale)).
-Weights of floats, or I8 weights alone: x must be of floats and is not
-quantized, s is one chain of fused multiply-adds in the order of K, in f32 (of
-each group, and then s = fma(group's s, its scale, s)), x_scale is 1. On the
-tier avx512-bf16 BF16 weights round x to bfloat16 and are near that.
 A table stands between two quantizers: bytes by "before", looked up, bytes of y.
 A token of floats is quantized by its own range, widened to hold 0: scale
 (max - min) / 255, zero point round_half_even(-min / scale).
+
+With weights of floats, or weight-only ones, x must be of floats, which are not
+quantized (no x_scale):
+  s = fma(x[k], w[k], s) in f32, in the order of k, pruned blocks left out
+  with groups, each group's own s from 0, then v = fma(s, w_scale, v) by group
+  v = fma(s, w_scale, bias), w_scale being 1 for floats and for groups; and so on
+Where this CPU multiplies pairs of bfloat16 (avx512-bf16), layers of BF16 weights,
+dense or in blocks of 2, 4, 6 .. columns, do: x is rounded to bfloat16, and the
+order is another. The "isa" "avx512-vnni" has that above.
 
 Example, with NumPy:
   import json, subprocess, numpy as np
@@ -101,28 +107,28 @@ Example, with NumPy:
 #[serde(default, deny_unknown_fields)]
 struct Params {
     y: YType,
-    weight_only: bool,
-    group_size: usize,
     shape: Option<[usize; 2]>,
     activation: Option<Step>,
     low: Option<f32>,
     high: Option<f32>,
     isa: Option<String>,
     threads: usize,
+    weight_only: bool,
+    group_size: usize,
 }
 
 impl Default for Params {
     fn default() -> Self {
         Self {
             y: YType::F32,
-            weight_only: false,
-            group_size: 0,
             shape: None,
             activation: None,
             low: None,
             high: None,
             isa: None,
             threads: 1,
+            weight_only: false,
+            group_size: 0,
         }
     }
 }
@@ -194,16 +200,34 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx, most: usize) -> 
             return Err(Error::input(name, "at most 2^24 rows", size));
         }
     }
-    let floats = params.weight_only || params.group_size > 0 || !matches!(weights, Weights::I8(_));
-    let scales: Vec<f32> = match params.group_size {
-        0 => t.vector("w_scale")?,
-        _ => t.take::<f32, 2>("w_scale")?.0,
+    let bytes = matches!(weights, Weights::I8(_));
+    if !bytes && (params.weight_only || params.group_size > 0) {
+        return Err(Error::input("weight_only and group_size", "I8 weights", "weights of floats"));
+    }
+    let in_floats = !bytes || params.weight_only || params.group_size > 0;
+    if !params.group_size.is_multiple_of(4) {
+        return Err(Error::input("group_size", "a multiple of 4", params.group_size));
+    }
+    if params.y == YType::I32 && in_floats {
+        return Err(Error::input("y", "anything but i32 of a layer that computes in floats", "i32"));
+    }
+    // Float weights leave what is meant for bytes to be refused.
+    let (scales, zero_points) = match (bytes, params.group_size) {
+        (false, _) => (Vec::new(), Vec::new()),
+        (true, 0) => (t.vector::<f32>("w_scale")?, t.vector::<i32>("w_zero_point")?),
+        (true, size) => {
+            let (scales, shape) = t.take::<f32, 2>("w_scale")?;
+            let expected = [n, k_of_w.div_ceil(size)];
+            if shape != expected {
+                return Err(Error::input("w_scale", format_args!("{expected:?}"), format_args!("{shape:?}")));
+            }
+            (scales, t.vector("w_zero_point")?)
+        }
     };
-    let zero_points: Vec<i32> = t.vector("w_zero_point")?;
     let bias: Vec<f32> = t.vector("bias")?;
     let residual = t.has("residual").then(|| matrix(t, "residual")).transpose()?;
     let on_the_fly = match x {
-        _ if floats => OnTheFly::Never,
+        _ if in_floats => OnTheFly::Never,
         Matrix::F32(_) | Matrix::Bf16(_) | Matrix::F16(_) if t.has("x_scale") => {
             OnTheFly::Fixed(quantizer(t, "x", QuantType::U8)?)
         }
@@ -242,26 +266,13 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, ctx: &Ctx, most: usize) -> 
     if m.max(1).checked_mul(n.max(1)).is_none_or(|size| size > most) {
         return Err(Error::input("y", format_args!("at most {most} elements"), format_args!("{m} x {n}")));
     }
-    let shape = (n, k_of_w);
-    let layer = match &weights {
-        Weights::I8(w) => {
-            let builder = match params.group_size {
-                0 => w.builder(shape)?.scales(&scales),
-                size => w.builder(shape)?.group_scales(size, &scales),
-            };
-            let builder = if params.weight_only { builder.weight_only() } else { builder };
-            builder.zero_points(&zero_points).bias(&bias).build(ctx)?
-        }
-        _ if params.weight_only || params.group_size > 0 => {
-            return Err(Error::input("weight_only and group_size", "weights of I8", "floats"));
-        }
-        _ if !scales.is_empty() || !zero_points.is_empty() => {
-            return Err(Error::input("w_scale and w_zero_point", "none for weights of floats", "some"));
-        }
-        Weights::F32(w) => w.builder(shape)?.bias(&bias).build(ctx)?,
-        Weights::Bf16(w) => w.builder(shape)?.bias(&bias).build(ctx)?,
-        Weights::F16(w) => w.builder(shape)?.bias(&bias).build(ctx)?,
+    let of_i8 = Scales {
+        scales: &scales,
+        zero_points: &zero_points,
+        weight_only: params.weight_only,
+        group_size: params.group_size,
     };
+    let layer = weights.build(&of_i8, &bias, ctx)?;
 
     let size = m * n;
     let call = |y: Output<'_>| Ok::<_, Error>(layer.forward(x, epilogue, y, ctx, &mut Scratch::new())?);
@@ -325,60 +336,53 @@ fn quantizer(t: &mut Tensors<'_>, name: &str, dtype: QuantType) -> Result<QuantP
         .map_err(|e| Error::input(format_args!("{scale} and {zero}"), "a quantizer", e))
 }
 
-enum Weights {
-    I8(Format<i8>),
-    F32(Format<f32>),
-    Bf16(Format<bf16>),
-    F16(Format<f16>),
-}
-
-enum Format<T> {
-    Dense(Vec<T>),
-    Sparse(Bsr<T>),
-}
-
-impl<T: Weight> Format<T> {
-    fn builder(&self, (n, k): (usize, usize)) -> Result<Builder<'_, T>> {
-        Ok(match self {
-            Format::Sparse(w) => Linear::sparse(w),
-            Format::Dense(w) => Linear::dense(MatRef::new(w, n, k)?),
-        })
-    }
-}
-
 /// Weights and their shape.
 fn weights(params: &Params, t: &mut Tensors<'_>) -> Result<(Weights, [usize; 2])> {
     let name = if t.has("w") || !t.has("values") { "w" } else { "values" };
-    match t.peek(name)?.dtype() {
-        Dtype::F32 => format(params, t, name, Weights::F32),
-        Dtype::BF16 => format(params, t, name, Weights::Bf16),
-        Dtype::F16 => format(params, t, name, Weights::F16),
-        Dtype::I8 => format(params, t, name, Weights::I8),
-        other => Err(Error::input(name, "I8, F32, BF16 or F16", format_args!("{other:?}"))),
+    fn load<T: Weight + Number>(
+        name: &str,
+        params: &Params,
+        t: &mut Tensors<'_>,
+    ) -> Result<(Stored<T>, [usize; 2])> {
+        if name == "w" { dense(params, t) } else { sparse(params, t) }
     }
+    Ok(match t.dtype(name)? {
+        Dtype::F32 => {
+            let (w, shape) = load(name, params, t)?;
+            (Weights::F32(w), shape)
+        }
+        Dtype::BF16 => {
+            let (w, shape) = load(name, params, t)?;
+            (Weights::Bf16(w), shape)
+        }
+        Dtype::F16 => {
+            let (w, shape) = load(name, params, t)?;
+            (Weights::F16(w), shape)
+        }
+        Dtype::I8 => {
+            let (w, shape) = load(name, params, t)?;
+            (Weights::I8(w), shape)
+        }
+        other => return Err(Error::input(name, "I8, F32, BF16 or F16", format_args!("{other:?}"))),
+    })
 }
 
-fn format<T: Weight + Number>(
-    params: &Params,
-    t: &mut Tensors<'_>,
-    name: &str,
-    of: impl Fn(Format<T>) -> Weights,
-) -> Result<(Weights, [usize; 2])> {
-    if name == "w" {
-        if params.shape.is_some() {
-            return Err(Error::input("shape", "none for dense weights", "one"));
-        }
-        let (w, shape) = t.take::<T, 2>("w")?;
-        return Ok((of(Format::Dense(w)), shape));
+fn dense<T: Weight + Number>(params: &Params, t: &mut Tensors<'_>) -> Result<(Stored<T>, [usize; 2])> {
+    if params.shape.is_some() {
+        return Err(Error::input("shape", "none for dense weights", "one"));
     }
+    let (w, [n, k]) = t.take::<T, 2>("w")?;
+    Ok((Stored::Dense(w, n, k), [n, k]))
+}
+
+fn sparse<T: Weight + Number>(params: &Params, t: &mut Tensors<'_>) -> Result<(Stored<T>, [usize; 2])> {
     let shape =
         params.shape.ok_or_else(|| Error::input("shape", "[N, K] for block-sparse weights", "none"))?;
     let (values, [_, rows, cols]) = t.take::<T, 3>("values")?;
     let block = BlockShape::new(rows, cols)?;
     let indptr = indices(t, "indptr")?;
     let indices = indices(t, "indices")?;
-    let w = Bsr::from_parts((shape[0], shape[1]), block, indptr, indices, values)?;
-    Ok((of(Format::Sparse(w)), shape))
+    Ok((Stored::Sparse(Bsr::from_parts((shape[0], shape[1]), block, indptr, indices, values)?), shape))
 }
 
 /// I32 or I64, neither negative nor too large for where they go.

@@ -6,10 +6,11 @@ use crate::json::to_json;
 use crate::measure::repeat;
 use crate::problem::Rng;
 use crate::tensors::{floats, parse, read};
+use crate::weights::{Scales, Stored, Weights};
 use crate::{progress, tour};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde::Serialize;
-use siskin::linear::{Epilogue, Input, Linear, MAX_FEATURES, OnTheFly, Output, Weight};
+use siskin::linear::{Epilogue, Input, Linear, MAX_FEATURES, OnTheFly, Output};
 use siskin::quant::{QuantParams, sqnr_db};
 use siskin::sparse::{BlockShape, Bsr, Norm, prune};
 use siskin::{Ctx, MatMut, MatRef, Scratch, bf16, f16};
@@ -19,9 +20,9 @@ use std::path::{Path, PathBuf};
 /// Prune, quantize and time every weight of a checkpoint.
 ///
 /// Takes each 2-D tensor [out, in] of F32, F16 or BF16 but embeddings, keeps its heaviest blocks (L2), quantizes it by
-/// output channel, and times the dense and the sparse layer on random tokens, on one thread. Errors are
-/// signal-to-noise ratios in decibels against the weight as it came: higher is better, 20 dB is a tenth. That of pruning
-/// is what training would have to make good: nothing is retrained here.
+/// output channel (or rounds it to --dtype), and times the dense and the sparse layer on random tokens of that type, on one
+/// thread. Errors are signal-to-noise ratios in decibels against the weight as it came: higher is better, 20 dB is a tenth.
+/// That of pruning is what training would have to make good: nothing is retrained here.
 #[derive(clap::Args)]
 pub struct Args {
     /// The checkpoint, a safetensors file.
@@ -32,7 +33,7 @@ pub struct Args {
     /// Rows x columns of a block.
     #[arg(long, default_value_t = BlockShape::B4X1)]
     block: BlockShape,
-    /// Type that the layers are timed in; the errors of quantization are always those of INT8.
+    /// Type of the layers and of their tokens.
     #[arg(long, value_enum, default_value_t)]
     dtype: WType,
     /// Tokens to time with.
@@ -56,8 +57,8 @@ pub struct Args {
 struct Survey {
     model: String,
     block: String,
+    dtype: WType,
     tokens: usize,
-    timed: WType,
     isa: &'static str,
     weights: Vec<Row>,
     skipped: Vec<Skipped>,
@@ -103,8 +104,8 @@ fn survey(args: &Args, bytes: &[u8]) -> Result<Survey> {
     let mut survey = Survey {
         model: args.model.display().to_string(),
         block: args.block.to_string(),
+        dtype: args.dtype,
         tokens: args.tokens,
-        timed: args.dtype,
         isa: ctx.isa().name(),
         weights: Vec::new(),
         skipped: Vec::new(),
@@ -141,10 +142,17 @@ fn survey(args: &Args, bytes: &[u8]) -> Result<Survey> {
 
 /// The JSON for the bytes of a checkpoint, measured as little as can be.
 pub fn quick(path: &Path, bytes: &[u8]) -> Result<String> {
-    let (model, block) = (path.into(), BlockShape::B4X1);
-    let (dtype, tokens) = (WType::I8, 3);
-    let args =
-        Args { model, sparsity: 0.5, block, dtype, tokens, min_ms: 0, all: true, json: true, csv: false };
+    let args = Args {
+        model: path.into(),
+        sparsity: 0.5,
+        block: BlockShape::B4X1,
+        dtype: WType::I8,
+        tokens: 3,
+        min_ms: 0,
+        all: true,
+        json: true,
+        csv: false,
+    };
     Ok(to_json(&survey(&args, bytes)?))
 }
 
@@ -153,7 +161,7 @@ fn refuse(args: &Args, name: &str, n: usize, k: usize) -> Option<String> {
     if n == 0 || k == 0 {
         return Some("empty".into());
     }
-    if k > MAX_FEATURES {
+    if args.dtype == WType::I8 && k > MAX_FEATURES {
         return Some(format!("more than {MAX_FEATURES} input features"));
     }
     if args.tokens.max(k).saturating_mul(args.tokens.max(n)) > 1 << 28 {
@@ -170,14 +178,7 @@ fn refuse(args: &Args, name: &str, n: usize, k: usize) -> Option<String> {
 fn row(args: &Args, w: &[f32], (n, k): (usize, usize), ctx: &Ctx, scratch: &mut Scratch) -> Result<Row> {
     let matrix = MatRef::new(w, n, k)?;
     let pruned = prune::magnitude(matrix, args.block, args.sparsity, Norm::L2)?;
-    let (dense, sparse) = match args.dtype {
-        WType::I8 => {
-            (Linear::quantize_dense(matrix)?.build(ctx)?, Linear::quantize_sparse(&pruned)?.build(ctx)?)
-        }
-        WType::F32 => layers(w, &pruned, ctx, |v| v)?,
-        WType::Bf16 => layers(w, &pruned, ctx, bf16::from_f32)?,
-        WType::F16 => layers(w, &pruned, ctx, f16::from_f32)?,
-    };
+    let (dense, sparse) = layers(args.dtype, matrix, &pruned, ctx)?;
     let kept = pruned.to_dense()?;
     let dense_us = time(args, &dense, ctx, scratch)?;
     let sparse_us = time(args, &sparse, ctx, scratch)?;
@@ -187,58 +188,86 @@ fn row(args: &Args, w: &[f32], (n, k): (usize, usize), ctx: &Ctx, scratch: &mut 
         out: n,
         input: k,
         sparsity: pruned.statistics().sparsity(),
-        quantized_db: sqnr_db(w, &quantized(w, k))?,
+        quantized_db: sqnr_db(w, &quantized(args.dtype, w, k))?,
         pruned_db: sqnr_db(w, &kept)?,
-        both_db: sqnr_db(w, &quantized(&kept, k))?,
+        both_db: sqnr_db(w, &quantized(args.dtype, &kept, k))?,
         dense_us,
         sparse_us,
         speed_up: dense_us / sparse_us,
     })
 }
 
-/// The dense and the sparse layer in a type of floats.
-fn layers<T: Weight>(
-    w: &[f32],
-    pruned: &Bsr<f32>,
-    ctx: &Ctx,
-    of: impl Fn(f32) -> T,
-) -> Result<(Linear, Linear)> {
-    let own: Vec<T> = w.iter().map(|&v| of(v)).collect();
-    let dense = Linear::dense(MatRef::new(&own, pruned.rows(), pruned.cols())?).build(ctx)?;
-    Ok((dense, Linear::sparse(&pruned.map(|_, v| of(v))).build(ctx)?))
+/// The dense and the sparse layer.
+fn layers(dtype: WType, w: MatRef<'_, f32>, pruned: &Bsr<f32>, ctx: &Ctx) -> Result<(Linear, Linear)> {
+    let dense = Stored::Dense(w.iter_rows().flatten().copied().collect(), w.rows(), w.cols());
+    match (Weights::of_floats(dense, dtype), Weights::of_floats(Stored::Sparse(pruned.clone()), dtype)) {
+        (Some(dense), Some(sparse)) => {
+            let none = Scales::default();
+            Ok((dense.build(&none, &[], ctx)?, sparse.build(&none, &[], ctx)?))
+        }
+        _ => Ok((Linear::quantize_dense(w)?.build(ctx)?, Linear::quantize_sparse(pruned)?.build(ctx)?)),
+    }
 }
 
-/// The weight that an INT8 layer computes with: each row in steps of its largest magnitude / 127.
-fn quantized(w: &[f32], k: usize) -> Vec<f32> {
+/// The weight that a layer computes with: of an INT8 one each row in steps of its largest magnitude / 127.
+fn quantized(dtype: WType, w: &[f32], k: usize) -> Vec<f32> {
     let row = |row: &[f32]| {
         let most = row.iter().fold(0.0f32, |most, v| most.max(v.abs()));
         let step = (most / 127.0).max(f32::MIN_POSITIVE * 4.0);
         row.iter().map(|v| (v / step).round_ties_even() * step).collect::<Vec<_>>()
     };
-    w.chunks(k).flat_map(row).collect()
+    match dtype {
+        WType::I8 => w.chunks(k).flat_map(row).collect(),
+        WType::F32 => w.to_vec(),
+        WType::Bf16 => w.iter().map(|&v| bf16::from_f32(v).to_f32()).collect(),
+        WType::F16 => w.iter().map(|&v| f16::from_f32(v).to_f32()).collect(),
+    }
 }
 
-/// Microseconds of a call: bytes in and out of an INT8 layer, f32 of others.
+/// Microseconds of a call, tokens in and out in the layer's type.
 fn time(args: &Args, layer: &Linear, ctx: &Ctx, scratch: &mut Scratch) -> Result<f64> {
     let (m, n, k) = (args.tokens, layer.out_features(), layer.in_features());
     let mut rng = Rng(1);
     let x: Vec<u8> = (0..m * k).map(|_| rng.next() as u8).collect();
-    let reals: Vec<f32> = x.iter().map(|&x| (f32::from(x) - 128.0) * 0.05).collect();
-    let (mut y, mut y_reals) = (vec![0u8; m * n], vec![0f32; m * n]);
-    let (from, to) = (QuantParams::u8(0.05, 128)?, QuantParams::u8(0.1, 128)?);
-    let call = || {
-        let (x, y) = match args.dtype {
-            WType::I8 => {
-                (Input::U8(MatRef::new(&x, m, k)?, from), Output::U8(MatMut::new(&mut y, m, n)?, to))
-            }
-            _ => (
-                Input::F32(MatRef::new(&reals, m, k)?, OnTheFly::Never),
-                Output::F32(MatMut::new(&mut y_reals, m, n)?),
-            ),
-        };
-        Ok(layer.forward(x, Epilogue::new(), y, ctx, scratch)?)
+    let real = |&x: &u8| 0.05 * (f32::from(x) - 128.0);
+    let never = OnTheFly::Never;
+    let mut times = |call: &mut dyn FnMut(&mut Scratch) -> siskin::Result<()>| {
+        Ok((repeat(args.min_ms, || Ok(call(scratch)?), || ())?.min * 1e9).round() / 1e3)
     };
-    Ok((repeat(args.min_ms, call, || ())?.min * 1e9).round() / 1e3)
+    let none = Epilogue::new();
+    match args.dtype {
+        WType::I8 => {
+            let mut y = vec![0u8; m * n];
+            let (from, to) = (QuantParams::u8(0.05, 128)?, QuantParams::u8(0.1, 128)?);
+            times(&mut |scratch| {
+                let x = Input::U8(MatRef::new(&x, m, k)?, from);
+                layer.forward(x, none, Output::U8(MatMut::new(&mut y, m, n)?, to), ctx, scratch)
+            })
+        }
+        WType::F32 => {
+            let (x, mut y) = (x.iter().map(real).collect::<Vec<_>>(), vec![0f32; m * n]);
+            times(&mut |scratch| {
+                let x = Input::F32(MatRef::new(&x, m, k)?, never);
+                layer.forward(x, none, Output::F32(MatMut::new(&mut y, m, n)?), ctx, scratch)
+            })
+        }
+        WType::Bf16 => {
+            let x: Vec<_> = x.iter().map(real).map(bf16::from_f32).collect();
+            let mut y = vec![bf16::ZERO; m * n];
+            times(&mut |scratch| {
+                let x = Input::Bf16(MatRef::new(&x, m, k)?, never);
+                layer.forward(x, none, Output::Bf16(MatMut::new(&mut y, m, n)?), ctx, scratch)
+            })
+        }
+        WType::F16 => {
+            let x: Vec<_> = x.iter().map(real).map(f16::from_f32).collect();
+            let mut y = vec![f16::ZERO; m * n];
+            times(&mut |scratch| {
+                let x = Input::F16(MatRef::new(&x, m, k)?, never);
+                layer.forward(x, none, Output::F16(MatMut::new(&mut y, m, n)?), ctx, scratch)
+            })
+        }
+    }
 }
 
 fn print(args: &Args, survey: &Survey) -> Result<()> {
@@ -259,13 +288,19 @@ fn print(args: &Args, survey: &Survey) -> Result<()> {
         }
         return Ok(());
     }
+    let rounded = match args.dtype {
+        WType::I8 => "INT8 dB",
+        WType::F32 => "f32 dB",
+        WType::Bf16 => "bf16 dB",
+        WType::F16 => "f16 dB",
+    };
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header([
         "weight",
         "out x in",
         "pruned %",
-        "INT8 dB",
+        rounded,
         "pruned dB",
         "both dB",
         "dense us",
@@ -286,9 +321,7 @@ fn print(args: &Args, survey: &Survey) -> Result<()> {
         ]);
     }
     (2..9).for_each(|i| tour::right(&mut table, i));
-    let timed = format!("{:?}", survey.timed).to_lowercase();
-    let Survey { model, block, tokens, isa, .. } = survey;
-    writeln!(out, "{model}: {block} blocks, {tokens} tokens, layers of {timed}, {isa}")?;
+    writeln!(out, "{}: {} blocks, {} tokens, {}", survey.model, survey.block, survey.tokens, survey.isa)?;
     writeln!(out, "{table}")?;
     let sum = |f: fn(&Row) -> f64| survey.weights.iter().map(f).sum::<f64>() / 1e3;
     let (dense, sparse) = (sum(|r| r.dense_us), sum(|r| r.sparse_us));

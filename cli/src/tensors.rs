@@ -86,14 +86,17 @@ impl<'a> Tensors<'a> {
         self.left.contains(name)
     }
 
-    /// A tensor that is to be taken later.
-    pub fn peek(&self, name: &str) -> Result<TensorView<'a>> {
-        self.file.tensor(name).map_err(|_| Error::input(name, "a tensor of this name", "none"))
-    }
-
     pub fn view(&mut self, name: &str) -> Result<TensorView<'a>> {
         self.left.remove(name);
         self.file.tensor(name).map_err(|_| Error::input(name, "a tensor of this name", "none"))
+    }
+
+    /// The type of a tensor, which is still to be taken.
+    pub fn dtype(&self, name: &str) -> Result<Dtype> {
+        match self.file.tensor(name) {
+            Ok(tensor) => Ok(tensor.dtype()),
+            Err(_) => Err(Error::input(name, "a tensor of this name", "none")),
+        }
     }
 
     /// A tensor of a type and of a number of dimensions.

@@ -4,7 +4,7 @@ use crate::bench::{Answer, answer, check};
 use crate::case::{Case, Format, Step};
 use crate::error::{Error, Result};
 use crate::info::Info;
-use crate::measure::{Peak, Product};
+use crate::measure::{Peak, PeakOf};
 use crate::progress;
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use siskin::sparse::BlockShape;
@@ -23,7 +23,7 @@ pub fn main() -> Result<()> {
     let info = Info::new()?;
     info.print(&mut out)?;
     let isa = Ctx::new()?.isa();
-    let mut peak = Peak::new(Product::Int8, isa, 1);
+    let mut peak = Peak::new(PeakOf::Int8, isa, 1);
     (0..50).for_each(|_| peak.burst());
     writeln!(out, "  {:.0} GOP/s of INT8 dot products at most, on one thread\n", peak.gops)?;
 

@@ -195,6 +195,105 @@ fn floats_and_bytes_follow_the_order_of_the_steps() {
     assert_eq!(result(&folder, &output, Dtype::U8), want.iter().map(byte).collect::<Vec<_>>());
 }
 
+/// A case of floats: x and w, which every type holds exactly.
+fn floats(dtype: Dtype) -> (Vec<Tensor>, Vec<f32>, Vec<f32>) {
+    let small = |b: &u8| f32::from(*b as i8) / 16.0;
+    let x: Vec<f32> = bytes(M * K, 4).iter().map(small).collect();
+    let w: Vec<f32> = bytes(N * K, 5).iter().map(small).collect();
+    let tensors =
+        vec![("x", dtype, vec![M, K], stored(dtype, &x)), ("w", dtype, vec![N, K], stored(dtype, &w))];
+    (tensors, x, w)
+}
+
+fn stored(dtype: Dtype, values: &[f32]) -> Vec<u8> {
+    match dtype {
+        Dtype::BF16 => values.iter().flat_map(|v| siskin::bf16::from_f32(*v).to_le_bytes()).collect(),
+        Dtype::F16 => values.iter().flat_map(|v| siskin::f16::from_f32(*v).to_le_bytes()).collect(),
+        _ => f32s(values),
+    }
+}
+
+/// The products and their sums are exact here, in any order.
+fn product(x: &[f32], w: &[f32]) -> Vec<f32> {
+    let sum = |m: usize, n: usize| (0..K).map(|k| x[m * K + k] * w[n * K + k]).sum::<f32>();
+    (0..M * N).map(|i| sum(i / N, i % N)).collect()
+}
+
+#[test]
+fn floats_stay_floats() {
+    let folder = folder("floats");
+    for dtype in [Dtype::F32, Dtype::BF16, Dtype::F16] {
+        let (mut tensors, x, w) = floats(dtype);
+        let bias: Vec<f32> = (0..N).map(|n| n as f32 - 3.5).collect();
+        tensors.push(("bias", Dtype::F32, vec![N], f32s(&bias)));
+        let want: Vec<f32> = product(&x, &w).iter().enumerate().map(|(i, v)| v + bias[i % N]).collect();
+        for (y, params) in
+            [(Dtype::F32, "{}"), (Dtype::BF16, r#"{"y":"bf16"}"#), (Dtype::F16, r#"{"y":"f16"}"#)]
+        {
+            let output = run(&folder, &tensors, params);
+            assert_eq!(result(&folder, &output, y), stored(y, &want), "{dtype:?} {params}");
+        }
+        // The same as blocks of 1x2, all of them.
+        let blocks = (N * K / 2) as i32;
+        let indices: Vec<i32> = (0..blocks).map(|i| i % (K as i32 / 2)).collect();
+        let indptr: Vec<i32> = (0..=N as i32).map(|n| n * K as i32 / 2).collect();
+        tensors.retain(|t| t.0 != "w");
+        tensors.push(("values", dtype, vec![blocks as usize, 1, 2], stored(dtype, &w)));
+        tensors.push(("indices", Dtype::I32, vec![blocks as usize], i32s(&indices)));
+        tensors.push(("indptr", Dtype::I32, vec![N + 1], i32s(&indptr)));
+        let output = run(&folder, &tensors, r#"{"shape":[9,14]}"#);
+        assert_eq!(result(&folder, &output, Dtype::F32), f32s(&want), "{dtype:?}");
+    }
+}
+
+#[test]
+fn weights_alone_are_bytes() {
+    let folder = folder("weight-only");
+    let (mut tensors, x, _) = floats(Dtype::F16);
+    let q = bytes(N * K, 2);
+    tensors[1] = ("w", Dtype::I8, vec![N, K], q.clone());
+    let real = |scale: &dyn Fn(usize, usize) -> f32| {
+        let w: Vec<f32> = (0..N * K).map(|i| f32::from(q[i] as i8) * scale(i / K, i % K)).collect();
+        f32s(&product(&x, &w))
+    };
+    // Powers of 2, with which all is exact.
+    let scales: Vec<f32> = (0..N * 4).map(|i| [0.5, 0.25, 2.0][i % 3]).collect();
+    tensors.push(("w_scale", Dtype::F32, vec![N], f32s(&scales[..N])));
+    let output = run(&folder, &tensors, r#"{"weight_only":true}"#);
+    assert_eq!(result(&folder, &output, Dtype::F32), real(&|n, _| scales[n]));
+    tensors[2] = ("w_scale", Dtype::F32, vec![N, 4], f32s(&scales));
+    let output = run(&folder, &tensors, r#"{"group_size":4}"#);
+    assert_eq!(result(&folder, &output, Dtype::F32), real(&|n, k| scales[n * 4 + k / 4]));
+
+    refused(&run(&folder, &tensors, r#"{"group_size":8}"#), "w_scale");
+    refused(&run(&folder, &tensors, r#"{"group_size":3}"#), "group_size");
+    refused(&run(&folder, &tensors, "{}"), "w_scale");
+    refused(&run(&folder, &tensors, r#"{"group_size":4,"y":"i32"}"#), "y:");
+}
+
+#[test]
+fn bad_cases_of_floats_are_refused() {
+    let folder = folder("bad-floats");
+    let and = |extra: &[Tensor]| [floats(Dtype::F32).0, extra.to_vec()].concat();
+    let one = f32s(&[1.0]);
+    let mut bytes_in = case();
+    bytes_in[1] = floats(Dtype::F32).0.remove(1);
+    for (tensors, params, names) in [
+        (and(&[("w_scale", Dtype::F32, vec![1], one.clone())]), "{}", "w_scale"),
+        (and(&[("x_scale", Dtype::F32, vec![1], one.clone())]), "{}", "x_scale"),
+        (and(&[("w_zero_point", Dtype::I32, vec![1], i32s(&[1]))]), "{}", "w_zero_point"),
+        (and(&[]), r#"{"weight_only":true}"#, "weight_only"),
+        (and(&[]), r#"{"group_size":4}"#, "group_size"),
+        (and(&[]), r#"{"y":"i32"}"#, "y:"),
+        (bytes_in, "{}", "input"),
+        (case(), r#"{"weight_only":true}"#, "input"),
+        (case(), r#"{"group_size":-4}"#, "params"),
+    ] {
+        refused(&run(&folder, &tensors, params), names);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "{params} left a file behind");
+    }
+}
+
 #[test]
 fn a_bad_case_leaves_no_file() {
     let folder = folder("bad");
@@ -271,19 +370,34 @@ fn a_bad_file_leaves_no_file() {
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
 }
 
-#[test]
-fn serve_answers_every_line() {
+/// What `bench --serve` answers to lines.
+fn serve<L: std::fmt::Display>(lines: impl IntoIterator<Item = L>) -> Vec<Value> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_siskin"))
         .args(["bench", "--serve"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    for line in lines {
+        writeln!(stdin, "{line}").unwrap();
+    }
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn serve_answers_every_line() {
     let good = [
         r#"{"op":"linear","m":7,"n":70,"k":37,"x":"u8","y":"u8","block":"4x1","sparsity":0.8,"epilogue":["bias","gelu"],"in":"tokens","out":"packed","threads":1,"min_ms":0}"#,
         r#"{"m":40,"n":70,"k":37,"x":"i8","y":"i8","block":"dense","epilogue":["residual","silu_table"],"threads":2,"min_ms":0}"#,
         r#"{"m":1,"n":64,"k":64,"x":"f32","y":"f32","block":"16x4","in":"packed","isa":"scalar","min_ms":0}"#,
+        r#"{"m":70,"n":66,"k":64,"w":"f32","y":"u8","block":"4x1","out":"packed","min_ms":0}"#,
+        r#"{"m":70,"n":66,"k":64,"w":"bf16","x":"f32","y":"i8","block":"4x4","out":"packed","min_ms":0}"#,
         r#"{"m":3,"n":64,"k":64,"x":"bf16","y":"i32","block":"dense","weights":"zero_points","min_ms":0}"#,
+        r#"{"m":5,"n":30,"k":64,"x":"f16","y":"f16","block":"4x4","epilogue":["bias","residual"],"min_ms":0}"#,
     ];
     let bad = [
         "nonsense",
@@ -299,17 +413,24 @@ fn serve_answers_every_line() {
         r#"{"epilogue":["relu","gelu"]}"#,
         r#"{"y":"f32","out":"packed"}"#,
         r#"{"unknown":1}"#,
+        r#"{"w":"u8"}"#,
+        r#"{"w":"f32","x":"u8"}"#,
+        r#"{"w":"bf16","x":"i8"}"#,
+        r#"{"w":"f16","y":"i32"}"#,
+        r#"{"w":"f32","weight_only":true}"#,
+        r#"{"w":"f32","group_size":64}"#,
+        r#"{"w":"f32","block":"dense","weights":"zero_points"}"#,
+        r#"{"w":"f32","y":"f32","epilogue":["gelu_table"]}"#,
+        r#"{"weight_only":true,"x":"u8"}"#,
+        r#"{"weight_only":true,"y":"i32"}"#,
+        r#"{"weight_only":true,"block":"dense","weights":"zero_points"}"#,
+        r#"{"weight_only":1}"#,
+        r#"{"group_size":6}"#,
+        r#"{"group_size":-4}"#,
+        r#"{"group_size":64,"x":"i8"}"#,
         r#"{"k":70000,"n":1,"m":1}"#,
     ];
-    let mut stdin = child.stdin.take().unwrap();
-    for line in bad.iter().chain(&good) {
-        writeln!(stdin, "{line}").unwrap();
-    }
-    drop(stdin);
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    let answers: Vec<Value> =
-        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let answers = serve(bad.iter().chain(&good));
     assert_eq!(answers.len(), bad.len() + good.len());
     for (case, answer) in bad.iter().zip(&answers) {
         assert!(answer["error"].is_string(), "{case}: {answer}");
@@ -327,6 +448,55 @@ fn serve_answers_every_line() {
     }
 }
 
+/// Every type of weights in every format, packed and not, one token and some.
+#[test]
+fn serve_measures_layers_of_floats() {
+    let weights = [
+        r#""w":"f32""#,
+        r#""w":"bf16""#,
+        r#""w":"f16""#,
+        r#""weight_only":true"#,
+        r#""group_size":4"#,
+        r#""group_size":32,"y":"f16","x":"bf16""#,
+    ];
+    let others = [
+        r#""m":1"#,
+        r#""m":35,"epilogue":["bias","residual","gelu"],"threads":2"#,
+        r#""m":7,"in":"packed","out":"packed","epilogue":["clamp"]"#,
+        r#""m":3,"x":"f16","y":"i8","epilogue":["silu_table"]"#,
+    ];
+    let mut cases = Vec::new();
+    for w in weights {
+        for block in ["dense", "4x1", "1x4", "4x4", "16x1", "1x16", "16x16", "3x5"] {
+            for other in others {
+                let known = other.contains("\"x\"") && w.contains("\"x\"");
+                if !known {
+                    let block = format!(r#""block":"{block}","sparsity":0.6"#);
+                    cases.push(format!(r#"{{{w},{block},{other},"n":37,"k":70,"min_ms":0}}"#));
+                }
+            }
+        }
+    }
+    let answers = serve(&cases);
+    assert_eq!(answers.len(), cases.len());
+    for (case, answer) in cases.iter().zip(&answers) {
+        assert_eq!(answer["checked"], true, "{case}: {answer}");
+        let peak_of = answer["peak_of"].as_str().unwrap();
+        let pairs = answer["w"] == "bf16" && answer["isa"] == "avx512-bf16";
+        assert!(peak_of == "f32" || (peak_of == "bf16" && pairs), "{case}: {answer}");
+        if pairs && answer["block"] == "dense" {
+            assert_eq!(peak_of, "bf16", "{case}");
+        }
+        assert!(answer["peak_gops"].as_f64().unwrap() > 0.0, "{case}: {answer}");
+        assert_eq!(answer["read_gbps"].is_f64() && answer["loop_gbps"].is_f64(), answer["m"] == 1, "{case}");
+    }
+    // What is not said is as the weights.
+    for (w, types) in [("f32", "f32"), ("bf16", "bf16"), ("f16", "f16"), ("i8", "f32")] {
+        let answer = answers.iter().find(|a| a["w"] == w).unwrap();
+        assert_eq!((&answer["x"], &answer["y"]), (&types.into(), &types.into()));
+    }
+}
+
 #[test]
 fn bench_prints_a_case() {
     let small = ["bench", "-m", "3", "-n", "8", "-k", "8", "--min-ms", "0"];
@@ -335,6 +505,11 @@ fn bench_prints_a_case() {
     let json = siskin(&[&small[..], &["--json", "--epilogue", "bias,gelu_tanh"]].concat());
     let json: Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(json["epilogue"], serde_json::json!(["bias", "gelu_tanh"]));
+    let floats = siskin(&[&small[..], &["--w", "f16", "--block", "dense"]].concat());
+    assert!(text(&floats.stdout).contains("in f32"), "{}", text(&floats.stderr));
+    assert!(siskin(&[&small[..], &["--weight-only", "--group-size", "4"]].concat()).status.success());
+    refused(&siskin(&["bench", "--w", "f32", "--x", "u8"]), "x:");
+    refused(&siskin(&["bench", "--group-size", "2"]), "group_size:");
     refused(&siskin(&["bench", "-m", "0"]), "m:");
     refused(&siskin(&["bench", "--x", "u4"]), "u4");
     refused(&siskin(&["bench", "--block", "4"]), "block");
@@ -387,6 +562,18 @@ fn survey_reads_every_float() {
         assert!(row["quantized_db"].as_f64().unwrap() > row["pruned_db"].as_f64().unwrap());
     }
     assert_eq!(survey["skipped"].as_array().unwrap().len(), 2);
+    for dtype in ["i8", "f32", "bf16", "f16"] {
+        let output = siskin(&[&flags[..], &["--json", "--dtype", dtype]].concat());
+        let survey: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(survey["dtype"], dtype);
+        for row in survey["weights"].as_array().unwrap() {
+            assert!(row["dense_us"].as_f64().unwrap() > 0.0 && row["sparse_us"].as_f64().unwrap() > 0.0);
+            // Nothing is lost where nothing is rounded.
+            let same = row["dtype"].as_str().unwrap().eq_ignore_ascii_case(dtype);
+            assert!(row["quantized_db"].is_null() || !(same || dtype == "f32"), "{dtype}: {row}");
+        }
+    }
+    refused(&siskin(&["survey", model, "--dtype", "u8"]), "u8");
     let csv = siskin(&[&flags[..], &["--csv"]].concat());
     assert_eq!(text(&csv.stdout).lines().count(), 4);
     let table = siskin(&[&flags[..], &["--all"]].concat());
@@ -397,86 +584,4 @@ fn survey_reads_every_float() {
     refused(&siskin(&["survey", model, "--tokens", "0"]), "tokens");
     save(&path, &[("a", Dtype::F32, vec![1, 1], f32s(&[f32::NAN]))], None);
     refused(&siskin(&["survey", model]), "a:");
-}
-
-/// A layer of floats: one chain of fused multiply-adds in the order of k.
-#[test]
-fn floats_are_one_chain() {
-    let folder = folder("chain");
-    let real = |seed: u32, len: usize| -> Vec<f32> {
-        bytes(len, seed).iter().map(|&b| (f32::from(b) - 128.0) / 100.0).collect()
-    };
-    let (x, w) = (real(1, M * K), real(2, N * K));
-    let dot = |m: usize, n: usize| (0..K).fold(0f32, |sum, k| x[m * K + k].mul_add(w[n * K + k], sum));
-    let want: Vec<f32> = (0..M * N).map(|i| dot(i / N, i % N)).collect();
-    let case = |dtype, w| vec![("x", Dtype::F32, vec![M, K], f32s(&x)), ("w", dtype, vec![N, K], w)];
-    let output = run(&folder, &case(Dtype::F32, f32s(&w)), "{}");
-    assert_eq!(result(&folder, &output, Dtype::F32), f32s(&want));
-
-    // Weights of 8 bits alone, in groups of 8 input features.
-    let q = bytes(N * K, 3);
-    let scales: Vec<f32> = (0..2 * N).map(|i| 0.5 + i as f32 / 64.0).collect();
-    let mut tensors = case(Dtype::I8, q.clone());
-    tensors.push(("w_scale", Dtype::F32, vec![N, 2], f32s(&scales)));
-    let grouped = |m: usize, n: usize| {
-        (0..2).fold(0f32, |total, g| {
-            let own = 8 * g..(8 * g + 8).min(K);
-            let sum = own.fold(0f32, |s, k| x[m * K + k].mul_add(f32::from(q[n * K + k] as i8), s));
-            sum.mul_add(scales[2 * n + g], total)
-        })
-    };
-    let want: Vec<f32> = (0..M * N).map(|i| grouped(i / N, i % N)).collect();
-    let output = run(&folder, &tensors, r#"{"group_size":8}"#);
-    assert_eq!(result(&folder, &output, Dtype::F32), f32s(&want));
-    refused(&run(&folder, &tensors, r#"{"group_size":4}"#), "group_scales");
-    refused(&run(&folder, &case(Dtype::F32, f32s(&w)), r#"{"weight_only":true}"#), "weight_only");
-    refused(&run(&folder, &case(Dtype::F32, f32s(&w)), r#"{"y":"i32"}"#), "output");
-    refused(&run(&folder, &case(Dtype::I32, vec![0; 4 * N * K]), "{}"), "w");
-}
-
-/// Every type of weights in every kind of block, measured and checked; and what does not go together.
-#[test]
-fn bench_takes_the_types() {
-    let mut cases = String::new();
-    let mut count = 0;
-    for w in [r#""w":"f32""#, r#""w":"bf16""#, r#""w":"f16""#, r#""weight_only":true"#, r#""group_size":32"#]
-    {
-        for block in ["dense", "4x1", "4x4", "16x1", "1x4", "1x16", "16x16"] {
-            for m in [1, 33] {
-                cases += &format!(
-                    "{{{w},\"m\":{m},\"n\":70,\"k\":50,\"block\":\"{block}\",\"sparsity\":0.5,\"min_ms\":0}}\n"
-                );
-                count += 1;
-            }
-        }
-    }
-    for bad in [
-        r#"{"w":"f32","x":"i8"}"#,
-        r#"{"w":"bf16","y":"i32","x":"f32"}"#,
-        r#"{"w":"f32","weight_only":true}"#,
-        r#"{"group_size":3}"#,
-        r#"{"w":"f16","out":"packed"}"#,
-        r#"{"w":"f64"}"#,
-    ] {
-        cases += bad;
-        cases += "\n";
-    }
-    let mut child = Command::new(env!("CARGO_BIN_EXE_siskin"))
-        .args(["bench", "--serve"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(cases.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let answers: Vec<Value> =
-        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(answers.len(), count + 6);
-    for (i, a) in answers.iter().enumerate() {
-        match i < count {
-            true => assert_eq!(a["checked"], true, "{a}"),
-            false => assert!(a["error"].is_string(), "{a}"),
-        }
-    }
-    assert!(answers[..count].iter().all(|a| a["peak_of"] == "f32" || a["peak_of"] == "bf16"));
 }
