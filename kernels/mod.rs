@@ -71,6 +71,7 @@ pub mod scalar;
 pub mod simd;
 pub mod sparse;
 pub mod table;
+pub mod token;
 pub mod weights;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;

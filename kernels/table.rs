@@ -6,7 +6,7 @@ use super::scalar::Scalar;
 use super::sparse::{self, Band};
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::{Avx2, Avx512, Avx512Bf16, Avx512Vnni, Avx512VnniVbmi, AvxVnni};
-use super::{dense, epilogue, float_table, pack};
+use super::{dense, epilogue, float_table, pack, token};
 use crate::isa::Isa;
 
 pub use super::panel::PanelLayout as Layout;
@@ -144,10 +144,10 @@ macro_rules! tier {
                     unsafe { dense::Kernel::<$simd, dense::Int8, dense::Quads, $mr, $nv, 1, $unroll>::run(tile) }
                 }
             )*
-            tier!(@fn $simd [#[$features]] lines4(band: &Band<'_>, quads: *mut u32, out: *mut i32) => sparse::token::<$simd, sparse::Lines, 4>);
-            tier!(@fn $simd [#[$features]] lines1(band: &Band<'_>, quads: *mut u32, out: *mut i32) => sparse::token::<$simd, sparse::Lines, 1>);
-            tier!(@fn $simd [#[$features]] quads4(band: &Band<'_>, quads: *mut u32, out: *mut i32) => sparse::token::<$simd, sparse::Quads, 4>);
-            tier!(@fn $simd [#[$features]] quads1(band: &Band<'_>, quads: *mut u32, out: *mut i32) => sparse::token::<$simd, sparse::Quads, 1>);
+            tier!(@fn $simd [#[$features]] lines4(band: &Band<'_>, quads: *mut u32, out: *mut i32) => token::token::<$simd, sparse::Lines, 4>);
+            tier!(@fn $simd [#[$features]] lines1(band: &Band<'_>, quads: *mut u32, out: *mut i32) => token::token::<$simd, sparse::Lines, 1>);
+            tier!(@fn $simd [#[$features]] quads4(band: &Band<'_>, quads: *mut u32, out: *mut i32) => token::token::<$simd, sparse::Quads, 4>);
+            tier!(@fn $simd [#[$features]] quads1(band: &Band<'_>, quads: *mut u32, out: *mut i32) => token::token::<$simd, sparse::Quads, 1>);
             tier!(@fn $simd [#[$features]] rows_to_lines(t: &pack::Tokens) => pack::rows_to_lines::<$simd>);
             tier!(@fn $simd [#[$features]] rows_to_quads(t: &pack::Tokens) => pack::rows_to_quads::<$simd>);
             tier!(@fn $simd [#[$features]] lines_to_rows(t: &pack::Tokens) => pack::lines_to_rows::<$simd>);
@@ -247,68 +247,54 @@ tier! {
     float avx2, pairs None,
 }
 
-tier! {
-    #[cfg(target_arch = "x86_64")] avx512: Avx512, vbmi false,
+/// A tier of 512-bit registers: all have the same tiles.
+#[cfg(target_arch = "x86_64")]
+macro_rules! zmm_tier {
+    ($module:ident: $simd:ident, vbmi $vbmi:literal, features #[$features:meta], pairs $pairs:expr) => {
+        tier! {
+            $module: $simd, vbmi $vbmi,
+            features #[$features],
+            sparse [
+                l4: Lines Lines 4 x 64 by 4, l1: Lines Lines 1 x 64 by 4,
+                q4: Quads Quads 4 x 64 by 4, q1: Quads Quads 1 x 64 by 4,
+                l4s: Lines Lines16 4 x 16 by 1, l1s: Lines Lines16 1 x 16 by 1,
+                q4s: Quads Quads16 4 x 16 by 1, q1s: Quads Quads16 1 x 16 by 1,
+            ],
+            dense 2 registers x [
+                m1: 1 unroll 4, m2: 2 unroll 2, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1,
+                m7: 7 unroll 1, m8: 8 unroll 1, m9: 9 unroll 1, m10: 10 unroll 1, m11: 11 unroll 1, m12: 12 unroll 1,
+            ],
+            float avx512, pairs $pairs,
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+zmm_tier! {
+    avx512: Avx512, vbmi false,
     features #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")],
-    sparse [
-        l4: Lines Lines 4 x 64 by 4, l1: Lines Lines 1 x 64 by 4,
-        q4: Quads Quads 4 x 64 by 4, q1: Quads Quads 1 x 64 by 4,
-        l4s: Lines Lines16 4 x 16 by 1, l1s: Lines Lines16 1 x 16 by 1,
-        q4s: Quads Quads16 4 x 16 by 1, q1s: Quads Quads16 1 x 16 by 1,
-    ],
-    dense 2 registers x [
-        m1: 1 unroll 4, m2: 2 unroll 2, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1,
-        m7: 7 unroll 1, m8: 8 unroll 1, m9: 9 unroll 1, m10: 10 unroll 1, m11: 11 unroll 1, m12: 12 unroll 1,
-    ],
-    float avx512, pairs None,
+    pairs None
 }
 
-tier! {
-    #[cfg(target_arch = "x86_64")] avx512_vnni: Avx512Vnni, vbmi false,
+#[cfg(target_arch = "x86_64")]
+zmm_tier! {
+    avx512_vnni: Avx512Vnni, vbmi false,
     features #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")],
-    sparse [
-        l4: Lines Lines 4 x 64 by 4, l1: Lines Lines 1 x 64 by 4,
-        q4: Quads Quads 4 x 64 by 4, q1: Quads Quads 1 x 64 by 4,
-        l4s: Lines Lines16 4 x 16 by 1, l1s: Lines Lines16 1 x 16 by 1,
-        q4s: Quads Quads16 4 x 16 by 1, q1s: Quads Quads16 1 x 16 by 1,
-    ],
-    dense 2 registers x [
-        m1: 1 unroll 4, m2: 2 unroll 2, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1,
-        m7: 7 unroll 1, m8: 8 unroll 1, m9: 9 unroll 1, m10: 10 unroll 1, m11: 11 unroll 1, m12: 12 unroll 1,
-    ],
-    float avx512, pairs None,
+    pairs None
 }
 
-tier! {
-    #[cfg(target_arch = "x86_64")] avx512_vnni_vbmi: Avx512VnniVbmi, vbmi true,
+#[cfg(target_arch = "x86_64")]
+zmm_tier! {
+    avx512_vnni_vbmi: Avx512VnniVbmi, vbmi true,
     features #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")],
-    sparse [
-        l4: Lines Lines 4 x 64 by 4, l1: Lines Lines 1 x 64 by 4,
-        q4: Quads Quads 4 x 64 by 4, q1: Quads Quads 1 x 64 by 4,
-        l4s: Lines Lines16 4 x 16 by 1, l1s: Lines Lines16 1 x 16 by 1,
-        q4s: Quads Quads16 4 x 16 by 1, q1s: Quads Quads16 1 x 16 by 1,
-    ],
-    dense 2 registers x [
-        m1: 1 unroll 4, m2: 2 unroll 2, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1,
-        m7: 7 unroll 1, m8: 8 unroll 1, m9: 9 unroll 1, m10: 10 unroll 1, m11: 11 unroll 1, m12: 12 unroll 1,
-    ],
-    float avx512, pairs None,
+    pairs None
 }
 
-tier! {
-    #[cfg(target_arch = "x86_64")] avx512_bf16: Avx512Bf16, vbmi true,
+#[cfg(target_arch = "x86_64")]
+zmm_tier! {
+    avx512_bf16: Avx512Bf16, vbmi true,
     features #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512bf16")],
-    sparse [
-        l4: Lines Lines 4 x 64 by 4, l1: Lines Lines 1 x 64 by 4,
-        q4: Quads Quads 4 x 64 by 4, q1: Quads Quads 1 x 64 by 4,
-        l4s: Lines Lines16 4 x 16 by 1, l1s: Lines Lines16 1 x 16 by 1,
-        q4s: Quads Quads16 4 x 16 by 1, q1s: Quads Quads16 1 x 16 by 1,
-    ],
-    dense 2 registers x [
-        m1: 1 unroll 4, m2: 2 unroll 2, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1,
-        m7: 7 unroll 1, m8: 8 unroll 1, m9: 9 unroll 1, m10: 10 unroll 1, m11: 11 unroll 1, m12: 12 unroll 1,
-    ],
-    float avx512, pairs Some(&float_table::avx512_bf16::KERNELS),
+    pairs Some(&float_table::avx512_bf16::KERNELS)
 }
 
 /// All tiers, the best variant of each last.

@@ -12,8 +12,9 @@ use siskin::kernels::pack::{Tokens, quad_offset};
 use siskin::kernels::requantize::Requantize;
 use siskin::kernels::scalar::Scalar;
 use siskin::kernels::simd::Simd;
-use siskin::kernels::sparse::{Band, GATHER, Group};
+use siskin::kernels::sparse::{Band, Group};
 use siskin::kernels::table::{Layout, Tier};
+use siskin::kernels::token::GATHER;
 use siskin::kernels::weights::Dense;
 
 /// Groups of random columns, and what to multiply them with.

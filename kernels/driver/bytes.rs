@@ -8,6 +8,7 @@ use crate::kernels::epilogue::{Sums, Target};
 use crate::kernels::pack::Tokens;
 use crate::kernels::panel::{Panel, PanelLayout};
 use crate::kernels::sparse;
+use crate::kernels::token;
 use crate::kernels::weights::{BAND, HEIGHTS, Sparse};
 use std::ops::Range;
 
@@ -38,7 +39,7 @@ impl Multiply for Bytes<'_> {
     }
 
     fn tile_bytes(&self, _chunks: usize) -> usize {
-        2 * SUMS + 4 * BYTES + 4 * (self.w.most_gathered() + sparse::GATHER)
+        2 * SUMS + 4 * BYTES + 4 * (self.w.most_gathered() + token::GATHER)
     }
 
     fn begin(&self, _bands: Range<usize>, _tile: &mut [u8]) {}

@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 use crate::kernels::float::Chunk;
 use crate::kernels::float_table::Stored;
 use crate::kernels::panel::PanelLayout;
-use crate::kernels::sparse::{GATHER, Group};
+use crate::kernels::sparse::Group;
+use crate::kernels::token::GATHER;
 use crate::sparse::Bsr;
 use std::ops::Range;
 
