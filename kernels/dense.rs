@@ -218,11 +218,13 @@ where
         unsafe {
             let (mut x, mut w, mut scales, mut left) = (t.x, t.weights, t.scales, t.steps);
             let scaled = W::SCALED && !scales.is_null();
-            for i in (0..MR * PANELS * NV).filter(|_| scaled) {
-                P::store(t.out.add(i * S::LANES), P::zero());
-            }
-            if scaled && left == 0 {
-                return;
+            if scaled {
+                for i in 0..MR * PANELS * NV {
+                    P::store(t.out.add(i * S::LANES), P::zero());
+                }
+                if left == 0 {
+                    return;
+                }
             }
             loop {
                 let steps = left.min(t.group);

@@ -57,10 +57,10 @@ pub struct GroupScales {
 }
 
 impl GroupScales {
-    /// From `[out_features][groups]`, padded for kernels that read whole registers.
+    /// From `[out_features][groups]`, padded for kernels that read whole panels.
     pub fn new(size: usize, scales: &[f32], out_features: usize) -> Self {
         let groups = scales.len() / out_features.max(1);
-        let stride = out_features.next_multiple_of(BAND) + BAND;
+        let stride = out_features.next_multiple_of(BAND);
         let mut this = GroupScales { size, scales: vec![0.0; groups * stride], stride };
         for (n, row) in scales.chunks(groups.max(1)).enumerate() {
             for (g, &scale) in row.iter().enumerate() {

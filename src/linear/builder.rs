@@ -65,7 +65,7 @@ impl Linear {
     /// quantized symmetrically by its own largest magnitude.
     ///
     /// # Errors
-    /// [`Error::Value`] if a weight is NaN or infinite, or the group size is 0.
+    /// [`Error::Value`] if a weight is NaN or infinite, or the group size is not a multiple of 4 up to [`MAX_GROUP_SIZE`].
     pub fn quantize_dense_groups<'a>(w: MatRef<'_, f32>, group_size: usize) -> Result<Builder<'a>> {
         check_group_size(group_size)?;
         let (q, scales) = quantize_groups(w, group_size)?;
@@ -79,30 +79,55 @@ impl Linear {
     /// # Errors
     /// [`Error::Value`] if a weight is NaN or infinite.
     pub fn quantize_sparse<'a>(w: &Bsr<f32>) -> Result<Builder<'a>> {
-        let mut most = vec![0.0f32; w.rows()];
-        let mut bad = None;
-        // `map` visits each stored value with its row.
-        let _: Bsr<f32> = w.map(|row, v| {
-            if !v.is_finite() {
-                bad = Some(v);
-            }
-            most[row] = most[row].max(v.abs());
-            v
-        });
-        if let Some(v) = bad {
-            return Err(Error::value("w", "finite weights", v));
-        }
-        let scales: Vec<f32> = most.iter().map(|&m| scale_of(m)).collect();
-        let q = w.map(|row, v| quantize(v, scales[row]));
+        let (q, scales) = quantize_bsr(w, w.cols().max(1))?;
         let mut this = Builder::new(Weights::Sparse(Cow::Owned(q)));
         this.scales = Cow::Owned(scales);
         Ok(this)
     }
+
+    /// A [`Builder::weight_only`] layer of real block-sparse weights, quantized as in [`Linear::quantize_dense_groups`].
+    ///
+    /// # Errors
+    /// [`Error::Value`] if a weight is NaN or infinite, or the group size is not a multiple of 4 up to [`MAX_GROUP_SIZE`].
+    pub fn quantize_sparse_groups<'a>(w: &Bsr<f32>, group_size: usize) -> Result<Builder<'a>> {
+        check_group_size(group_size)?;
+        let (q, scales) = quantize_bsr(w, group_size)?;
+        let mut this = Builder::new(Weights::Sparse(Cow::Owned(q))).weight_only();
+        this.groups = Some((group_size, Cow::Owned(scales)));
+        Ok(this)
+    }
 }
 
+/// As [`quantize_groups`], of what is stored.
+fn quantize_bsr(w: &Bsr<f32>, size: usize) -> Result<(Bsr<i8>, Vec<f32>)> {
+    let groups = w.cols().div_ceil(size).max(1);
+    let mut most = vec![0.0f32; w.rows() * groups];
+    let mut bad = None;
+    w.for_each(|row, col, v| {
+        if !v.is_finite() {
+            bad = Some(v);
+        }
+        let most = &mut most[row * groups + col / size];
+        *most = most.max(v.abs());
+    });
+    if let Some(v) = bad {
+        return Err(Error::value("w", "finite weights", v));
+    }
+    let scales: Vec<f32> = most.iter().map(|&m| scale_of(m)).collect();
+    let q = w.map_at(|row, col, v| quantize(v, scales[row * groups + col / size]));
+    Ok((q, scales))
+}
+
+/// The largest group of input features that have a scale: columns are counted from its first in 16 bits.
+pub const MAX_GROUP_SIZE: usize = 1 << 16;
+
 fn check_group_size(size: usize) -> Result<()> {
-    if size == 0 || !size.is_multiple_of(4) {
-        return Err(Error::value("group_size", "a positive multiple of 4", size));
+    if size == 0 || !size.is_multiple_of(4) || size > MAX_GROUP_SIZE {
+        return Err(Error::value(
+            "group_size",
+            format_args!("a multiple of 4, from 4 to {MAX_GROUP_SIZE}"),
+            size,
+        ));
     }
     Ok(())
 }
@@ -202,7 +227,7 @@ impl<'a, T: Weight> Builder<'a, T> {
     /// [`Error::Shape`] if scales, zero points or bias have the wrong length, if N is above [`MAX_OUT_FEATURES`], or, where
     /// sums are integers, if K is above [`MAX_FEATURES`] (with zero points [`MAX_FEATURES_ZERO_POINTS`]): they could
     /// overflow. [`Error::Value`] if a scale is not positive and normal, a zero point is outside i8, a bias is NaN or
-    /// infinite, or a group size is not a positive multiple of 4. [`Error::Unsupported`] for zero points of sparse
+    /// infinite, or a group size is not a multiple of 4 up to [`MAX_GROUP_SIZE`]. [`Error::Unsupported`] for zero points of sparse
     /// weights (a pruned weight is 0) or of weight-only layers, and for both scales and group scales.
     pub fn build(&self, ctx: &Ctx) -> Result<Linear> {
         self.build_for(Tier::of(ctx.isa()))
@@ -281,10 +306,7 @@ impl<'a, T: Weight> Builder<'a, T> {
             Weights::Dense(w) => dense(*w),
             Weights::OwnDense(q, n, k) => dense(MatRef::new(q, *n, *k)?),
             Weights::Sparse(w) => {
-                let _: Bsr<T> = w.map(|row, v| {
-                    count(row, v);
-                    v
-                });
+                w.for_each(|row, _, v| count(row, v));
                 let pairs = T::STORED == Stored::Bf16 && tier.pairs.is_some();
                 let layout = match (self.weight_only, w.block().cols()) {
                     (false, cols) if cols.is_multiple_of(4) => PanelLayout::Quads,

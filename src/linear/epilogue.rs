@@ -116,8 +116,8 @@ impl Residual<'_> {
 
 /// What happens between the sums and the output, besides the layer's own scales and bias.
 ///
-/// With sums s (exact), in f32 and rounded after each step: `v = fma(s, x_scale * w_scale[n], bias[n])`;
-/// `v = v + residual`; `v = activation(v)`; then the output's type. To bytes:
+/// With sums s (exact integers, or the floats that [`crate::linear`] tells of; x_scale is 1 then), in f32 and rounded after
+/// each step: `v = fma(s, x_scale * w_scale[n], bias[n])`; `v = v + residual`; `v = activation(v)`; then the output's type. To bytes:
 /// `q = clamp(round_half_even(v * (1 / scale)) + zero_point)`. Where x has one scale and there is neither a residual nor
 /// a curved activation, the division is folded into the first step (`scale * (1 / y_scale)` and `bias * (1 / y_scale)`).
 #[derive(Debug, Clone, Copy, Default)]

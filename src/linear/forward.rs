@@ -191,12 +191,18 @@ impl Linear {
         };
         let fold = finish.fold;
         scale.clear();
-        scale.extend(self.scale.iter().map(|s| x_scale * s * fold));
-        scale.resize(self.out_features + PADDING, 0.0);
         bias.clear();
-        bias.extend(self.bias.iter().map(|b| b * fold));
-        bias.resize(self.out_features + PADDING, 0.0);
         init.clear();
+        if self.input_layout().is_float() && fold == 1.0 {
+            // As they are: a small layer would notice.
+            scale.extend_from_slice(&self.scale);
+            bias.extend_from_slice(&self.bias);
+        } else {
+            scale.extend(self.scale.iter().map(|s| x_scale * s * fold));
+            bias.extend(self.bias.iter().map(|b| b * fold));
+        }
+        scale.resize(self.out_features + PADDING, 0.0);
+        bias.resize(self.out_features + PADDING, 0.0);
         // `sums` is padded.
         init.extend(self.sums.iter().map(|s| s.wrapping_mul(zero).wrapping_neg()));
     }

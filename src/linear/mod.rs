@@ -74,7 +74,7 @@ mod packed;
 
 pub use crate::kernels::panel::PanelLayout;
 pub use crate::kernels::weights::{MAX_FEATURES, MAX_FEATURES_ZERO_POINTS, Weight};
-pub use builder::{Builder, MAX_OUT_FEATURES};
+pub use builder::{Builder, MAX_GROUP_SIZE, MAX_OUT_FEATURES};
 pub use epilogue::{Activation, ByteTable, Epilogue, Residual, gelu_table, gelu_tanh_table, silu_table};
 pub use io::{Input, OnTheFly, Output};
 pub use packed::PackedActivations;

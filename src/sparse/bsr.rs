@@ -143,20 +143,13 @@ impl<T: Element + PartialEq> Bsr<T> {
     ///
     /// What is not stored stays zero too, so `f(r, 0)` should be zero: quantize symmetrically.
     pub fn map<U: Element + PartialEq>(&self, mut f: impl FnMut(usize, T) -> U) -> Bsr<U> {
+        self.map_at(|r, _, v| f(r, v))
+    }
+
+    /// As [`Bsr::map`], by `f(r, c, v)` of each value `v` at row `r` and column `c`.
+    pub fn map_at<U: Element + PartialEq>(&self, mut f: impl FnMut(usize, usize, T) -> U) -> Bsr<U> {
         let mut values = vec![U::default(); self.values.len()];
-        for i in 0..self.block_rows() {
-            let blocks = self.indptr[i]..self.indptr[i + 1];
-            for b in blocks {
-                let start = b * self.block.area();
-                let width = self.block.col_range(self.indices[b] as usize, self.cols).len();
-                for (k, r) in self.block.row_range(i, self.rows).enumerate() {
-                    let at = start + k * self.block.cols();
-                    for (to, &from) in values[at..][..width].iter_mut().zip(&self.values[at..]) {
-                        *to = f(r, from);
-                    }
-                }
-            }
-        }
+        self.visit(|at, r, c| values[at] = f(r, c, self.values[at]));
         Bsr {
             rows: self.rows,
             cols: self.cols,
@@ -164,6 +157,26 @@ impl<T: Element + PartialEq> Bsr<T> {
             indptr: self.indptr.clone(),
             indices: self.indices.clone(),
             values,
+        }
+    }
+
+    /// Calls `f(r, c, v)` for each stored value `v`, at row `r` and column `c`; not for what lies beyond the edge.
+    pub fn for_each(&self, mut f: impl FnMut(usize, usize, T)) {
+        self.visit(|at, r, c| f(r, c, self.values[at]));
+    }
+
+    /// The place of each stored value in `values`, its row and its column.
+    fn visit(&self, mut f: impl FnMut(usize, usize, usize)) {
+        for i in 0..self.block_rows() {
+            for b in self.indptr[i]..self.indptr[i + 1] {
+                let cols = self.block.col_range(self.indices[b] as usize, self.cols);
+                for (k, r) in self.block.row_range(i, self.rows).enumerate() {
+                    let at = b * self.block.area() + k * self.block.cols();
+                    for (at, c) in (at..).zip(cols.clone()) {
+                        f(at, r, c);
+                    }
+                }
+            }
         }
     }
 
