@@ -92,7 +92,7 @@ pub struct Sums {
     pub sums: *const i32,
     /// Elements from a token to the next; in a transposed tile from a feature to the next.
     pub ld: usize,
-    /// Whether the sums are `[feature][ld]`, of floats: for whole registers of features, without an addend.
+    /// Whether the sums are `[feature][ld]`, of floats: for whole pairs of registers of features, without an addend.
     pub transposed: bool,
     /// The first token.
     pub token: usize,
@@ -205,28 +205,34 @@ unsafe fn columns<S: Simd, A: Function, const FLOAT: bool, const TOKEN: bool>(
 /// A transposed tile: turned four tokens at a time, in registers.
 #[inline(always)]
 unsafe fn transposed<S: Simd, A: Function>(plan: &Plan<'_>, tile: &Sums) {
-    for c in (0..tile.features).step_by(S::LANES) {
+    for c in (0..tile.features).step_by(2 * S::LANES) {
         // SAFETY: as `Run`; the tile has room for whole fours of tokens.
         unsafe {
             let feature = tile.feature + c;
-            let scale = S::load_f(plan.scale.as_ptr().add(feature));
-            let bias = S::load_f(plan.bias.as_ptr().add(feature));
+            let (mut scale, mut bias) = ([S::splat_f(0.0); 2], [S::splat_f(0.0); 2]);
+            for v in 0..2 {
+                scale[v] = S::load_f(plan.scale.as_ptr().add(feature + v * S::LANES));
+                bias[v] = S::load_f(plan.bias.as_ptr().add(feature + v * S::LANES));
+            }
             for t in (0..tile.tokens).step_by(4) {
-                // Part l of register r is feature 4 l + r of four tokens.
-                let from = tile.sums.add(c * tile.ld + t);
-                let mut v = [S::splat(0); 4];
-                for r in 0..4 {
-                    v[r] = S::load_parts(from.add(r * tile.ld).cast(), 16 * tile.ld);
+                let mut y = [bias[0]; 8];
+                for v in 0..2 {
+                    // Part l of register r is feature 4 l + r of four tokens.
+                    let from = tile.sums.add((c + v * S::LANES) * tile.ld + t);
+                    let mut four = [S::splat(0); 4];
+                    for r in 0..4 {
+                        four[r] = S::load_parts(from.add(r * tile.ld).cast(), 16 * tile.ld);
+                    }
+                    let four = S::transpose4(four);
+                    for i in 0..4 {
+                        y[4 * v + i] = S::fma(S::as_f(four[i]), scale[v], bias[v]);
+                    }
                 }
-                let v = S::transpose4(v);
-                let mut y = [bias; 4];
-                for i in 0..4 {
-                    y[i] = S::fma(S::as_f(v[i]), scale, bias);
-                }
-                apply::<S, A, 4>(&mut y);
+                apply::<S, A, 8>(&mut y);
                 for i in 0..4 {
                     if t + i < tile.tokens {
-                        store_register::<S>(plan, (tile.token + t + i) * plan.target.1 + feature, y[i]);
+                        let at = (tile.token + t + i) * plan.target.1 + feature;
+                        store_registers::<S>(plan, at, [y[i], y[4 + i]]);
                     }
                 }
             }
@@ -290,29 +296,25 @@ unsafe fn rows<S: Simd, A: Function, const FLOAT: bool>(plan: &Plan<'_>, tile: &
 /// Two registers to floats or bytes.
 #[inline(always)]
 unsafe fn store_registers<S: Simd>(plan: &Plan<'_>, at: usize, y: [S::F; 2]) {
-    for v in 0..2 {
-        // SAFETY: as the caller.
-        unsafe { store_register::<S>(plan, at + v * S::LANES, y[v]) };
-    }
-}
-
-/// A register to floats or bytes.
-#[inline(always)]
-unsafe fn store_register<S: Simd>(plan: &Plan<'_>, at: usize, y: S::F) {
-    // SAFETY: as `Run`: the register is inside the tile, and the tile inside the output.
+    // SAFETY: as `Run`: the registers are inside the tile, and the tile inside the output.
     unsafe {
-        match plan.target.0 {
-            Target::F32(p) => S::store_f(p.add(at), limited::<S>(plan, y)),
-            Target::Bf16(p) => S::store_bf16(p.add(at).cast(), limited::<S>(plan, y)),
-            Target::F16(p) => S::store_f16(p.add(at).cast(), limited::<S>(plan, y)),
-            Target::U8(p, _) => {
-                let steps = S::mul_f(y, S::splat_f(plan.post));
-                let low = S::splat_f((i32::from(plan.low) - plan.zero) as f32);
-                let high = S::splat_f((i32::from(plan.high) - plan.zero) as f32);
-                let q = S::round(S::min_f(S::max_f(steps, low), high));
-                S::store_bytes(p.add(at), S::add(q, S::splat(plan.zero)));
+        if let Target::Bf16(p) = plan.target.0 {
+            return S::store_2_bf16(p.add(at).cast(), [limited::<S>(plan, y[0]), limited::<S>(plan, y[1])]);
+        }
+        for v in 0..2 {
+            let at = at + v * S::LANES;
+            match plan.target.0 {
+                Target::F32(p) => S::store_f(p.add(at), limited::<S>(plan, y[v])),
+                Target::F16(p) => S::store_f16(p.add(at).cast(), limited::<S>(plan, y[v])),
+                Target::U8(p, _) => {
+                    let steps = S::mul_f(y[v], S::splat_f(plan.post));
+                    let low = S::splat_f((i32::from(plan.low) - plan.zero) as f32);
+                    let high = S::splat_f((i32::from(plan.high) - plan.zero) as f32);
+                    let q = S::round(S::min_f(S::max_f(steps, low), high));
+                    S::store_bytes(p.add(at), S::add(q, S::splat(plan.zero)));
+                }
+                Target::I32(_) | Target::Bf16(_) => {}
             }
-            Target::I32(_) => {}
         }
     }
 }

@@ -261,8 +261,8 @@ pub mod avx512_bf16 {
             );
             sparse!(
                 Pairs, "avx512_bf16", Avx512Bf16, lines 2, #[$features],
-                gather [g4: 4 x 32 by 2, g1: 1 x 32 by 2, g4s: 4 x 16 by 1, g1s: 1 x 16 by 1],
-                scatter [s32: 32 by 2, s16: 16 by 1]
+                gather [g4: 4 x 64 by 4, g1: 1 x 64 by 4, g4s: 4 x 16 by 1, g1s: 1 x 16 by 1],
+                scatter [s64: 64 by 4, s16: 16 by 1]
             );
             #[$features]
             unsafe fn peak(times: u64) -> u64 {

@@ -17,7 +17,7 @@ pub enum PanelLayout {
     F32Lines,
     /// bfloat16, token by token: dense bfloat16 layers where the CPU multiplies bfloat16.
     Bf16Rows,
-    /// bfloat16, two features by two, in panels of 32 tokens: block-sparse bfloat16 layers whose blocks are 2, 4, 6 .. wide, where
+    /// bfloat16, two features by two, in panels of 64 tokens: block-sparse bfloat16 layers whose blocks are 2, 4, 6 .. wide, where
     /// the CPU multiplies bfloat16.
     Bf16Pairs,
 }
@@ -90,7 +90,7 @@ impl PanelLayout {
 
     /// Tokens of a whole panel.
     pub fn width(self) -> usize {
-        if self.is_float() { 32 } else { 64 }
+        if self.element() == Packed::F32 { 32 } else { 64 }
     }
 }
 

@@ -89,6 +89,15 @@ pub unsafe trait Simd: Copy + 'static {
     unsafe fn load_i8(p: *const i8) -> Self::F;
     /// `LANES` bfloat16 to `p`, rounded to nearest even; NaN stays NaN.
     unsafe fn store_bf16(p: *mut u16, f: Self::F);
+    /// As [`Simd::store_bf16`] of two registers, one after the other.
+    #[inline(always)]
+    unsafe fn store_2_bf16(p: *mut u16, f: [Self::F; 2]) {
+        // SAFETY: as the caller.
+        unsafe {
+            Self::store_bf16(p, f[0]);
+            Self::store_bf16(p.add(Self::LANES), f[1]);
+        }
+    }
     /// `LANES` halves to `p`, rounded to nearest even; NaN stays NaN.
     unsafe fn store_f16(p: *mut u16, f: Self::F);
 

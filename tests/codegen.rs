@@ -132,8 +132,8 @@ fn hot_loops() {
     check(&asm, &["11float_table", "6avx512", "3s32"], "vfmadd", 8);
     check(&asm, &["11float_table", "4avx2", "5words", "2m6"], "vfmadd", 12);
     check(&asm, &["11float_table", "11avx512_bf16", "3m12"], "vdpbf16ps", 24);
-    check(&asm, &["11float_table", "11avx512_bf16", "2g4"], "vdpbf16ps", 8);
-    check(&asm, &["11float_table", "11avx512_bf16", "3s32"], "vdpbf16ps", 4);
+    check(&asm, &["11float_table", "11avx512_bf16", "2g4"], "vdpbf16ps", 16);
+    check(&asm, &["11float_table", "11avx512_bf16", "3s64"], "vdpbf16ps", 8);
     // It saturates: an exact sum cannot be made of it.
     assert!(!asm.contains("vpmaddubsw") && !asm.contains("pmaddubsw"));
     // vpdpbusds saturates too.

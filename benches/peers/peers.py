@@ -24,7 +24,7 @@ ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", 
 M = 384
 SHAPES = [(768, 768), (3072, 768), (768, 3072)]
 SPARSITY = 0.8
-BLOCKS = [(4, 1), (16, 16)]
+BLOCKS = [(4, 1), (4, 4), (16, 16)]
 
 
 def enter_venv(args):
@@ -45,10 +45,10 @@ class Siskin:
             [binary, "bench", "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def turn(self, n, k, x, y, block):
+    def turn(self, n, k, w, x, y, block):
         def turn(ms):
-            case = {"op": "linear", "m": M, "n": n, "k": k, "x": x, "y": y, "block": block, "sparsity": SPARSITY}
-            case |= {"epilogue": [], "in": "tokens", "out": "tokens", "threads": 1, "min_ms": ms}
+            case = {"op": "linear", "m": M, "n": n, "k": k, "w": w, "x": x, "y": y, "block": block}
+            case |= {"sparsity": SPARSITY, "epilogue": [], "in": "tokens", "out": "tokens", "threads": 1, "min_ms": ms}
             print(json.dumps(case), file=self.process.stdin, flush=True)
             answer = json.loads(self.process.stdout.readline())
             if not answer.get("checked"):
@@ -120,8 +120,9 @@ def peers(n, k, with_torch):
     xt, wt, wt_s8 = (np.ascontiguousarray(a.T) for a in (x, w, w_s8))
     scale = np.float32(0.01)
 
-    dense_int = ("u8", "i32", "dense")
-    dense_float = ("f32", "f32", "dense")
+    dense_int = ("i8", "u8", "i32", "dense")
+    quantized = ("i8", "f32", "f32", "dense")
+    dense_float = ("f32", "f32", "f32", "dense")
     names = [f"{r}x{c}" for r, c in BLOCKS]
     sparse = {}
     for r, c in BLOCKS:
@@ -131,23 +132,24 @@ def peers(n, k, with_torch):
     int_matmul = onnx_call("MatMulInteger", x_u8, n, np.int32, w=wt_s8)
     dynamic = onnx_call("DynamicQuantizeMatMul", x, n, np.float32, "com.microsoft", w=wt_s8, scale=scale)
     yield dense_int, "onnxruntime MatMulInteger", int_matmul
-    yield dense_float, "onnxruntime DynamicQuantizeMatMul", dynamic
+    yield quantized, "onnxruntime DynamicQuantizeMatMul", dynamic
     yield dense_float, "onnxruntime MatMul f32", onnx_call("MatMul", x, n, np.float32, w=wt)
     yield dense_float, "numpy matmul f32", lambda: x @ wt
     for name in names:
-        yield ("u8", "i32", name), "onnxruntime MatMulInteger, dense", int_matmul
+        yield ("i8", "u8", "i32", name), "onnxruntime MatMulInteger, dense", int_matmul
     for name, (block, pruned) in zip(names, sparse.items()):
         bsr = scipy.sparse.bsr_matrix(pruned, blocksize=block)
-        yield ("u8", "i32", name), "scipy bsr f32", lambda bsr=bsr: bsr @ xt
+        yield ("f32", "f32", "f32", name), "scipy bsr f32", lambda bsr=bsr: bsr @ xt
         csr = scipy.sparse.csr_matrix(pruned)
-        yield ("u8", "i32", name), "scipy csr f32", lambda csr=csr: csr @ xt
+        yield ("f32", "f32", "f32", name), "scipy csr f32", lambda csr=csr: csr @ xt
     if with_torch:
-        yield from torch_peers(x, w, sparse, dense_float, names)
+        yield from torch_peers(x, w, sparse, (dense_float, quantized), names)
 
 
-def torch_peers(x, w, sparse, dense_float, names):
+def torch_peers(x, w, sparse, cases, names):
     import torch
 
+    dense_float, quantized = cases
     torch.set_num_threads(1)
     x, w = torch.from_numpy(x), torch.from_numpy(w)
     xt = x.T.contiguous()
@@ -159,15 +161,17 @@ def torch_peers(x, w, sparse, dense_float, names):
         torch.backends.quantized.engine = engine
         # One pack for each: onednn's, once used by the one, crashes the other.
         for op, x_in, args, case in [
-            (torch.ops.quantized.linear, qx, (1.0, 128), ("u8", "u8", "dense")),
-            (torch.ops.quantized.linear_dynamic, x, (), dense_float),
+            (torch.ops.quantized.linear, qx, (1.0, 128), ("i8", "u8", "u8", "dense")),
+            (torch.ops.quantized.linear_dynamic, x, (), quantized),
         ]:
             call = partial(op, x_in, torch.ops.quantized.linear_prepack(qw, None), *args)
             yield case, f"torch quantized {op.__name__}, {engine}", call
     for name, (block, pruned) in zip(names, sparse.items()):
-        if block[0] == block[1]:  # torch multiplies by no others
+        if block[0] == block[1]:  # torch multiplies by no others, and by these with MKL
             bsr = torch.from_numpy(pruned).to_sparse_bsr(block)
-            yield ("u8", "i32", name), "torch bsr f32", lambda bsr=bsr: bsr @ xt
+            yield ("f32", "f32", "f32", name), "torch bsr f32", lambda bsr=bsr: bsr @ xt
+        csr = torch.from_numpy(pruned).to_sparse_csr()
+        yield ("f32", "f32", "f32", name), "torch csr f32", lambda csr=csr: csr @ xt
 
 
 def cpu_model():
@@ -204,9 +208,9 @@ def main():
         least = {key: min(t for t, _ in rounds) for key, rounds in times.items()}
         median = {key: statistics.median(t for _, t in rounds) for key, rounds in times.items()}
         for case, peer, call in pairs:
-            x, y, block = case
+            w, x, y, block = case
             print(
-                f"| {n} x {k} | {block} {x} -> {y} | {peer} | {least[case]:.0f} | {least[call]:.0f}"
+                f"| {n} x {k} | {block} {w}, {x} -> {y} | {peer} | {least[case]:.0f} | {least[call]:.0f}"
                 f" | {least[call] / least[case]:.2f} | {median[case]:.0f} | {median[call]:.0f} |",
                 flush=True,
             )

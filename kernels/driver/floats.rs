@@ -11,8 +11,8 @@ use crate::kernels::panel::{Packed, Panel};
 use crate::kernels::weights::{BAND, HEIGHTS, Sparse};
 use std::ops::Range;
 
-/// Bytes of a tile of sums, or of what comes out of one: a band of a panel of 32 tokens.
-const SUMS: usize = BAND * 32 * 4;
+/// Bytes of a tile of sums, or of what comes out of one: a band of a panel of 64 tokens.
+const SUMS: usize = BAND * 64 * 4;
 
 /// y = x · wᵀ with block-sparse w, in floats.
 pub fn sparse_floats(job: &Job<'_>, w: &Sparse, ctx: &Ctx, memory: Memory<'_>) {
@@ -140,7 +140,7 @@ impl Multiply for Floats<'_> {
                     run(&band, sums);
                 }
                 let Panel { token, tokens, width } = panel;
-                let whole = features.is_multiple_of(self.lanes) && width > 1 && job.plan.addend.is_none();
+                let whole = features.is_multiple_of(2 * self.lanes) && width > 1 && job.plan.addend.is_none();
                 let (sums, ld) = if whole {
                     (sums.cast(), width)
                 } else {

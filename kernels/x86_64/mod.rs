@@ -41,3 +41,21 @@ pub use avx_vnni::AvxVnni;
 pub use avx2::Avx2;
 pub use avx512::Avx512;
 pub use avx512_vnni::{Avx512Bf16, Avx512Vnni, Avx512VnniVbmi};
+
+/// Rounds to nearest even into the upper half of each lane; NaN stays NaN. The lower half is anything.
+///
+/// # Safety
+/// The CPU has AVX-512 F.
+#[inline(always)]
+unsafe fn round_to_bf16(f: std::arch::x86_64::__m512) -> std::arch::x86_64::__m512i {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller vouches for the tier.
+    unsafe {
+        let bits = _mm512_castps_si512(f);
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        // Rounding could turn a NaN into infinity.
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(f, f);
+        _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x40_0000))
+    }
+}

@@ -197,15 +197,29 @@ macro_rules! zmm {
         unsafe fn store_bf16(p: *mut u16, f: __m512) {
             // SAFETY: the caller vouches for the tier and for the pointers.
             unsafe {
-                let bits = _mm512_castps_si512(f);
-                let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-                let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
-                let rounded = _mm512_add_epi32(bits, half);
-                // Rounding could turn a NaN into infinity.
-                let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(f, f);
-                let v = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x40_0000));
-                let v = _mm512_srli_epi32::<16>(v);
+                let v = _mm512_srli_epi32::<16>($crate::kernels::x86_64::round_to_bf16(f));
                 _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(v));
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store_2_bf16(p: *mut u16, f: [__m512; 2]) {
+            // The upper halves of both, in order.
+            const UPPER: [u16; 32] = {
+                let mut select = [0; 32];
+                let mut i = 0;
+                while i < 32 {
+                    select[i] = 2 * i as u16 + 1;
+                    i += 1;
+                }
+                select
+            };
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let a = $crate::kernels::x86_64::round_to_bf16(f[0]);
+                let b = $crate::kernels::x86_64::round_to_bf16(f[1]);
+                let select = _mm512_loadu_si512(UPPER.as_ptr().cast());
+                _mm512_storeu_si512(p.cast(), _mm512_permutex2var_epi16(a, select, b));
             }
         }
 

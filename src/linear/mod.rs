@@ -139,7 +139,9 @@ impl Linear {
 
     /// The name of the kernel that multiplies `tokens` tokens (most of them, where a tail goes to another).
     pub fn kernel(&self, tokens: usize) -> &'static str {
-        let width = if tokens <= 16 { 16 } else { 32 };
+        let layout = self.input_layout();
+        // As `Shape` has it.
+        let width = if tokens <= 16 || tokens <= 32 && layout.width() == 64 { 16 } else { layout.width() };
         match &self.weights {
             Packed::Dense(w, _) => w.kernel().name,
             Packed::Sparse(w) => match (w.layout().element(), w.height()) {
