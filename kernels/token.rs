@@ -12,7 +12,7 @@ pub const GATHER: usize = 16;
 /// x is the plain row of the token. Stores the exact sums at `out[row - first_row]`.
 ///
 /// # Safety
-/// As [`spill`], with one token; `quads` has room for the entries of each group rounded up to [`GATHER`], and as many
+/// As `sparse::spill`, with one token; `quads` has room for the entries of each group rounded up to [`GATHER`], and as many
 /// more.
 #[inline(always)]
 pub unsafe fn token<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, quads: *mut u32, out: *mut i32) {
