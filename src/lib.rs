@@ -42,6 +42,7 @@
 #[doc(hidden)]
 pub mod kernels;
 
+pub mod attention;
 mod ctx;
 mod error;
 mod isa;

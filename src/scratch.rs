@@ -1,6 +1,7 @@
 //! Memory that calls reuse.
 
 use crate::kernels::buffer::Buffer;
+use crate::kernels::driver::attention;
 
 /// Working memory of calls, owned by the caller. It grows to what the largest call needs and is kept: the second call
 /// of the same shape allocates nothing.
@@ -26,6 +27,8 @@ pub struct Scratch {
     pub(crate) token_zero: Vec<i32>,
     /// Of the tokens.
     pub(crate) token_sum: Vec<i32>,
+    /// Of attention.
+    pub(crate) attention: attention::Memory,
 }
 
 impl Scratch {
@@ -38,6 +41,12 @@ impl Scratch {
     pub fn capacity(&self) -> usize {
         let floats = self.scale.capacity() + self.bias.capacity() + self.token_scale.capacity();
         let integers = self.init.capacity() + self.token_zero.capacity() + self.token_sum.capacity();
-        self.x.len() + self.tiles.len() + self.rows.len() + self.y_rows.len() + 4 * (floats + integers)
+        self.x.len()
+            + self.tiles.len()
+            + self.rows.len()
+            + self.y_rows.len()
+            + self.attention.workers.len()
+            + self.attention.scores.len()
+            + 4 * (floats + integers)
     }
 }

@@ -4,6 +4,7 @@
 //! they call kernels; what they are given is proven: weights by their constructors, views by theirs, and the shapes
 //! here.
 
+pub mod attention;
 mod bytes;
 mod dense;
 mod floats;

@@ -1,0 +1,158 @@
+//! Which queries meet which keys.
+
+use crate::error::{Error, Result};
+
+/// How tokens belong to sequences.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Sequences<'a> {
+    /// `batch` sequences of the same lengths, one after the other: q has `batch * q_len` tokens, k and v `batch * kv_len`.
+    Batch {
+        /// Sequences.
+        batch: usize,
+        /// Queries of each.
+        q_len: usize,
+        /// Keys of each.
+        kv_len: usize,
+    },
+    /// Sequences of any lengths, packed: sequence b has the queries `q[b] .. q[b + 1]` and the keys `kv[b] .. kv[b + 1]`. Both
+    /// begin with 0, end with the number of tokens and never fall; a sequence may be empty.
+    Packed {
+        /// Where queries begin and end.
+        q: &'a [i32],
+        /// Where keys begin and end.
+        kv: &'a [i32],
+    },
+}
+
+impl Sequences<'_> {
+    /// How many.
+    pub fn count(&self) -> usize {
+        match self {
+            Sequences::Batch { batch, .. } => *batch,
+            Sequences::Packed { q, .. } => q.len().saturating_sub(1),
+        }
+    }
+
+    /// The queries of sequence b, first and last + 1. Sequences are checked before.
+    pub(crate) fn queries(&self, b: usize) -> (usize, usize) {
+        match *self {
+            Sequences::Batch { q_len, .. } => (b * q_len, (b + 1) * q_len),
+            Sequences::Packed { q, .. } => (q[b] as usize, q[b + 1] as usize),
+        }
+    }
+
+    /// The keys of sequence b.
+    pub(crate) fn keys(&self, b: usize) -> (usize, usize) {
+        match *self {
+            Sequences::Batch { kv_len, .. } => (b * kv_len, (b + 1) * kv_len),
+            Sequences::Packed { kv, .. } => (kv[b] as usize, kv[b + 1] as usize),
+        }
+    }
+
+    /// Whether they are what so many tokens can be.
+    pub(crate) fn check(&self, q_tokens: usize, kv_tokens: usize) -> Result<()> {
+        match *self {
+            Sequences::Batch { batch, q_len, kv_len } => {
+                for (name, len, tokens) in [("q", q_len, q_tokens), ("k", kv_len, kv_tokens)] {
+                    if batch.checked_mul(len) != Some(tokens) {
+                        let expected = format_args!("{batch} sequences of {len} tokens");
+                        return Err(Error::shape(name, expected, format_args!("{tokens} tokens")));
+                    }
+                }
+                Ok(())
+            }
+            Sequences::Packed { q, kv } => {
+                if q.len() != kv.len() {
+                    return Err(Error::shape(
+                        "cu_seqlens",
+                        format_args!("as many of keys as of queries, {}", q.len()),
+                        kv.len(),
+                    ));
+                }
+                check_cumulative("cu_seqlens of q", q, q_tokens)?;
+                check_cumulative("cu_seqlens of k", kv, kv_tokens)
+            }
+        }
+    }
+}
+
+fn check_cumulative(name: &'static str, cu_seqlens: &[i32], tokens: usize) -> Result<()> {
+    match cu_seqlens.first() {
+        None => return Err(Error::shape(name, "at least one entry, 0", "none")),
+        Some(0) => {}
+        Some(first) => return Err(Error::index(name, 0, 0, first)),
+    }
+    for (i, pair) in cu_seqlens.windows(2).enumerate() {
+        if pair[1] < pair[0] {
+            return Err(Error::index(name, i + 1, format_args!("at least {}", pair[0]), pair[1]));
+        }
+    }
+    let last = cu_seqlens[cu_seqlens.len() - 1];
+    if last as usize != tokens {
+        let expected = format_args!("{tokens}, the number of tokens");
+        return Err(Error::index(name, cu_seqlens.len() - 1, expected, last));
+    }
+    Ok(())
+}
+
+/// Numbers added to the scaled scores: `[batch or 1, heads or 1, queries or 1, keys]`, contiguous. What is 1 is the same for all.
+/// Queries and keys are counted inside their sequence. -inf is a key that is not there; the smallest float, as the
+/// originals have it, absorbs the score, so that a row of nothing else is uniform.
+#[derive(Debug, Clone, Copy)]
+pub struct Bias<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) batch: usize,
+    pub(crate) heads: usize,
+    pub(crate) queries: usize,
+    pub(crate) keys: usize,
+}
+
+impl<'a> Bias<'a> {
+    /// # Errors
+    /// [`Error::Shape`] if `data` does not hold exactly `batch * heads * queries * keys` elements.
+    pub fn new(data: &'a [f32], batch: usize, heads: usize, queries: usize, keys: usize) -> Result<Self> {
+        let elements = [heads, queries, keys].iter().try_fold(batch, |n, &m| n.checked_mul(m));
+        if elements != Some(data.len()) {
+            let expected = format_args!("exactly {batch} x {heads} x {queries} x {keys} elements");
+            return Err(Error::shape("bias", expected, data.len()));
+        }
+        Ok(Self { data, batch, heads, queries, keys })
+    }
+}
+
+/// Which tiles of queries times keys are there: `[query blocks, key blocks]` of `block_q x block_k`, for every sequence and head.
+/// Queries and keys are counted inside their sequence. Tiles that are not there cost nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct BlockMask<'a> {
+    pub(crate) live: &'a [bool],
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) block_q: usize,
+    pub(crate) block_k: usize,
+}
+
+impl<'a> BlockMask<'a> {
+    /// # Errors
+    /// [`Error::Shape`] if `live` does not hold exactly `rows * cols` elements; [`Error::Value`] if a block has no extent.
+    pub fn new(live: &'a [bool], rows: usize, cols: usize, block_q: usize, block_k: usize) -> Result<Self> {
+        if block_q == 0 || block_k == 0 {
+            return Err(Error::value("block", "at least 1 x 1", format_args!("{block_q} x {block_k}")));
+        }
+        if rows.checked_mul(cols) != Some(live.len()) {
+            return Err(Error::shape("live", format_args!("exactly {rows} x {cols} elements"), live.len()));
+        }
+        Ok(Self { live, rows, cols, block_q, block_k })
+    }
+}
+
+/// A row none of whose keys is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EmptyRow {
+    /// Attends to nothing: its context is 0.
+    #[default]
+    Zeros,
+    /// Attends to all keys of its sequence alike, those that are masked included, before the clip: what a mask of the smallest
+    /// float does in the originals.
+    Uniform,
+}

@@ -1,0 +1,47 @@
+//! Attention: `context = w · V`, `w = softmax(scale * q · kᵀ + mask)`, with the clipped softmax and the gates of Quantizable
+//! Transformers (Bondarenko, Nagel, Blankevoort, NeurIPS 2023), whose heads can do nothing without outliers; and the
+//! ordinary softmax by the same path.
+//!
+//! q is `[tokens, num_heads, head_dim]`, k and v `[tokens, num_kv_heads, head_dim]`, strided as the caller has them
+//! ([`HeadsRef`]). Head h of q meets head `h / (num_heads / num_kv_heads)` of k and v. See [`Attention::forward`].
+//!
+//! ```
+//! use siskin::attention::{Attention, Call, Clipped, HeadsMut, HeadsRef, Input, Output, Sequences};
+//! use siskin::{Ctx, Scratch};
+//!
+//! let (tokens, heads, head_dim) = (5, 2, 8);
+//! let x = vec![0.5f32; tokens * heads * head_dim];
+//! let x = Input::F32(HeadsRef::new(&x, tokens, heads, head_dim)?);
+//! let mut context = vec![0.0f32; tokens * heads * head_dim];
+//! let attention = Attention::new(heads, heads, head_dim)?.softmax(Clipped::new(-0.03, 1.0)?).causal();
+//! let call = Call::new(Sequences::Batch { batch: 1, q_len: tokens, kv_len: tokens });
+//! let out = Output::F32(HeadsMut::new(&mut context, tokens, heads, head_dim)?);
+//! attention.forward(x, x, x, &call, out, &Ctx::new()?, &mut Scratch::new())?;
+//! # Ok::<(), siskin::Error>(())
+//! ```
+//!
+//! # The arithmetic
+//!
+//! f32: a score is one chain of fused multiply-adds over the features of a head; `e_j = exp(scale * s_j + bias_j - max)`,
+//! which is 0 where it is below 2^-124; sums over keys are taken in chunks of 512 keys of a sequence, each in 16 lanes
+//! and a fixed tree, added up in order; `w_j` is rounded to f32; the context is one chain over the keys of a chunk
+//! whose weight is not 0, chunks added up in order. So the same bits come out on every tier, at any number of threads, in any
+//! batch, padded or packed, all at once or token by token. bfloat16 in pairs (`vdpbf16ps`) rounds in its own way, and its
+//! weights to bfloat16: its context is within `0.02 * max |v|` of that of the widened inputs.
+//!
+//! Bytes: scores are exact integers; weights are rounded to u8 with zero point 0; `w · V` is exact again.
+//!
+//! A key whose weight is 0 is not read: NaN or infinity in its v stays where it is. NaN in q makes its own row NaN, NaN
+//! in k the rows that the key is there for.
+
+mod forward;
+pub(crate) mod heads;
+mod io;
+mod mask;
+mod softmax;
+
+pub use forward::{Attention, Call, Int8, Skipped};
+pub use heads::{HeadsMut, HeadsRef};
+pub use io::{HeadParams, Input, Output};
+pub use mask::{Bias, BlockMask, EmptyRow, Sequences};
+pub use softmax::{Clipped, Softmax};
