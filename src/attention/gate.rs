@@ -44,13 +44,27 @@ pub struct Gate {
 /// Parameters are f64 for the chain: widened once.
 #[derive(Debug, Clone, PartialEq)]
 enum Kind {
-    Unconditional { alpha: Vec<f64> },
+    Unconditional {
+        alpha: Vec<f64>,
+    },
     /// `[H, d]`.
-    Linear { weight: Vec<f64>, bias: Vec<f64> },
+    Linear {
+        weight: Vec<f64>,
+        bias: Vec<f64>,
+    },
     /// `[H, hidden, d]`, `[H, hidden]` twice.
-    Mlp { hidden: usize, w1: Vec<f64>, b1: Vec<f64>, w2: Vec<f64>, b2: Vec<f64> },
+    Mlp {
+        hidden: usize,
+        w1: Vec<f64>,
+        b1: Vec<f64>,
+        w2: Vec<f64>,
+        b2: Vec<f64>,
+    },
     /// `[H, D]`.
-    AllFeatures { weight: Vec<f64>, bias: Vec<f64> },
+    AllFeatures {
+        weight: Vec<f64>,
+        bias: Vec<f64>,
+    },
 }
 
 impl Gate {
@@ -79,12 +93,7 @@ impl Gate {
     ///
     /// # Errors
     /// [`Error::Shape`] if they do not fit or have no head, no hidden feature or no feature.
-    pub fn mlp(
-        w1: MatRef<'_, f32>,
-        b1: MatRef<'_, f32>,
-        w2: MatRef<'_, f32>,
-        b2: &[f32],
-    ) -> Result<Self> {
+    pub fn mlp(w1: MatRef<'_, f32>, b1: MatRef<'_, f32>, w2: MatRef<'_, f32>, b2: &[f32]) -> Result<Self> {
         let (heads, hidden) = (b1.rows(), b1.cols());
         if hidden == 0 {
             return Err(Error::shape("b1", "at least one hidden feature", 0));
@@ -134,12 +143,16 @@ impl Gate {
                 self.pooled = true;
                 Ok(self)
             }
-            Kind::Unconditional { .. } => {
-                Err(Error::unsupported("gate", "a linear gate or an MLP, to be pooled", "an unconditional one"))
-            }
-            Kind::AllFeatures { .. } => {
-                Err(Error::unsupported("gate", "a linear gate or an MLP, to be pooled", "one of all features"))
-            }
+            Kind::Unconditional { .. } => Err(Error::unsupported(
+                "gate",
+                "a linear gate or an MLP, to be pooled",
+                "an unconditional one",
+            )),
+            Kind::AllFeatures { .. } => Err(Error::unsupported(
+                "gate",
+                "a linear gate or an MLP, to be pooled",
+                "one of all features",
+            )),
         }
     }
 
