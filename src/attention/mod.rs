@@ -34,6 +34,7 @@
 //! A key whose weight is 0 is not read: NaN or infinity in its v stays where it is. NaN in q makes its own row NaN, NaN
 //! in k the rows that the key is there for.
 
+mod calibrate;
 mod exp;
 mod forward;
 mod gate;
@@ -42,6 +43,7 @@ mod io;
 mod mask;
 mod softmax;
 
+pub use calibrate::{BlockQuantizers, Calibrator, ContextOrder};
 pub use forward::{Attention, Call, Int8, Skipped};
 pub use gate::Gate;
 pub use heads::{HeadsMut, HeadsRef};
