@@ -12,6 +12,7 @@ use siskin::attention::{
 };
 use siskin::quant::{MinMax, Observer, QuantParams, QuantType, RunningMinMax, Scheme};
 use siskin::{Ctx, Error, MatMut, MatRef, Scratch};
+use std::sync::{Arc, Mutex};
 
 const FILE: &[u8] = include_bytes!("golden/int8_attention.safetensors");
 const U8: Scheme = Scheme::Asymmetric(QuantType::U8);
@@ -148,6 +149,202 @@ fn the_quantizers_of_the_original_are_met() {
         close(got.int8.context.unwrap_or(got.output), "context_act_quantizer.qparams");
         if c.gate.is_none() {
             assert_eq!(got.int8.context.unwrap_or(got.output), got.output);
+        }
+    }
+}
+
+/// An observer that keeps what it and its copies see.
+#[derive(Clone)]
+struct Recorder {
+    inner: MinMax,
+    seen: Arc<Mutex<Vec<Vec<f32>>>>,
+}
+
+impl Recorder {
+    fn new() -> Self {
+        Self { inner: MinMax::new(U8), seen: Arc::default() }
+    }
+}
+
+impl Observer for Recorder {
+    fn observe(&mut self, x: &[f32]) -> siskin::Result<()> {
+        self.inner.observe(x)?;
+        self.seen.lock().unwrap().push(x.to_vec());
+        Ok(())
+    }
+
+    fn params(&self) -> siskin::Result<QuantParams> {
+        self.inner.params()
+    }
+}
+
+/// Calibrates on one batch, calls on the same with the quantizers found, and compares the contexts; then what an observer of
+/// weights saw.
+fn compare(
+    name: &str,
+    attention: Attention,
+    kv_heads: usize,
+    lens: (usize, usize),
+    call: &Call<'_>,
+) -> Vec<f32> {
+    let (heads, d) = (4, 24);
+    let mut rng = Rng::new(7);
+    let mut random = |tokens: usize, heads: usize| {
+        (0..tokens * heads * d).map(|_| rng.float(-2.0, 2.0)).collect::<Vec<f32>>()
+    };
+    let (q, k, v) = (random(lens.0, heads), random(lens.1, kv_heads), random(lens.1, kv_heads));
+    let ctx = Ctx::new().unwrap();
+    let mut weights = Vec::new();
+    for order in [ContextOrder::AfterGate, ContextOrder::BeforeGate] {
+        let recorder = Recorder::new();
+        let mut calibrator = Calibrator::new(attention, order, recorder.clone());
+        let heads_of = |x, tokens, heads| HeadsRef::new(x, tokens, heads, d).unwrap();
+        calibrator
+            .observe(
+                heads_of(&q, lens.0, heads),
+                heads_of(&k, lens.1, kv_heads),
+                heads_of(&v, lens.1, kv_heads),
+                call,
+                &ctx,
+            )
+            .unwrap();
+        let found = calibrator.finish().unwrap();
+        let seen = recorder.seen.lock().unwrap();
+        assert_eq!(seen.len(), if order == ContextOrder::BeforeGate { 7 } else { 6 });
+        weights = seen[4].clone();
+
+        let bytes = |x: &[f32], p: QuantParams| x.iter().map(|&x| p.quantize(x) as u8).collect::<Vec<u8>>();
+        let (q, k, v) = (bytes(&q, found.q), bytes(&k, found.k), bytes(&v, found.v));
+        let input = |x, tokens, heads, p: QuantParams| {
+            Input::U8(HeadsRef::new(x, tokens, heads, d).unwrap(), p.into())
+        };
+        let mut out = vec![0.0; lens.0 * heads * d];
+        // The observers saw the context before it was quantized.
+        let int8 = siskin::attention::Int8 { context: None, ..found.int8 };
+        attention
+            .forward(
+                input(&q, lens.0, heads, found.q),
+                input(&k, lens.1, kv_heads, found.k),
+                input(&v, lens.1, kv_heads, found.v),
+                &call.int8(int8),
+                Output::F32(HeadsMut::new(&mut out, lens.0, heads, d).unwrap()),
+                &ctx,
+                &mut Scratch::new(),
+            )
+            .unwrap();
+        let off: Vec<f32> = out.iter().zip(&seen[seen.len() - 1]).map(|(a, b)| (a - b).abs()).collect();
+        // A weight or a score may fall on the other side of a half: a step of the weights times v.
+        let same = off.iter().filter(|&&off| off < 2e-5).count();
+        assert!(off.iter().all(|&off| off < 0.1), "{name}: {:?}", off.iter().copied().fold(0.0, f32::max));
+        assert!(same * 100 >= off.len() * 95, "{name}: {same} of {}", off.len());
+    }
+    weights
+}
+
+#[test]
+fn masks_are_those_of_a_call() {
+    let new = || Attention::new(4, 4, 24).unwrap();
+    let batch = |batch, q_len, kv_len| Sequences::Batch { batch, q_len, kv_len };
+    let two = Call::new(batch(2, 9, 13));
+    let clip = Clipped::new(-0.02, 1.1).unwrap();
+    compare("plain", new(), 4, (18, 26), &two);
+    compare("clipped", new().softmax(clip), 4, (18, 26), &two);
+    compare("causal", new().causal(), 4, (18, 26), &two);
+    compare("window", new().window(3, 1), 4, (18, 26), &two);
+    compare("far window", new().window(usize::MAX, 0), 4, (18, 26), &two);
+    compare("positions", new().causal().window(5, 9), 4, (18, 26), &two.positions(&[0, 3]));
+    compare("grouped", Attention::new(4, 2, 24).unwrap().causal(), 2, (18, 26), &two);
+
+    // Sequences without queries or with one key more than the other, and queries that meet none.
+    let (q, kv) = ([0, 3, 3, 12, 18], [0, 7, 9, 9, 26]);
+    let packed = Call::new(Sequences::Packed { q: &q, kv: &kv });
+    for empty in [EmptyRow::Zeros, EmptyRow::Uniform] {
+        compare("packed", new().causal().empty_rows(empty), 4, (18, 26), &packed);
+        let lengths = two.key_lengths(&[0, 5]);
+        let weights = compare("lengths", new().empty_rows(empty), 4, (18, 26), &lengths);
+        let alone = if empty == EmptyRow::Uniform { 1.0 / 13.0 } else { 0.0 };
+        assert!(weights[..4 * 9 * 13].iter().all(|&w| w == alone), "{empty:?}");
+        assert!(weights[4 * 9 * 13..].chunks(13).all(|row| row[5..].iter().all(|&w| w == 0.0)));
+        // More queries than keys: the first are before all keys.
+        compare("early", new().causal().empty_rows(empty), 4, (26, 18), &Call::new(batch(2, 13, 9)));
+        let mut bias: Vec<f32> = (0..4 * 9 * 13).map(|i| (i as f32).sin()).collect();
+        bias.iter_mut().step_by(3).for_each(|b| *b = f32::NEG_INFINITY);
+        bias[..13].fill(f32::NEG_INFINITY);
+        bias[13..26].fill(f32::MIN);
+        let bias = Bias::new(&bias, 1, 4, 9, 13).unwrap();
+        compare("bias", new().empty_rows(empty).softmax(clip), 4, (18, 26), &two.bias(bias));
+    }
+    let bias: Vec<f32> = (0..2 * 13).map(|i| (i as f32).cos()).collect();
+    compare("key bias", new(), 4, (18, 26), &two.bias(Bias::new(&bias, 2, 1, 1, 13).unwrap()));
+    let live = [true, false, true, false, true, true, true, false, false, true];
+    let mask = BlockMask::new(&live, 2, 5, 5, 3).unwrap();
+    compare("blocks", new().causal(), 4, (18, 26), &two.block_mask(mask));
+    let gates: Vec<f32> = (0..18 * 4).map(|i| (i % 7) as f32 / 7.0).collect();
+    compare("gates", new(), 4, (18, 26), &two.gates(MatRef::new(&gates, 18, 4).unwrap()));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_changes_nothing() {
+    let ctx = Ctx::new().unwrap();
+    let attention = Attention::new(1, 1, 4).unwrap();
+    let mut calibrator = Calibrator::new(attention, ContextOrder::AfterGate, RunningMinMax::new(U8));
+    let nothing = calibrator.finish().unwrap_err();
+    assert!(matches!(nothing, Error::Value { argument: "observer", .. }));
+
+    let good: Vec<f32> = (0..12).map(|i| i as f32 - 5.0).collect();
+    let with = |at: usize, v: f32| {
+        let mut x = good.clone();
+        x[at] = v;
+        x
+    };
+    let heads = |x| HeadsRef::new(x, 3, 1, 4).unwrap();
+    let three = Sequences::Batch { batch: 1, q_len: 3, kv_len: 3 };
+    let call = Call::new(three);
+    calibrator.observe(heads(&good), heads(&good), heads(&good), &call, &ctx).unwrap();
+    let before = calibrator.finish().unwrap();
+    let mut refused = |q, k, v, call: &Call<'_>| {
+        let error = calibrator.observe(q, k, v, call, &ctx).unwrap_err();
+        assert_eq!(calibrator.finish().unwrap(), before);
+        match error {
+            Error::Shape { argument, .. } | Error::Value { argument, .. } => argument,
+            other => panic!("{other}"),
+        }
+    };
+    let (nan, huge) = (with(7, f32::NAN), with(2, 1e30));
+    assert_eq!(refused(heads(&nan), heads(&good), heads(&good), &call), "q");
+    assert_eq!(refused(heads(&good), heads(&nan), heads(&good), &call), "k");
+    assert_eq!(refused(heads(&good), heads(&good), heads(&nan), &call), "v");
+    assert_eq!(refused(heads(&huge), heads(&huge), heads(&good), &call), "scores");
+    let bias = [f32::NAN, 0.0, 0.0];
+    let biased = call.bias(Bias::new(&bias, 1, 1, 1, 3).unwrap());
+    assert_eq!(refused(heads(&good), heads(&good), heads(&good), &biased), "weights");
+    let gates = [1.0, f32::INFINITY, 1.0];
+    let gated = call.gates(MatRef::new(&gates, 3, 1).unwrap());
+    assert_eq!(refused(heads(&good), heads(&good), heads(&good), &gated), "context");
+    // As a call refuses it.
+    let other = Call::new(Sequences::Batch { batch: 2, q_len: 3, kv_len: 3 });
+    assert_eq!(refused(heads(&good), heads(&good), heads(&good), &other), "q");
+    let none = HeadsRef::new(&[], 0, 1, 4).unwrap();
+    let endless = Call::new(Sequences::Batch { batch: usize::MAX, q_len: 0, kv_len: 0 });
+    assert_eq!(refused(none, none, none, &endless), "q");
+    let no_keys = Call::new(Sequences::Batch { batch: 1, q_len: 3, kv_len: 0 });
+    assert_eq!(refused(heads(&good), none, none, &no_keys), "k");
+    // One row that stands for more than there is memory for.
+    let many = HeadsRef::with_strides(&good[..4], usize::MAX / 8, 1, 4, 0, 4).unwrap();
+    let long = Call::new(Sequences::Batch { batch: 1, q_len: usize::MAX / 8, kv_len: 3 });
+    assert_eq!(refused(many, heads(&good), heads(&good), &long), "q");
+
+    // Weights need all steps of a byte: those of a symmetric i8 have half of them.
+    for (scheme, fits) in [
+        (Scheme::Asymmetric(QuantType::I8), true),
+        (Scheme::SymmetricAuto, true),
+        (Scheme::Symmetric(QuantType::I8), false),
+    ] {
+        let mut calibrator = Calibrator::new(attention, ContextOrder::BeforeGate, MinMax::new(scheme));
+        calibrator.observe(heads(&good), heads(&good), heads(&good), &call, &ctx).unwrap();
+        match calibrator.finish() {
+            Ok(found) => assert!(fits && found.int8.weights_scale == 1.0 / 255.0, "{scheme:?}"),
+            Err(e) => assert!(!fits && matches!(e, Error::Unsupported { argument: "observer", .. }), "{e}"),
         }
     }
 }
