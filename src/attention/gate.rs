@@ -246,10 +246,14 @@ impl Gate {
     fn tokens(&self, x: MatRef<'_, f32>, mut out: MatMut<'_, f32>) {
         for first in (0..x.rows()).step_by(LANES) {
             let count = LANES.min(x.rows() - first);
-            for h in 0..self.num_heads {
-                let logits = self.logits(x, first, count, h);
-                for (t, &logit) in logits[..count].iter().enumerate() {
-                    out.row_mut(first + t)[h] = sigmoid(logit) * self.factor;
+            for head in (0..self.num_heads).step_by(UNITS) {
+                let mut logits = [[0.0; LANES]; UNITS];
+                let heads = UNITS.min(self.num_heads - head);
+                self.logits(x, (first, count), head, &mut logits[..heads]);
+                for t in 0..count {
+                    for (gate, logits) in out.row_mut(first + t)[head..][..heads].iter_mut().zip(&logits) {
+                        *gate = sigmoid(logits[t]) * self.factor;
+                    }
                 }
             }
         }
@@ -257,55 +261,63 @@ impl Gate {
 
     /// One gate for all tokens.
     fn sequence(&self, x: MatRef<'_, f32>, mut out: MatMut<'_, f32>) {
-        for h in 0..self.num_heads {
+        for head in 0..self.num_heads {
             let mut sum = 0.0;
             for first in (0..x.rows()).step_by(LANES) {
                 let count = LANES.min(x.rows() - first);
-                for logit in &self.logits(x, first, count, h)[..count] {
+                let mut logits = [[0.0; LANES]];
+                self.logits(x, (first, count), head, &mut logits);
+                for logit in &logits[0][..count] {
                     sum += logit;
                 }
             }
             let gate = sigmoid(sum / x.rows() as f64) * self.factor;
-            (0..x.rows()).for_each(|t| out.row_mut(t)[h] = gate);
+            (0..x.rows()).for_each(|t| out.row_mut(t)[head] = gate);
         }
     }
 
-    /// Of one head and `count` tokens; the lanes behind them hold nothing.
-    fn logits(&self, x: MatRef<'_, f32>, first: usize, count: usize, h: usize) -> Lanes {
-        let mut logits = [[0.0; LANES]];
+    /// Of `logits.len()` heads from `head` and of some tokens, the first and how many; the lanes behind them hold nothing. At
+    /// first all are 0.
+    fn logits(&self, x: MatRef<'_, f32>, tokens: (usize, usize), head: usize, logits: &mut [Lanes]) {
+        let heads = head..head + logits.len();
         let bias = match &self.kind {
-            Kind::Unconditional { alpha } => alpha[h],
+            Kind::Unconditional { alpha } => alpha,
             Kind::Linear { weight, bias } => {
                 let d = weight.len() / self.num_heads;
-                multiply(x, (first, count), h * d, &weight[h * d..][..d], d, &mut logits);
-                bias[h]
+                for (h, logits) in heads.zip(&mut *logits) {
+                    multiply(x, tokens, h * d, &weight[h * d..][..d], d, std::slice::from_mut(logits));
+                }
+                bias
             }
             Kind::AllFeatures { weight, bias } => {
                 let d = weight.len() / self.num_heads;
-                multiply(x, (first, count), 0, &weight[h * d..][..d], d, &mut logits);
-                bias[h]
+                multiply(x, tokens, 0, &weight[head * d..][..logits.len() * d], d, logits);
+                bias
             }
             Kind::Mlp { hidden, w1, b1, w2, b2 } => {
                 let d = w1.len() / (self.num_heads * hidden);
-                for unit in (0..*hidden).step_by(UNITS) {
-                    let units = UNITS.min(hidden - unit);
-                    let row = h * hidden + unit;
-                    let mut sums = [[0.0; LANES]; UNITS];
-                    let weight = &w1[row * d..][..units * d];
-                    multiply(x, (first, count), h * d, weight, d, &mut sums[..units]);
-                    for (u, sum) in sums[..units].iter().enumerate() {
-                        for t in 0..LANES {
-                            let v = (sum[t] + b1[row + u]) as f32;
-                            // NaN is not below 0 and stays.
-                            let v = if v < 0.0 { 0.0 } else { v };
-                            logits[0][t] += f64::from(v) * w2[row + u];
+                for (h, logits) in heads.zip(&mut *logits) {
+                    for unit in (0..*hidden).step_by(UNITS) {
+                        let units = UNITS.min(hidden - unit);
+                        let row = h * hidden + unit;
+                        let mut sums = [[0.0; LANES]; UNITS];
+                        multiply(x, tokens, h * d, &w1[row * d..][..units * d], d, &mut sums[..units]);
+                        for (u, sum) in sums[..units].iter().enumerate() {
+                            for t in 0..LANES {
+                                let v = (sum[t] + b1[row + u]) as f32;
+                                // NaN is not below 0 and stays.
+                                let v = if v < 0.0 { 0.0 } else { v };
+                                logits[t] += f64::from(v) * w2[row + u];
+                            }
                         }
                     }
                 }
-                b2[h]
+                b2
             }
         };
-        logits[0].map(|sum| sum + bias)
+        for (logits, bias) in logits.iter_mut().zip(&bias[head..]) {
+            logits.iter_mut().for_each(|logit| *logit += bias);
+        }
     }
 }
 
@@ -313,7 +325,7 @@ impl Gate {
 const LANES: usize = 16;
 /// Features of as many tokens that are transposed at a time.
 const PIECE: usize = 64;
-/// Hidden features that they then meet.
+/// Rows of weights, of hidden features or of heads, that they then meet.
 const UNITS: usize = 16;
 /// Tokens of a task.
 const TASK: usize = 64;
