@@ -153,6 +153,50 @@ fn the_quantizers_of_the_original_are_met() {
     }
 }
 
+/// From the block's input to the quantized context, by the quantizers found.
+#[test]
+fn a_block_calibrated_so_has_the_context_of_the_original() {
+    let ctx = Ctx::new().unwrap();
+    for case in CASES {
+        let c = Case::new(case);
+        let running = RunningMinMax::new(U8);
+        let observer = if case.ends_with("pct") { running.with_percentile(99.9).unwrap() } else { running };
+        let found = c.calibrate(observer);
+        let x = c.g.f32("in.hidden");
+        let params = [found.q, found.k, found.v];
+        let bytes = [0, 1, 2]
+            .map(|i| -> Vec<u8> { c.project(i, &x).iter().map(|&x| params[i].quantize(x) as u8).collect() });
+        let [q, k, v] = [0, 1, 2].map(|i| Input::U8(c.heads(&bytes[i]), params[i].into()));
+        // OPT quantizes before the gate: without one that is what comes out.
+        let gates = if c.opt { None } else { c.gates(&x, &ctx) };
+        let call = c.call(&gates).int8(found.int8);
+        let mut scratch = Scratch::new();
+        let context: Vec<f32> = if c.opt {
+            let mut y = vec![0.0; x.len()];
+            let out = Output::F32(HeadsMut::new(&mut y, c.tokens, HEADS, HEAD_DIM).unwrap());
+            c.attention.forward(q, k, v, &call, out, &ctx, &mut scratch).unwrap();
+            y
+        } else {
+            let mut y = vec![0u8; x.len()];
+            let out = Output::U8(HeadsMut::new(&mut y, c.tokens, HEADS, HEAD_DIM).unwrap(), found.output);
+            c.attention.forward(q, k, v, &call, out, &ctx, &mut scratch).unwrap();
+            y.iter().map(|&q| found.output.dequantize(q.into())).collect()
+        };
+        let expected = c.g.f32("mid.context_act_quantizer.out");
+        let step = found.int8.context.unwrap_or(found.output).scale();
+        let mut same = 0;
+        for (i, got) in context.iter().enumerate() {
+            let (token, head, feature) = (i / FEATURES, i % FEATURES / HEAD_DIM, i % HEAD_DIM);
+            // [H, T, d] for OPT.
+            let at = if c.opt { (head * c.tokens + token) * HEAD_DIM + feature } else { i };
+            let off = (got - expected[at]).abs() / step;
+            assert!(off < 1.01, "{case} {i}: {off} steps");
+            same += usize::from(off < 0.01);
+        }
+        assert!(same * 100 >= context.len() * 99, "{case}: {same} of {}", context.len());
+    }
+}
+
 /// An observer that keeps what it and its copies see.
 #[derive(Clone)]
 struct Recorder {
