@@ -84,6 +84,7 @@ pub fn rows_to_lines<T: Element>(rows: MatRef<'_, T>, panel: &mut [u8], width: u
             panel: panel.as_mut_ptr(),
             width,
             flip: 0,
+            ahead: std::ptr::null(),
         });
     }
 }

@@ -23,6 +23,8 @@ pub struct Tokens {
     pub width: usize,
     /// Flipped in each byte on the way: 0x80 turns signed bytes into unsigned ones and back.
     pub flip: u8,
+    /// Null, or, of rows of 4-byte elements, what the cache is asked for while they pass: as many bytes in a row as they have.
+    pub ahead: *const u8,
 }
 
 /// The signature of all the kernels here.
@@ -44,6 +46,7 @@ impl Tokens {
             panel: panel.as_mut_ptr(),
             width,
             flip,
+            ahead: std::ptr::null(),
         };
         // SAFETY: the view vouches for the rows, which are only read; the panel's length was checked (a panel of quads
         // is as long, its features rounded up by the caller).
@@ -61,6 +64,7 @@ impl Tokens {
             panel: panel.as_ptr().cast_mut(),
             width,
             flip,
+            ahead: std::ptr::null(),
         };
         // SAFETY: the view vouches for the rows; the panel is only read and its length was checked.
         unsafe { run(&tokens) }
@@ -243,6 +247,7 @@ pub unsafe fn words_to_lines<S: Simd>(x: &Tokens) {
     // SAFETY: all offsets are inside the rows and the panel.
     unsafe {
         let flip = S::splat(i32::from_ne_bytes([x.flip; 4]));
+        let mut ahead = x.ahead;
         let mut t = 0;
         while t < x.width {
             // Four registers, part l of register r being token 4 l + r: transposed, each is a line in order.
@@ -251,6 +256,12 @@ pub unsafe fn words_to_lines<S: Simd>(x: &Tokens) {
             let row = x.rows.wrapping_add(t * x.stride);
             let mut f = 0;
             while f < first {
+                if !x.ahead.is_null() {
+                    for line in (0..16 * S::LANES).step_by(64) {
+                        S::prefetch_far(ahead.wrapping_add(line));
+                    }
+                    ahead = ahead.wrapping_add(16 * S::LANES);
+                }
                 let mut v = [S::splat(0); 4];
                 for r in 0..4 {
                     v[r] = S::xor(S::load_parts(row.add(r * x.stride + 4 * f), 4 * x.stride), flip);

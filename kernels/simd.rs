@@ -71,6 +71,10 @@ pub unsafe trait Simd: Copy + 'static {
     /// Asks for the cache line at `p`, which need not be readable.
     #[inline(always)]
     unsafe fn prefetch(_p: *const i8) {}
+    /// Asks for the cache line at `p`, which need not be readable, no nearer than the second-level cache: what comes from memory
+    /// should not wait in line with what is needed now.
+    #[inline(always)]
+    unsafe fn prefetch_far(_p: *const u8) {}
     /// One step of K of `LANES` output features: `LANES * 4 / X_BYTES` bytes, feature by feature.
     unsafe fn dense_w(p: *const i8) -> Self::V;
     /// Adds one step: `x` is 4 bytes of x in every lane.

@@ -312,6 +312,7 @@ fn rows_become_lines() {
                     panel: panel.as_mut_ptr().cast(),
                     width,
                     flip: 0,
+                    ahead: std::ptr::null(),
                 });
             }
             for (i, &got) in panel[..padded * width].iter().enumerate() {

@@ -525,3 +525,26 @@ fn one_thread_by_the_environment() {
         .unwrap();
     assert!(status.success());
 }
+
+/// A scale beyond all floats makes NaN of an empty sum: the same byte on every tier.
+#[test]
+fn a_pruned_feature_with_an_infinite_scale() {
+    let (m, n, k) = (64, 8, 8);
+    let w: Vec<i8> = (0..n * k).map(|i| if i / k < 4 { 0 } else { 1 }).collect();
+    let w = Bsr::from_dense(MatRef::new(&w, n, k).unwrap(), block((4, 1))).unwrap();
+    let x = vec![1u8; m * k];
+    let outputs: Vec<Vec<u8>> = isas("a_pruned_feature_with_an_infinite_scale")
+        .into_iter()
+        .map(|isa| {
+            let ctx = serial(isa);
+            let layer = Linear::sparse(&w).scales(&[1e30; 8]).build(&ctx).unwrap();
+            let x = Input::U8(MatRef::new(&x, m, k).unwrap(), QuantParams::u8(1e30, 0).unwrap());
+            let mut y = vec![0u8; m * n];
+            let to = Output::U8(MatMut::new(&mut y, m, n).unwrap(), QuantParams::u8(1e27, 10).unwrap());
+            layer.forward(x, Epilogue::new(), to, &ctx, &mut Scratch::new()).unwrap();
+            y
+        })
+        .collect();
+    assert!(outputs.iter().all(|y| *y == outputs[0]));
+    assert_eq!(outputs[0][4..8], [255; 4], "infinity is the largest byte");
+}

@@ -24,6 +24,10 @@ pub struct Tile {
     pub out_stride: usize,
     /// Whether sums go on from what is in `out`.
     pub resume: bool,
+    /// Null, or what the cache is asked for: as many bytes in each step as the step reads columns.
+    pub ahead: *const u8,
+    /// Bytes from a step to the next.
+    pub ahead_stride: usize,
 }
 
 /// A kernel for a number of rows and columns.
@@ -86,11 +90,17 @@ pub unsafe fn multiply<S: Simd, P: Product<S>, const MR: usize, const NV: usize>
                 }
             }
         }
-        let (mut x, mut w) = (t.x, t.w);
+        let (mut x, mut w, mut ahead) = (t.x, t.w, t.ahead);
         for _ in 0..t.steps {
             let mut columns = [S::load(w); NV];
             for v in 1..NV {
                 columns[v] = S::load(w.add(v * S::LANES * 4));
+            }
+            if !t.ahead.is_null() {
+                for v in 0..NV {
+                    S::prefetch_far(ahead.wrapping_add(v * S::LANES * 4));
+                }
+                ahead = ahead.wrapping_add(t.ahead_stride);
             }
             for m in 0..MR {
                 let x = S::splat_quad(x.add(m * t.x_stride).cast());

@@ -6,8 +6,8 @@ pub fn prefetch(p: *const u8, bytes: usize) {
     for line in (0..bytes).step_by(64) {
         // SAFETY: a prefetch never faults.
         unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(line).cast());
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(line).cast());
         }
     }
     #[cfg(not(target_arch = "x86_64"))]

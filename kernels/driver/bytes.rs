@@ -120,6 +120,7 @@ fn fused(
             panel: lines,
             width: 64,
             flip,
+            ahead: std::ptr::null(),
         });
     }
 }

@@ -188,6 +188,7 @@ fn rows_to_panels(job: &Job<'_>, rows: &mut Buffer, to: Shape, y: *mut u8, ctx: 
                     panel: out.as_mut_ptr(),
                     width: panel.width,
                     flip: 0,
+                    ahead: std::ptr::null(),
                 });
             }
         }
@@ -224,6 +225,7 @@ unsafe fn finish(job: &Job<'_>, sums: &Sums, bytes: &mut [u8]) {
             panel: y.add(to.range(own).start + sums.feature * own.width * to.layout.element_bytes()),
             width: own.width,
             flip: 0,
+            ahead: std::ptr::null(),
         });
     }
 }

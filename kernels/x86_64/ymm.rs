@@ -131,6 +131,12 @@ macro_rules! ymm {
         }
 
         #[inline(always)]
+        unsafe fn prefetch_far(p: *const u8) {
+            // SAFETY: a prefetch never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+        }
+
+        #[inline(always)]
         unsafe fn prefetch(p: *const i8) {
             // SAFETY: a prefetch never faults.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(p) }

@@ -323,7 +323,8 @@ impl<'a, T: Weight> Builder<'a, T> {
             z.resize(n + PADDING, 0);
             z
         });
-        let reach = magnitudes.iter().zip(&scale).map(|(&m, s)| m as f32 * 255.0 * s);
+        // Nothing times a scale beyond all floats is NaN, not nothing.
+        let reach = magnitudes.iter().zip(&scale).map(|(&m, s)| m.max(1) as f32 * 255.0 * s);
         let reach = reach.fold(0.0, f32::max);
         let most_bias = bias.iter().fold(0.0f32, |most, b| most.max(b.abs()));
         Ok(Linear {

@@ -333,7 +333,7 @@ pub fn attention(job: &Job<'_>, out: Output<'_>, ctx: &Ctx, memory: &mut Memory)
     };
     let rows = most(&|b| job.sequences.queries(b)) * job.num_heads / plan.groups();
     if rows <= split::MOST_ROWS {
-        split::run(&plan, n, memory);
+        split::run(&plan, n, rows, memory);
     } else {
         whole::run(&plan, n, rows, kv_len, memory);
     }

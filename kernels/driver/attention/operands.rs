@@ -9,8 +9,18 @@ use crate::kernels::pack::Tokens;
 use crate::quant::{QuantParams, QuantType};
 use std::ops::Range;
 
-/// Rows that are asked for before they are needed.
-const AHEAD: usize = 12;
+/// What the cache is asked for while rows pass: memory that nobody has to be able to read.
+#[derive(Clone, Copy)]
+pub struct Ahead {
+    /// For the first row; null for nothing.
+    pub p: *const u8,
+    /// Bytes from a row to the next.
+    pub stride: usize,
+}
+
+impl Ahead {
+    pub const NOTHING: Ahead = Ahead { p: std::ptr::null(), stride: 0 };
+}
 
 /// What a tensor is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,11 +134,25 @@ impl<'a> Operand<'a> {
         }
     }
 
-    /// Asks for the rows of some tokens.
-    pub fn prefetch(&self, tokens: Range<usize>, head: usize) {
-        for token in tokens {
-            pack::prefetch(self.at(token, head), self.dim * self.kind.bytes());
+    /// The rows of a head from a token on.
+    pub fn ahead_of(&self, token: usize, head: usize) -> Ahead {
+        Ahead { p: self.at(token, head), stride: self.token }
+    }
+
+    /// What some heads that take turns ask for while one of them, the i-th of n, reads as many tokens as follow: together they
+    /// ask for the next tokens, in the order in which they lie.
+    pub fn next_tokens(&self, token: usize, tokens: usize, head: usize, (i, n): (usize, usize)) -> Ahead {
+        let row = self.dim * self.kind.bytes();
+        if n * row < self.token {
+            // Other things lie between.
+            return self.ahead_of(token, head);
         }
+        Ahead { p: self.at(token, head - i).wrapping_add(i * tokens * row), stride: row }
+    }
+
+    /// Asks for the row of a token, if there is one.
+    pub fn prefetch(&self, token: usize, head: usize) {
+        pack::prefetch(self.at(token, head), self.dim * self.kind.bytes());
     }
 
     /// The zero point of bytes made unsigned, or signed.
@@ -141,7 +165,6 @@ impl Plan<'_> {
     /// The steps of a head of q to `x`; the sum of what is there, of bytes.
     pub fn pack_q(&self, token: usize, head: usize, x: &mut [u8]) -> i32 {
         let row = self.q.row(token, head);
-        self.q.prefetch(token + AHEAD..token + AHEAD + 1, head);
         self.row_to_words(&self.q, row, QuantType::U8, x);
         match self.mode {
             // SAFETY: the tier is supported.
@@ -177,6 +200,7 @@ impl Plan<'_> {
     }
 
     /// Up to 64 keys from one on to a panel; of bytes, what each key's scores start from.
+    #[allow(clippy::too_many_arguments)]
     pub fn pack_k(
         &self,
         g: &Group,
@@ -184,13 +208,13 @@ impl Plan<'_> {
         panel: &mut [u8],
         init: &mut [i32],
         stage: &mut [u8],
+        ahead: Ahead,
     ) {
         let direct = match self.mode {
             Mode::F32 => self.k.kind == Kind::F32,
             Mode::Pairs => self.k.dim.is_multiple_of(2),
             Mode::Bytes => self.k.dim.is_multiple_of(4),
         };
-        self.k.prefetch(g.kv + keys.end..g.kv + (keys.end + PANEL).min(g.kv_len), g.kv_head);
         let (rows, stride, flip) = if direct {
             (self.k.at(g.kv + keys.start, g.kv_head), self.k.token, self.k.flip(QuantType::I8).0)
         } else {
@@ -201,6 +225,11 @@ impl Plan<'_> {
             }
             (stage.as_ptr(), stride, 0)
         };
+        let row_bytes = self.k.dim * self.k.kind.bytes();
+        let linear = ahead.stride == row_bytes;
+        if !linear && !ahead.p.is_null() {
+            (0..PANEL).for_each(|i| pack::prefetch(ahead.p.wrapping_add(i * ahead.stride), row_bytes));
+        }
         assert!(keys.len() <= PANEL && panel.len() >= self.panel_bytes);
         // SAFETY: the tier is supported; rows are there, the tensor's or those just made; the panel was checked.
         unsafe {
@@ -212,6 +241,7 @@ impl Plan<'_> {
                 panel: panel.as_mut_ptr(),
                 width: PANEL,
                 flip,
+                ahead: if linear { ahead.p } else { std::ptr::null() },
             });
         }
         if self.mode == Mode::Bytes {
@@ -233,16 +263,18 @@ impl Plan<'_> {
     }
 
     /// Keys from one on, a multiple of 4, to rows of v as tiles take them; what fills up the last step is 0.
-    pub fn pack_v(&self, g: &Group, keys: Range<usize>, out: &mut [u8]) {
+    pub fn pack_v(&self, g: &Group, keys: Range<usize>, out: &mut [u8], ahead: Ahead) {
+        let first = keys.start;
         let (d, columns) = (self.v.dim, self.columns);
         let row = |key: usize| {
-            self.v.prefetch(g.kv + key + AHEAD..g.kv + key + AHEAD + 1, g.kv_head);
+            let at = ahead.p.wrapping_add((key - first) * ahead.stride);
+            pack::prefetch(at, if ahead.p.is_null() { 0 } else { d * self.v.kind.bytes() });
             self.v.row(g.kv + key, g.kv_head)
         };
         match self.mode {
             Mode::F32 => {
                 for (key, out) in keys.zip(out.chunks_exact_mut(4 * columns)) {
-                    self.widen_v(g, key, out);
+                    self.widen_row(row(key), out);
                 }
             }
             Mode::Pairs => {
@@ -280,8 +312,11 @@ impl Plan<'_> {
 
     /// A row of v as floats; of bytes as those numbers that tiles multiply.
     pub fn widen_v(&self, g: &Group, key: usize, out: &mut [u8]) {
-        let (d, row) = (self.v.dim, self.v.row(g.kv + key, g.kv_head));
-        self.v.prefetch(g.kv + key + AHEAD..g.kv + key + AHEAD + 1, g.kv_head);
+        self.widen_row(self.v.row(g.kv + key, g.kv_head), out);
+    }
+
+    fn widen_row(&self, row: &[u8], out: &mut [u8]) {
+        let d = self.v.dim;
         let out = &mut out[..4 * self.columns];
         out[4 * d..].fill(0);
         let mut flipped = [0u8; 256];

@@ -1,5 +1,6 @@
 //! From scores to weights to context, some rows at a time and a chunk of keys at a time.
 
+use super::operands::Ahead;
 use super::{Group, Mode, Plan, Row, keys_of, multiply_all, segments};
 use crate::kernels::attention::gather::Rows;
 use crate::kernels::attention::multiply::Tile;
@@ -98,6 +99,8 @@ impl Plan<'_> {
             out,
             out_stride,
             resume: false,
+            ahead: std::ptr::null(),
+            ahead_stride: 0,
         };
         // SAFETY: as the caller.
         unsafe { multiply_all(self.multiply, &tile, rows, keys.next_multiple_of(LANES)) };
@@ -247,13 +250,15 @@ impl Plan<'_> {
     /// Weights of some rows times the v of keys of one chunk: sums of 4 bytes.
     ///
     /// # Safety
-    /// Weights of the keys are there, up to whole groups of 16; so are the rows of v from key `keys.start`, a multiple of 4, on.
+    /// Weights of the keys are there, up to whole groups of 16; so are the rows of v from key `keys.start`, a
+    /// multiple of 4, on. Sums go on from those at `out`, or begin.
     pub unsafe fn multiply_v(
         &self,
         (weights, stride, rows): (*mut u8, usize, usize),
         keys: Range<usize>,
         (v, v_stride): (*const u8, usize),
         out: *mut u8,
+        (resume, ahead): (bool, Ahead),
     ) {
         let tile = Tile {
             x: self.weights(weights, keys.start),
@@ -264,7 +269,9 @@ impl Plan<'_> {
             init: std::ptr::null(),
             out,
             out_stride: 4 * self.columns,
-            resume: false,
+            resume,
+            ahead: ahead.p,
+            ahead_stride: ahead.stride,
         };
         // SAFETY: as the caller.
         unsafe { multiply_all(self.multiply, &tile, rows, self.columns) };

@@ -1,10 +1,11 @@
-//! Few queries against many keys: the keys are split into chunks, and a chunk of a head is a task.
+//! Few queries against many keys: the keys are split into chunks, and a chunk is a task. Inside, heads take turns at 64 keys at a
+//! time: so memory is read about in the order in which tokens lie, and each panel asks for the next.
 //!
 //! A clip needs the final sum of a row, so there are phases that wait for each other: scores and maxima; exponentials and
 //! sums; weights and context. What the chunks of a row leave is put together in order (LeanAttention's split, without its
 //! online softmax).
 
-use super::operands::Kind;
+use super::operands::{Ahead, Kind, Operand};
 use super::rows::{List, Scores, State, aligned};
 use super::{Group, Memory, Mode, Plan, chunks, segments};
 use crate::kernels::attention::{CHUNK, PANEL};
@@ -18,9 +19,7 @@ pub const MOST_ROWS: usize = 16;
 /// A sequence with one head of k and v, and where its numbers are in the shared memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Part {
-    b: usize,
-    index: usize,
-    /// The first of its tasks, one for each chunk.
+    /// Of the sequence, the first of its tasks.
     task: usize,
     /// Bytes.
     scores: usize,
@@ -46,6 +45,14 @@ struct ChunkState {
     maximum: f32,
     sum: f32,
     weights: i32,
+    /// Of the first row: the keys that are multiplied, all.
+    keys: [usize; 2],
+}
+
+impl ChunkState {
+    fn dense(&self) -> Range<usize> {
+        self.keys[0]..self.keys[1]
+    }
 }
 
 /// The shared memory. Tasks touch disjoint parts of it in each phase.
@@ -65,7 +72,7 @@ fn stride(kv_len: usize) -> usize {
 }
 
 /// All sequences and heads.
-pub fn run(plan: &Plan<'_>, sequences: usize, memory: &mut Memory) {
+pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, memory: &mut Memory) {
     let parts = &mut memory.split;
     parts.clear();
     let (mut tasks, mut bytes) = (0, 0);
@@ -74,26 +81,30 @@ pub fn run(plan: &Plan<'_>, sequences: usize, memory: &mut Memory) {
         bytes += n.next_multiple_of(64);
         at
     };
+    let groups = plan.groups();
     for b in 0..sequences {
-        for index in 0..plan.groups() {
+        let first = tasks;
+        for index in 0..groups {
             let g = plan.group(b, index);
             let n = g.kv_len.div_ceil(CHUNK);
             parts.push(Part {
-                b,
-                index,
-                task: tasks,
+                task: first,
                 scores: take(g.rows() * stride(g.kv_len)),
                 rows: take(g.rows() * size_of::<RowState>()),
                 chunks: take(g.rows() * n * size_of::<ChunkState>()),
                 contexts: take(g.rows() * n * plan.columns * 4),
             });
-            tasks += n;
+            tasks = first + n;
         }
     }
     memory.scores.grow(bytes);
     let shared = Shared(memory.scores.bytes_mut().as_mut_ptr());
-    let split = Split { plan, parts, shared };
-    let extents = Extents::new(plan);
+    // A chunk of all heads is a task, unless that makes too few.
+    let shares = (2 * plan.ctx.threads()).div_ceil(tasks.max(1)).min(groups);
+    let shares = if plan.ctx.threads() == 1 { 1 } else { shares };
+    let split = Split { plan, parts, shared, groups, shares };
+    let tasks = tasks * shares;
+    let extents = Extents::new(plan, rows);
     let workers = plan.ctx.threads().min(tasks.max(parts.len()));
     memory.workers.grow(workers * extents.bytes());
     let bytes = &mut memory.workers.bytes_mut()[..workers * extents.bytes()];
@@ -113,9 +124,9 @@ pub fn run(plan: &Plan<'_>, sequences: usize, memory: &mut Memory) {
     // SAFETY: each phase begins when the one before has ended; tasks of a phase write what is theirs alone.
     unsafe {
         each(tasks, &|task, room| split.scores(task, room));
-        split.parts.iter().for_each(|part| split.find_states(part));
+        (0..parts.len()).for_each(|part| split.find_states(part));
         each(tasks, &|task, _| split.exponentials(task));
-        split.parts.iter().for_each(|part| split.find_totals(part));
+        (0..parts.len()).for_each(|part| split.find_totals(part));
         each(tasks, &|task, room| split.context(task, room));
         each(parts.len(), &|part, room| split.finish(part, room));
     }
@@ -143,10 +154,10 @@ struct Room<'a> {
 }
 
 impl Extents {
-    fn new(plan: &Plan<'_>) -> Extents {
+    fn new(plan: &Plan<'_>, rows: usize) -> Extents {
         let rows_of_v = if plan.reads_v_directly() { 0 } else { plan.v_bytes(CHUNK) };
         Extents {
-            q: MOST_ROWS * plan.q_row,
+            q: plan.groups() * rows * plan.q_row,
             panel: plan.panel_bytes,
             stage: plan.stage_bytes(),
             v: rows_of_v.max(plan.sparse_v_bytes(CHUNK)),
@@ -182,20 +193,30 @@ struct Split<'a> {
     plan: &'a Plan<'a>,
     parts: &'a [Part],
     shared: Shared,
+    /// Parts of a sequence.
+    groups: usize,
+    /// Tasks that share the parts of a chunk.
+    shares: usize,
 }
 
-/// A task: a chunk of a part.
-struct Task<'a> {
-    part: &'a Part,
-    g: Group,
+/// A chunk of some parts of a sequence.
+struct Task {
     chunk: usize,
+    parts: Range<usize>,
 }
 
 impl<'a> Split<'a> {
-    fn task(&self, task: usize) -> Task<'a> {
-        // The last that begins there: parts without keys have no tasks.
-        let part = &self.parts[self.parts.partition_point(|part| part.task <= task) - 1];
-        Task { part, g: self.plan.group(part.b, part.index), chunk: task - part.task }
+    fn task(&self, task: usize) -> Task {
+        let (task, share) = (task / self.shares, task % self.shares);
+        // The last sequence that begins there: those without keys have no tasks.
+        let last = self.parts.partition_point(|part| part.task <= task) - 1;
+        let first = last / self.groups * self.groups;
+        let own = super::share(self.groups, self.shares, share);
+        Task { chunk: task - self.parts[last].task, parts: first + own.start..first + own.end }
+    }
+
+    fn part(&self, part: usize) -> (&'a Part, Group) {
+        (&self.parts[part], self.plan.group(part / self.groups, part % self.groups))
     }
 
     fn row_state(&self, part: &Part, row: usize) -> *mut RowState {
@@ -219,61 +240,76 @@ impl<'a> Split<'a> {
     /// # Safety
     /// Phase 1: nobody else has this task.
     unsafe fn scores(&self, task: usize, room: &mut Room<'_>) {
-        let (plan, Task { part, g, chunk }) = (self.plan, self.task(task));
-        let rows = g.rows();
-        let mut sums = [0; MOST_ROWS];
+        let (plan, Task { chunk, parts }) = (self.plan, self.task(task));
         let mut keys = usize::MAX..0;
-        for i in 0..rows {
-            let row = g.row(plan.job, i);
-            sums[i] = plan.pack_q(g.q + row.token, row.head, &mut room.q[i * plan.q_row..][..plan.q_row]);
-            if row.first < row.last {
-                keys = keys.start.min(row.first)..keys.end.max(row.last);
-            }
-        }
-        let chunk_keys = chunk * CHUNK..((chunk + 1) * CHUNK).min(g.kv_len);
-        let keys = keys.start.max(chunk_keys.start)..keys.end.min(chunk_keys.end);
-        // SAFETY: rows of scores are as long as all panels; states are this task's, or the same from all.
-        unsafe {
-            if !keys.is_empty() {
-                for panel in keys.start / PANEL..keys.end.div_ceil(PANEL) {
-                    let keys = panel * PANEL..((panel + 1) * PANEL).min(g.kv_len);
-                    let meets = |i| segments(plan.job, g.row(plan.job, i), keys.clone()).next().is_some();
-                    if !(0..rows).any(meets) {
-                        continue;
-                    }
-                    plan.pack_k(&g, keys.clone(), room.panel, room.init, room.stage);
-                    let out = self.shared.at::<u8>(part.scores, 4 * keys.start);
-                    let (x, panel, init) = (room.q.as_ptr(), room.panel.as_ptr(), room.init.as_ptr());
-                    plan.multiply_panel(x, rows, panel, init, keys.len(), (out, stride(g.kv_len)));
+        let mut x = room.q.chunks_exact_mut(plan.q_row);
+        for part in parts.clone() {
+            let (part, g) = self.part(part);
+            for i in 0..g.rows() {
+                let row = g.row(plan.job, i);
+                let Some(x) = x.next() else { unreachable!("room for all rows") };
+                let sum_of_q = plan.pack_q(g.q + row.token, row.head, x);
+                let state = RowState { state: State::Nothing, sum_of_q, total: 0.0 };
+                // SAFETY: tasks of other chunks write the same.
+                unsafe { self.row_state(part, i).write(state) };
+                if row.first < row.last {
+                    keys = keys.start.min(row.first)..keys.end.max(row.last);
                 }
             }
-            for i in 0..rows {
-                let s = self.scores_of(&g, part, i, sums[i]);
-                let maximum = plan.maximum(&g, &s, chunk_keys.clone());
-                let state = ChunkState { maximum, sum: 0.0, weights: 0 };
-                self.chunk_state(&g, part, i, chunk).write(state);
+        }
+        let (_, g) = self.part(parts.start);
+        let chunk_keys = chunk * CHUNK..((chunk + 1) * CHUNK).min(g.kv_len);
+        let keys = keys.start.max(chunk_keys.start)..keys.end.min(chunk_keys.end);
+        let panels = if keys.is_empty() { 0..0 } else { keys.start / PANEL..keys.end.div_ceil(PANEL) };
+        for panel in panels {
+            let keys = panel * PANEL..((panel + 1) * PANEL).min(g.kv_len);
+            let mut first = 0;
+            for (turn, part) in parts.clone().enumerate() {
+                let (part, g) = self.part(part);
+                let rows = g.rows();
+                let x = room.q[first * plan.q_row..].as_ptr();
+                first += rows;
+                let meets = |i| segments(plan.job, g.row(plan.job, i), keys.clone()).next().is_some();
+                if !(0..rows).any(meets) {
+                    continue;
+                }
+                let ahead = self.ahead(&plan.k, &g, keys.end, (turn, parts.len()));
+                plan.pack_k(&g, keys.clone(), room.panel, room.init, room.stage, ahead);
+                let out = (self.shared.at::<u8>(part.scores, 4 * keys.start), stride(g.kv_len));
+                let (panel, init) = (room.panel.as_ptr(), room.init.as_ptr());
+                // SAFETY: rows of scores are as long as all panels.
+                unsafe { plan.multiply_panel(x, rows, panel, init, keys.len(), out) };
+            }
+        }
+        for part in parts {
+            let (part, g) = self.part(part);
+            for i in 0..g.rows() {
+                // SAFETY: the scores of this chunk are this task's.
+                unsafe {
+                    let s = self.scores_of(&g, part, i, (*self.row_state(part, i)).sum_of_q);
+                    let maximum = plan.maximum(&g, &s, chunk_keys.clone());
+                    let state = ChunkState { maximum, sum: 0.0, weights: 0, keys: [0; 2] };
+                    self.chunk_state(&g, part, i, chunk).write(state);
+                }
             }
         }
     }
 
     /// # Safety
     /// Phase 1 is over.
-    unsafe fn find_states(&self, part: &Part) {
-        let (plan, g) = (self.plan, self.plan.group(part.b, part.index));
-        let mut x = [0u8; 4 * 256];
+    unsafe fn find_states(&self, part: usize) {
+        let (plan, (part, g)) = (self.plan, self.part(part));
+        if g.kv_len == 0 {
+            return;
+        }
         for i in 0..g.rows() {
-            let row = g.row(plan.job, i);
             // SAFETY: as the caller.
             unsafe {
                 let maxima =
                     (0..g.kv_len.div_ceil(CHUNK)).map(|c| (*self.chunk_state(&g, part, i, c)).maximum);
-                let most = maxima.fold(f32::NEG_INFINITY, f32::max);
-                let sum_of_q = match plan.mode {
-                    Mode::Bytes => plan.pack_q(g.q + row.token, row.head, &mut x),
-                    _ => 0,
-                };
-                let state = plan.state(&self.scores_of(&g, part, i, sum_of_q), most);
-                self.row_state(part, i).write(RowState { state, sum_of_q, total: 0.0 });
+                let row = &mut *self.row_state(part, i);
+                let s = self.scores_of(&g, part, i, row.sum_of_q);
+                row.state = plan.state(&s, maxima.fold(f32::NEG_INFINITY, f32::max));
             }
         }
     }
@@ -281,16 +317,19 @@ impl<'a> Split<'a> {
     /// # Safety
     /// Phase 2: nobody else has this task.
     unsafe fn exponentials(&self, task: usize) {
-        let (plan, Task { part, g, chunk }) = (self.plan, self.task(task));
-        for i in 0..g.rows() {
-            // SAFETY: as the caller.
-            unsafe {
-                let state = *self.row_state(part, i);
-                let s = self.scores_of(&g, part, i, state.sum_of_q);
-                let reach = plan.reach(&g, s.row, state.state);
-                if chunks(&reach).contains(&chunk) {
-                    let sum = plan.exponentials(&s, state.state, aligned(chunk, &reach));
-                    (*self.chunk_state(&g, part, i, chunk)).sum = sum;
+        let (plan, Task { chunk, parts }) = (self.plan, self.task(task));
+        for part in parts {
+            let (part, g) = self.part(part);
+            for i in 0..g.rows() {
+                // SAFETY: as the caller.
+                unsafe {
+                    let state = *self.row_state(part, i);
+                    let s = self.scores_of(&g, part, i, state.sum_of_q);
+                    let reach = plan.reach(&g, s.row, state.state);
+                    if chunks(&reach).contains(&chunk) {
+                        let sum = plan.exponentials(&s, state.state, aligned(chunk, &reach));
+                        (*self.chunk_state(&g, part, i, chunk)).sum = sum;
+                    }
                 }
             }
         }
@@ -298,8 +337,8 @@ impl<'a> Split<'a> {
 
     /// # Safety
     /// Phase 2 is over.
-    unsafe fn find_totals(&self, part: &Part) {
-        let g = self.plan.group(part.b, part.index);
+    unsafe fn find_totals(&self, part: usize) {
+        let (part, g) = self.part(part);
         for i in 0..g.rows() {
             // SAFETY: as the caller.
             unsafe {
@@ -312,11 +351,67 @@ impl<'a> Split<'a> {
     /// # Safety
     /// Phase 3: nobody else has this task.
     unsafe fn context(&self, task: usize, room: &mut Room<'_>) {
-        let (plan, Task { part, g, chunk }) = (self.plan, self.task(task));
+        let (plan, Task { chunk, parts }) = (self.plan, self.task(task));
+        let (_, g) = self.part(parts.start);
+        let (whole, mut dense) = (chunk * CHUNK..((chunk + 1) * CHUNK).min(g.kv_len), usize::MAX..0);
+        for part in parts.clone() {
+            // SAFETY: as the caller.
+            let keys = unsafe { self.weigh_or_list(chunk, part, room) };
+            if !keys.is_empty() {
+                dense = dense.start.min(keys.start)..dense.end.max(keys.end);
+            }
+        }
+        if dense.is_empty() {
+            return;
+        }
+        let mut start = whole.start.max(dense.start / PANEL * PANEL);
+        while start < dense.end {
+            let block = start..(start + PANEL).min(dense.end);
+            for (turn, part) in parts.clone().enumerate() {
+                // SAFETY: as the caller.
+                unsafe { self.multiply_block(chunk, part, &block, (turn, parts.len()), room) };
+            }
+            start = block.end;
+        }
+        for part in parts {
+            let (part, g) = self.part(part);
+            for i in 0..g.rows() {
+                // SAFETY: as the caller; the row is this task's.
+                unsafe {
+                    let out = self.contexts(&g, part, chunk).add(i * plan.columns);
+                    let row = std::slice::from_raw_parts_mut(out.cast(), 4 * plan.columns);
+                    // Perhaps 0 times infinity: but a key that weighs nothing is not read.
+                    let keys = self.dense(&g, part, chunk);
+                    if plan.mode == Mode::F32 && !keys.is_empty() && !plan.finite(row) {
+                        self.list(&g, part, keys, i, out, room);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What to ask for of k or v while a panel passes in turns.
+    fn ahead(&self, operand: &Operand<'_>, g: &Group, next: usize, turn: (usize, usize)) -> Ahead {
+        if self.plan.by_head {
+            return operand.ahead_of(g.kv + next, g.kv_head);
+        }
+        operand.next_tokens(g.kv + next, PANEL, g.kv_head, turn)
+    }
+
+    /// The keys of a chunk that a part multiplies all: kept with its first row.
+    unsafe fn dense(&self, g: &Group, part: &Part, chunk: usize) -> Range<usize> {
+        // SAFETY: as the caller; a part of no rows has no keys.
+        if g.rows() == 0 { 0..0 } else { unsafe { (*self.chunk_state(g, part, 0, chunk)).dense() } }
+    }
+
+    /// Weights of a chunk of a part; and its context where few of them are not 0, else the keys that are to be multiplied.
+    unsafe fn weigh_or_list(&self, chunk: usize, part: usize, room: &mut Room<'_>) -> Range<usize> {
+        let (plan, (part, g)) = (self.plan, self.part(part));
         let rows = g.rows();
         let contexts = self.contexts(&g, part, chunk);
         // SAFETY: as the caller.
         unsafe {
+            contexts.write_bytes(0, rows * plan.columns);
             let mut reach = usize::MAX..0;
             for i in 0..rows {
                 let own = plan.reach(&g, g.row(plan.job, i), (*self.row_state(part, i)).state);
@@ -325,8 +420,7 @@ impl<'a> Split<'a> {
                 }
             }
             if reach.is_empty() || !chunks(&reach).contains(&chunk) {
-                contexts.write_bytes(0, rows * plan.columns);
-                return;
+                return 0..0;
             }
             let keys = aligned(chunk, &reach);
             let (mut nonzero, mut pairs) = (0, 0);
@@ -347,44 +441,76 @@ impl<'a> Split<'a> {
             let list = plan.lists(nonzero, rows * keys.len());
             let zeros = if plan.job.clipped.is_some() { pairs.saturating_sub(nonzero) } else { 0 };
             plan.counts.add(pairs as u64, zeros as u64, if list { zeros as u64 } else { 0 });
-            let weights = self.shared.at::<u8>(part.scores, 0);
             if !list {
-                let (v, v_stride) = self.v(&g, keys.clone(), room.v);
-                let weights = (weights, stride(g.kv_len), rows);
-                plan.multiply_v(weights, keys.clone(), (v, v_stride), contexts.cast());
+                (*self.chunk_state(&g, part, 0, chunk)).keys = [keys.start, keys.end];
+                return keys;
             }
-            let mut places = List::new();
             for i in 0..rows {
-                let out = contexts.add(i * plan.columns);
-                let row = std::slice::from_raw_parts_mut(out.cast(), 4 * plan.columns);
-                if list || plan.mode == Mode::F32 && !plan.finite(row) {
-                    let weights = weights.add(i * stride(g.kv_len));
-                    if plan.reads_v_directly() {
-                        let v = (plan.v.at(g.kv + keys.start, g.kv_head), plan.v.stride());
-                        plan.gather_v(weights, keys.clone(), v, &mut places, out);
-                    } else {
-                        plan.gather_rows(&g, weights, keys.clone(), room.v, &mut places, out);
-                    }
-                }
+                self.list(&g, part, keys.clone(), i, contexts.add(i * plan.columns), room);
+            }
+            0..0
+        }
+    }
+
+    /// The context of a row, from the keys that weigh anything.
+    unsafe fn list(
+        &self,
+        g: &Group,
+        part: &Part,
+        keys: Range<usize>,
+        i: usize,
+        out: *mut f32,
+        room: &mut Room<'_>,
+    ) {
+        let plan = self.plan;
+        let weights = self.shared.at::<u8>(part.scores, i * stride(g.kv_len));
+        let mut list = List::new();
+        // SAFETY: as the caller.
+        unsafe {
+            if plan.reads_v_directly() {
+                let v = (plan.v.at(g.kv + keys.start, g.kv_head), plan.v.stride());
+                plan.gather_v(weights, keys, v, &mut list, out);
+            } else {
+                plan.gather_rows(g, weights, keys, room.v, &mut list, out);
             }
         }
     }
 
-    /// Rows of v as tiles take them.
-    fn v(&self, g: &Group, keys: Range<usize>, memory: &mut [u8]) -> (*const u8, usize) {
-        let plan = self.plan;
-        if plan.reads_v_directly() {
-            return (plan.v.at(g.kv + keys.start, g.kv_head), plan.v.stride());
+    /// A panel's keys of a part that multiplies all, onto what is there.
+    unsafe fn multiply_block(
+        &self,
+        chunk: usize,
+        part: usize,
+        block: &Range<usize>,
+        turn: (usize, usize),
+        room: &mut Room<'_>,
+    ) {
+        let (plan, (part, g)) = (self.plan, self.part(part));
+        // SAFETY: as the caller.
+        unsafe {
+            let dense = self.dense(&g, part, chunk);
+            let keys = dense.start.max(block.start)..dense.end.min(block.end);
+            if keys.is_empty() {
+                return;
+            }
+            let ahead = self.ahead(&plan.v, &g, block.end, turn);
+            let out = self.contexts(&g, part, chunk).cast();
+            let weights = (self.shared.at::<u8>(part.scores, 0), stride(g.kv_len), g.rows());
+            if plan.reads_v_directly() {
+                let v = (plan.v.at(g.kv + keys.start, g.kv_head), plan.v.stride());
+                plan.multiply_v(weights, keys, v, out, (true, ahead));
+            } else {
+                plan.pack_v(&g, keys.clone(), room.v, ahead);
+                let v = (room.v.as_ptr(), 4 * plan.columns);
+                plan.multiply_v(weights, keys, v, out, (true, Ahead::NOTHING));
+            }
         }
-        plan.pack_v(g, keys, memory);
-        (memory.as_ptr(), 4 * plan.columns)
     }
 
     /// # Safety
     /// Phase 4: nobody else has this part.
     unsafe fn finish(&self, part: usize, room: &mut Room<'_>) {
-        let (plan, part) = (self.plan, &self.parts[part]);
-        let g = plan.group(part.b, part.index);
+        let (plan, (part, g)) = (self.plan, self.part(part));
         let columns = plan.columns;
         for i in 0..g.rows() {
             room.total.fill(0);

@@ -1,5 +1,6 @@
 //! Many queries: tiles of rows with the scores of all their keys.
 
+use super::operands::Ahead;
 use super::rows::{List, Scores, State, aligned};
 use super::{Group, Memory, Mode, Plan, Row, chunks, segments};
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
@@ -11,6 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const MOST_ROWS: usize = 48;
 /// Bytes of scores that stay in the second-level cache while they become weights and context.
 const SCORES_BYTES: usize = 192 << 10;
+/// Rows that are asked for before they are needed.
+const ROWS_AHEAD: usize = 12;
 /// Rows for which packing k and v once more costs little.
 const ROWS_WORTH_PACKING: usize = 96;
 
@@ -113,9 +116,8 @@ pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, kv_len: usize, memory
     };
     let units = groups * parts;
     let high = plan.multiply.rows();
-    let most_rows: usize = std::env::var("ROWS").map_or(MOST_ROWS, |x| x.parse().unwrap());
     let tile =
-        (SCORES_BYTES / stride(kv_len) / high * high).clamp(high, most_rows).min(rows.next_multiple_of(high));
+        (SCORES_BYTES / stride(kv_len) / high * high).clamp(high, MOST_ROWS).min(rows.next_multiple_of(high));
     let extents = Extents::new(plan, kv_len, tile);
     let workers = threads.min(units);
     memory.workers.grow(workers * extents.bytes());
@@ -154,9 +156,13 @@ fn unit_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, tile: usize, roo
     for panel in keys.start / PANEL..keys.end.div_ceil(PANEL) {
         let to = panel * PANEL..((panel + 1) * PANEL).min(g.kv_len);
         let bytes = &mut room.k[panel * plan.panel_bytes..][..plan.panel_bytes];
-        plan.pack_k(g, to, bytes, &mut room.init[panel * PANEL..], room.stage);
+        for key in to.end..(to.end + PANEL).min(keys.end) {
+            plan.k.prefetch(g.kv + key, g.kv_head);
+        }
+        plan.pack_k(g, to, bytes, &mut room.init[panel * PANEL..], room.stage, Ahead::NOTHING);
     }
-    plan.pack_v(g, keys.clone(), &mut room.v[plan.v_bytes(keys.start)..]);
+    let ahead = plan.v.ahead_of(g.kv + keys.start + ROWS_AHEAD, g.kv_head);
+    plan.pack_v(g, keys.clone(), &mut room.v[plan.v_bytes(keys.start)..], ahead);
     let tiles = rows.len().div_ceil(tile);
     for i in 0..tiles {
         let own = super::share(rows.len(), tiles, i);
@@ -184,6 +190,7 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
     for (i, known) in known[..n].iter_mut().enumerate() {
         let row = g.row(plan.job, rows.start + i);
         let x = &mut room.q[i * plan.q_row..][..plan.q_row];
+        plan.q.prefetch(g.q + row.token + ROWS_AHEAD, row.head);
         let sum = plan.pack_q(g.q + row.token, row.head, x);
         plan.prefetch_output(g, row);
         if row.first < row.last {
@@ -252,9 +259,9 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
                 let v = (room.v[plan.v_bytes(keys.start)..].as_ptr(), 4 * plan.columns);
                 let weights = (scores, stride, n);
                 if chunk == chunks(&reach).start && !plan.wide {
-                    plan.multiply_v(weights, keys, v, room.total.as_mut_ptr());
+                    plan.multiply_v(weights, keys, v, room.total.as_mut_ptr(), (false, Ahead::NOTHING));
                 } else {
-                    plan.multiply_v(weights, keys, v, room.sums.as_mut_ptr());
+                    plan.multiply_v(weights, keys, v, room.sums.as_mut_ptr(), (false, Ahead::NOTHING));
                     plan.accumulate(&mut room.sums[..4 * n * plan.columns], room.total);
                 }
             }
