@@ -142,7 +142,7 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
         yardsticks,
     )?;
 
-    let pairs = problem.pairs();
+    let (pairs, _) = problem.pairs();
     let counted = if skipped.pairs == pairs {
         Ok(())
     } else {

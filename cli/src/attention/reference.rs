@@ -45,10 +45,13 @@ impl Problem {
         low as usize..high.max(low) as usize
     }
 
+    fn in_tile(&self, i: usize, j: usize) -> bool {
+        self.mask.as_ref().is_none_or(|m| m.live[i / m.block_q * m.cols + j / m.block_k])
+    }
+
     /// Whether tile and bias let a query meet a key.
     fn is_there(&self, b: usize, h: usize, i: usize, j: usize) -> bool {
-        let in_tile = self.mask.as_ref().is_none_or(|m| m.live[i / m.block_q * m.cols + j / m.block_k]);
-        in_tile && self.bias(b, h, i, j) != f64::NEG_INFINITY
+        self.in_tile(i, j) && self.bias(b, h, i, j) != f64::NEG_INFINITY
     }
 
     fn bias(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
@@ -59,21 +62,34 @@ impl Problem {
         bias.data[row * keys + j].into()
     }
 
-    /// Pairs of a query and a key that is there, over all heads.
-    pub fn pairs(&self) -> u64 {
-        let mut pairs = 0;
+    /// Pairs of a query and a key that is there, over all heads; of a query that meets no key and attends to all alike, all.
+    /// A bias of -inf may count or not: the least and the most there can be.
+    pub fn pairs(&self) -> (u64, u64) {
+        let (mut least, mut most) = (0, 0);
         for b in 0..self.lengths.count() {
+            let kv_len = self.lengths.keys(b).1;
+            let met = |pairs: usize| match (pairs, self.empty_rows) {
+                (0, EmptyRow::Uniform) => kv_len,
+                (pairs, _) => pairs,
+            };
             for i in 0..self.lengths.queries(b).1 {
                 let reach = self.reach(b, i);
-                pairs += if self.mask.is_none() && self.bias.is_none() {
-                    reach.len() * self.heads
-                } else {
-                    let of = |h: usize| reach.clone().filter(|&j| self.is_there(b, h, i, j)).count();
-                    (0..self.heads).map(of).sum()
-                } as u64;
+                let in_tiles = match &self.mask {
+                    None => reach.len(),
+                    Some(_) => reach.clone().filter(|&j| self.in_tile(i, j)).count(),
+                };
+                for h in 0..self.heads {
+                    let there = match &self.bias {
+                        None => in_tiles,
+                        Some(_) => reach.clone().filter(|&j| self.is_there(b, h, i, j)).count(),
+                    };
+                    let (of_there, of_tiles) = (met(there), met(in_tiles));
+                    least += of_there.min(of_tiles) as u64;
+                    most += of_there.max(of_tiles) as u64;
+                }
             }
         }
-        pairs
+        (least, most)
     }
 
     /// The numbers of a head of a token, from the zero point for bytes, and what one of them stands for.
@@ -217,7 +233,7 @@ mod tests {
         // More queries than keys: the first are before all of them.
         let p = problem(r#"{"seq":3,"kv_len":2,"heads":1,"head_dim":4,"causal":true}"#);
         assert_eq!((p.reach(0, 0).len(), p.reach(0, 1), p.reach(0, 2)), (0, 0..1, 0..2));
-        assert_eq!(p.pairs(), 3);
+        assert_eq!(p.pairs(), (3, 3));
     }
 
     #[test]
