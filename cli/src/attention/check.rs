@@ -74,3 +74,45 @@ impl Problem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::case::Case;
+    use crate::json::from_json;
+    use siskin::{Ctx, Scratch};
+
+    /// The scalar tier's result is right, and not right any more with one number a little off.
+    #[test]
+    fn a_number_that_is_off_is_noticed() {
+        for case in [
+            r#"{"seq":9,"kv_len":30,"heads":2,"head_dim":8}"#,
+            r#"{"seq":9,"heads":2,"head_dim":8,"softmax":{"gamma":-0.05},"gate":true}"#,
+            r#"{"seq":9,"heads":2,"head_dim":8,"dtype":"f16","y":"f16","layout":"fused"}"#,
+            r#"{"seq":9,"heads":2,"head_dim":8,"dtype":"bf16","y":"bf16","layout":"heads"}"#,
+            r#"{"seq":9,"heads":2,"head_dim":8,"dtype":"int8"}"#,
+            r#"{"seq":9,"heads":2,"head_dim":8,"dtype":"int8","y":"f32"}"#,
+        ] {
+            let case: Case = from_json("case", case.as_bytes()).unwrap();
+            case.check().unwrap();
+            let problem = Problem::new(&case).unwrap();
+            let ctx = Ctx::serial().unwrap().with_isa(Isa::Scalar).unwrap();
+            let (mut y, mut scratch) = (problem.output().unwrap(), Scratch::new());
+            let attention = problem.attention().unwrap();
+            problem.forward(&attention, &mut y, &ctx, &mut scratch).unwrap();
+            problem.check(&y, Isa::Scalar, 1 << 20).unwrap();
+            for i in [0, 50, problem.y_place.elements() - 1] {
+                let mut wrong = y.clone();
+                match &mut wrong {
+                    Data::F32(y) => y[i] += 1e-4,
+                    Data::Bf16(y) => y[i] = siskin::bf16::from_f32(y[i].to_f32() * 1.01 + 0.01),
+                    Data::F16(y) => y[i] = siskin::f16::from_f32(y[i].to_f32() * 1.01 + 0.01),
+                    Data::U8(y) => y[i] ^= 2,
+                    Data::I8(y) => y[i] ^= 2,
+                }
+                assert!(problem.check(&wrong, Isa::Scalar, 1 << 20).is_err(), "{case:?} {i}");
+                assert!(problem.same(&wrong, &y, Isa::Scalar).is_err());
+            }
+        }
+    }
+}
