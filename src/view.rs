@@ -222,4 +222,14 @@ impl<'a, T: Element> MatMut<'a, T> {
         let start = if rows == 0 { 0 } else { first * self.stride };
         MatMut { data: &mut self.data[start..], rows, cols: self.cols, stride: self.stride }
     }
+
+    /// The first `rows` rows, and those behind them.
+    pub(crate) fn split_rows(self, rows: usize) -> (MatMut<'a, T>, MatMut<'a, T>) {
+        debug_assert!(rows <= self.rows);
+        let MatMut { data, rows: all, cols, stride } = self;
+        // Behind the last row there may be no whole stride.
+        let end = (rows * stride).min(data.len());
+        let (first, rest) = data.split_at_mut(end);
+        (MatMut { data: first, rows, cols, stride }, MatMut { data: rest, rows: all - rows, cols, stride })
+    }
 }

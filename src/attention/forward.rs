@@ -166,7 +166,8 @@ impl<'a> Call<'a> {
         self
     }
 
-    /// `[q tokens, num_heads]`: what each head's context is multiplied by, for instance by a gate.
+    /// `[q tokens, num_heads]`: what each head's context is multiplied by, for instance by a gate
+    /// ([`super::Gate::evaluate`]).
     #[must_use]
     pub fn gates(mut self, gates: MatRef<'a, f32>) -> Self {
         self.gates = Some(gates);

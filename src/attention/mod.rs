@@ -34,13 +34,18 @@
 //! A key whose weight is 0 is not read: NaN or infinity in its v stays where it is. NaN in q makes its own row NaN, NaN
 //! in k the rows that the key is there for.
 
+mod calibrate;
+mod exp;
 mod forward;
+mod gate;
 pub(crate) mod heads;
 mod io;
 mod mask;
 mod softmax;
 
+pub use calibrate::{BlockQuantizers, Calibrator, ContextOrder};
 pub use forward::{Attention, Call, Int8, Skipped};
+pub use gate::Gate;
 pub use heads::{HeadsMut, HeadsRef};
 pub use io::{HeadParams, Input, Output};
 pub use mask::{Bias, BlockMask, EmptyRow, Sequences};

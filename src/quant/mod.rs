@@ -20,6 +20,7 @@
 
 mod matrix;
 mod observer;
+mod outlier;
 mod params;
 mod sqnr;
 
@@ -28,6 +29,7 @@ pub use matrix::{
     quantize_per_token, quantize_rows,
 };
 pub use observer::{MinMax, MseGrid, Observer, Percentile, RunningMinMax};
+pub use outlier::{OutlierMetrics, OutlierSummary, infinity_norm, kurtosis};
 pub(crate) use params::check_scale;
 pub use params::{QuantParams, QuantType, Scheme};
 pub use sqnr::sqnr_db;
