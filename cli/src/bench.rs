@@ -8,9 +8,12 @@ use crate::problem::{Problem, Y};
 use serde::Serialize;
 use siskin::Scratch;
 use siskin::linear::PackedActivations;
+use std::ffi::OsString;
 use std::io::{Write, stdout};
 
 /// Measure one case.
+///
+/// Of a linear layer; `siskin bench --op attention --help` tells the flags of attention.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -20,8 +23,9 @@ pub struct Args {
     json: bool,
     /// Read cases from standard input, a line of JSON each, and answer each with a line of JSON.
     ///
-    /// The fields of a case are the flags of this command; all have the same defaults. A bad case is answered by
-    /// {"error": "..."}.
+    /// The fields of a case are the flags of this command, or with "op": "attention" those of attention; all have the same
+    /// defaults. The softmax is a field of its own: "standard", {"gamma": .., "zeta": ..} or {"alpha": .., "max_len": ..}. A
+    /// bad case is answered by {"error": "..."}.
     #[arg(long, exclusive = true)]
     serve: bool,
 }
@@ -57,6 +61,17 @@ pub struct Answer {
     pub checked_is: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mismatch: Option<String>,
+}
+
+/// The arguments of the process, with the command that has the flags of the operation asked for.
+pub fn by_op(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<_> = args.collect();
+    let attention = args.windows(2).any(|pair| pair[0] == "--op" && pair[1] == "attention")
+        || args.iter().any(|arg| arg == "--op=attention");
+    if attention && args.get(1).is_some_and(|command| command == "bench") {
+        args[1] = "bench-attention".into();
+    }
+    args
 }
 
 pub fn main(args: &Args) -> Result<()> {

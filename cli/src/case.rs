@@ -1,6 +1,8 @@
 //! A case to measure or verify: the same struct as flags and as a line of JSON.
 
+use crate::attention;
 use crate::error::{Error, Result};
+use crate::json::from_json;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use siskin::sparse::BlockShape;
@@ -115,7 +117,7 @@ macro_rules! choices {
 }
 
 choices! {
-    Op { Linear }
+    Op { Linear, Attention }
     WType { I8, F32, Bf16, F16 }
     XType { U8, I8, F32, Bf16, F16 }
     YType { U8, I8, I32, F32, Bf16, F16 }
@@ -193,6 +195,9 @@ impl fmt::Display for Format {
 impl Case {
     /// Everything that can be refused before memory is taken.
     pub fn check(&self) -> Result<()> {
+        if self.op != Op::Linear {
+            return Err(Error::input("op", "linear for these fields", "another"));
+        }
         let (m, n, k) = (self.m as u128, self.n as u128, self.k as u128);
         for (name, size) in [("m", m), ("n", n), ("k", k)] {
             if size == 0 {
@@ -221,12 +226,7 @@ impl Case {
         if !(0.0..1.0).contains(&self.sparsity) {
             return Err(Error::input("sparsity", "0 to below 1", self.sparsity));
         }
-        if !(1..=256).contains(&self.threads) {
-            return Err(Error::input("threads", "1 to 256", self.threads));
-        }
-        if self.min_ms > 60_000 {
-            return Err(Error::input("min_ms", "at most 60000", self.min_ms));
-        }
+        check_run(self.threads, self.min_ms)?;
         if self.weights == Values::ZeroPoints && self.block != Format::Dense {
             return Err(Error::input("weights", "\"random\" for sparse weights", "\"zero_points\""));
         }
@@ -316,25 +316,67 @@ impl Case {
         self.epilogue.iter().copied().find(|s| !matches!(s, Step::Bias | Step::Residual))
     }
 
-    /// The tier asked for. Threads are those of the pool that the call is made from.
     pub fn ctx(&self) -> Result<Ctx> {
-        let ctx = Ctx::new()?;
-        let ctx = match &self.isa {
-            None => ctx,
-            Some(isa) => ctx.with_isa(isa.parse::<Isa>()?)?,
-        };
-        Ok(ctx.with_parallelism(if self.threads == 1 { Parallelism::Serial } else { Parallelism::Rayon }))
+        ctx(self.isa.as_deref(), self.threads)
     }
 
     /// Calls `f` where the case's threads are.
     pub fn on_threads<T: Send>(&self, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        if self.threads == 1 {
-            return f();
+        on_threads(self.threads, f)
+    }
+}
+
+/// What cases of all operations say about how they run.
+pub fn check_run(threads: usize, min_ms: u64) -> Result<()> {
+    if !(1..=256).contains(&threads) {
+        return Err(Error::input("threads", "1 to 256", threads));
+    }
+    if min_ms > 60_000 {
+        return Err(Error::input("min_ms", "at most 60000", min_ms));
+    }
+    Ok(())
+}
+
+/// The tier asked for. Threads are those of the pool that the call is made from.
+pub fn ctx(isa: Option<&str>, threads: usize) -> Result<Ctx> {
+    let ctx = Ctx::new()?;
+    let ctx = match isa {
+        None => ctx,
+        Some(isa) => ctx.with_isa(isa.parse::<Isa>()?)?,
+    };
+    Ok(ctx.with_parallelism(if threads == 1 { Parallelism::Serial } else { Parallelism::Rayon }))
+}
+
+/// Calls `f` where so many threads are.
+pub fn on_threads<T: Send>(threads: usize, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    if threads == 1 {
+        return f();
+    }
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|e| Error::input("threads", "as many as can be started", e))?;
+    pool.install(f)
+}
+
+/// A case of any operation, which `op` selects.
+#[derive(Debug, Clone)]
+pub enum AnyCase {
+    Linear(Case),
+    Attention(attention::Case),
+}
+
+impl AnyCase {
+    /// Of a JSON object.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Peek {
+            #[serde(default)]
+            op: Op,
         }
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(self.threads)
-            .build()
-            .map_err(|e| Error::input("threads", "as many as can be started", e))?;
-        pool.install(f)
+        Ok(match from_json::<Peek>("case", text)?.op {
+            Op::Linear => AnyCase::Linear(from_json("case", text)?),
+            Op::Attention => AnyCase::Attention(from_json("case", text)?),
+        })
     }
 }

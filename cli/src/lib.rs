@@ -1,5 +1,6 @@
 //! The command `siskin`, as a library so that its parts can be fuzzed.
 
+mod attention;
 mod bench;
 mod case;
 mod check;
@@ -35,6 +36,8 @@ struct Command {
 #[derive(Subcommand)]
 enum What {
     Bench(bench::Args),
+    #[command(hide = true, override_usage = "siskin bench --op attention [OPTIONS]")]
+    BenchAttention(attention::BenchArgs),
     Info(info::Args),
     Verify(verify::Args),
     Survey(survey::Args),
@@ -45,9 +48,10 @@ enum What {
 
 /// Does what the arguments of the process say.
 pub fn main() -> ExitCode {
-    let done = match Command::parse().what {
+    let done = match Command::parse_from(bench::by_op(std::env::args_os())).what {
         None => tour::main(),
         Some(What::Bench(args)) => bench::main(&args),
+        Some(What::BenchAttention(args)) => attention::bench(&args),
         Some(What::Info(args)) => info::main(&args),
         Some(What::Verify(args)) => verify::main(&args),
         Some(What::Survey(args)) => survey::main(&args),

@@ -1,5 +1,6 @@
-//! `siskin run linear`: a layer from a file to a file, for anyone to compare with.
+//! `siskin run`: an operation from a file to a file, for anyone to compare with; here a linear layer.
 
+use crate::attention;
 use crate::case::{Case, Step, YType};
 use crate::error::{Error, Result};
 use crate::json::from_json;
@@ -8,6 +9,7 @@ use crate::weights::{Scales, Stored, Weights};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use siskin::linear::{
     Activation, ByteTable, Epilogue, Input, OnTheFly, Output, Residual, Weight, gelu_table, gelu_tanh_table,
     silu_table,
@@ -24,6 +26,7 @@ const MOST: usize = 1 << 28;
 #[derive(clap::Subcommand)]
 pub enum Operation {
     Linear(Args),
+    Attention(attention::RunArgs),
 }
 
 /// y = epilogue(x · wᵀ), from a safetensors file to another.
@@ -134,7 +137,10 @@ impl Default for Params {
 }
 
 pub fn main(operation: &Operation) -> Result<()> {
-    let Operation::Linear(args) = operation;
+    let args = match operation {
+        Operation::Linear(args) => args,
+        Operation::Attention(args) => return attention::run(args),
+    };
     let y = compute(&args.input, &read(&args.input)?, args.params.as_deref(), MOST)?;
     write(&args.out, &y)
 }
@@ -142,16 +148,8 @@ pub fn main(operation: &Operation) -> Result<()> {
 /// The bytes of the file that answers the bytes of a file, whose path only errors tell; y may have `most` elements.
 pub fn compute(path: &Path, bytes: &[u8], own: Option<&str>, most: usize) -> Result<Vec<u8>> {
     let file = parse(path, bytes)?;
-    let params = match own {
-        Some(text) => params("--params", text)?,
-        None => {
-            let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| Error::file(path, e))?;
-            match header.metadata().as_ref().and_then(|m| m.get("params")) {
-                Some(text) => params("params", text)?,
-                None => Params::default(),
-            }
-        }
-    };
+    let params: Params = params(path, bytes, own)?;
+    check(&params)?;
     // The threads and the tier are told as in a case.
     let case = Case { isa: params.isa.clone(), threads: params.threads, ..Case::default() };
     case.check()?;
@@ -160,17 +158,28 @@ pub fn compute(path: &Path, bytes: &[u8], own: Option<&str>, most: usize) -> Res
     safetensors::serialize([("y", view)], None).map_err(|e| Error::file(path, e))
 }
 
-fn params(argument: &str, text: &str) -> Result<Params> {
-    let params: Params = from_json(argument, text.as_bytes())?;
+/// Parameters that are given, or in the metadata of a file, or none.
+pub fn params<P: DeserializeOwned + Default>(path: &Path, bytes: &[u8], own: Option<&str>) -> Result<P> {
+    if let Some(text) = own {
+        return from_json("--params", text.as_bytes());
+    }
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| Error::file(path, e))?;
+    match header.metadata().as_ref().and_then(|m| m.get("params")) {
+        Some(text) => from_json("params", text.as_bytes()),
+        None => Ok(P::default()),
+    }
+}
+
+fn check(params: &Params) -> Result<()> {
     match params.activation {
         Some(Step::Bias | Step::Residual) => {
             Err(Error::input("activation", "an activation", "a tensor of that name is enough"))
         }
-        Some(Step::Clamp) => Ok(params),
+        Some(Step::Clamp) => Ok(()),
         _ if params.low.is_some() || params.high.is_some() => {
             Err(Error::input("low and high", "the activation \"clamp\"", "another"))
         }
-        _ => Ok(params),
+        _ => Ok(()),
     }
 }
 
@@ -327,7 +336,7 @@ fn matrix(t: &mut Tensors<'_>, name: &str) -> Result<(Matrix, [usize; 2])> {
 }
 
 /// Of `NAME_scale` and `NAME_zero_point`.
-fn quantizer(t: &mut Tensors<'_>, name: &str, dtype: QuantType) -> Result<QuantParams> {
+pub fn quantizer(t: &mut Tensors<'_>, name: &str, dtype: QuantType) -> Result<QuantParams> {
     let (scale, zero) = (format!("{name}_scale"), format!("{name}_zero_point"));
     let step =
         t.number::<f32>(&scale)?.ok_or_else(|| Error::input(&scale, "a tensor of this name", "none"))?;
@@ -386,7 +395,7 @@ fn sparse<T: Weight + Number>(params: &Params, t: &mut Tensors<'_>) -> Result<(S
 }
 
 /// I32 or I64, neither negative nor too large for where they go.
-fn indices<T: TryFrom<i64>>(t: &mut Tensors<'_>, name: &str) -> Result<Vec<T>> {
+pub fn indices<T: TryFrom<i64>>(t: &mut Tensors<'_>, name: &str) -> Result<Vec<T>> {
     let tensor = t.view(name)?;
     let wide: Vec<i64> = match (tensor.dtype(), tensor.shape()) {
         (i64::DTYPE, [_]) => elements(&tensor),

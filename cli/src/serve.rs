@@ -1,9 +1,9 @@
 //! `siskin bench --serve`: a case per line in, an answer per line out, until the input ends.
 
-use crate::bench::{Answer, answer};
-use crate::case::Case;
+use crate::case::AnyCase;
 use crate::error::{Error, Result};
-use crate::json::{from_json, to_json};
+use crate::json::to_json;
+use crate::{attention, bench};
 use std::io::{BufRead, Read, Write, stdin, stdout};
 
 /// No case is longer.
@@ -39,9 +39,9 @@ pub fn main() -> Result<()> {
 }
 
 /// The answer to a line; `limit` has a say in its case.
-pub fn reply(line: &[u8], limit: impl Fn(Case) -> Case) -> String {
-    match from_json("case", line).and_then(|case| caught(&limit(case))) {
-        Ok(answer) => to_json(&answer),
+pub fn reply(line: &[u8], limit: impl Fn(AnyCase) -> AnyCase) -> String {
+    match AnyCase::parse(line).and_then(|case| caught(&limit(case))) {
+        Ok(answer) => answer,
         Err(e) => refuse(&e),
     }
 }
@@ -51,7 +51,13 @@ fn refuse(e: &Error) -> String {
 }
 
 /// A bug in one case is no reason not to answer the next.
-fn caught(case: &Case) -> Result<Answer> {
-    std::panic::catch_unwind(|| answer(case))
+fn caught(case: &AnyCase) -> Result<String> {
+    let answer = || {
+        Ok(match case {
+            AnyCase::Linear(case) => to_json(&bench::answer(case)?),
+            AnyCase::Attention(case) => to_json(&attention::answer(case)?),
+        })
+    };
+    std::panic::catch_unwind(answer)
         .unwrap_or_else(|_| Err(Error::Wrong("siskin panicked, which is a bug".into())))
 }

@@ -1,5 +1,6 @@
-//! `siskin verify`: random cases, every tier against scalar, and scalar's sums against a plain loop.
+//! `siskin verify`: random cases, every tier against scalar, and scalar against a plain loop.
 
+use crate::attention;
 use crate::case::{Case, Format, Op, Place, Step, Values, WType, XType, YType};
 use crate::check::Wants;
 use crate::error::{Error, Result};
@@ -12,9 +13,12 @@ use std::io::{Write, stdout};
 
 /// Check every tier of this CPU on random cases, bit for bit.
 ///
-/// Shapes, blocks, types of weights, input and output, groups of scales, zero points, epilogues and threads are random.
-/// Layers that multiply pairs of bfloat16 sum up in another order, and have a tolerance of a hundred-thousandth of the
-/// terms' magnitudes and one step of the output. Exit status 1 if anything disagrees.
+/// Three of four cases are linear layers: shapes, blocks, types of weights, input and output, groups of scales, zero points,
+/// epilogues and threads are random. Every fourth is attention: shapes, types, layouts, sequences, masks, biases, softmax,
+/// gates and quantizers are.
+///
+/// What multiplies pairs of bfloat16 sums up in another order: layers have a tolerance of a hundred-thousandth of the terms'
+/// magnitudes and one step of the output, attention of 0.02 of the largest v. Exit status 1 if anything disagrees.
 #[derive(clap::Args)]
 pub struct Args {
     /// Check this tier only.
@@ -39,7 +43,10 @@ pub fn main(args: &Args) -> Result<()> {
         .build()
         .map_err(|e| Error::input("threads", "3 that can be started", e))?;
     pool.install(|| {
-        (0..args.cases).try_for_each(|i| verify(&random(args.seed.wrapping_add(i as u64)), &tiers))
+        (0..args.cases).map(|i| args.seed.wrapping_add(i as u64)).try_for_each(|seed| match seed % 4 {
+            0 => attention::verify(seed, &tiers),
+            _ => verify(&random(seed), &tiers),
+        })
     })?;
     for isa in Isa::ALL {
         match isa {

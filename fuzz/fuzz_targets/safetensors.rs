@@ -10,6 +10,9 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(y) = siskin_cli::fuzz::run_linear(bytes) {
         assert_eq!(SafeTensors::deserialize(&y).unwrap().names(), ["y"]);
     }
+    if let Ok(y) = siskin_cli::fuzz::run_attention(bytes) {
+        assert_eq!(SafeTensors::deserialize(&y).unwrap().names(), ["y"]);
+    }
     if let Ok(survey) = siskin_cli::fuzz::survey(bytes) {
         assert!(serde_json::from_str::<serde_json::Value>(&survey).unwrap().is_object());
     }

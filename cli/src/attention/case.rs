@@ -1,0 +1,401 @@
+//! A case of attention: the same struct as flags and as a line of JSON.
+
+use crate::case::{Op, YType, check_run};
+use crate::error::{Error, Result};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use siskin::attention::{Clipped, Softmax as LibrarySoftmax};
+
+/// Elements that q, k or v may have, and pairs of a query and a key, over all heads: more is refused before memory is taken.
+const MOST: u128 = 1 << 26;
+const MOST_PAIRS: u128 = 1 << 32;
+
+#[derive(Debug, Clone, Serialize, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields)]
+pub struct Case {
+    /// What is computed.
+    #[arg(long, value_enum, default_value_t = Op::Attention)]
+    pub op: Op,
+    /// q, k and v; int8 is unsigned bytes.
+    #[arg(long, value_enum, default_value_t)]
+    pub dtype: DType,
+    /// Queries of a sequence; 384 if not given.
+    #[arg(long)]
+    pub seq: Option<usize>,
+    /// Keys of a sequence; as many as queries if not given.
+    #[arg(long)]
+    pub kv_len: Option<usize>,
+    /// Heads of q.
+    #[arg(long, default_value_t = 12)]
+    pub heads: usize,
+    /// Heads of k and v; as many as of q if not given.
+    #[arg(long)]
+    pub kv_heads: Option<usize>,
+    /// Features of a head.
+    #[arg(long, default_value_t = 64)]
+    pub head_dim: usize,
+    #[arg(skip)]
+    pub softmax: Softmax,
+    /// No query meets a key behind its position; the last query is at the last key.
+    #[arg(long)]
+    pub causal: bool,
+    /// A query at position p meets the keys p - LEFT to p + RIGHT only.
+    #[arg(long, value_name = "LEFT,RIGHT", value_parser = window)]
+    pub window: Option<[usize; 2]>,
+    /// Sequences of the same lengths; 1 if not given.
+    #[arg(long)]
+    pub batch: Option<usize>,
+    /// Where packed sequences begin and end, comma-separated and from 0, instead of seq, kv_len and batch.
+    #[arg(long, value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cu_seqlens: Vec<i32>,
+    /// The same of their keys; as of their queries if not given.
+    #[arg(long, value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cu_seqlens_k: Vec<i32>,
+    /// "tokens": [tokens, heads, head_dim]; "heads": [heads, tokens, head_dim]; "fused": q, k and v in one buffer
+    /// [tokens, 3, heads, head_dim].
+    #[arg(long, value_enum, default_value_t)]
+    pub layout: Layout,
+    /// Scores that are spread by 1, by 4 (a few keys of a row carry most of its weight), or hardly at all.
+    #[arg(long, value_enum, default_value_t)]
+    pub scores: Scores,
+    /// Multiply each head's context by a random gate.
+    #[arg(long)]
+    pub gate: bool,
+    /// Output; if not given, f32, or u8 for int8.
+    #[arg(long, value_enum)]
+    pub y: Option<YType>,
+    /// Threads.
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    /// Milliseconds to measure for.
+    #[arg(long, default_value_t = 200)]
+    pub min_ms: u64,
+    /// Tier of instructions; the best of this CPU if not given.
+    #[arg(long)]
+    pub isa: Option<String>,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+impl Default for Case {
+    fn default() -> Self {
+        Self {
+            op: Op::Attention,
+            dtype: DType::F32,
+            seq: None,
+            kv_len: None,
+            heads: 12,
+            kv_heads: None,
+            head_dim: 64,
+            softmax: Softmax::default(),
+            causal: false,
+            window: None,
+            batch: None,
+            cu_seqlens: Vec::new(),
+            cu_seqlens_k: Vec::new(),
+            layout: Layout::Tokens,
+            scores: Scores::Random,
+            gate: false,
+            y: None,
+            threads: 1,
+            min_ms: 200,
+            isa: None,
+            seed: 1,
+        }
+    }
+}
+
+/// `default` goes to the first variant.
+macro_rules! choices {
+    ($($name:ident { $first:ident $(, $variant:ident)* })*) => { $(
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+        #[serde(rename_all = "snake_case")]
+        #[value(rename_all = "snake_case")]
+        pub enum $name { #[default] $first $(, $variant)* }
+    )* };
+}
+
+choices! {
+    DType { F32, Bf16, F16, Int8 }
+    Layout { Tokens, Heads, Fused }
+    Scores { Random, Peaked, Flat }
+}
+
+impl DType {
+    pub fn bytes(self) -> usize {
+        match self {
+            DType::F32 => 4,
+            DType::Bf16 | DType::F16 => 2,
+            DType::Int8 => 1,
+        }
+    }
+}
+
+/// What turns scores into weights.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    deny_unknown_fields,
+    expecting = "\"standard\", {\"gamma\", \"zeta\"} or {\"alpha\", \"max_len\"}"
+)]
+pub enum Softmax {
+    Named(Name),
+    Clipped {
+        gamma: f32,
+        #[serde(default = "one")]
+        zeta: f32,
+    },
+    Alpha {
+        alpha: f32,
+        max_len: usize,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Name {
+    Standard,
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+impl Default for Softmax {
+    fn default() -> Self {
+        Softmax::Named(Name::Standard)
+    }
+}
+
+impl Softmax {
+    /// Of what was given, by flags or as parameters.
+    pub fn new(
+        gamma: Option<f32>,
+        zeta: Option<f32>,
+        alpha: Option<f32>,
+        max_len: Option<usize>,
+    ) -> Result<Self> {
+        match (gamma, zeta, alpha, max_len) {
+            (None, None, None, None) => Ok(Self::default()),
+            (gamma, zeta, None, None) => {
+                Ok(Softmax::Clipped { gamma: gamma.unwrap_or(0.0), zeta: zeta.unwrap_or(1.0) })
+            }
+            (None, None, Some(alpha), Some(max_len)) => Ok(Softmax::Alpha { alpha, max_len }),
+            _ => Err(Error::input("softmax", "gamma and zeta, or alpha and max_len", "a part or a mixture")),
+        }
+    }
+
+    /// gamma and zeta of one that clips.
+    pub fn clipped(self) -> Result<Option<Clipped>> {
+        Ok(match self {
+            Softmax::Named(Name::Standard) => None,
+            Softmax::Clipped { gamma, zeta } => Some(Clipped::new(gamma, zeta)?),
+            Softmax::Alpha { alpha, max_len } => Some(Clipped::from_alpha(alpha, max_len)?),
+        })
+    }
+
+    pub fn library(self) -> Result<LibrarySoftmax> {
+        Ok(self.clipped()?.map_or(LibrarySoftmax::Standard, LibrarySoftmax::Clipped))
+    }
+}
+
+fn window(text: &str) -> std::result::Result<[usize; 2], String> {
+    let pair = text.split_once(',').and_then(|(l, r)| Some([l.trim().parse().ok()?, r.trim().parse().ok()?]));
+    pair.ok_or_else(|| "expected two whole numbers, as in 128,0".into())
+}
+
+impl Case {
+    /// Everything that can be refused before memory is taken.
+    pub fn check(&self) -> Result<()> {
+        if self.op != Op::Attention {
+            return Err(Error::input("op", "attention for these fields", "another"));
+        }
+        check_run(self.threads, self.min_ms)?;
+        self.softmax.library()?;
+        if self.y == Some(YType::I32) {
+            return Err(Error::input("y", "anything but i32", "i32"));
+        }
+        let (heads, kv_heads) = (self.heads, self.kv_heads());
+        siskin::attention::Attention::new(heads, kv_heads, self.head_dim)?;
+        self.check_sequences()?;
+        if self.layout == Layout::Fused && (kv_heads != heads || !self.is_self()) {
+            return Err(Error::input("layout", "as many keys and heads of k as of q if fused", "others"));
+        }
+        let (q, k) = self.tokens();
+        for (name, tokens, heads) in [("q", q, heads), ("k", k, kv_heads)] {
+            let elements = tokens.saturating_mul(heads as u128).saturating_mul(self.head_dim as u128);
+            if elements > MOST {
+                let got = format_args!("{tokens} x {heads} x {}", self.head_dim);
+                return Err(Error::input(name, format_args!("at most {MOST} elements"), got));
+            }
+        }
+        let pairs = self.lengths().fold(0u128, |sum, (q, k)| sum.saturating_add(q.saturating_mul(k)));
+        if pairs.saturating_mul(heads as u128) > MOST_PAIRS {
+            let expected = format_args!("at most {MOST_PAIRS} pairs of a query and a key, over all heads");
+            return Err(Error::input("seq", expected, format_args!("{pairs} a head")));
+        }
+        Ok(())
+    }
+
+    fn check_sequences(&self) -> Result<()> {
+        if !self.is_packed() {
+            let sizes = [("seq", self.seq()), ("kv_len", self.kv_len()), ("batch", self.batch())];
+            if let Some((name, size)) = sizes.into_iter().find(|(_, size)| *size == 0) {
+                return Err(Error::input(name, "at least 1", size));
+            }
+            if !self.cu_seqlens_k.is_empty() {
+                return Err(Error::input("cu_seqlens_k", "none without cu_seqlens", "some"));
+            }
+            return Ok(());
+        }
+        for (name, given) in [("seq", self.seq), ("kv_len", self.kv_len), ("batch", self.batch)] {
+            if let Some(given) = given {
+                return Err(Error::input(name, "none with cu_seqlens", given));
+            }
+        }
+        for (name, list) in [("cu_seqlens", &self.cu_seqlens), ("cu_seqlens_k", self.cu_seqlens_k())] {
+            if list[0] != 0 || list.windows(2).any(|pair| pair[1] < pair[0]) {
+                return Err(Error::input(name, "0 and then numbers that never fall", "others"));
+            }
+        }
+        let (q, k) = (self.cu_seqlens.len(), self.cu_seqlens_k().len());
+        if q != k {
+            return Err(Error::input("cu_seqlens_k", format_args!("{q} numbers, as cu_seqlens"), k));
+        }
+        Ok(())
+    }
+
+    pub fn is_packed(&self) -> bool {
+        !self.cu_seqlens.is_empty()
+    }
+
+    /// Whether there are as many keys as queries.
+    fn is_self(&self) -> bool {
+        if self.is_packed() { self.cu_seqlens == *self.cu_seqlens_k() } else { self.seq() == self.kv_len() }
+    }
+
+    pub fn seq(&self) -> usize {
+        self.seq.unwrap_or(384)
+    }
+
+    pub fn kv_len(&self) -> usize {
+        self.kv_len.unwrap_or(self.seq())
+    }
+
+    pub fn batch(&self) -> usize {
+        self.batch.unwrap_or(1)
+    }
+
+    pub fn kv_heads(&self) -> usize {
+        self.kv_heads.unwrap_or(self.heads)
+    }
+
+    pub fn cu_seqlens_k(&self) -> &Vec<i32> {
+        if self.cu_seqlens_k.is_empty() { &self.cu_seqlens } else { &self.cu_seqlens_k }
+    }
+
+    pub fn y(&self) -> YType {
+        self.y.unwrap_or(if self.dtype == DType::Int8 { YType::U8 } else { YType::F32 })
+    }
+
+    /// Of q, and of k and v.
+    fn tokens(&self) -> (u128, u128) {
+        let last = |list: &[i32]| list.last().map_or(0, |&n| n as u128);
+        let all = |len: usize| self.batch() as u128 * len as u128;
+        if self.is_packed() {
+            (last(&self.cu_seqlens), last(self.cu_seqlens_k()))
+        } else {
+            (all(self.seq()), all(self.kv_len()))
+        }
+    }
+
+    /// Queries and keys of each sequence; of sequences of the same lengths all in one, as far as pairs go.
+    fn lengths(&self) -> impl Iterator<Item = (u128, u128)> {
+        let len = |pair: &[i32]| (pair[1] - pair[0]) as u128;
+        let packed = self
+            .cu_seqlens
+            .windows(2)
+            .zip(self.cu_seqlens_k().windows(2))
+            .map(move |(q, k)| (len(q), len(k)));
+        let same = (self.batch() as u128 * self.seq() as u128, self.kv_len() as u128);
+        packed.chain((!self.is_packed()).then_some(same))
+    }
+
+    /// Few queries over many keys, which is a matter of reading.
+    pub fn is_decode(&self) -> bool {
+        let (q, k) = if self.is_packed() {
+            self.lengths().fold((0, 0), |(q, k), next| (q.max(next.0), k.max(next.1)))
+        } else {
+            (self.seq() as u128, self.kv_len() as u128)
+        };
+        q <= 16 && k >= 1024
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::from_json;
+
+    fn parse(text: &str) -> Result<Case> {
+        let case: Case = from_json("case", text.as_bytes())?;
+        case.check()?;
+        Ok(case)
+    }
+
+    #[test]
+    fn a_softmax_is_a_name_or_an_object() {
+        let softmax = |text: &str| parse(&format!(r#"{{"softmax":{text}}}"#)).map(|case| case.softmax);
+        assert_eq!(softmax(r#""standard""#).unwrap(), Softmax::default());
+        assert_eq!(softmax(r#"{"gamma":-0.5}"#).unwrap(), Softmax::Clipped { gamma: -0.5, zeta: 1.0 });
+        let alpha = Softmax::Alpha { alpha: 12.0, max_len: 512 };
+        assert_eq!(softmax(r#"{"alpha":12,"max_len":512}"#).unwrap(), alpha);
+        assert_eq!(alpha.clipped().unwrap().unwrap().gamma(), -12.0 / 512.0);
+        for bad in [
+            r#""clipped""#,
+            r#"{"gamma":1}"#,
+            r#"{"gamma":-0.5,"zeta":0.5}"#,
+            r#"{"gamma":-0.5,"alpha":1}"#,
+            r#"{"alpha":12}"#,
+            "1",
+        ] {
+            assert!(softmax(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_limited_before_memory_is_taken() {
+        for bad in [
+            r#"{"seq":0}"#,
+            r#"{"kv_len":0}"#,
+            r#"{"heads":0}"#,
+            r#"{"heads":12,"kv_heads":5}"#,
+            r#"{"head_dim":257}"#,
+            r#"{"seq":18446744073709551615,"kv_len":18446744073709551615,"batch":18446744073709551615}"#,
+            r#"{"seq":1,"kv_len":100000000}"#,
+            r#"{"seq":60000,"heads":12,"head_dim":1}"#,
+            r#"{"cu_seqlens":[1,2]}"#,
+            r#"{"cu_seqlens":[0,5,4]}"#,
+            r#"{"cu_seqlens":[0,2147483647]}"#,
+            r#"{"cu_seqlens":[0,5],"seq":5}"#,
+            r#"{"cu_seqlens":[0,5],"cu_seqlens_k":[0,5,6]}"#,
+            r#"{"cu_seqlens_k":[0,5]}"#,
+            r#"{"layout":"fused","kv_len":5}"#,
+            r#"{"layout":"fused","kv_heads":1}"#,
+            r#"{"threads":0}"#,
+            r#"{"y":"i32"}"#,
+            r#"{"window":[1]}"#,
+            r#"{"window":[-1,0]}"#,
+            r#"{"m":5}"#,
+            r#"{"op":"linear"}"#,
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        let packed = parse(r#"{"cu_seqlens":[0,5,5,9],"layout":"fused","window":[3,0]}"#).unwrap();
+        assert_eq!(packed.tokens(), (9, 9));
+        assert!(parse(r#"{"seq":1,"kv_len":4096}"#).unwrap().is_decode());
+    }
+}

@@ -1,0 +1,269 @@
+//! Attention by its definition, in f64, for one head of one query at a time.
+
+use super::problem::Problem;
+use super::tensor::of_head;
+use crate::problem::spread;
+use siskin::attention::EmptyRow;
+use siskin::quant::QuantParams;
+use std::ops::Range;
+
+/// What a head of a query should come out as, before it is rounded to the type of the output.
+pub struct Row {
+    pub values: Vec<f64>,
+    /// How far each may be off beside: where a number lies so near the middle between two bytes that the error of f32
+    /// decides, by what the other byte would make of it; where a clip takes two numbers off each other, by a
+    /// hundred-thousandth of the larger. Infinite if a score may be another byte.
+    pub slack: Vec<f64>,
+}
+
+impl Problem {
+    /// Tokens and heads that are spread over all there are, so many that all of their pairs are about `budget`.
+    pub fn some_rows(&self, budget: usize) -> Vec<(usize, usize)> {
+        let (q_tokens, kv_tokens) = self.lengths.tokens();
+        let keys = kv_tokens.div_ceil(self.lengths.count().max(1)).max(1);
+        let count = (budget / keys * 64 / self.head_dim.max(16)).clamp(4, 4096);
+        spread(q_tokens * self.heads, count).into_iter().map(|i| (i / self.heads, i % self.heads)).collect()
+    }
+
+    /// The keys of its sequence that a query could meet by causal, window and lengths, and the place of the sequence.
+    fn reach(&self, b: usize, i: usize) -> Range<usize> {
+        let ((_, q_len), (_, kv_len)) = (self.lengths.queries(b), self.lengths.keys(b));
+        let end = self.key_lengths.as_ref().map_or(kv_len, |lengths| lengths[b]) as i128;
+        let first = match &self.positions {
+            Some(positions) => positions[b] as i128,
+            None => kv_len as i128 - q_len as i128,
+        };
+        let position = first + i as i128;
+        let (mut low, mut high) = (0, end);
+        if self.causal {
+            high = high.min(position + 1);
+        }
+        if let Some([left, right]) = self.window {
+            low = low.max(position - left as i128);
+            high = high.min(position + right as i128 + 1);
+        }
+        low as usize..high.max(low) as usize
+    }
+
+    fn in_tile(&self, i: usize, j: usize) -> bool {
+        self.mask.as_ref().is_none_or(|m| m.live[i / m.block_q * m.cols + j / m.block_k])
+    }
+
+    /// Whether tile and bias let a query meet a key.
+    fn is_there(&self, b: usize, h: usize, i: usize, j: usize) -> bool {
+        self.in_tile(i, j) && self.bias(b, h, i, j) != f64::NEG_INFINITY
+    }
+
+    fn bias(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
+        let Some(bias) = &self.bias else { return 0.0 };
+        let [batch, heads, queries, keys] = bias.shape;
+        let own = |at: usize, of: usize| if of == 1 { 0 } else { at };
+        let row = (own(b, batch) * heads + own(h, heads)) * queries + own(i, queries);
+        bias.data[row * keys + j].into()
+    }
+
+    /// Pairs of a query and a key that is there, over all heads; of a query that meets no key and attends to all alike, all.
+    /// A bias of -inf may count or not: the least and the most there can be.
+    pub fn pairs(&self) -> (u64, u64) {
+        let (mut least, mut most) = (0, 0);
+        for b in 0..self.lengths.count() {
+            let kv_len = self.lengths.keys(b).1;
+            let met = |pairs: usize| match (pairs, self.empty_rows) {
+                (0, EmptyRow::Uniform) => kv_len,
+                (pairs, _) => pairs,
+            };
+            for i in 0..self.lengths.queries(b).1 {
+                let reach = self.reach(b, i);
+                let in_tiles = match &self.mask {
+                    None => reach.len(),
+                    Some(_) => reach.clone().filter(|&j| self.in_tile(i, j)).count(),
+                };
+                for h in 0..self.heads {
+                    let there = match &self.bias {
+                        None => in_tiles,
+                        Some(_) => reach.clone().filter(|&j| self.is_there(b, h, i, j)).count(),
+                    };
+                    let (of_there, of_tiles) = (met(there), met(in_tiles));
+                    least += of_there.min(of_tiles) as u64;
+                    most += of_there.max(of_tiles) as u64;
+                }
+            }
+        }
+        (least, most)
+    }
+
+    /// The numbers of a head of a token, from the zero point for bytes, and what one of them stands for.
+    fn real(&self, which: usize, token: usize, head: usize) -> (Vec<f64>, f64) {
+        let mut row = self.data(which).head(&self.places[which], token, head);
+        if self.params[which].is_empty() {
+            return (row, 1.0);
+        }
+        let params = of_head(&self.params[which], head);
+        row.iter_mut().for_each(|v| *v -= f64::from(params.zero_point()));
+        (row, params.scale().into())
+    }
+
+    /// A head of a query.
+    pub fn plain(&self, token: usize, head: usize) -> Row {
+        let b = self.lengths.sequence_of(token);
+        let ((first_q, _), (first_k, kv_len)) = (self.lengths.queries(b), self.lengths.keys(b));
+        let (i, kv_head) = (token - first_q, head / (self.heads / self.kv_heads));
+        let bytes = self.in_bytes();
+        let mut keys: Vec<usize> = self.reach(b, i).filter(|&j| self.is_there(b, head, i, j)).collect();
+
+        let mut unsure = false;
+        let mut largest = 0f64;
+        let mut p: Vec<f64>;
+        if !keys.is_empty() {
+            let (q, q_step) = self.real(0, token, head);
+            p = Vec::with_capacity(keys.len());
+            for &j in &keys {
+                let (k, k_step) = self.real(1, first_k + j, kv_head);
+                let dot: f64 = q.iter().zip(&k).map(|(q, k)| q * k).sum();
+                let mut score = f64::from(self.scale) * q_step * k_step * dot;
+                if let (true, Some(params)) = (bytes, self.int8.scores) {
+                    unsure |= near_middle(score / f64::from(params.scale()), 1e-6);
+                    score = rounded(score, params);
+                }
+                let bias = self.bias(b, head, i, j);
+                // Masks of the smallest float say nothing about how exact scores are.
+                largest = largest.max(score.abs() + if bias.abs() < 1e30 { bias.abs() } else { 0.0 });
+                p.push(score + bias);
+            }
+            let max = p.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            p.iter_mut().for_each(|s| *s = (*s - max).exp());
+            let sum: f64 = p.iter().sum();
+            p.iter_mut().for_each(|e| *e /= sum);
+        } else {
+            keys = match self.empty_rows {
+                EmptyRow::Uniform => (0..kv_len).collect(),
+                EmptyRow::Zeros => Vec::new(),
+            };
+            p = vec![1.0 / kv_len as f64; keys.len()];
+        }
+
+        let mut values = vec![0.0; self.head_dim];
+        let mut slack = vec![0.0; self.head_dim];
+        let (gamma, stretch) = match self.clip {
+            None => (0.0, 1.0),
+            Some((gamma, zeta)) => (f64::from(gamma), f64::from(zeta) - f64::from(gamma)),
+        };
+        let step = f64::from(self.int8.weights_scale);
+        // How exact a probability is in f32.
+        let exact = 2e-6 + 5e-7 * largest;
+        for (&j, &p) in keys.iter().zip(&p) {
+            let stretched = stretch * p;
+            let mut w = if self.clip.is_some() { (stretched + gamma).clamp(0.0, 1.0) } else { p };
+            let mut doubt = 0.0;
+            if bytes {
+                let error = (stretched * exact + w * 1e-6) / step + 1e-6;
+                if near_middle_by(w / step, error) {
+                    doubt = step;
+                }
+                w = (w / step).round_ties_even().min(255.0) * step;
+            } else if self.clip.is_some() && stretched * (1.0 + 1e-5) + gamma > 0.0 {
+                doubt = 1e-5 * stretched;
+            }
+            if w == 0.0 && doubt == 0.0 {
+                continue;
+            }
+            let (v, v_step) = self.real(2, first_k + j, kv_head);
+            for f in 0..self.head_dim {
+                values[f] += w * v[f] * v_step;
+                slack[f] += doubt * (v[f] * v_step).abs();
+            }
+        }
+        let gate = self.gates.get(token * self.heads + head).map_or(1.0, |&g| f64::from(g));
+        for (value, slack) in values.iter_mut().zip(&mut slack) {
+            if let (true, Some(params)) = (bytes, self.int8.context) {
+                let context_step = f64::from(params.scale());
+                if *slack > 0.0 || near_middle(*value / context_step, 1e-5) {
+                    *slack += context_step;
+                }
+                *value = rounded(*value, params);
+            }
+            *value *= gate;
+            *slack = if unsure { f64::INFINITY } else { *slack * gate.abs() };
+        }
+        Row { values, slack }
+    }
+}
+
+/// Quantized and back.
+fn rounded(real: f64, params: QuantParams) -> f64 {
+    let (step, zero) = (f64::from(params.scale()), f64::from(params.zero_point()));
+    let (low, high) = (f64::from(params.dtype().min()), f64::from(params.dtype().max()));
+    ((real / step).round_ties_even() + zero).clamp(low, high).mul_add(step, -zero * step)
+}
+
+/// Whether an error so large relative to a number, and not less than itself, may round the number to another one.
+fn near_middle(steps: f64, relative: f64) -> bool {
+    near_middle_by(steps, relative * (1.0 + steps.abs()))
+}
+
+fn near_middle_by(steps: f64, error: f64) -> bool {
+    (steps - steps.floor() - 0.5).abs() <= error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::case::Case;
+    use crate::json::from_json;
+
+    fn problem(case: &str) -> Problem {
+        let case: Case = from_json("case", case.as_bytes()).unwrap();
+        case.check().unwrap();
+        Problem::new(&case).unwrap()
+    }
+
+    #[test]
+    fn a_query_meets_what_the_masks_leave() {
+        let mut p = problem(r#"{"seq":2,"kv_len":5,"heads":1,"head_dim":4,"causal":true}"#);
+        assert_eq!((p.reach(0, 0), p.reach(0, 1)), (0..4, 0..5));
+        p.window = Some([1, 9]);
+        assert_eq!((p.reach(0, 0), p.reach(0, 1)), (2..4, 3..5));
+        p.positions = Some(vec![0]);
+        assert_eq!((p.reach(0, 0), p.reach(0, 1)), (0..1, 0..2));
+        p.key_lengths = Some(vec![1]);
+        p.causal = false;
+        assert_eq!((p.reach(0, 0), p.reach(0, 1)), (0..1, 0..1));
+        p.positions = Some(vec![7]);
+        assert!(p.reach(0, 0).is_empty());
+        // More queries than keys: the first are before all of them.
+        let p = problem(r#"{"seq":3,"kv_len":2,"heads":1,"head_dim":4,"causal":true}"#);
+        assert_eq!((p.reach(0, 0).len(), p.reach(0, 1), p.reach(0, 2)), (0, 0..1, 0..2));
+        assert_eq!(p.pairs(), (3, 3));
+    }
+
+    #[test]
+    fn a_single_key_is_its_own_context() {
+        for case in [
+            r#"{"seq":1,"heads":2,"head_dim":3}"#,
+            r#"{"seq":1,"heads":2,"head_dim":3,"layout":"fused","softmax":{"gamma":-0.5}}"#,
+            r#"{"seq":1,"heads":2,"head_dim":3,"layout":"heads","dtype":"int8"}"#,
+            r#"{"seq":1,"heads":2,"kv_heads":1,"head_dim":3,"dtype":"bf16"}"#,
+        ] {
+            let p = problem(case);
+            for head in 0..2 {
+                let (v, step) = p.real(2, 0, head * p.kv_heads / 2);
+                for (got, v) in p.plain(0, head).values.iter().zip(v) {
+                    assert!((got - v * step).abs() < 1e-7, "{case}: {got} {}", v * step);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_without_keys_are_zeros_or_uniform() {
+        let mut p = problem(r#"{"seq":2,"heads":1,"head_dim":3,"softmax":{"gamma":-0.1}}"#);
+        p.key_lengths = Some(vec![0]);
+        assert_eq!(p.plain(0, 0).values, [0.0; 3]);
+        p.empty_rows = EmptyRow::Uniform;
+        let (a, b) = (p.real(2, 0, 0).0, p.real(2, 1, 0).0);
+        let weight = (1.0 + f64::from(0.1f32)) * 0.5 - f64::from(0.1f32);
+        for (f, got) in p.plain(1, 0).values.iter().enumerate() {
+            assert!((got - weight * (a[f] + b[f])).abs() < 1e-12);
+        }
+    }
+}
