@@ -375,6 +375,7 @@ fn rows_to_panels() {
                         panel: panel.as_mut_ptr(),
                         width,
                         flip,
+                        ahead: std::ptr::null(),
                     });
                 }
                 let what =
@@ -408,6 +409,7 @@ fn lines_to_rows() {
                     panel: panel.as_mut_ptr(),
                     width,
                     flip,
+                    ahead: std::ptr::null(),
                 });
             }
             for (i, &got) in rows.iter().enumerate() {

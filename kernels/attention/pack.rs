@@ -23,10 +23,6 @@ autovec!(
     pub fn quads(rows: [&[u8]; 4], flip: u8, out: &mut [u32]) = quads_body
 );
 autovec!(
-    /// The sum of signed bytes.
-    pub fn sum(row: &[i8]) -> i32 = sum_body
-);
-autovec!(
     /// The sum of unsigned bytes.
     pub fn sum_unsigned(row: &[u8]) -> i32 = sum_unsigned_body
 );
@@ -51,11 +47,6 @@ fn quads_body(rows: [&[u8]; 4], flip: u8, out: &mut [u32]) {
         let word = u32::from(a[i]) | u32::from(b[i]) << 8 | u32::from(c[i]) << 16 | u32::from(d[i]) << 24;
         out[i] = word ^ flip;
     }
-}
-
-#[inline(always)]
-fn sum_body(row: &[i8]) -> i32 {
-    row.iter().map(|&x| i32::from(x)).sum()
 }
 
 #[inline(always)]

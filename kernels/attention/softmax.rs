@@ -225,6 +225,8 @@ impl<R> Preparing<'_, R> {
         // SAFETY: the caller vouches for the tier.
         unsafe {
             for i in 0..LANES / S::LANES {
+                // A key that is not there is not there, whatever its score.
+                group[i] = S::at_least(group[i], bias[i], S::splat_f(f32::MIN));
                 if p.step == 0.0 {
                     group[i] = S::fma(group[i], S::splat_f(p.scale), bias[i]);
                 } else {
@@ -320,13 +322,15 @@ impl<S: Simd, R: Scores<S>> Pass<S> for Maximum<S, R> {
 /// 2^t is 0 below this.
 const SMALLEST: f32 = -124.0;
 
-/// 2^t, of t up to a little above 0: relative error below 3e-7; NaN stays NaN.
+/// 2^t, of t up to 0: relative error below 3e-7; NaN stays NaN.
 ///
 /// t = n + f with |f| <= 1/2; a polynomial in f, times 2^n.
 #[inline(always)]
 unsafe fn exp2<S: Simd>(t: S::F) -> S::F {
     /// Minimax for the relative error on |f| <= 1/2, from degree 5 down to 1; the constant is 1.
-    const TERMS: [f32; 5] = [1.326_472_7e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, 6.931_47e-1];
+    const TERMS: [f32; 5] = [1.326_472_7e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, LN_2_TERM];
+    #[allow(clippy::approx_constant)] // Near ln 2, but the best for this degree.
+    const LN_2_TERM: f32 = 6.931_47e-1;
     const MAGIC: f32 = 12_582_912.0;
     // SAFETY: the caller vouches for the tier.
     unsafe {
@@ -341,23 +345,17 @@ unsafe fn exp2<S: Simd>(t: S::F) -> S::F {
     }
 }
 
-/// `2^(a * raw - b)`, or of prepared scores `2^(a * (s - b))`, in place of each score; adds them up in the 16 lanes at `sums`.
+/// `2^(a * (score - b))` in place of each score, b being the largest; adds them up in the 16 lanes at `sums`.
 #[inline(always)]
-pub unsafe fn exponentials<S: Simd, R: Scores<S>, const PREPARED: bool>(
-    span: &Span,
-    a: f32,
-    b: f32,
-    sums: *mut f32,
-) {
+pub unsafe fn exponentials<S: Simd, R: Scores<S>>(span: &Span, a: f32, b: f32, sums: *mut f32) {
     // SAFETY: the caller vouches for the row and the sums.
     unsafe {
         let mut total = [S::splat_f(0.0); 4];
         for i in 0..LANES / S::LANES {
             total[i] = S::load_f(sums.add(i * S::LANES));
         }
-        let shift = if PREPARED { S::splat_f(b) } else { S::splat_f(-b) };
-        let mut exponentials =
-            Exponentials::<S, R, PREPARED> { scale: S::splat_f(a), shift, total, scores: PhantomData };
+        let (scale, most) = (S::splat_f(a), S::splat_f(b));
+        let mut exponentials = Exponentials::<S, R> { scale, most, total, scores: PhantomData };
         pass::<S>(span, &mut exponentials);
         for i in 0..LANES / S::LANES {
             S::store_f(sums.add(i * S::LANES), exponentials.total[i]);
@@ -365,33 +363,29 @@ pub unsafe fn exponentials<S: Simd, R: Scores<S>, const PREPARED: bool>(
     }
 }
 
-struct Exponentials<S: Simd, R, const PREPARED: bool> {
+struct Exponentials<S: Simd, R> {
     scale: S::F,
-    shift: S::F,
+    most: S::F,
     total: Group<S>,
     scores: PhantomData<R>,
 }
 
-impl<S: Simd, R: Scores<S>, const PREPARED: bool> Exponentials<S, R, PREPARED> {
+impl<S: Simd, R: Scores<S>> Exponentials<S, R> {
     #[inline(always)]
     unsafe fn exponentials(&self, span: &Span, key: usize) -> Group<S> {
         // SAFETY: as the caller.
         unsafe {
             let mut group = load::<S, R>(span, key);
             for i in 0..LANES / S::LANES {
-                let t = if PREPARED {
-                    S::mul_f(S::sub_f(group[i], self.shift), self.scale)
-                } else {
-                    S::fma(group[i], self.scale, self.shift)
-                };
-                group[i] = exp2::<S>(t);
+                // The difference first: it is 0 for the largest, however large.
+                group[i] = exp2::<S>(S::mul_f(S::sub_f(group[i], self.most), self.scale));
             }
             group
         }
     }
 }
 
-impl<S: Simd, R: Scores<S>, const PREPARED: bool> Pass<S> for Exponentials<S, R, PREPARED> {
+impl<S: Simd, R: Scores<S>> Pass<S> for Exponentials<S, R> {
     #[inline(always)]
     unsafe fn whole(&mut self, span: &Span, key: usize) {
         // SAFETY: as the caller.

@@ -9,6 +9,10 @@ autovec!(
     pub fn add_ints(sums: &[i32], total: &mut [i32]) = add_ints_body
 );
 autovec!(
+    /// Times a number; they fit.
+    pub fn scale(scale: i32, sums: &mut [i32]) = scale_body
+);
+autovec!(
     /// Onto the sums before.
     pub fn add_wide(sums: &[i32], total: &mut [i64]) = add_wide_body
 );
@@ -40,6 +44,13 @@ fn add_floats_body(sums: &[f32], total: &mut [f32]) {
 fn add_ints_body(sums: &[i32], total: &mut [i32]) {
     for (total, sum) in total.iter_mut().zip(sums) {
         *total = total.wrapping_add(*sum);
+    }
+}
+
+#[inline(always)]
+fn scale_body(scale: i32, sums: &mut [i32]) {
+    for sum in sums {
+        *sum = sum.wrapping_mul(scale);
     }
 }
 

@@ -11,6 +11,8 @@ pub struct Multiply {
     pub name: &'static str,
     /// From wide to narrow, the narrowest a divisor of 16 columns; all go up to as many rows.
     pub widths: &'static [Width],
+    /// A row of few words.
+    pub gather: unsafe fn(&Rows),
 }
 
 /// Tiles of one width.
@@ -29,8 +31,11 @@ impl Multiply {
     }
 }
 
-/// Exponentials: of a span, by a and b, onto sums.
+/// Exponentials of a span: `2^(a * (score - b))`, onto sums.
 pub type Exponentials = unsafe fn(&Span, f32, f32, *mut f32);
+
+/// Weights of a span's exponentials, to a place: how many are not 0, and the sum of integers.
+pub type Weights = unsafe fn(&Span, &Weigh, *mut u8) -> (u32, i32);
 
 /// Everything else that a kind of registers does.
 #[derive(Debug)]
@@ -41,14 +46,10 @@ pub struct Passes {
     pub maximum: [unsafe fn(&Span) -> f32; 2],
     /// The same.
     pub exponentials: [Exponentials; 2],
-    /// Of prepared scores.
-    pub prepared_exponentials: Exponentials,
     /// To f32, bfloat16, u8; as they are, and clipped.
-    pub weigh: [[unsafe fn(&Span, &Weigh, *mut u8) -> (u32, i32); 2]; 3],
-    /// The weights that are not 0.
-    pub collect: unsafe fn(*const f32, usize, *mut u32, *mut f32) -> usize,
-    /// Their sum of rows.
-    pub gather: unsafe fn(&Rows),
+    pub weigh: [[Weights; 2]; 3],
+    /// The words of weights that are not 0.
+    pub collect: unsafe fn(*const u32, usize, *mut u32, *mut u32) -> usize,
 }
 
 /// `multiply!(NAME: "label", Simd Product, #[features], [width x [runs], ..])`.
@@ -68,12 +69,18 @@ macro_rules! multiply {
                     )*
                 }
             )*
+            #[$features]
+            unsafe fn gather(r: &crate::kernels::attention::gather::Rows) {
+                // SAFETY: as the caller, who also vouches for the tier.
+                unsafe { crate::kernels::attention::gather::gather::<$simd, $product>(r) }
+            }
             pub static KERNELS: crate::kernels::attention::table::Multiply = crate::kernels::attention::table::Multiply {
                 name: $name,
                 widths: &[$(crate::kernels::attention::table::Width {
                     columns: $nv * <$simd as crate::kernels::simd::Simd>::LANES,
                     run: &[$($width::$run),*],
                 }),*],
+                gather,
             };
         }
     };
@@ -91,25 +98,21 @@ macro_rules! passes {
             passes!(@ #[$features] prepare_ints(s: &Span, p: &Prepare) => softmax::prepare::<$simd, Ints>);
             passes!(@ #[$features] maximum_floats(s: &Span) -> f32 => softmax::maximum::<$simd, Floats>);
             passes!(@ #[$features] maximum_ints(s: &Span) -> f32 => softmax::maximum::<$simd, Ints>);
-            passes!(@ #[$features] exp_floats(s: &Span, a: f32, b: f32, to: *mut f32) => softmax::exponentials::<$simd, Floats, false>);
-            passes!(@ #[$features] exp_ints(s: &Span, a: f32, b: f32, to: *mut f32) => softmax::exponentials::<$simd, Ints, false>);
-            passes!(@ #[$features] exp_prepared(s: &Span, a: f32, b: f32, to: *mut f32) => softmax::exponentials::<$simd, Floats, true>);
+            passes!(@ #[$features] exp_floats(s: &Span, a: f32, b: f32, to: *mut f32) => softmax::exponentials::<$simd, Floats>);
+            passes!(@ #[$features] exp_ints(s: &Span, a: f32, b: f32, to: *mut f32) => softmax::exponentials::<$simd, Ints>);
             passes!(@ #[$features] plain_f32(s: &Span, w: &Weigh, to: *mut u8) -> (u32, i32) => softmax::weigh::<$simd, ToF32, false>);
             passes!(@ #[$features] clip_f32(s: &Span, w: &Weigh, to: *mut u8) -> (u32, i32) => softmax::weigh::<$simd, ToF32, true>);
             passes!(@ #[$features] plain_bf16(s: &Span, w: &Weigh, to: *mut u8) -> (u32, i32) => softmax::weigh::<$simd, ToBf16, false>);
             passes!(@ #[$features] clip_bf16(s: &Span, w: &Weigh, to: *mut u8) -> (u32, i32) => softmax::weigh::<$simd, ToBf16, true>);
             passes!(@ #[$features] plain_u8(s: &Span, w: &Weigh, to: *mut u8) -> (u32, i32) => softmax::weigh::<$simd, ToU8, false>);
             passes!(@ #[$features] clip_u8(s: &Span, w: &Weigh, to: *mut u8) -> (u32, i32) => softmax::weigh::<$simd, ToU8, true>);
-            passes!(@ #[$features] collect(w: *const f32, n: usize, at: *mut u32, to: *mut f32) -> usize => gather::collect::<$simd>);
-            passes!(@ #[$features] gather_rows(r: &gather::Rows) => gather::gather::<$simd>);
+            passes!(@ #[$features] collect(w: *const u32, n: usize, at: *mut u32, to: *mut u32) -> usize => gather::collect::<$simd>);
             pub static PASSES: Passes = Passes {
                 prepare: [prepare_floats, prepare_ints],
                 maximum: [maximum_floats, maximum_ints],
                 exponentials: [exp_floats, exp_ints],
-                prepared_exponentials: exp_prepared,
                 weigh: [[plain_f32, clip_f32], [plain_bf16, clip_bf16], [plain_u8, clip_u8]],
                 collect,
-                gather: gather_rows,
             };
         }
     };

@@ -185,7 +185,8 @@ impl<'a> Call<'a> {
 /// How much a call did not do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Skipped {
-    /// Pairs of a query and a key that is there, over all heads.
+    /// Pairs of a query and a key that lengths, positions and blocks let meet, whatever the bias, over all heads; in uniform
+    /// rows all keys.
     pub pairs: u64,
     /// Those whose weight is exactly 0, where the softmax is clipped.
     pub zeros: u64,
@@ -313,10 +314,7 @@ impl Attention {
         {
             return Err(Error::index("positions", b, format_args!("at most {MAX_POSITION}"), position));
         }
-        let most = |range: &dyn Fn(usize) -> (usize, usize)| {
-            (0..n).map(|b| range(b)).map(|(first, last)| last - first).max().unwrap_or(0)
-        };
-        let (q_len, kv_len) = (most(&|b| sequences.queries(b)), most(&|b| sequences.keys(b)));
+        let (q_len, kv_len) = sequences.longest();
         if let Some(bias) = call.bias {
             let dims = [
                 ("batch", bias.batch, n, true),

@@ -50,6 +50,17 @@ impl Sequences<'_> {
         }
     }
 
+    /// The most queries and the most keys of a sequence.
+    pub(crate) fn longest(&self) -> (usize, usize) {
+        match *self {
+            Sequences::Batch { q_len, kv_len, .. } => (q_len, kv_len),
+            Sequences::Packed { q, kv } => {
+                let most = |ends: &[i32]| ends.windows(2).map(|e| (e[1] - e[0]) as usize).max().unwrap_or(0);
+                (most(q), most(kv))
+            }
+        }
+    }
+
     /// Whether they are what so many tokens can be.
     pub(crate) fn check(&self, q_tokens: usize, kv_tokens: usize) -> Result<()> {
         match *self {

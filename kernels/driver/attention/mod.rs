@@ -1,7 +1,7 @@
 //! Attention: which queries meet which keys, in what order, on which thread.
 //!
 //! Scores of a row are kept until its weights are known: a clip needs the final sum, so there is no online softmax. Many
-//! queries go in tiles of rows with all their keys ([`whole`]); few queries are split along the keys ([`split`]). Both take
+//! queries go in tiles of rows with all their keys (`whole`); few queries are split along the keys (`split`). Both take
 //! sums over the same chunks of keys, and give the same bits.
 
 mod finish;
@@ -123,10 +123,10 @@ struct Counts {
 }
 
 impl Counts {
-    fn add(&self, pairs: u64, zeros: u64, skipped: u64) {
-        self.pairs.fetch_add(pairs, Ordering::Relaxed);
-        self.zeros.fetch_add(zeros, Ordering::Relaxed);
-        self.skipped.fetch_add(skipped, Ordering::Relaxed);
+    fn add(&self, pairs: usize, zeros: usize, skipped: bool) {
+        self.pairs.fetch_add(pairs as u64, Ordering::Relaxed);
+        self.zeros.fetch_add(zeros as u64, Ordering::Relaxed);
+        self.skipped.fetch_add(if skipped { zeros as u64 } else { 0 }, Ordering::Relaxed);
     }
 }
 
@@ -297,10 +297,10 @@ pub fn attention(job: &Job<'_>, out: Output<'_>, ctx: &Ctx, memory: &mut Memory)
         _ => Mode::F32,
     };
     let n = job.sequences.count();
-    let most = |lens: &dyn Fn(usize) -> (usize, usize)| {
-        (0..n).map(lens).map(|(first, last)| last - first).max().unwrap_or(0)
-    };
-    let kv_len = most(&|b| job.sequences.keys(b));
+    let (q_len, kv_len) = job.sequences.longest();
+    if q_len == 0 {
+        return Skipped::default();
+    }
     let d = job.head_dim;
     let words = match mode {
         Mode::F32 => d,
@@ -331,7 +331,7 @@ pub fn attention(job: &Job<'_>, out: Output<'_>, ctx: &Ctx, memory: &mut Memory)
             && matches!(job.q, Input::U8(_, HeadParams::PerHead(_)) | Input::I8(_, HeadParams::PerHead(_))),
         counts: Counts::default(),
     };
-    let rows = most(&|b| job.sequences.queries(b)) * job.num_heads / plan.groups();
+    let rows = q_len * job.num_heads / plan.groups();
     if rows <= split::MOST_ROWS {
         split::run(&plan, n, rows, memory);
     } else {
@@ -352,4 +352,14 @@ fn chunks(keys: &Range<usize>) -> Range<usize> {
 fn keys_of(chunk: usize, keys: &Range<usize>) -> Range<usize> {
     let start = (chunk * CHUNK).max(keys.start);
     start..((chunk + 1) * CHUNK).min(keys.end).max(start)
+}
+
+/// No keys, before [`extend`].
+const NO_KEYS: Range<usize> = Range { start: usize::MAX, end: 0 };
+
+/// Makes a range hold another one too, unless that is empty.
+fn extend(keys: &mut Range<usize>, other: Range<usize>) {
+    if !other.is_empty() {
+        *keys = keys.start.min(other.start)..keys.end.max(other.end);
+    }
 }

@@ -1,13 +1,16 @@
 //! q, k and v, and their way into tiles.
 
-use super::{Group, Mode, Plan};
+use super::{Group, Mode, Plan, multiply_all};
 use crate::attention::Input;
-use crate::kernels::attention::{PANEL, pack};
-use crate::kernels::buffer::as_i8;
+use crate::kernels::attention::multiply::Tile;
+use crate::kernels::attention::{PANEL, pack, sums};
 use crate::kernels::float_table::Stored;
 use crate::kernels::pack::Tokens;
 use crate::quant::{QuantParams, QuantType};
 use std::ops::Range;
+
+/// A query that adds up the bytes of a key.
+const ONES: [u8; 256] = [1; 256];
 
 /// What the cache is asked for while rows pass: memory that nobody has to be able to read.
 #[derive(Clone, Copy)]
@@ -245,19 +248,24 @@ impl Plan<'_> {
             });
         }
         if self.mode == Mode::Bytes {
-            init[..PANEL].fill(0);
-            let zero = self.q.zero(g.head, QuantType::U8);
-            let (flip, _) = self.k.flip(QuantType::I8);
-            for (init, key) in init.iter_mut().zip(keys) {
-                let row = self.k.row(g.kv + key, g.kv_head);
-                // SAFETY: the tier is supported.
-                let sum = unsafe {
-                    match flip {
-                        0 => pack::sum::pick(self.ctx.isa())(as_i8(row)),
-                        _ => pack::sum_unsigned::pick(self.ctx.isa())(row) - 128 * row.len() as i32,
-                    }
-                };
-                *init = -zero * sum;
+            let tile = Tile {
+                x: ONES.as_ptr(),
+                x_stride: 0,
+                w: panel.as_ptr(),
+                w_stride: 4 * PANEL,
+                steps: self.words,
+                init: std::ptr::null(),
+                out: init.as_mut_ptr().cast(),
+                out_stride: 0,
+                resume: false,
+                ahead: std::ptr::null(),
+                ahead_stride: 0,
+            };
+            let init = &mut init[..PANEL];
+            // SAFETY: the tier is supported; the panel was made; there are as many ones as a head has bytes.
+            unsafe {
+                multiply_all(self.multiply, &tile, 1, PANEL);
+                sums::scale::pick(self.ctx.isa())(-self.q.zero(g.head, QuantType::U8), init);
             }
         }
     }
@@ -274,7 +282,12 @@ impl Plan<'_> {
         match self.mode {
             Mode::F32 => {
                 for (key, out) in keys.zip(out.chunks_exact_mut(4 * columns)) {
-                    self.widen_row(row(key), out);
+                    // SAFETY: the tier is supported; d elements are there, and room for them.
+                    unsafe {
+                        let widen = self.tier.float.widen[self.v.kind.stored() as usize];
+                        widen(row(key).as_ptr(), d, out.as_mut_ptr());
+                    }
+                    out[4 * d..].fill(0);
                 }
             }
             Mode::Pairs => {
@@ -300,36 +313,6 @@ impl Plan<'_> {
                 }
             }
         }
-    }
-}
-
-impl Plan<'_> {
-    /// Bytes of so many rows of v as floats, where those of weights that are not 0 may be all that is read.
-    pub fn sparse_v_bytes(&self, keys: usize) -> usize {
-        let sparse = self.mode != Mode::F32 && self.job.clipped.is_some() || self.v.kind != Kind::F32;
-        if sparse { keys * 4 * self.columns } else { 0 }
-    }
-
-    /// A row of v as floats; of bytes as those numbers that tiles multiply.
-    pub fn widen_v(&self, g: &Group, key: usize, out: &mut [u8]) {
-        self.widen_row(self.v.row(g.kv + key, g.kv_head), out);
-    }
-
-    fn widen_row(&self, row: &[u8], out: &mut [u8]) {
-        let d = self.v.dim;
-        let out = &mut out[..4 * self.columns];
-        out[4 * d..].fill(0);
-        let mut flipped = [0u8; 256];
-        let from = match self.v.flip(QuantType::I8) {
-            (0, _) => row,
-            (flip, _) => {
-                // SAFETY: the tier is supported.
-                unsafe { pack::flip::pick(self.ctx.isa())(row, flip, &mut flipped) };
-                &flipped[..]
-            }
-        };
-        // SAFETY: the tier is supported; d elements are there, and room for them.
-        unsafe { self.tier.float.widen[self.v.kind.stored() as usize](from.as_ptr(), d, out.as_mut_ptr()) }
     }
 }
 

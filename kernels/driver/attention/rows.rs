@@ -178,16 +178,12 @@ impl Plan<'_> {
         unsafe {
             match state {
                 State::Maximum(most) => {
-                    let (run, a, b) = if self.prepared() {
-                        (self.passes.prepared_exponentials, LOG2_E, most)
-                    } else {
-                        let a = s.scale * LOG2_E;
-                        (self.passes.exponentials[self.ints()], a, most * a)
-                    };
+                    let (kind, scale) = if self.prepared() { (0, 1.0) } else { (self.ints(), s.scale) };
+                    let run = self.passes.exponentials[kind];
                     for keys in segments(self.job, s.row, keys) {
                         floats.add(at).write_bytes(0, keys.start - at);
                         let span = Span { row: s.p, first: keys.start, last: keys.end, offset: s.offset };
-                        run(&span, a, b, sums.as_mut_ptr());
+                        run(&span, scale * LOG2_E, most, sums.as_mut_ptr());
                         at = keys.end;
                     }
                 }
@@ -277,36 +273,93 @@ impl Plan<'_> {
         unsafe { multiply_all(self.multiply, &tile, rows, self.columns) };
     }
 
-    /// The same for one row, of weights that are not 0 and v as floats; keys start at a multiple of 16.
+    /// The same for one row, of weights that are not 0; keys start at a multiple of 16.
     ///
     /// # Safety
     /// As [`Plan::multiply_v`].
     pub unsafe fn gather_v(
         &self,
         weights: *mut u8,
-        keys: Range<usize>,
+        keys: &Range<usize>,
         v: (*const u8, usize),
         list: &mut List,
-        out: *mut f32,
+        out: *mut u8,
     ) {
         // SAFETY: as the caller.
         unsafe {
-            let count = self.list(weights, &keys, list);
+            let count = self.list(weights, keys, list);
             self.gather(count, list, v, out);
+        }
+    }
+
+    /// As [`Plan::gather_v`], of rows of v that are packed as they are needed: a key that weighs nothing is not read.
+    ///
+    /// # Safety
+    /// Weights of the keys are there, up to whole groups of 16; `v` has room for those of a chunk.
+    pub unsafe fn pack_and_gather_v(
+        &self,
+        g: &Group,
+        weights: *mut u8,
+        keys: &Range<usize>,
+        v: &mut [u8],
+        list: &mut List,
+        out: *mut u8,
+    ) {
+        // SAFETY: as the caller.
+        unsafe {
+            let count = self.list(weights, keys, list);
+            for (i, row) in v.chunks_exact_mut(4 * self.columns).take(count).enumerate() {
+                let first = keys.start + list.places[i] as usize * self.keys_per_word();
+                let word = first..(first + self.keys_per_word()).min(keys.end);
+                self.pack_v(g, word, row, Ahead::NOTHING);
+                if self.mode == Mode::Pairs {
+                    for half in 0..2 {
+                        if list.values[i] >> (16 * half) & 0xffff == 0 {
+                            row.chunks_exact_mut(2).skip(half).step_by(2).for_each(|v| v.fill(0));
+                        }
+                    }
+                }
+                list.places[i] = i as u32;
+            }
+            self.gather(count, list, (v.as_ptr(), 4 * self.columns), out);
+        }
+    }
+
+    /// Words of weights that are not 0, and their places from `keys.start` on.
+    unsafe fn list(&self, weights: *mut u8, keys: &Range<usize>, list: &mut List) -> usize {
+        let words = (keys.end.next_multiple_of(LANES) - keys.start) / self.keys_per_word();
+        let w = self.weights(weights, keys.start).cast();
+        // SAFETY: as the caller: the weights are there, no more than a list has room for.
+        unsafe { (self.passes.collect)(w, words, list.places.as_mut_ptr(), list.values.as_mut_ptr()) }
+    }
+
+    unsafe fn gather(&self, count: usize, list: &List, (v, stride): (*const u8, usize), out: *mut u8) {
+        let (places, values, columns) = (list.places.as_ptr(), list.values.as_ptr(), self.columns);
+        // SAFETY: as the caller.
+        unsafe {
+            (self.multiply.gather)(&Rows { count, places, values, v, stride, columns, out: out.cast() })
         }
     }
 }
 
 impl Plan<'_> {
-    /// Whether so few of some weights are not 0 that only those are multiplied. Products of one row are not as fast as those of
-    /// a tile, and floats not as fast as bytes.
+    /// Whether so few of some weights are not 0 that only those are multiplied: a word of them for each, where a tile would take
+    /// all words, somewhat faster.
     pub fn lists(&self, nonzero: usize, of: usize) -> bool {
-        let worth = match self.mode {
-            Mode::F32 => 2,
-            Mode::Pairs => 4,
-            Mode::Bytes => 8,
-        };
-        self.job.clipped.is_some() && worth * nonzero < of
+        self.job.clipped.is_some() && 2 * nonzero * self.keys_per_word() < of
+    }
+
+    /// How many of some keys a row meets.
+    pub fn pairs(&self, row: Row, state: State, keys: Range<usize>) -> usize {
+        match state {
+            State::Uniform => keys.len(),
+            _ => segments(self.job, row, keys).map(|keys| keys.len()).sum(),
+        }
+    }
+
+    /// How many of them weigh nothing.
+    pub fn zeros(&self, pairs: usize, nonzero: usize) -> usize {
+        if self.job.clipped.is_some() { pairs.saturating_sub(nonzero) } else { 0 }
     }
 
     /// Exponentials of keys that are not a row's own are 0.
@@ -326,63 +379,6 @@ impl Plan<'_> {
             }
             floats.add(start).write_bytes(0, first.saturating_sub(start));
             floats.add(last.min(end)).write_bytes(0, end.saturating_sub(last));
-        }
-    }
-
-    /// As [`Plan::gather_v`] of any weights and any v: rows of v that count are widened first.
-    ///
-    /// # Safety
-    /// As there; of integers, sums of a chunk are below 2^24 and so exact.
-    pub unsafe fn gather_rows(
-        &self,
-        g: &Group,
-        weights: *mut u8,
-        keys: Range<usize>,
-        v: &mut [u8],
-        list: &mut List,
-        out: *mut f32,
-    ) {
-        // SAFETY: as the caller.
-        unsafe {
-            let count = self.list(weights, &keys, list);
-            for i in 0..count {
-                let key = keys.start + list.places[i] as usize;
-                self.widen_v(g, key, &mut v[i * 4 * self.columns..]);
-                list.places[i] = i as u32;
-            }
-            self.gather(count, list, (v.as_ptr(), 4 * self.columns), out);
-        }
-    }
-
-    /// Weights that are not 0, and their places from `keys.start` on.
-    unsafe fn list(&self, weights: *mut u8, keys: &Range<usize>, list: &mut List) -> usize {
-        let n = keys.end.next_multiple_of(LANES) - keys.start;
-        let w = self.weights(weights, keys.start);
-        // SAFETY: as the caller: n weights are there, no more than a list has room for.
-        unsafe {
-            match self.mode {
-                Mode::F32 => {
-                    let (places, values) = (list.places.as_mut_ptr(), list.values.as_mut_ptr());
-                    (self.passes.collect)(w.cast(), n, places, values)
-                }
-                Mode::Pairs => list.fill(std::slice::from_raw_parts(w.cast::<u16>(), n), |w| {
-                    f32::from_bits(u32::from(w) << 16)
-                }),
-                Mode::Bytes => list.fill(std::slice::from_raw_parts(w, n), f32::from),
-            }
-        }
-    }
-
-    unsafe fn gather(&self, count: usize, list: &List, (v, stride): (*const u8, usize), out: *mut f32) {
-        let (places, values, width) = (list.places.as_ptr(), list.values.as_ptr(), self.columns);
-        // SAFETY: as the caller.
-        unsafe {
-            (self.passes.gather)(&Rows { count, places, values, v, stride, width, out });
-            if self.mode == Mode::Bytes {
-                for i in 0..width {
-                    out.cast::<i32>().add(i).write(*out.add(i) as i32);
-                }
-            }
         }
     }
 
@@ -436,31 +432,15 @@ fn as_i64(bytes: &mut [u8]) -> &mut [i64] {
     unsafe { bytes.align_to_mut().1 }
 }
 
-/// Weights that are not 0, of a chunk.
+/// Words of weights that are not 0, of a chunk.
 pub struct List {
     places: [u32; CHUNK],
-    values: [f32; CHUNK],
+    values: [u32; CHUNK],
 }
 
 impl List {
     pub fn new() -> List {
-        List { places: [0; CHUNK], values: [0.0; CHUNK] }
-    }
-
-    fn fill<T: Copy + Default + PartialEq>(&mut self, weights: &[T], value: impl Fn(T) -> f32) -> usize {
-        let mut count = 0;
-        for (group, at) in weights.chunks(LANES).zip((0..).step_by(LANES)) {
-            if group.iter().all(|w| *w == T::default()) {
-                continue;
-            }
-            for (w, place) in group.iter().zip(at..) {
-                if *w != T::default() {
-                    (self.places[count], self.values[count]) = (place, value(*w));
-                    count += 1;
-                }
-            }
-        }
-        count
+        List { places: [0; CHUNK], values: [0; CHUNK] }
     }
 }
 

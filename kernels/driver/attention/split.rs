@@ -7,7 +7,7 @@
 
 use super::operands::{Ahead, Kind, Operand};
 use super::rows::{List, Scores, State, aligned};
-use super::{Group, Memory, Mode, Plan, chunks, segments};
+use super::{Group, Memory, Mode, NO_KEYS, Plan, chunks, extend, segments};
 use crate::kernels::attention::{CHUNK, PANEL};
 use crate::kernels::buffer::{as_f32, as_i32};
 use std::ops::Range;
@@ -160,7 +160,7 @@ impl Extents {
             q: plan.groups() * rows * plan.q_row,
             panel: plan.panel_bytes,
             stage: plan.stage_bytes(),
-            v: rows_of_v.max(plan.sparse_v_bytes(CHUNK)),
+            v: rows_of_v,
             row: 4 * plan.columns,
         }
     }
@@ -241,7 +241,7 @@ impl<'a> Split<'a> {
     /// Phase 1: nobody else has this task.
     unsafe fn scores(&self, task: usize, room: &mut Room<'_>) {
         let (plan, Task { chunk, parts }) = (self.plan, self.task(task));
-        let mut keys = usize::MAX..0;
+        let mut keys = NO_KEYS;
         let mut x = room.q.chunks_exact_mut(plan.q_row);
         for part in parts.clone() {
             let (part, g) = self.part(part);
@@ -252,9 +252,7 @@ impl<'a> Split<'a> {
                 let state = RowState { state: State::Nothing, sum_of_q, total: 0.0 };
                 // SAFETY: tasks of other chunks write the same.
                 unsafe { self.row_state(part, i).write(state) };
-                if row.first < row.last {
-                    keys = keys.start.min(row.first)..keys.end.max(row.last);
-                }
+                extend(&mut keys, row.first..row.last);
             }
         }
         let (_, g) = self.part(parts.start);
@@ -353,13 +351,12 @@ impl<'a> Split<'a> {
     unsafe fn context(&self, task: usize, room: &mut Room<'_>) {
         let (plan, Task { chunk, parts }) = (self.plan, self.task(task));
         let (_, g) = self.part(parts.start);
-        let (whole, mut dense) = (chunk * CHUNK..((chunk + 1) * CHUNK).min(g.kv_len), usize::MAX..0);
+        let whole = chunk * CHUNK..((chunk + 1) * CHUNK).min(g.kv_len);
+        let mut dense = NO_KEYS;
         for part in parts.clone() {
             // SAFETY: as the caller.
             let keys = unsafe { self.weigh_or_list(chunk, part, room) };
-            if !keys.is_empty() {
-                dense = dense.start.min(keys.start)..dense.end.max(keys.end);
-            }
+            extend(&mut dense, keys);
         }
         if dense.is_empty() {
             return;
@@ -382,8 +379,8 @@ impl<'a> Split<'a> {
                     let row = std::slice::from_raw_parts_mut(out.cast(), 4 * plan.columns);
                     // Perhaps 0 times infinity: but a key that weighs nothing is not read.
                     let keys = self.dense(&g, part, chunk);
-                    if plan.mode == Mode::F32 && !keys.is_empty() && !plan.finite(row) {
-                        self.list(&g, part, keys, i, out, room);
+                    if !keys.is_empty() && !plan.finite(row) {
+                        self.list(&g, part, &keys, i, out.cast(), room);
                     }
                 }
             }
@@ -412,18 +409,20 @@ impl<'a> Split<'a> {
         // SAFETY: as the caller.
         unsafe {
             contexts.write_bytes(0, rows * plan.columns);
-            let mut reach = usize::MAX..0;
+            let whole = chunk * CHUNK..((chunk + 1) * CHUNK).min(g.kv_len);
+            let (mut reach, mut pairs) = (NO_KEYS, 0);
             for i in 0..rows {
-                let own = plan.reach(&g, g.row(plan.job, i), (*self.row_state(part, i)).state);
-                if !own.is_empty() {
-                    reach = reach.start.min(own.start)..reach.end.max(own.end);
-                }
+                let (row, state) = (g.row(plan.job, i), (*self.row_state(part, i)).state);
+                pairs += plan.pairs(row, state, whole.clone());
+                let own = plan.reach(&g, row, state);
+                extend(&mut reach, own);
             }
             if reach.is_empty() || !chunks(&reach).contains(&chunk) {
+                plan.counts.add(pairs, plan.zeros(pairs, 0), true);
                 return 0..0;
             }
             let keys = aligned(chunk, &reach);
-            let (mut nonzero, mut pairs) = (0, 0);
+            let mut nonzero = 0;
             for i in 0..rows {
                 let state = *self.row_state(part, i);
                 let s = self.scores_of(&g, part, i, state.sum_of_q);
@@ -433,20 +432,15 @@ impl<'a> Split<'a> {
                 let weighed = plan.weigh(&s, state.total, keys.clone());
                 (*self.chunk_state(&g, part, i, chunk)).weights = weighed.sum;
                 nonzero += weighed.nonzero;
-                pairs += match state.state {
-                    State::Uniform => keys.len(),
-                    _ => segments(plan.job, s.row, keys.clone()).map(|keys| keys.len()).sum(),
-                };
             }
             let list = plan.lists(nonzero, rows * keys.len());
-            let zeros = if plan.job.clipped.is_some() { pairs.saturating_sub(nonzero) } else { 0 };
-            plan.counts.add(pairs as u64, zeros as u64, if list { zeros as u64 } else { 0 });
+            plan.counts.add(pairs, plan.zeros(pairs, nonzero), list);
             if !list {
                 (*self.chunk_state(&g, part, 0, chunk)).keys = [keys.start, keys.end];
                 return keys;
             }
             for i in 0..rows {
-                self.list(&g, part, keys.clone(), i, contexts.add(i * plan.columns), room);
+                self.list(&g, part, &keys, i, contexts.add(i * plan.columns).cast(), room);
             }
             0..0
         }
@@ -457,9 +451,9 @@ impl<'a> Split<'a> {
         &self,
         g: &Group,
         part: &Part,
-        keys: Range<usize>,
+        keys: &Range<usize>,
         i: usize,
-        out: *mut f32,
+        out: *mut u8,
         room: &mut Room<'_>,
     ) {
         let plan = self.plan;
@@ -471,7 +465,7 @@ impl<'a> Split<'a> {
                 let v = (plan.v.at(g.kv + keys.start, g.kv_head), plan.v.stride());
                 plan.gather_v(weights, keys, v, &mut list, out);
             } else {
-                plan.gather_rows(g, weights, keys, room.v, &mut list, out);
+                plan.pack_and_gather_v(g, weights, keys, room.v, &mut list, out);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::operands::Ahead;
 use super::rows::{List, Scores, State, aligned};
-use super::{Group, Memory, Mode, Plan, Row, chunks, segments};
+use super::{Group, Memory, Mode, NO_KEYS, Plan, Row, chunks, extend, segments};
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
 use crate::kernels::buffer::{as_f32, as_i32};
 use std::ops::Range;
@@ -61,7 +61,7 @@ impl Extents {
             q: rows * plan.q_row,
             scores: rows * stride(kv_len),
             sums: rows * plan.columns * 4,
-            sparse_v: if plan.mode == Mode::F32 { 0 } else { plan.sparse_v_bytes(CHUNK) },
+            sparse_v: if plan.mode == Mode::Bytes { 0 } else { plan.v_bytes(CHUNK) },
             row: plan.columns * 4,
         }
     }
@@ -141,16 +141,14 @@ fn unit_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, tile: usize, roo
     if rows.is_empty() {
         return;
     }
-    let mut keys = usize::MAX..0;
+    let mut keys = NO_KEYS;
     for row in rows.clone() {
         let row = g.row(plan.job, row);
         // Only the scores of a row tell whether a bias empties it.
         let may_be_empty = plan.job.uniform
             && (row.first == row.last || plan.job.bias.is_some() || plan.job.block_mask.is_some());
         let reach = if may_be_empty { 0..g.kv_len } else { row.first..row.last };
-        if !reach.is_empty() {
-            keys = keys.start.min(reach.start)..keys.end.max(reach.end);
-        }
+        extend(&mut keys, reach);
     }
     let keys = if keys.is_empty() { 0..0 } else { keys.start / PANEL * PANEL..keys.end };
     for panel in keys.start / PANEL..keys.end.div_ceil(PANEL) {
@@ -185,7 +183,7 @@ struct Known {
 unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mut Room<'_>) {
     let n = rows.len();
     let (scores, stride) = (room.scores.as_mut_ptr(), room.stride);
-    let mut keys = usize::MAX..0;
+    let mut keys = NO_KEYS;
     let mut known = [const { None }; MOST_ROWS];
     for (i, known) in known[..n].iter_mut().enumerate() {
         let row = g.row(plan.job, rows.start + i);
@@ -193,9 +191,7 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
         plan.q.prefetch(g.q + row.token + ROWS_AHEAD, row.head);
         let sum = plan.pack_q(g.q + row.token, row.head, x);
         plan.prefetch_output(g, row);
-        if row.first < row.last {
-            keys = keys.start.min(row.first)..keys.end.max(row.last);
-        }
+        extend(&mut keys, row.first..row.last);
         let scores = plan.scores(g, row, scores.wrapping_add(i * stride), sum);
         *known = Some(Known { scores, state: State::Nothing, weights: 0 });
     }
@@ -220,13 +216,11 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
             );
         }
 
-        let mut reach = usize::MAX..0;
+        let mut reach = NO_KEYS;
         for k in known.iter_mut().flatten() {
             k.state = plan.state(&k.scores, plan.maximum(g, &k.scores, 0..g.kv_len));
             let own = plan.reach(g, k.scores.row, k.state);
-            if !own.is_empty() {
-                reach = reach.start.min(own.start)..reach.end.max(own.end);
-            }
+            extend(&mut reach, own);
         }
         let reach = if reach.is_empty() { 0..0 } else { reach };
         let (mut nonzero, mut pairs) = (0, 0);
@@ -240,15 +234,12 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
                 nonzero += own.nonzero;
                 k.weights += i64::from(own.sum);
             }
-            pairs += match k.state {
-                State::Uniform => g.kv_len,
-                _ => segments(plan.job, k.scores.row, 0..g.kv_len).map(|keys| keys.len()).sum(),
-            };
+            pairs += plan.pairs(k.scores.row, k.state, 0..g.kv_len);
         }
 
         let list = plan.lists(nonzero, n * reach.len());
-        let zeros = if plan.job.clipped.is_some() { pairs.saturating_sub(nonzero) } else { 0 };
-        plan.counts.add(pairs as u64, zeros as u64, if list { zeros as u64 } else { 0 });
+        let zeros = plan.zeros(pairs, nonzero);
+        plan.counts.add(pairs, zeros, list || reach.is_empty());
         let total_bytes = plan.total_bytes();
         if reach.is_empty() || plan.wide {
             room.total[..n * total_bytes].fill(0);
@@ -269,9 +260,12 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
         let mut places = List::new();
         for (i, k) in known.iter().flatten().enumerate() {
             let own = i * total_bytes..(i + 1) * total_bytes;
-            // Not finite is perhaps 0 times infinity: but a key that weighs nothing is not read.
-            if list || plan.mode == Mode::F32 && !plan.finite(&mut room.total[own.clone()]) {
-                gather_row(plan, g, i, &reach, own.clone(), &mut places, room);
+            if list {
+                gather_row(plan, g, i, &reach, own.clone(), &mut places, (room, true));
+            }
+            // Perhaps 0 times infinity: but a key that weighs nothing is not read.
+            if !plan.finite(&mut room.total[own.clone()]) {
+                gather_row(plan, g, i, &reach, own.clone(), &mut places, (room, false));
             }
             plan.finish_row(g, k.scores.row, &mut room.total[own], k.weights, room.row);
         }
@@ -283,7 +277,7 @@ fn meets(plan: &Plan<'_>, row: Row, keys: &Range<usize>) -> bool {
     segments(plan.job, row, keys.clone()).next().is_some()
 }
 
-/// Sums of row i over the keys that weigh anything, to `total` of `room.total`.
+/// Sums of row i over the keys that weigh anything, to `total` of `room.total`; of v as packed, or packed for this row alone.
 ///
 /// # Safety
 /// Its weights are there, and v is.
@@ -294,7 +288,7 @@ unsafe fn gather_row(
     reach: &Range<usize>,
     total: Range<usize>,
     list: &mut List,
-    room: &mut Room<'_>,
+    (room, packed): (&mut Room<'_>, bool),
 ) {
     let columns = plan.columns;
     let total = &mut room.total[total];
@@ -302,14 +296,14 @@ unsafe fn gather_row(
     for chunk in chunks(reach) {
         let keys = aligned(chunk, reach);
         let weights = room.scores[i * room.stride..].as_mut_ptr();
-        let sums = room.sums.as_mut_ptr().cast();
+        let sums = room.sums.as_mut_ptr();
         // SAFETY: as the caller.
         unsafe {
-            if plan.mode == Mode::F32 {
+            if packed {
                 let v = (room.v[plan.v_bytes(keys.start)..].as_ptr(), 4 * columns);
-                plan.gather_v(weights, keys, v, list, sums);
+                plan.gather_v(weights, &keys, v, list, sums);
             } else {
-                plan.gather_rows(g, weights, keys, room.sparse_v, list, sums);
+                plan.pack_and_gather_v(g, weights, &keys, room.sparse_v, list, sums);
             }
         }
         plan.accumulate(&mut room.sums[..4 * columns], total);
