@@ -8,7 +8,7 @@ mod common;
 use attention::*;
 use common::{Rng, cases, in_parallel, isas, serial};
 use siskin::attention::*;
-use siskin::{Isa, Scratch, bf16, f16};
+use siskin::{Isa, Scratch};
 
 /// Against the reference on scalar, every tier against scalar; gives how far the scalar tier was off.
 fn check(d: &Data, isas: &[Isa], scratch: &mut Scratch, way: usize) -> f64 {
@@ -133,16 +133,7 @@ fn outputs_are_rounded() {
             let ctx = serial(isa);
             let (got, _) = d.run(&ctx, &mut scratch);
             let wide = real(&d.to_f32().run(&ctx, &mut scratch).0);
-            let want: Vec<u32> = wide
-                .iter()
-                .map(|&v| match d.case.types[3] {
-                    Type::F32 => v.to_bits(),
-                    Type::Bf16 => u32::from(bf16::from_f32(v).to_bits()),
-                    Type::F16 => u32::from(f16::from_f32(v).to_bits()),
-                    _ => u32::from(d.out.quantize(v) as u8),
-                })
-                .collect();
-            assert!(got == want, "{isa} {:?}", d.case);
+            assert!(got == d.rounded(&wide), "{isa} {:?}", d.case);
         }
     }
 }

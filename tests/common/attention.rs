@@ -116,10 +116,20 @@ impl Tensor {
 
     /// `params` is of all heads where it is one, else of each.
     pub fn input<'a>(&'a self, params: &'a [QuantParams]) -> Input<'a> {
-        let ((t, h, d), (ts, hs)) = (self.shape, self.strides);
+        self.view(self.front, self.shape, self.strides, params)
+    }
+
+    /// Any part of the buffer.
+    pub fn view<'a>(
+        &'a self,
+        first: usize,
+        (t, h, d): (usize, usize, usize),
+        (ts, hs): (usize, usize),
+        params: &'a [QuantParams],
+    ) -> Input<'a> {
         macro_rules! view {
             ($v:expr) => {
-                HeadsRef::with_strides(&$v[self.front..], t, h, d, ts, hs).unwrap()
+                HeadsRef::with_strides(&$v[first.min($v.len())..], t, h, d, ts, hs).unwrap()
             };
         }
         let params = || match params {
@@ -531,6 +541,17 @@ impl Data {
         d
     }
 
+    /// A context in f32 as the bits that this call's type has for it.
+    pub fn rounded(&self, context: &[f32]) -> Vec<u32> {
+        let round = |&v: &f32| match self.case.types[3] {
+            Type::F32 => v.to_bits(),
+            Type::Bf16 => u32::from(bf16::from_f32(v).to_bits()),
+            Type::F16 => u32::from(f16::from_f32(v).to_bits()),
+            Type::U8 | Type::I8 => u32::from(self.out.quantize(v) as u8),
+        };
+        context.iter().map(round).collect()
+    }
+
     /// The same call of floats, q, k and v widened to f32.
     pub fn widened(&self) -> Self {
         let mut d = self.clone();
@@ -565,6 +586,51 @@ impl Data {
             let ((rows, cols), old) = (d.case.grid(), case.grid().1);
             d.live = (0..rows * cols).map(|i| self.live[i / cols * old + i % cols]).collect();
         }
+        d
+    }
+
+    /// Head h by itself.
+    pub fn head(&self, h: usize) -> Self {
+        let mut d = self.clone();
+        let (heads, kv_heads, width) = (self.case.heads, self.case.kv_heads, self.case.head_dim);
+        let kv = h / (heads / kv_heads);
+        let pick = |x: &[f32], heads: usize, h: usize, width: usize| -> Vec<f32> {
+            x.chunks_exact(heads * width).flat_map(|row| row[h * width..][..width].to_vec()).collect()
+        };
+        d.q = pick(&self.q, heads, h, width);
+        (d.k, d.v) = (pick(&self.k, kv_heads, kv, width), pick(&self.v, kv_heads, kv, width));
+        if self.case.gates {
+            d.gates = pick(&self.gates, heads, h, 1);
+        }
+        if let Some([b, bias_heads, i, j]) = self.case.bias.filter(|dims| dims[1] > 1) {
+            d.bias = pick(&self.bias, bias_heads, h, i * j);
+            d.case.bias = Some([b, 1, i, j]);
+        }
+        d.params = [(0, h), (1, kv), (2, kv)].map(|(which, head)| vec![self.params_of(which, head)]);
+        (d.case.heads, d.case.kv_heads) = (1, 1);
+        d
+    }
+
+    /// Query i of the only sequence by itself; it must have a position.
+    pub fn query(&self, i: usize) -> Self {
+        let mut d = self.clone();
+        let row = self.case.heads * self.case.head_dim;
+        d.q = self.q[i * row..][..row].to_vec();
+        if self.case.gates {
+            d.gates = self.gates[i * self.case.heads..][..self.case.heads].to_vec();
+        }
+        if let Some([_, heads, queries, keys]) = self.case.bias.filter(|dims| dims[2] > 1) {
+            d.bias =
+                (0..heads).flat_map(|h| self.bias[(h * queries + i) * keys..][..keys].to_vec()).collect();
+            d.case.bias = Some([1, heads, 1, keys]);
+        }
+        if let Some((bq, bk)) = self.case.blocks {
+            let cols = self.case.grid().1;
+            d.live = self.live[i / bq * cols..][..cols].to_vec();
+            d.case.blocks = Some((1, bk));
+        }
+        d.case.lengths = vec![(1, self.case.lengths[0].1)];
+        d.case.positions = Some(vec![(self.case.position(0) + i as i128).try_into().unwrap()]);
         d
     }
 
