@@ -1,5 +1,6 @@
 //! The list of kernels for floats. A tier of bytes names the registers its floats run on.
 
+use super::attention::table::{Multiply, Passes, multiply, passes};
 use super::convert::{self, to_bf16, widen};
 use super::dense::{Bfloats, Bytes, F32, Halves, Kernel, Pairs, Storage, Tile, Words, float_peak};
 use super::float::{Band, Columns, gather, scatter};
@@ -97,6 +98,10 @@ pub struct FloatTier {
     pub rows_to_lines: pack::Run,
     /// The end of a tile of f32 sums.
     pub epilogue: epilogue::Run,
+    /// Tiles of attention.
+    pub multiply: &'static Multiply,
+    /// The rest of attention.
+    pub passes: &'static Passes,
 }
 
 macro_rules! dense {
@@ -167,7 +172,7 @@ macro_rules! tier {
     (
         $(#[$cfg:meta])* $module:ident: $simd:ident, $label:literal, #[$features:meta],
         dense $nv:literal x $runs:tt, $several:tt,
-        gather $gather:tt, scatter $scatter:tt,
+        gather $gather:tt, scatter $scatter:tt, attention $widths:tt,
     ) => {
         $(#[$cfg])*
         pub mod $module {
@@ -179,6 +184,8 @@ macro_rules! tier {
             tier!(@fn #[$features] token_four(band: &Band<'_>, out: *mut f32) => float_token::gather::<4>);
             tier!(@fn #[$features] token_one(band: &Band<'_>, out: *mut f32) => float_token::gather::<1>);
             tier!(@fn #[$features] token_scatter(columns: &Columns<'_>, rows: usize, out: *mut f32) => float_token::scatter);
+            multiply!(multiply: concat!($label, "-f32-attention"), $simd F32, #[$features], $widths);
+            passes!($simd, #[$features]);
             sparse!(F32, concat!($label, "-f32"), $simd, lines 4, #[$features], gather $gather, scatter $scatter);
             tier!(@fn #[$features] widen_words(from: *const u8, n: usize, to: *mut u8) => widen::<$simd, Words>);
             tier!(@fn #[$features] widen_bfloats(from: *const u8, n: usize, to: *mut u8) => widen::<$simd, Bfloats>);
@@ -211,6 +218,8 @@ macro_rules! tier {
                 to_bf16: [words_to_bf16, bfloats_to_bf16, halves_to_bf16],
                 rows_to_lines,
                 epilogue: run_epilogue,
+                multiply: &multiply::KERNELS,
+                passes: &passes::PASSES,
             };
         }
     };
@@ -228,6 +237,7 @@ tier! {
     dense 2 x [m1: 1, m2: 2, m3: 3], [s1: 1 x 2],
     gather [g4: 4 x 32 by 2, g1: 1 x 32 by 4, g4s: 4 x 16 by 2, g1s: 1 x 16 by 4],
     scatter [s32: 32 by 2, s16: 16 by 2],
+    attention [w2: 2 x [r1: 1, r2: 2, r3: 3], w1: 1 x [r1: 1, r2: 2, r3: 3]],
 }
 
 tier! {
@@ -236,6 +246,7 @@ tier! {
     dense 2 x [m1: 1, m2: 2, m3: 3, m4: 4, m5: 5, m6: 6], [s1: 1 x 4, s2: 2 x 2, s3: 3 x 2],
     gather [g4: 4 x 32 by 2, g1: 1 x 32 by 4, g4s: 4 x 16 by 2, g1s: 1 x 16 by 2],
     scatter [s32: 32 by 2, s16: 16 by 2],
+    attention [w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6]],
 }
 
 tier! {
@@ -246,6 +257,7 @@ tier! {
         [s1: 1 x 4, s2: 2 x 2, s3: 3 x 2],
     gather [g4: 4 x 32 by 2, g1: 1 x 32 by 2, g4s: 4 x 16 by 1, g1s: 1 x 16 by 1],
     scatter [s32: 32 by 2, s16: 16 by 1],
+    attention [w4: 4 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6]],
 }
 
 /// Pairs of bfloat16, on CPUs that multiply them.
@@ -258,6 +270,10 @@ pub mod avx512_bf16 {
                 pairs: "avx512_bf16-dense", Avx512Bf16 Pairs Words, x 2 bytes, #[$features],
                 2 x [m1: 1, m2: 2, m3: 3, m4: 4, m5: 5, m6: 6, m7: 7, m8: 8, m9: 9, m10: 10, m11: 11, m12: 12],
                 [s1: 1 x 4, s2: 2 x 2, s3: 3 x 2]
+            );
+            multiply!(
+                multiply: "avx512_bf16-attention", Avx512Bf16 Pairs, #[$features],
+                [w4: 4 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6]]
             );
             sparse!(
                 Pairs, "avx512_bf16", Avx512Bf16, lines 2, #[$features],
@@ -272,6 +288,8 @@ pub mod avx512_bf16 {
         };
     }
     kernels!(#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512bf16")]);
+    /// Tiles of attention.
+    pub static MULTIPLY: &Multiply = &multiply::KERNELS;
     /// The kernels.
     pub static KERNELS: FloatKernels =
         FloatKernels { dense: &[pairs::KERNEL], gather: GATHER, scatter: SCATTER, peak };

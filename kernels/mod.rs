@@ -50,6 +50,7 @@ macro_rules! autovec {
 
 pub mod activation;
 mod activation_tables;
+pub mod attention;
 pub mod buffer;
 pub mod convert;
 pub mod dense;

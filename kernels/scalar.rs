@@ -224,6 +224,18 @@ unsafe impl Simd for Scalar {
         from_fn(|l| f32::from_bits(a[l].to_bits().wrapping_add(magic[l].to_bits() << 23)))
     }
     #[inline(always)]
+    unsafe fn power(a: [f32; 4], n: [f32; 4]) -> [f32; 4] {
+        from_fn(|l| a[l] * f32::from_bits(((n[l] as i32).wrapping_add(127) as u32) << 23))
+    }
+    #[inline(always)]
+    unsafe fn at_least(a: [f32; 4], t: [f32; 4], limit: [f32; 4]) -> [f32; 4] {
+        from_fn(|l| if t[l] < limit[l] { 0.0 } else { a[l] })
+    }
+    #[inline(always)]
+    unsafe fn nonzero(v: [i32; 4]) -> u32 {
+        (0..4).fold(0, |mask, l| mask | u32::from(v[l] != 0) << l)
+    }
+    #[inline(always)]
     unsafe fn pack4(v: [[i32; 4]; 4], zero: i32) -> [i32; 4] {
         from_fn(|j| i32::from_le_bytes(v[j].map(|q| q.saturating_add(zero).clamp(0, 255) as u8)))
     }

@@ -169,6 +169,13 @@ pub unsafe trait Simd: Copy + 'static {
     /// `a * 2^n`, where `magic = n + 1.5 * 2^23`, by adding n to the exponent: a is in [0.5, 2], n in [-126, 126].
     unsafe fn ldexp(a: Self::F, magic: Self::F) -> Self::F;
 
+    /// `a * 2^n`, exact for an integer n in -126 ..= 126 and a in [0.5, 2]; NaN if a is.
+    unsafe fn power(a: Self::F, n: Self::F) -> Self::F;
+    /// `a` where t is not below `limit`, else 0.
+    unsafe fn at_least(a: Self::F, t: Self::F, limit: Self::F) -> Self::F;
+    /// Bit l is whether lane l is not 0.
+    unsafe fn nonzero(v: Self::V) -> u32;
+
     /// Four registers of i32 to one of bytes, adding `zero`, saturating to 0 ..= 255, inside each 16-byte part.
     unsafe fn pack4(v: [Self::V; 4], zero: i32) -> Self::V;
     /// As [`Simd::pack4`] of two registers: the 8 bytes of part i go to `p + 16 * i`, limited to `low ..= high`.

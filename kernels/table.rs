@@ -1,5 +1,7 @@
 //! The one list of matrix kernels. A row here puts a kernel into dispatch, the sweep and the benchmarks.
 
+use super::attention::multiply::Quads;
+use super::attention::table::{Multiply, multiply};
 use super::panel::Packed;
 use super::requantize::Requantize;
 use super::scalar::Scalar;
@@ -107,6 +109,10 @@ pub struct Tier {
     pub float: &'static float_table::FloatTier,
     /// Pairs of bfloat16, where the CPU multiplies them.
     pub pairs: Option<&'static float_table::FloatKernels>,
+    /// Tiles of attention, of bytes.
+    pub multiply: &'static Multiply,
+    /// The same of pairs of bfloat16, where the CPU multiplies them.
+    pub multiply_pairs: Option<&'static Multiply>,
     /// The dot products of registers alone, for the peak: so many times the number of operations returned.
     pub peak: unsafe fn(u64) -> u64,
 }
@@ -117,7 +123,7 @@ macro_rules! tier {
         features #[$features:meta],
         sparse [$($id:ident: $layout:ident $walk:ident $rows:literal x $tokens:literal by $vecs:literal),* $(,)?],
         dense $nv:literal registers x [$($mid:ident: $mr:literal unroll $unroll:literal),* $(,)?],
-        float $float:ident, pairs $pairs:expr,
+        float $float:ident, pairs [$pairs:expr, $multiply_pairs:expr], attention $widths:tt,
     ) => {
         $(#[$cfg])*
         mod $module {
@@ -144,6 +150,7 @@ macro_rules! tier {
                     unsafe { dense::Kernel::<$simd, dense::Int8, dense::Quads, $mr, $nv, 1, $unroll>::run(tile) }
                 }
             )*
+            multiply!(multiply: concat!(stringify!($module), "-attention"), $simd Quads, #[$features], $widths);
             tier!(@fn $simd [#[$features]] lines4(band: &Band<'_>, quads: *mut u32, out: *mut i32) => token::token::<$simd, sparse::Lines, 4>);
             tier!(@fn $simd [#[$features]] lines1(band: &Band<'_>, quads: *mut u32, out: *mut i32) => token::token::<$simd, sparse::Lines, 1>);
             tier!(@fn $simd [#[$features]] quads4(band: &Band<'_>, quads: *mut u32, out: *mut i32) => token::token::<$simd, sparse::Quads, 4>);
@@ -195,6 +202,8 @@ macro_rules! tier {
                 epilogue: run_epilogue,
                 float: &float_table::$float::TIER,
                 pairs: $pairs,
+                multiply: &multiply::KERNELS,
+                multiply_pairs: $multiply_pairs,
                 peak,
             };
         }
@@ -218,7 +227,8 @@ tier! {
         q4s: Quads Quads16 4 x 16 by 4, q1s: Quads Quads16 1 x 16 by 4,
     ],
     dense 2 registers x [m1: 1 unroll 1, m2: 2 unroll 1, m3: 3 unroll 1],
-    float scalar, pairs None,
+    float scalar, pairs [None, None],
+    attention [w2: 2 x [r1: 1, r2: 2, r3: 3], w1: 1 x [r1: 1, r2: 2, r3: 3]],
 }
 
 tier! {
@@ -231,7 +241,8 @@ tier! {
         q4s: Quads Quads16 4 x 16 by 2, q1s: Quads Quads16 1 x 16 by 2,
     ],
     dense 2 registers x [m1: 1 unroll 2, m2: 2 unroll 1, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1],
-    float avx2, pairs None,
+    float avx2, pairs [None, None],
+    attention [w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6]],
 }
 
 tier! {
@@ -244,13 +255,14 @@ tier! {
         q4s: Quads Quads16 4 x 16 by 2, q1s: Quads Quads16 1 x 16 by 2,
     ],
     dense 2 registers x [m1: 1 unroll 4, m2: 2 unroll 2, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1],
-    float avx2, pairs None,
+    float avx2, pairs [None, None],
+    attention [w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6]],
 }
 
 /// A tier of 512-bit registers: all have the same tiles.
 #[cfg(target_arch = "x86_64")]
 macro_rules! zmm_tier {
-    ($module:ident: $simd:ident, vbmi $vbmi:literal, features #[$features:meta], pairs $pairs:expr) => {
+    ($module:ident: $simd:ident, vbmi $vbmi:literal, features #[$features:meta], pairs $pairs:tt) => {
         tier! {
             $module: $simd, vbmi $vbmi,
             features #[$features],
@@ -265,6 +277,7 @@ macro_rules! zmm_tier {
                 m7: 7 unroll 1, m8: 8 unroll 1, m9: 9 unroll 1, m10: 10 unroll 1, m11: 11 unroll 1, m12: 12 unroll 1,
             ],
             float avx512, pairs $pairs,
+            attention [w4: 4 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6]],
         }
     };
 }
@@ -273,28 +286,28 @@ macro_rules! zmm_tier {
 zmm_tier! {
     avx512: Avx512, vbmi false,
     features #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")],
-    pairs None
+    pairs [None, None]
 }
 
 #[cfg(target_arch = "x86_64")]
 zmm_tier! {
     avx512_vnni: Avx512Vnni, vbmi false,
     features #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")],
-    pairs None
+    pairs [None, None]
 }
 
 #[cfg(target_arch = "x86_64")]
 zmm_tier! {
     avx512_vnni_vbmi: Avx512VnniVbmi, vbmi true,
     features #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")],
-    pairs None
+    pairs [None, None]
 }
 
 #[cfg(target_arch = "x86_64")]
 zmm_tier! {
     avx512_bf16: Avx512Bf16, vbmi true,
     features #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512bf16")],
-    pairs Some(&float_table::avx512_bf16::KERNELS)
+    pairs [Some(&float_table::avx512_bf16::KERNELS), Some(float_table::avx512_bf16::MULTIPLY)]
 }
 
 /// All tiers, the best variant of each last.

@@ -319,6 +319,30 @@ macro_rules! ymm {
         }
 
         #[inline(always)]
+        unsafe fn power(a: __m256, n: __m256) -> __m256 {
+            // SAFETY: the caller vouches for the tier.
+            unsafe {
+                let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+                _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn at_least(a: __m256, t: __m256, limit: __m256) -> __m256 {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm256_and_ps(a, _mm256_cmp_ps::<_CMP_NLT_UQ>(t, limit)) }
+        }
+
+        #[inline(always)]
+        unsafe fn nonzero(v: __m256i) -> u32 {
+            // SAFETY: the caller vouches for the tier.
+            unsafe {
+                let zero = _mm256_cmpeq_epi32(v, _mm256_setzero_si256());
+                !_mm256_movemask_ps(_mm256_castsi256_ps(zero)) as u32 & 0xff
+            }
+        }
+
+        #[inline(always)]
         unsafe fn pack4(v: [__m256i; 4], zero: i32) -> __m256i {
             // SAFETY: the caller vouches for the tier and for the pointers.
             unsafe {

@@ -329,6 +329,24 @@ macro_rules! zmm {
         }
 
         #[inline(always)]
+        unsafe fn power(a: __m512, n: __m512) -> __m512 {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm512_scalef_ps(a, n) }
+        }
+
+        #[inline(always)]
+        unsafe fn at_least(a: __m512, t: __m512, limit: __m512) -> __m512 {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(t, limit), a) }
+        }
+
+        #[inline(always)]
+        unsafe fn nonzero(v: __m512i) -> u32 {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { u32::from(_mm512_test_epi32_mask(v, v)) }
+        }
+
+        #[inline(always)]
         unsafe fn pack4(v: [__m512i; 4], zero: i32) -> __m512i {
             // SAFETY: the caller vouches for the tier and for the pointers.
             unsafe {

@@ -1,30 +1,66 @@
-//! Attention.
+//! Attention: which queries meet which keys, in what order, on which thread.
+//!
+//! Scores of a row are kept until its weights are known: a clip needs the final sum, so there is no online softmax. Many
+//! queries go in tiles of rows with all their keys ([`whole`]); few queries are split along the keys ([`split`]). Both take
+//! sums over the same chunks of keys, and give the same bits.
 
-use crate::attention::{Bias, BlockMask, Input, Int8, Output, Sequences, Skipped};
+mod finish;
+mod operands;
+mod rows;
+mod split;
+mod whole;
+
+use super::share;
+use crate::attention::{Bias, BlockMask, HeadParams, Input, Int8, Output, Sequences, Skipped};
 use crate::ctx::Ctx;
+use crate::kernels::attention::multiply::Tile;
+use crate::kernels::attention::table::{Multiply, Passes};
+use crate::kernels::attention::{CHUNK, LANES, PANEL};
 use crate::kernels::buffer::Buffer;
+use crate::kernels::table::Tier;
 use crate::view::MatRef;
+use finish::Target;
+use operands::{Kind, Operand};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One call: all of it checked.
 pub struct Job<'a> {
+    /// Heads of q.
     pub num_heads: usize,
+    /// Heads of k and v: a divisor.
     pub num_kv_heads: usize,
+    /// Features of a head.
     pub head_dim: usize,
+    /// Of the scores.
     pub scale: f32,
     /// gamma and zeta.
     pub clipped: Option<(f32, f32)>,
+    /// No key behind the query's own position.
     pub causal: bool,
+    /// Keys to the left and right of it.
     pub window: Option<(usize, usize)>,
+    /// Whether rows without keys are uniform.
     pub uniform: bool,
+    /// `[tokens, num_heads, head_dim]`.
     pub q: Input<'a>,
+    /// `[tokens, num_kv_heads, head_dim]`.
     pub k: Input<'a>,
+    /// As k.
     pub v: Input<'a>,
+    /// What belongs together.
     pub sequences: Sequences<'a>,
+    /// Of each sequence.
     pub key_lengths: Option<&'a [usize]>,
+    /// Of each sequence.
     pub positions: Option<&'a [usize]>,
+    /// Onto the scores.
     pub bias: Option<Bias<'a>>,
+    /// Which tiles are there.
     pub block_mask: Option<BlockMask<'a>>,
+    /// Onto the context.
     pub gates: Option<MatRef<'a, f32>>,
+    /// Quantizers.
     pub int8: Int8,
 }
 
@@ -33,11 +69,278 @@ pub struct Job<'a> {
 pub struct Memory {
     /// Each thread's.
     pub workers: Buffer,
-    /// Scores of few queries.
+    /// Scores of few queries, and what follows from them.
     pub scores: Buffer,
+    split: Vec<split::Part>,
+}
+
+/// What is multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// f32; anything else is widened.
+    F32,
+    /// bfloat16.
+    Pairs,
+    /// u8 (q and weights) by i8 (k and v).
+    Bytes,
+}
+
+/// A call, as the tier sees it.
+struct Plan<'a> {
+    job: &'a Job<'a>,
+    tier: &'static Tier,
+    passes: &'static Passes,
+    multiply: &'static Multiply,
+    mode: Mode,
+    q: Operand<'a>,
+    k: Operand<'a>,
+    v: Operand<'a>,
+    out: Target,
+    ctx: &'a Ctx,
+    /// Steps of 4 bytes in a head of q or k.
+    words: usize,
+    /// Bytes of a row of q.
+    q_row: usize,
+    /// Bytes of a packed panel of k.
+    panel_bytes: usize,
+    /// Columns of a row of v, padded.
+    columns: usize,
+    /// Whether each head of q goes alone, as where heads have zero points of their own.
+    by_head: bool,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    pairs: AtomicU64,
+    zeros: AtomicU64,
+    skipped: AtomicU64,
+}
+
+impl Counts {
+    fn add(&self, pairs: u64, zeros: u64, skipped: u64) {
+        self.pairs.fetch_add(pairs, Ordering::Relaxed);
+        self.zeros.fetch_add(zeros, Ordering::Relaxed);
+        self.skipped.fetch_add(skipped, Ordering::Relaxed);
+    }
+}
+
+/// A sequence with one head of k and v, and the heads of q that meet it.
+#[derive(Clone, Copy)]
+struct Group {
+    /// The sequence.
+    b: usize,
+    /// The head of k and v.
+    kv_head: usize,
+    /// The first token of q, and how many.
+    q: usize,
+    q_len: usize,
+    /// The first token of k, and how many.
+    kv: usize,
+    kv_len: usize,
+    /// How many keys are there.
+    live: usize,
+    /// The position of query 0.
+    position: isize,
+    /// The first head of q, and how many.
+    head: usize,
+    heads: usize,
+}
+
+/// One query of one head: a row of scores.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    /// Inside the sequence.
+    token: usize,
+    head: usize,
+    /// The first key, and the one behind the last, before the block mask.
+    first: usize,
+    last: usize,
+}
+
+impl Plan<'_> {
+    /// Groups of a sequence.
+    fn groups(&self) -> usize {
+        if self.by_head { self.job.num_heads } else { self.job.num_kv_heads }
+    }
+
+    /// One of them.
+    fn group(&self, b: usize, index: usize) -> Group {
+        let job = self.job;
+        let ratio = job.num_heads / job.num_kv_heads;
+        let (kv_head, head, heads) =
+            if self.by_head { (index / ratio, index, 1) } else { (index, index * ratio, ratio) };
+        let (q, q_end) = job.sequences.queries(b);
+        let (kv, kv_end) = job.sequences.keys(b);
+        let (q_len, kv_len) = (q_end - q, kv_end - kv);
+        Group {
+            b,
+            kv_head,
+            q,
+            q_len,
+            kv,
+            kv_len,
+            live: job.key_lengths.map_or(kv_len, |lengths| lengths[b]),
+            position: match job.positions {
+                Some(positions) => positions[b] as isize,
+                None => kv_len as isize - q_len as isize,
+            },
+            head,
+            heads,
+        }
+    }
+}
+
+impl Group {
+    fn rows(&self) -> usize {
+        self.heads * self.q_len
+    }
+
+    fn row(&self, job: &Job<'_>, row: usize) -> Row {
+        let token = row % self.q_len;
+        let position = self.position + token as isize;
+        let (mut first, mut last) = (0, self.live as isize);
+        if job.causal {
+            last = last.min(position + 1);
+        }
+        if let Some((left, right)) = job.window {
+            let bound = |n: usize| n.min(isize::MAX as usize / 2) as isize;
+            first = (position - bound(left)).max(0);
+            last = last.min(position.saturating_add(bound(right)).saturating_add(1));
+        }
+        let last = last.max(0) as usize;
+        Row { token, head: self.head + row / self.q_len, first: (first as usize).min(last), last }
+    }
+}
+
+/// The parts of `range` that a row meets, in order.
+fn segments(job: &Job<'_>, row: Row, range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let (mut at, end) = (range.start.max(row.first), range.end.min(row.last));
+    let mask =
+        job.block_mask.map(|mask| (mask, &mask.live[row.token / mask.block_q * mask.cols..][..mask.cols]));
+    std::iter::from_fn(move || {
+        let Some((mask, live)) = mask else {
+            let all = at..end;
+            at = end;
+            return (!all.is_empty()).then_some(all);
+        };
+        while at < end && !live[at / mask.block_k] {
+            at = (at / mask.block_k + 1) * mask.block_k;
+        }
+        let first = at;
+        while at < end && live[at / mask.block_k] {
+            at = ((at / mask.block_k + 1) * mask.block_k).min(end);
+        }
+        (first < at).then_some(first..at)
+    })
+}
+
+impl Plan<'_> {
+    /// Whether v has as many keys to a step.
+    fn keys_per_word(&self) -> usize {
+        match self.mode {
+            Mode::F32 => 1,
+            Mode::Pairs => 2,
+            Mode::Bytes => 4,
+        }
+    }
+
+    /// Bytes of a packed v of so many keys.
+    fn v_bytes(&self, keys: usize) -> usize {
+        keys.div_ceil(self.keys_per_word()) * 4 * self.columns
+    }
+
+    /// Bytes of a key's rows in memory on the way to panels.
+    fn stage_bytes(&self) -> usize {
+        PANEL * 4 * self.job.head_dim.next_multiple_of(16)
+    }
+}
+
+/// Some rows times some columns, by tiles of about equal height.
+///
+/// # Safety
+/// As for [`Tile`], of so many rows and columns (a multiple of 16).
+unsafe fn multiply_all(kernels: &Multiply, t: &Tile, rows: usize, columns: usize) {
+    let tiles = rows.div_ceil(kernels.rows());
+    for i in 0..tiles {
+        let rows = share(rows, tiles, i);
+        let mut column = 0;
+        for width in kernels.widths {
+            while column + width.columns <= columns {
+                let tile = Tile {
+                    x: t.x.wrapping_add(rows.start * t.x_stride),
+                    w: t.w.wrapping_add(4 * column),
+                    init: if t.init.is_null() { t.init } else { t.init.wrapping_add(column) },
+                    out: t.out.wrapping_add(rows.start * t.out_stride + 4 * column),
+                    ..*t
+                };
+                // SAFETY: part of what the caller vouches for.
+                unsafe { width.run[rows.len() - 1](&tile) };
+                column += width.columns;
+            }
+        }
+    }
 }
 
 /// The context of all queries.
-pub fn attention(_job: &Job<'_>, _out: Output<'_>, _ctx: &Ctx, _memory: &mut Memory) -> Skipped {
-    Skipped::default()
+pub fn attention(job: &Job<'_>, out: Output<'_>, ctx: &Ctx, memory: &mut Memory) -> Skipped {
+    let tier = Tier::of(ctx.isa());
+    let kinds = [&job.q, &job.k, &job.v].map(Kind::of);
+    let mode = match (kinds, tier.multiply_pairs) {
+        ([Kind::Bytes(_), ..], _) => Mode::Bytes,
+        ([Kind::Bf16, Kind::Bf16, Kind::Bf16], Some(_)) => Mode::Pairs,
+        _ => Mode::F32,
+    };
+    let d = job.head_dim;
+    let words = match mode {
+        Mode::F32 => d,
+        Mode::Pairs => d.div_ceil(2),
+        Mode::Bytes => d.div_ceil(4),
+    };
+    let plan = Plan {
+        job,
+        tier,
+        passes: tier.float.passes,
+        multiply: match (mode, tier.multiply_pairs) {
+            (Mode::Bytes, _) => tier.multiply,
+            (Mode::Pairs, Some(pairs)) => pairs,
+            _ => tier.float.multiply,
+        },
+        mode,
+        q: Operand::new(&job.q),
+        k: Operand::new(&job.k),
+        v: Operand::new(&job.v),
+        out: Target::new(out),
+        ctx,
+        words,
+        q_row: 4 * words.next_multiple_of(LANES),
+        panel_bytes: 4 * PANEL * words.next_multiple_of(4),
+        columns: d.next_multiple_of(LANES),
+        by_head: mode == Mode::Bytes
+            && matches!(job.q, Input::U8(_, HeadParams::PerHead(_)) | Input::I8(_, HeadParams::PerHead(_))),
+        counts: Counts::default(),
+    };
+    let n = job.sequences.count();
+    let most = (0..n).map(|b| job.sequences.queries(b)).map(|(first, last)| last - first).max();
+    let rows = most.unwrap_or(0) * job.num_heads / plan.groups();
+    if rows <= split::MOST_ROWS {
+        split::run(&plan, n, memory);
+    } else {
+        whole::run(&plan, n, rows, memory);
+    }
+    let counts = &plan.counts;
+    let [pairs, zeros, skipped] =
+        [&counts.pairs, &counts.zeros, &counts.skipped].map(|count| count.load(Ordering::Relaxed));
+    Skipped { pairs, zeros, skipped }
+}
+
+/// The chunks that hold some of the keys, by their numbers.
+fn chunks(keys: &Range<usize>) -> Range<usize> {
+    if keys.is_empty() { 0..0 } else { keys.start / CHUNK..keys.end.div_ceil(CHUNK) }
+}
+
+/// The keys of a chunk among some.
+fn keys_of(chunk: usize, keys: &Range<usize>) -> Range<usize> {
+    let start = (chunk * CHUNK).max(keys.start);
+    start..((chunk + 1) * CHUNK).min(keys.end).max(start)
 }

@@ -1,0 +1,110 @@
+//! A tile of rows times some columns: scores of queries by keys, and context of weights by v.
+
+use crate::kernels::dense::Product;
+use crate::kernels::simd::Simd;
+
+/// What a tile reads and writes. A step is 4 bytes of each row: a float, two bfloat16 or four bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Tile {
+    /// Row 0.
+    pub x: *const u8,
+    /// Bytes from a row to the next.
+    pub x_stride: usize,
+    /// The columns of step 0, 4 bytes each.
+    pub w: *const u8,
+    /// Bytes from a step to the next.
+    pub w_stride: usize,
+    /// Steps.
+    pub steps: usize,
+    /// Null, or what each column's sums start from: integers.
+    pub init: *const i32,
+    /// Sums, 4 bytes each.
+    pub out: *mut u8,
+    /// Bytes from a row of sums to the next.
+    pub out_stride: usize,
+    /// Whether sums go on from what is in `out`.
+    pub resume: bool,
+}
+
+/// A kernel for a number of rows and columns.
+///
+/// # Safety
+/// The CPU has the kernel's tier; all that the tile describes is there.
+pub type Run = unsafe fn(&Tile);
+
+/// u8 x i8 to i32, four at a time as they lie in memory.
+pub struct Quads;
+
+impl<S: Simd> Product<S> for Quads {
+    type Acc = S::V;
+    const EXACT: bool = true;
+    #[inline(always)]
+    unsafe fn load(p: *const i32) -> S::V {
+        // SAFETY: as the caller.
+        unsafe { S::load(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut i32, acc: S::V) {
+        // SAFETY: as the caller.
+        unsafe { S::store(p.cast(), acc) }
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: S::V, x: S::V, w: S::V) -> S::V {
+        // SAFETY: as the caller.
+        unsafe { S::dot(acc, S::x(x), S::w(w)) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: S::V, b: S::V) -> S::V {
+        // SAFETY: as the caller.
+        unsafe { S::add(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn zero() -> S::V {
+        // SAFETY: as the caller.
+        unsafe { S::splat(0) }
+    }
+    #[inline(always)]
+    unsafe fn scale(a: S::V, _scale: S::F, _b: S::V) -> S::V {
+        a
+    }
+}
+
+/// `MR` rows times `NV` registers of columns.
+#[inline(always)]
+pub unsafe fn multiply<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(t: &Tile) {
+    // SAFETY: as `Run`.
+    unsafe {
+        let mut acc = [[P::zero(); NV]; MR];
+        for v in 0..NV {
+            if t.resume {
+                for m in 0..MR {
+                    acc[m][v] = P::load(t.out.add(m * t.out_stride + v * S::LANES * 4).cast());
+                }
+            } else if !t.init.is_null() {
+                for m in 0..MR {
+                    acc[m][v] = P::load(t.init.add(v * S::LANES));
+                }
+            }
+        }
+        let (mut x, mut w) = (t.x, t.w);
+        for _ in 0..t.steps {
+            let mut columns = [S::load(w); NV];
+            for v in 1..NV {
+                columns[v] = S::load(w.add(v * S::LANES * 4));
+            }
+            for m in 0..MR {
+                let x = S::splat_quad(x.add(m * t.x_stride).cast());
+                for v in 0..NV {
+                    acc[m][v] = P::dot(acc[m][v], x, columns[v]);
+                }
+            }
+            x = x.add(4);
+            w = w.add(t.w_stride);
+        }
+        for m in 0..MR {
+            for v in 0..NV {
+                P::store(t.out.add(m * t.out_stride + v * S::LANES * 4).cast(), acc[m][v]);
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The list of attention kernels: those of floats by the registers they run on, those of bytes and of pairs by tier.
+
+use super::gather::Rows;
+use super::multiply::Run;
+use super::softmax::{Prepare, Span, Weigh};
+
+/// Tiles of one product.
+#[derive(Debug)]
+pub struct Multiply {
+    /// Registers, product.
+    pub name: &'static str,
+    /// From wide to narrow, the narrowest a divisor of 16 columns; all go up to as many rows.
+    pub widths: &'static [Width],
+}
+
+/// Tiles of one width.
+#[derive(Debug)]
+pub struct Width {
+    /// Columns.
+    pub columns: usize,
+    /// `run[m - 1]` takes m rows.
+    pub run: &'static [Run],
+}
+
+impl Multiply {
+    /// The most rows of a tile.
+    pub fn rows(&self) -> usize {
+        self.widths[0].run.len()
+    }
+}
+
+/// Exponentials: of a span, by a and b, onto sums.
+pub type Exponentials = unsafe fn(&Span, f32, f32, *mut f32);
+
+/// Everything else that a kind of registers does.
+#[derive(Debug)]
+pub struct Passes {
+    /// Of scores that are floats, and integers.
+    pub prepare: [unsafe fn(&Span, &Prepare); 2],
+    /// The same.
+    pub maximum: [unsafe fn(&Span) -> f32; 2],
+    /// The same.
+    pub exponentials: [Exponentials; 2],
+    /// Of prepared scores.
+    pub prepared_exponentials: Exponentials,
+    /// To f32, bfloat16, u8; as they are, and clipped.
+    pub weigh: [[unsafe fn(&Span, &Weigh, *mut u8) -> (u32, i32); 2]; 3],
+    /// The weights that are not 0.
+    pub collect: unsafe fn(*const f32, usize, *mut u32, *mut f32) -> usize,
+    /// Their sum of rows.
+    pub gather: unsafe fn(&Rows),
+}
+
+/// `multiply!(NAME: "label", Simd Product, #[features], [width x [runs], ..])`.
+macro_rules! multiply {
+    ($id:ident: $name:expr, $simd:ident $product:ident, #[$features:meta], [$($width:ident: $nv:literal x [$($run:ident: $mr:literal),*]),*]) => {
+        mod $id {
+            use super::*;
+            $(
+                mod $width {
+                    use super::*;
+                    $(
+                        #[$features]
+                        pub unsafe fn $run(t: &crate::kernels::attention::multiply::Tile) {
+                            // SAFETY: as the caller, who also vouches for the tier.
+                            unsafe { crate::kernels::attention::multiply::multiply::<$simd, $product, $mr, $nv>(t) }
+                        }
+                    )*
+                }
+            )*
+            pub static KERNELS: crate::kernels::attention::table::Multiply = crate::kernels::attention::table::Multiply {
+                name: $name,
+                widths: &[$(crate::kernels::attention::table::Width {
+                    columns: $nv * <$simd as crate::kernels::simd::Simd>::LANES,
+                    run: &[$($width::$run),*],
+                }),*],
+            };
+        }
+    };
+}
+pub(crate) use multiply;
+
+/// `passes!(Simd, #[features])`: a module `passes` with `PASSES`.
+macro_rules! passes {
+    ($simd:ident, #[$features:meta]) => {
+        mod passes {
+            use super::*;
+            use crate::kernels::attention::{gather, softmax, table::Passes};
+            use softmax::{Floats, Ints, Prepare, Span, ToBf16, ToF32, ToU8, Weigh};
+            passes!(@ #[$features] prepare_floats(s: &Span, p: &Prepare) => softmax::prepare::<$simd, Floats>);
+            passes!(@ #[$features] prepare_ints(s: &Span, p: &Prepare) => softmax::prepare::<$simd, Ints>);
+            passes!(@ #[$features] maximum_floats(s: &Span) -> f32 => softmax::maximum::<$simd, Floats>);
+            passes!(@ #[$features] maximum_ints(s: &Span) -> f32 => softmax::maximum::<$simd, Ints>);
+            passes!(@ #[$features] exp_floats(s: &Span, a: f32, b: f32, to: *mut f32) => softmax::exponentials::<$simd, Floats, false>);
+            passes!(@ #[$features] exp_ints(s: &Span, a: f32, b: f32, to: *mut f32) => softmax::exponentials::<$simd, Ints, false>);
+            passes!(@ #[$features] exp_prepared(s: &Span, a: f32, b: f32, to: *mut f32) => softmax::exponentials::<$simd, Floats, true>);
+            passes!(@ #[$features] plain_f32(s: &Span, w: &Weigh, to: *mut u8) -> (u32, i32) => softmax::weigh::<$simd, ToF32, false>);
+            passes!(@ #[$features] clip_f32(s: &Span, w: &Weigh, to: *mut u8) -> (u32, i32) => softmax::weigh::<$simd, ToF32, true>);
+            passes!(@ #[$features] plain_bf16(s: &Span, w: &Weigh, to: *mut u8) -> (u32, i32) => softmax::weigh::<$simd, ToBf16, false>);
+            passes!(@ #[$features] clip_bf16(s: &Span, w: &Weigh, to: *mut u8) -> (u32, i32) => softmax::weigh::<$simd, ToBf16, true>);
+            passes!(@ #[$features] plain_u8(s: &Span, w: &Weigh, to: *mut u8) -> (u32, i32) => softmax::weigh::<$simd, ToU8, false>);
+            passes!(@ #[$features] clip_u8(s: &Span, w: &Weigh, to: *mut u8) -> (u32, i32) => softmax::weigh::<$simd, ToU8, true>);
+            passes!(@ #[$features] collect(w: *const f32, n: usize, at: *mut u32, to: *mut f32) -> usize => gather::collect::<$simd>);
+            passes!(@ #[$features] gather_rows(r: &gather::Rows) => gather::gather::<$simd>);
+            pub static PASSES: Passes = Passes {
+                prepare: [prepare_floats, prepare_ints],
+                maximum: [maximum_floats, maximum_ints],
+                exponentials: [exp_floats, exp_ints],
+                prepared_exponentials: exp_prepared,
+                weigh: [[plain_f32, clip_f32], [plain_bf16, clip_bf16], [plain_u8, clip_u8]],
+                collect,
+                gather: gather_rows,
+            };
+        }
+    };
+    (@ #[$features:meta] $name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)? => $body:path) => {
+        #[$features]
+        unsafe fn $name($($arg: $ty),*) $(-> $ret)? {
+            // SAFETY: as the caller, who also vouches for the tier.
+            unsafe { $body($($arg),*) }
+        }
+    };
+}
+pub(crate) use passes;

@@ -1,0 +1,86 @@
+//! The end: from sums to the caller's tensor.
+
+use super::{Group, Mode, Plan, Row};
+use crate::attention::Output;
+use crate::kernels::quantize;
+use crate::quant::QuantParams;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+/// Where the context goes.
+pub struct Target {
+    p: *mut u8,
+    kind: Kind,
+    /// Bytes from one to the next.
+    token: usize,
+    head: usize,
+}
+
+enum Kind {
+    F32,
+    Bf16,
+    F16,
+    Bytes(QuantParams),
+}
+
+// SAFETY: a pointer to the caller's output, borrowed for the call; tasks write disjoint rows.
+unsafe impl Sync for Target {}
+
+impl Target {
+    pub fn new(out: Output<'_>) -> Target {
+        let layout = out.layout();
+        let (p, kind, bytes) = match out {
+            Output::F32(mut x) => (x.as_mut_ptr().cast(), Kind::F32, 4),
+            Output::Bf16(mut x) => (x.as_mut_ptr().cast(), Kind::Bf16, 2),
+            Output::F16(mut x) => (x.as_mut_ptr().cast(), Kind::F16, 2),
+            Output::U8(mut x, params) => (x.as_mut_ptr(), Kind::Bytes(params), 1),
+            Output::I8(mut x, params) => (x.as_mut_ptr().cast(), Kind::Bytes(params), 1),
+        };
+        Target { p, kind, token: layout.token_stride * bytes, head: layout.head_stride * bytes }
+    }
+}
+
+impl Plan<'_> {
+    /// Exact sums of u8 weights by i8 v to floats: `sum` is that of the weights.
+    pub fn dequantize_context(&self, g: &Group, sums: &[i64], sum: i64, out: &mut [f32]) {
+        let zero = i64::from(self.v.zero(g.kv_head, crate::quant::QuantType::I8));
+        let scale = self.v.params(g.kv_head).0 * self.job.int8.weights_scale;
+        for (out, sums) in out.iter_mut().zip(sums) {
+            *out = (sums - zero * sum) as f32 * scale;
+        }
+    }
+
+    /// A row of context through the gate to the output.
+    pub fn finish(&self, g: &Group, row: Row, context: &mut [f32]) {
+        let d = self.job.head_dim;
+        let context = &mut context[..d];
+        let token = g.q + row.token;
+        if let (Mode::Bytes, Some(params)) = (self.mode, self.job.int8.context) {
+            for x in context.iter_mut() {
+                *x = params.dequantize(params.quantize(*x));
+            }
+        }
+        let gate = self.job.gates.map_or(1.0, |gates| gates.row(token)[row.head]);
+        for x in context.iter_mut() {
+            // Not -0.0, which would depend on how many zeros were skipped.
+            *x = (*x + 0.0) * gate;
+        }
+        let to = &self.out;
+        let p = to.p.wrapping_add(token * to.token + row.head * to.head);
+        // SAFETY: the output's constructor proved that the head is there and overlaps no other; each row is finished once.
+        unsafe {
+            match &to.kind {
+                Kind::F32 => std::slice::from_raw_parts_mut(p.cast::<f32>(), d).copy_from_slice(context),
+                Kind::Bf16 => {
+                    std::slice::from_raw_parts_mut(p.cast::<bf16>(), d).convert_from_f32_slice(context);
+                }
+                Kind::F16 => {
+                    std::slice::from_raw_parts_mut(p.cast::<f16>(), d).convert_from_f32_slice(context)
+                }
+                Kind::Bytes(params) => {
+                    quantize::quantize(context, params, std::slice::from_raw_parts_mut(p, d), self.ctx);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! q, k and v, and their way into tiles.
+
+use super::{Group, Mode, Plan};
+use crate::attention::Input;
+use crate::kernels::attention::{PANEL, pack};
+use crate::kernels::buffer::as_i8;
+use crate::kernels::float_table::Stored;
+use crate::kernels::pack::Tokens;
+use crate::quant::{QuantParams, QuantType};
+use std::ops::Range;
+
+/// What a tensor is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    F32,
+    Bf16,
+    F16,
+    Bytes(QuantType),
+}
+
+impl Kind {
+    pub fn of(x: &Input<'_>) -> Kind {
+        match x {
+            Input::F32(_) => Kind::F32,
+            Input::Bf16(_) => Kind::Bf16,
+            Input::F16(_) => Kind::F16,
+            Input::U8(..) => Kind::Bytes(QuantType::U8),
+            Input::I8(..) => Kind::Bytes(QuantType::I8),
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Kind::F32 => 4,
+            Kind::Bf16 | Kind::F16 => 2,
+            Kind::Bytes(_) => 1,
+        }
+    }
+
+    fn stored(self) -> Stored {
+        match self {
+            Kind::F32 => Stored::F32,
+            Kind::Bf16 => Stored::Bf16,
+            Kind::F16 => Stored::F16,
+            Kind::Bytes(_) => Stored::I8,
+        }
+    }
+}
+
+/// A tensor that the call borrows.
+#[derive(Clone, Copy)]
+pub struct Operand<'a> {
+    p: *const u8,
+    kind: Kind,
+    /// Bytes from one to the next.
+    token: usize,
+    head: usize,
+    dim: usize,
+    input: Input<'a>,
+}
+
+// SAFETY: it is only read, and borrowed for the call.
+unsafe impl Sync for Operand<'_> {}
+
+impl<'a> Operand<'a> {
+    pub fn new(input: &Input<'a>) -> Self {
+        let (layout, kind) = (input.layout(), Kind::of(input));
+        let p: *const u8 = match input {
+            Input::F32(x) => x.as_ptr().cast(),
+            Input::Bf16(x) => x.as_ptr().cast(),
+            Input::F16(x) => x.as_ptr().cast(),
+            Input::U8(x, _) => x.as_ptr(),
+            Input::I8(x, _) => x.as_ptr().cast(),
+        };
+        let bytes = kind.bytes();
+        Self {
+            p,
+            kind,
+            token: layout.token_stride * bytes,
+            head: layout.head_stride * bytes,
+            dim: layout.head_dim,
+            input: *input,
+        }
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Bytes from a token to the next.
+    pub fn stride(&self) -> usize {
+        self.token
+    }
+
+    /// The features of a token's head.
+    pub fn at(&self, token: usize, head: usize) -> *const u8 {
+        self.p.wrapping_add(token * self.token + head * self.head)
+    }
+
+    /// The same, as bytes.
+    fn row(&self, token: usize, head: usize) -> &'a [u8] {
+        // SAFETY: the tensor's constructor proved that the head is there; drivers ask for tokens and heads that are.
+        unsafe { std::slice::from_raw_parts(self.at(token, head), self.dim * self.kind.bytes()) }
+    }
+
+    /// Of bytes: what they stand for, and 0.
+    pub fn params(&self, head: usize) -> (f32, i32) {
+        let params: QuantParams = match &self.input {
+            Input::U8(_, params) | Input::I8(_, params) => params.of(head),
+            _ => return (1.0, 0),
+        };
+        (params.scale(), params.zero_point())
+    }
+
+    /// What is flipped to make bytes unsigned, or signed, and what that adds to the zero point.
+    fn flip(&self, to: QuantType) -> (u8, i32) {
+        match (self.kind, to) {
+            (Kind::Bytes(QuantType::I8), QuantType::U8) => (0x80, 128),
+            (Kind::Bytes(QuantType::U8), QuantType::I8) => (0x80, -128),
+            _ => (0, 0),
+        }
+    }
+
+    /// The zero point of bytes made unsigned, or signed.
+    pub fn zero(&self, head: usize, to: QuantType) -> i32 {
+        self.params(head).1 + self.flip(to).1
+    }
+}
+
+impl Plan<'_> {
+    /// The steps of a head of q to `x`; the sum of what is there, of bytes.
+    pub fn pack_q(&self, token: usize, head: usize, x: &mut [u8]) -> i32 {
+        let row = self.q.row(token, head);
+        self.row_to_words(&self.q, row, QuantType::U8, x);
+        match self.mode {
+            // SAFETY: the tier is supported.
+            Mode::Bytes => unsafe { pack::sum_unsigned::pick(self.ctx.isa())(&x[..row.len()]) },
+            _ => 0,
+        }
+    }
+
+    /// A head's features, as tiles take them, padded with zeros to whole words.
+    fn row_to_words(&self, operand: &Operand<'_>, row: &[u8], to: QuantType, out: &mut [u8]) {
+        let n = operand.dim;
+        match self.mode {
+            Mode::F32 => {
+                assert!(out.len() >= 4 * n);
+                // SAFETY: the tier is supported; n elements are there, and room for them.
+                unsafe {
+                    self.tier.float.widen[operand.kind.stored() as usize](row.as_ptr(), n, out.as_mut_ptr());
+                }
+            }
+            Mode::Pairs => {
+                out[..row.len()].copy_from_slice(row);
+                out[row.len()..4 * self.words].fill(0);
+            }
+            Mode::Bytes => {
+                let (flip, _) = operand.flip(to);
+                // SAFETY: the tier is supported.
+                unsafe { pack::flip::pick(self.ctx.isa())(row, flip, &mut out[..n]) };
+                out[n..4 * self.words].fill(0);
+            }
+        }
+    }
+
+    /// Up to 64 keys from one on to a panel; of bytes, what each key's scores start from.
+    pub fn pack_k(
+        &self,
+        g: &Group,
+        keys: Range<usize>,
+        panel: &mut [u8],
+        init: &mut [i32],
+        stage: &mut [u8],
+    ) {
+        let direct = match self.mode {
+            Mode::F32 => self.k.kind == Kind::F32,
+            Mode::Pairs => self.k.dim.is_multiple_of(2),
+            Mode::Bytes => self.k.dim.is_multiple_of(4) && self.k.flip(QuantType::I8).0 == 0,
+        };
+        let (rows, stride) = if direct {
+            (self.k.at(g.kv + keys.start, g.kv_head), self.k.token)
+        } else {
+            let stride = 4 * self.words;
+            for (i, key) in keys.clone().enumerate() {
+                let row = self.k.row(g.kv + key, g.kv_head);
+                self.row_to_words(&self.k, row, QuantType::I8, &mut stage[i * stride..][..stride]);
+            }
+            (stage.as_ptr(), stride)
+        };
+        assert!(keys.len() <= PANEL && panel.len() >= self.panel_bytes);
+        // SAFETY: the tier is supported; rows are there, the tensor's or those just made; the panel was checked.
+        unsafe {
+            (self.tier.float.rows_to_lines)(&Tokens {
+                rows: rows.cast_mut(),
+                stride,
+                tokens: keys.len(),
+                features: self.words,
+                panel: panel.as_mut_ptr(),
+                width: PANEL,
+                flip: 0,
+            });
+        }
+        if self.mode == Mode::Bytes {
+            init[..PANEL].fill(0);
+            let zero = self.q.zero(g.head, QuantType::U8);
+            let (flip, _) = self.k.flip(QuantType::I8);
+            for (init, key) in init.iter_mut().zip(keys) {
+                let row = self.k.row(g.kv + key, g.kv_head);
+                // SAFETY: the tier is supported.
+                let sum = unsafe {
+                    match flip {
+                        0 => pack::sum::pick(self.ctx.isa())(as_i8(row)),
+                        _ => pack::sum_unsigned::pick(self.ctx.isa())(row) - 128 * row.len() as i32,
+                    }
+                };
+                *init = -zero * sum;
+            }
+        }
+    }
+
+    /// Keys from one on, a multiple of 4, to rows of v as tiles take them; what fills up the last step is 0.
+    pub fn pack_v(&self, g: &Group, keys: Range<usize>, out: &mut [u8]) {
+        let (d, columns) = (self.v.dim, self.columns);
+        let row = |key: usize| self.v.row(g.kv + key, g.kv_head);
+        match self.mode {
+            Mode::F32 => {
+                for (key, out) in keys.zip(out.chunks_exact_mut(4 * columns)) {
+                    self.widen_v(g, key, out);
+                }
+            }
+            Mode::Pairs => {
+                let run = pack::pairs::pick(self.ctx.isa());
+                for (key, out) in keys.clone().step_by(2).zip(out.chunks_exact_mut(4 * columns)) {
+                    let (words, tail) = as_u32(out).split_at_mut(d);
+                    let second = if key + 1 < keys.end { as_u16(row(key + 1)) } else { &[0; 256][..d] };
+                    // SAFETY: the tier is supported.
+                    unsafe { run(as_u16(row(key)), second, words) };
+                    tail.fill(0);
+                }
+            }
+            Mode::Bytes => {
+                let run = pack::quads::pick(self.ctx.isa());
+                let (flip, _) = self.v.flip(QuantType::I8);
+                for (key, out) in keys.clone().step_by(4).zip(out.chunks_exact_mut(4 * columns)) {
+                    let (words, tail) = as_u32(out).split_at_mut(d);
+                    // Keys behind the last weigh nothing: any bytes do.
+                    let rows = [0, 1, 2, 3].map(|i| row((key + i).min(keys.end - 1)));
+                    // SAFETY: the tier is supported.
+                    unsafe { run(rows, flip, words) };
+                    tail.fill(0);
+                }
+            }
+        }
+    }
+}
+
+impl Plan<'_> {
+    /// Bytes of so many rows of v as floats, where those of weights that are not 0 may be all that is read.
+    pub fn sparse_v_bytes(&self, keys: usize) -> usize {
+        let sparse = self.mode != Mode::F32 && self.job.clipped.is_some() || self.v.kind != Kind::F32;
+        if sparse { keys * 4 * self.columns } else { 0 }
+    }
+
+    /// A row of v as floats; of bytes as those numbers that tiles multiply.
+    pub fn widen_v(&self, g: &Group, key: usize, out: &mut [u8]) {
+        let (d, row) = (self.v.dim, self.v.row(g.kv + key, g.kv_head));
+        let out = &mut out[..4 * self.columns];
+        out[4 * d..].fill(0);
+        let mut flipped = [0u8; 256];
+        let from = match self.v.flip(QuantType::I8) {
+            (0, _) => row,
+            (flip, _) => {
+                // SAFETY: the tier is supported.
+                unsafe { pack::flip::pick(self.ctx.isa())(row, flip, &mut flipped) };
+                &flipped[..]
+            }
+        };
+        // SAFETY: the tier is supported; d elements are there, and room for them.
+        unsafe { self.tier.float.widen[self.v.kind.stored() as usize](from.as_ptr(), d, out.as_mut_ptr()) }
+    }
+}
+
+/// Aligned bytes as words.
+fn as_u32(bytes: &mut [u8]) -> &mut [u32] {
+    // SAFETY: any bytes are u32s.
+    unsafe { bytes.align_to_mut().1 }
+}
+
+/// A row of 2-byte elements.
+fn as_u16(bytes: &[u8]) -> &[u16] {
+    // SAFETY: any bytes are u16s; the rows of such a tensor are aligned.
+    unsafe { bytes.align_to().1 }
+}

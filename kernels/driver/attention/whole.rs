@@ -1,0 +1,309 @@
+//! Many queries: tiles of rows with the scores of all their keys.
+
+use super::rows::{List, State, Weighed, aligned};
+use super::{Group, Memory, Mode, Plan, chunks, segments};
+use crate::kernels::attention::{CHUNK, LANES, PANEL};
+use crate::kernels::buffer::{as_f32, as_i32};
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Most rows of a tile.
+const MOST_ROWS: usize = 48;
+/// Bytes of scores that stay in the second-level cache while they become weights and context.
+const SCORES_BYTES: usize = 192 << 10;
+/// Rows for which packing k and v once more costs little.
+const ROWS_WORTH_PACKING: usize = 96;
+
+/// The extents of a worker's memory.
+#[derive(Clone, Copy)]
+struct Extents {
+    k: usize,
+    init: usize,
+    v: usize,
+    stage: usize,
+    q: usize,
+    scores: usize,
+    sums: usize,
+    sparse_v: usize,
+    row: usize,
+}
+
+/// A worker's memory.
+struct Room<'a> {
+    k: &'a mut [u8],
+    init: &'a mut [i32],
+    v: &'a mut [u8],
+    stage: &'a mut [u8],
+    q: &'a mut [u8],
+    scores: &'a mut [u8],
+    /// Bytes of a row of scores.
+    stride: usize,
+    /// Of a chunk.
+    sums: &'a mut [u8],
+    /// Of all chunks.
+    total: &'a mut [u8],
+    /// Rows of v that weigh anything, of a chunk.
+    sparse_v: &'a mut [u8],
+    row: &'a mut [f32],
+}
+
+impl Extents {
+    fn new(plan: &Plan<'_>, kv_len: usize, rows: usize) -> Extents {
+        let panels = kv_len.div_ceil(PANEL);
+        Extents {
+            k: panels * plan.panel_bytes,
+            init: panels * PANEL * 4,
+            v: plan.v_bytes(kv_len).next_multiple_of(64),
+            stage: plan.stage_bytes(),
+            q: rows * plan.q_row,
+            scores: rows * stride(kv_len),
+            sums: rows * plan.columns * 4,
+            sparse_v: if plan.mode == Mode::F32 { 0 } else { plan.sparse_v_bytes(CHUNK) },
+            row: plan.columns * 4,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.k
+            + self.init
+            + self.v
+            + self.stage
+            + self.q
+            + self.scores
+            + 3 * self.sums
+            + self.sparse_v
+            + self.row
+    }
+
+    fn split<'a>(&self, bytes: &'a mut [u8], stride: usize) -> Room<'a> {
+        let mut rest = bytes;
+        let mut take = |n: usize| {
+            let (taken, left) = std::mem::take(&mut rest).split_at_mut(n);
+            rest = left;
+            taken
+        };
+        Room {
+            k: take(self.k),
+            init: as_i32(take(self.init)),
+            v: take(self.v),
+            stage: take(self.stage),
+            q: take(self.q),
+            scores: take(self.scores),
+            stride,
+            sums: take(self.sums),
+            total: take(2 * self.sums),
+            sparse_v: take(self.sparse_v),
+            row: as_f32(take(self.row)),
+        }
+    }
+}
+
+/// Bytes of a row of scores: whole groups beyond the last panel, an odd number of cache lines apart.
+fn stride(kv_len: usize) -> usize {
+    4 * kv_len.next_multiple_of(2 * PANEL) + 64
+}
+
+/// All sequences, heads and rows, by as many workers as there are threads.
+pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, memory: &mut Memory) {
+    let job = plan.job;
+    let threads = plan.ctx.threads();
+    let groups = sequences * plan.groups();
+    let parts = match threads {
+        1 => 1,
+        threads => (4 * threads).div_ceil(groups.max(1)).min(rows / ROWS_WORTH_PACKING).max(1),
+    };
+    let units = groups * parts;
+    let kv_len =
+        (0..sequences).map(|b| job.sequences.keys(b)).map(|(first, last)| last - first).max().unwrap_or(0);
+    let high = plan.multiply.rows();
+    let tile =
+        (SCORES_BYTES / stride(kv_len) / high * high).clamp(high, MOST_ROWS).min(rows.next_multiple_of(high));
+    let extents = Extents::new(plan, kv_len, tile);
+    let workers = threads.min(units);
+    memory.workers.grow(workers * extents.bytes());
+    let next = AtomicUsize::new(0);
+    plan.ctx.for_each_chunk(workers, memory.workers.bytes_mut(), extents.bytes(), &|_, bytes| {
+        let mut room = extents.split(bytes, stride(kv_len));
+        loop {
+            let unit = next.fetch_add(1, Ordering::Relaxed);
+            if unit >= units {
+                return;
+            }
+            let group = plan.group(unit / parts / plan.groups(), unit / parts % plan.groups());
+            let rows = super::share(group.rows(), parts, unit % parts);
+            unit_of_rows(plan, &group, rows, tile, &mut room);
+        }
+    });
+}
+
+/// Packs what some rows of one group need, and goes through them tile by tile.
+fn unit_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, tile: usize, room: &mut Room<'_>) {
+    if rows.is_empty() {
+        return;
+    }
+    let mut keys = usize::MAX..0;
+    for row in rows.clone() {
+        let row = g.row(plan.job, row);
+        // Only the scores of a row tell whether a bias empties it.
+        let may_be_empty = plan.job.uniform
+            && (row.first == row.last || plan.job.bias.is_some() || plan.job.block_mask.is_some());
+        let reach = if may_be_empty { 0..g.kv_len } else { row.first..row.last };
+        if !reach.is_empty() {
+            keys = keys.start.min(reach.start)..keys.end.max(reach.end);
+        }
+    }
+    let keys = if keys.is_empty() { 0..0 } else { keys.start / PANEL * PANEL..keys.end };
+    for panel in keys.start / PANEL..keys.end.div_ceil(PANEL) {
+        let to = panel * PANEL..((panel + 1) * PANEL).min(g.kv_len);
+        let bytes = &mut room.k[panel * plan.panel_bytes..][..plan.panel_bytes];
+        plan.pack_k(g, to, bytes, &mut room.init[panel * PANEL..], room.stage);
+    }
+    plan.pack_v(g, keys.clone(), &mut room.v[plan.v_bytes(keys.start)..]);
+    let tiles = rows.len().div_ceil(tile);
+    for i in 0..tiles {
+        let own = super::share(rows.len(), tiles, i);
+        // SAFETY: all keys that these rows can reach are packed.
+        unsafe { tile_of_rows(plan, g, rows.start + own.start..rows.start + own.end, room) };
+    }
+}
+
+/// # Safety
+/// The keys that the rows can reach are packed; the room has extents for the rows.
+unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mut Room<'_>) {
+    let n = rows.len();
+    let row = |i: usize| g.row(plan.job, rows.start + i);
+    let mut sums_of_q = [0i32; MOST_ROWS];
+    let mut keys = usize::MAX..0;
+    for i in 0..n {
+        let row = row(i);
+        let x = &mut room.q[i * plan.q_row..][..plan.q_row];
+        sums_of_q[i] = plan.pack_q(g.q + row.token, row.head, x);
+        if row.first < row.last {
+            keys = keys.start.min(row.first)..keys.end.max(row.last);
+        }
+    }
+    let (scores, stride) = (room.scores.as_mut_ptr(), room.stride);
+    let scores_of = |i: usize| plan.scores(g, row(i), scores.wrapping_add(i * stride), sums_of_q[i]);
+
+    // SAFETY: the room has a row of scores for each row, as long as all panels.
+    unsafe {
+        let panels = if keys.is_empty() { 0..0 } else { keys.start / PANEL..keys.end.div_ceil(PANEL) };
+        for panel in panels {
+            let keys = panel * PANEL..((panel + 1) * PANEL).min(g.kv_len);
+            if plan.job.block_mask.is_some() && !meets(plan, g, rows.clone(), keys.clone()) {
+                continue;
+            }
+            plan.multiply_panel(
+                room.q.as_ptr(),
+                n,
+                room.k[panel * plan.panel_bytes..].as_ptr(),
+                room.init[panel * PANEL..].as_ptr(),
+                keys.len(),
+                (scores.add(4 * keys.start), stride),
+            );
+        }
+
+        let mut states = [State::Nothing; MOST_ROWS];
+        let mut reach = usize::MAX..0;
+        for i in 0..n {
+            let s = scores_of(i);
+            states[i] = plan.state(&s, plan.maximum(g, &s, 0..g.kv_len));
+            let own = plan.reach(g, s.row, states[i]);
+            if !own.is_empty() {
+                reach = reach.start.min(own.start)..reach.end.max(own.end);
+            }
+        }
+        let reach = if reach.is_empty() { 0..0 } else { reach };
+        let mut weighed = Weighed::default();
+        let mut sums_of_weights = [0i64; MOST_ROWS];
+        let mut zeros = [0u64; MOST_ROWS];
+        let mut pairs = 0;
+        for i in 0..n {
+            let s = scores_of(i);
+            let mut total = 0.0;
+            for chunk in chunks(&reach) {
+                total += plan.exponentials(&s, states[i], aligned(chunk, &reach));
+            }
+            let mut nonzero = 0;
+            for chunk in chunks(&reach) {
+                let own = plan.weigh(&s, total, aligned(chunk, &reach));
+                nonzero += own.nonzero;
+                sums_of_weights[i] += i64::from(own.sum);
+            }
+            weighed.nonzero += nonzero;
+            let own: u64 = match states[i] {
+                State::Uniform => g.kv_len as u64,
+                _ => segments(plan.job, s.row, 0..g.kv_len).map(|keys| keys.len() as u64).sum(),
+            };
+            pairs += own;
+            if plan.job.clipped.is_some() {
+                zeros[i] = own.saturating_sub(nonzero as u64);
+            }
+        }
+
+        let list = plan.lists(weighed.nonzero, n * reach.len());
+        let all_zeros = zeros.iter().sum();
+        plan.counts.add(pairs, all_zeros, if list { all_zeros } else { 0 });
+        room.total.fill(0);
+        if !list {
+            for chunk in chunks(&reach) {
+                let keys = aligned(chunk, &reach);
+                let v = (room.v[plan.v_bytes(keys.start)..].as_ptr(), 4 * plan.columns);
+                let weights = (scores, stride, n);
+                plan.multiply_v(weights, keys, v, room.sums.as_mut_ptr());
+                plan.accumulate(&mut room.sums[..4 * n * plan.columns], room.total);
+            }
+        }
+        let total_bytes = if plan.mode == Mode::Bytes { 8 } else { 4 } * plan.columns;
+        for i in 0..n {
+            let own = i * total_bytes..(i + 1) * total_bytes;
+            // Not finite is perhaps 0 times infinity: but a key that weighs nothing is not read.
+            let not_finite =
+                plan.mode == Mode::F32 && as_f32(&mut room.total[own.clone()]).iter().any(|x| !x.is_finite());
+            if list || not_finite {
+                gather_row(plan, g, i, &reach, own.clone(), room);
+            }
+            plan.finish_row(g, row(i), &mut room.total[own], sums_of_weights[i], room.row);
+        }
+    }
+}
+
+/// Whether a row meets a key.
+fn meets(plan: &Plan<'_>, g: &Group, rows: Range<usize>, keys: Range<usize>) -> bool {
+    rows.into_iter().any(|row| segments(plan.job, g.row(plan.job, row), keys.clone()).next().is_some())
+}
+
+/// Sums of row i over the keys that weigh anything, to `total` of `room.total`.
+///
+/// # Safety
+/// Its weights are there, and v is.
+unsafe fn gather_row(
+    plan: &Plan<'_>,
+    g: &Group,
+    i: usize,
+    reach: &Range<usize>,
+    total: Range<usize>,
+    room: &mut Room<'_>,
+) {
+    let columns = plan.columns;
+    let mut list = List::new();
+    let total = &mut room.total[total];
+    total.fill(0);
+    for chunk in chunks(reach) {
+        let keys = aligned(chunk, reach);
+        let weights = room.scores[i * room.stride..].as_mut_ptr();
+        let sums = room.sums.as_mut_ptr().cast();
+        // SAFETY: as the caller.
+        unsafe {
+            if plan.mode == Mode::F32 {
+                let v = (room.v[plan.v_bytes(keys.start)..].as_ptr(), 4 * columns);
+                plan.gather_v(weights, keys, v, &mut list, sums);
+            } else {
+                plan.gather_rows(g, weights, keys, room.sparse_v, &mut list, sums);
+            }
+        }
+        plan.accumulate(&mut room.sums[..4 * columns], total);
+    }
+}
+
+const _: () = assert!(CHUNK.is_multiple_of(PANEL) && PANEL.is_multiple_of(LANES));
