@@ -265,12 +265,11 @@ mod check {
                     gaps: (r.below(3), r.below(3) * 17 + 1, r.below(5)),
                 };
             }
+            let mut case = of(case, &mut r);
             if round % 2 == 0 {
                 case.types[3] = [Type::Bf16, Type::F16, Type::U8, Type::I8][r.below(4)];
             }
-            let out = case.types[3];
-            let mut d = of(case, &mut r).data();
-            d.case.types[3] = out;
+            let d = case.data();
             let mut near = d.clone();
             near.case.places = [Place::default(); 4];
             for &isa in &isas {

@@ -62,7 +62,7 @@ impl Place {
     pub fn strides(self, tokens: usize, heads: usize, head_dim: usize) -> (usize, usize) {
         let inner = head_dim + self.gaps.0;
         match self.heads_first {
-            true => (inner, tokens * inner + self.gaps.1),
+            true => (inner, tokens.max(1) * inner + self.gaps.1),
             false => (heads * inner + self.gaps.1, inner),
         }
     }
@@ -348,11 +348,11 @@ impl Case {
                 Some((-3e-4, 1.0)),
             ][r.below(6)],
             uniform: r.below(3) == 0,
-            scale: some(r, 4, |r| r.float(0.01, 0.3)),
+            scale: some(r, 4, |r| r.float(0.1, 1.2) / (head_dim as f32).sqrt()),
             types: [Type::F32; 4],
             places: [(); 4].map(|()| Place::random(r, row)),
             lengths,
-            peak: [0.5, 2.0, 2.0, 8.0, 20.0][r.below(5)],
+            peak: [0.5, 2.0, 2.0, 5.0, 10.0][r.below(5)],
         }
     }
 
@@ -836,15 +836,15 @@ impl Data {
                 let (low, high) = (code(w - near), code(w + near));
                 let v = &self.v[at(j) * d..][..d];
                 for (c, &v) in context.iter_mut().zip(v) {
-                    let v =
-                        weights_step * f64::from(pv.scale()) * (f64::from(v) - f64::from(pv.zero_point()));
+                    let v = f64::from(v) - f64::from(pv.zero_point());
                     c.0 += (low * v).min(high * v);
                     c.1 += (low * v).max(high * v);
                 }
             }
             for (low, high) in context {
-                let near = 1e-6 * f64::max(low.abs(), high.abs());
-                let (mut low, mut high) = (low - near, high + near);
+                let step = weights_step * f64::from(pv.scale());
+                let near = 1e-6 * step * f64::max(low.abs(), high.abs());
+                let (mut low, mut high) = (step * low - near, step * high + near);
                 if let Some(p) = self.int8.context {
                     let whole =
                         |c: f64| f64::from(p.scale()) * f64::from(p.quantize(c as f32) - p.zero_point());
