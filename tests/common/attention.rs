@@ -79,8 +79,8 @@ pub enum Store {
 /// q, k, v or the context, in its place.
 pub struct Tensor {
     pub store: Store,
-    shape: (usize, usize, usize),
-    strides: (usize, usize),
+    pub shape: (usize, usize, usize),
+    pub strides: (usize, usize),
     front: usize,
 }
 
@@ -503,6 +503,12 @@ impl Data {
         ctx: &Ctx,
         scratch: &mut Scratch,
     ) -> Skipped {
+        self.with_call(|attention, call| attention.forward(q, k, v, call, out, ctx, scratch))
+            .unwrap_or_else(|e| panic!("{e}: {:?}", self.case))
+    }
+
+    /// What the library takes for this call.
+    pub fn with_call<R>(&self, f: impl FnOnce(&Attention, &Call<'_>) -> R) -> R {
         let case = &self.case;
         let cu = (cumulative(case.lengths.iter().map(|l| l.0)), cumulative(case.lengths.iter().map(|l| l.1)));
         let sequences = match case.packed {
@@ -529,16 +535,7 @@ impl Data {
         if case.gates {
             call = call.gates(MatRef::new(&self.gates, case.q_tokens(), case.heads).unwrap());
         }
-        case.attention()
-            .forward(q, k, v, &call, out, ctx, scratch)
-            .unwrap_or_else(|e| panic!("{e}: {case:?}"))
-    }
-
-    /// The same call, its context in f32.
-    pub fn to_f32(&self) -> Self {
-        let mut d = self.clone();
-        d.case.types[3] = Type::F32;
-        d
+        f(&case.attention(), &call)
     }
 
     /// A context in f32 as the bits that this call's type has for it.
