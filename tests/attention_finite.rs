@@ -7,13 +7,14 @@ mod common;
 
 use attention::*;
 use common::{Rng, cases, isas, serial};
-use siskin::Scratch;
+use siskin::{Isa, Scratch};
 
 const BAD: [f32; 3] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
 
 /// A call with several masks, where no weight is near the clip or 0 but by them.
 fn case(r: &mut Rng) -> Case {
     let mut case = Case::random(r);
+    case.types[..3].fill([Type::F32, Type::F32, Type::Bf16, Type::F16][r.below(4)]);
     case.bias = None;
     case.peak = case.peak.min(2.0);
     case.lengths.iter_mut().for_each(|l| *l = (l.0.clamp(1, 40), l.1.max(1)));
@@ -25,6 +26,15 @@ fn case(r: &mut Rng) -> Case {
         list.iter_mut().zip(&case.lengths).for_each(|(n, l)| *n = (*n).min(l.1));
     });
     case
+}
+
+/// The same bits; where pairs are multiplied near enough, because what is next to a row decides how.
+fn unchanged(isa: Isa, d: &Data, want: &[u32], got: &[u32]) -> bool {
+    let near = |(a, b): (f32, f32)| (a - b).abs() <= 0.02;
+    match isa == Isa::Avx512Bf16 && d.case.types[..3] == [Type::Bf16; 3] {
+        false => want == got,
+        true => real(want).into_iter().zip(real(got)).all(near),
+    }
 }
 
 /// Sequence, head and query of each row of the context.
@@ -61,7 +71,7 @@ fn a_bad_query_is_alone() {
             let (want, got) = (clean.run(&ctx, &mut scratch).0, d.run(&ctx, &mut scratch).0);
             for (row, (want, got)) in want.chunks_exact(width).zip(got.chunks_exact(width)).enumerate() {
                 if row != bad || !meets {
-                    assert_eq!(want, got, "{isa} row {row}, bad {bad}: {:?}", d.case);
+                    assert!(unchanged(isa, &d, want, got), "{isa} row {row}, bad {bad}: {:?}", d.case);
                 } else if BAD[round % 3].is_nan() {
                     assert!(real(got).iter().all(|v| v.is_nan()), "{isa} row {row}: {:?}", d.case);
                 }
@@ -89,7 +99,7 @@ fn a_bad_key_is_met_by_those_it_is_there_for() {
                 let (want, got) = (&want[n * width..][..width], &got[n * width..][..width]);
                 let its_head = h / (d.case.heads / d.case.kv_heads);
                 if row_b != b || its_head != head || !d.meets(b, i, j) {
-                    assert_eq!(want, got, "{isa} row {n}, key {j} of {b}: {:?}", d.case);
+                    assert!(unchanged(isa, &d, want, got), "{isa} row {n}, key {j} of {b}: {:?}", d.case);
                     missed += 1;
                 } else if BAD[round % 3].is_nan() {
                     assert!(real(got).iter().all(|v| v.is_nan()), "{isa} row {n}, key {j}: {:?}", d.case);
@@ -121,7 +131,7 @@ fn a_bad_key_behind_a_bias_is_not_there() {
         for &isa in &isas {
             let ctx = serial(isa);
             let (want, got) = (clean.run(&ctx, &mut scratch).0, d.run(&ctx, &mut scratch).0);
-            assert!(want == got, "{isa} {} in key {bad}: {:?}", BAD[round % 3], d.case);
+            assert!(unchanged(isa, &d, &want, &got), "{isa} {} in key {bad}: {:?}", BAD[round % 3], d.case);
         }
     }
 }
@@ -162,7 +172,8 @@ fn a_bad_value_is_met_by_those_it_weighs_for() {
                 }
                 for f in 0..width {
                     if f != feature || weight == 0.0 {
-                        assert_eq!(want[f], got[f], "{isa} row {n} feature {f}, key {j}: {:?}", d.case);
+                        let same = unchanged(isa, &d, &want[f..=f], &got[f..=f]);
+                        assert!(same, "{isa} row {n} feature {f}, key {j}: {:?}", d.case);
                         missed += 1;
                     } else {
                         assert!(!others);
@@ -187,6 +198,7 @@ fn values_without_weight_are_not_read() {
         let mut case = Case::plain(r.next(), 2, 33, q_len, kv_len);
         (case.kv_heads, case.bias) = (1, Some([1, 1, 1, kv_len]));
         case.clipped = [None, Some((-0.03, 1.0))][round % 2];
+        case.types[..3].fill([Type::F32, Type::Bf16][round / 2 % 2]);
         let mut clean = case.data();
         let away = if round % 2 == 0 { -200.0 } else { -30.0 };
         clean.bias.iter_mut().enumerate().for_each(|(j, b)| *b = if j % 20 == 7 { 0.0 } else { away });
@@ -198,7 +210,7 @@ fn values_without_weight_are_not_read() {
             let ctx = serial(isa);
             let (want, got) = (clean.run(&ctx, &mut scratch).0, d.run(&ctx, &mut scratch).0);
             assert!(real(&want).iter().all(|v| v.is_finite()));
-            assert!(want == got, "{isa}: {:?}", d.case);
+            assert!(unchanged(isa, &d, &want, &got), "{isa}: {:?}", d.case);
         }
     }
 }
@@ -225,7 +237,7 @@ fn a_bad_gate_is_alone() {
             }
             want[row.clone()].fill(0);
             got[row].fill(0);
-            assert!(want == got, "{isa} {:?}", d.case);
+            assert!(unchanged(isa, &d, &want, &got), "{isa} {:?}", d.case);
         }
     }
 }
