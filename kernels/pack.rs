@@ -242,6 +242,7 @@ pub unsafe fn words_to_lines<S: Simd>(x: &Tokens) {
     let four = x.features / 4 * 4;
     // SAFETY: all offsets are inside the rows and the panel.
     unsafe {
+        let flip = S::splat(i32::from_ne_bytes([x.flip; 4]));
         let mut t = 0;
         while t < x.width {
             // Four registers, part l of register r being token 4 l + r: transposed, each is a line in order.
@@ -252,7 +253,7 @@ pub unsafe fn words_to_lines<S: Simd>(x: &Tokens) {
             while f < first {
                 let mut v = [S::splat(0); 4];
                 for r in 0..4 {
-                    v[r] = S::load_parts(row.add(r * x.stride + 4 * f), 4 * x.stride);
+                    v[r] = S::xor(S::load_parts(row.add(r * x.stride + 4 * f), 4 * x.stride), flip);
                 }
                 let v = S::transpose4(v);
                 for c in 0..4 {
@@ -264,7 +265,8 @@ pub unsafe fn words_to_lines<S: Simd>(x: &Tokens) {
                 for f in first..x.features.next_multiple_of(4) {
                     let inside = token < x.tokens && f < x.features;
                     let from = x.rows.wrapping_add(token * x.stride + 4 * f).cast::<u32>();
-                    let value = if inside { from.read_unaligned() } else { 0 };
+                    let flip = u32::from_ne_bytes([x.flip; 4]);
+                    let value = if inside { from.read_unaligned() ^ flip } else { 0 };
                     x.panel.add((f * x.width + token) * 4).cast::<u32>().write(value);
                 }
             }

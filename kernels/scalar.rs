@@ -102,6 +102,10 @@ unsafe impl Simd for Scalar {
         from_fn(|l| a[l].wrapping_sub(b[l]))
     }
     #[inline(always)]
+    unsafe fn max(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        from_fn(|l| a[l].max(b[l]))
+    }
+    #[inline(always)]
     unsafe fn xor(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
         from_fn(|l| a[l] ^ b[l])
     }
@@ -234,6 +238,10 @@ unsafe impl Simd for Scalar {
     #[inline(always)]
     unsafe fn nonzero(v: [i32; 4]) -> u32 {
         (0..4).fold(0, |mask, l| mask | u32::from(v[l] != 0) << l)
+    }
+    #[inline(always)]
+    unsafe fn count(count: [i32; 4], v: [i32; 4]) -> [i32; 4] {
+        from_fn(|l| count[l] + i32::from(v[l] != 0))
     }
     #[inline(always)]
     unsafe fn pack4(v: [[i32; 4]; 4], zero: i32) -> [i32; 4] {

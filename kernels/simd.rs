@@ -61,6 +61,8 @@ pub unsafe trait Simd: Copy + 'static {
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     /// Lane differences, wrapping.
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    /// The larger of each lane.
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
     /// Bitwise exclusive or.
     unsafe fn xor(a: Self::V, b: Self::V) -> Self::V;
     /// The wrapping sum of all lanes.
@@ -175,6 +177,8 @@ pub unsafe trait Simd: Copy + 'static {
     unsafe fn at_least(a: Self::F, t: Self::F, limit: Self::F) -> Self::F;
     /// Bit l is whether lane l is not 0.
     unsafe fn nonzero(v: Self::V) -> u32;
+    /// `count[l] + 1` where lane l of v is not 0.
+    unsafe fn count(count: Self::V, v: Self::V) -> Self::V;
 
     /// Four registers of i32 to one of bytes, adding `zero`, saturating to 0 ..= 255, inside each 16-byte part.
     unsafe fn pack4(v: [Self::V; 4], zero: i32) -> Self::V;

@@ -6,6 +6,7 @@ pub mod gather;
 pub mod multiply;
 pub mod pack;
 pub mod softmax;
+pub mod sums;
 pub mod table;
 
 /// Keys that are summed as one: partial sums of such chunks of a sequence are added up in order, wherever and whenever they were

@@ -1,5 +1,19 @@
 //! Rows of k and v on their way to tiles.
 
+/// Asks for some bytes, which need not be readable: rows of a head lie far apart, and no hardware guesses the next.
+pub fn prefetch(p: *const u8, bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..bytes).step_by(64) {
+        // SAFETY: a prefetch never faults.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(line).cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (p, bytes);
+}
+
 autovec!(
     /// Two rows of bfloat16 to pairs: element i of both is one word.
     pub fn pairs(a: &[u16], b: &[u16], out: &mut [u32]) = pairs_body

@@ -5,6 +5,8 @@
 
 use super::LANES;
 use crate::kernels::simd::Simd;
+use std::marker::PhantomData;
+use std::ops::Range;
 
 /// Some keys of a row.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +50,19 @@ pub struct Weigh {
 
 /// How raw scores lie in a row.
 pub trait Scores<S: Simd>: 'static {
-    /// A register of them.
+    /// A register of them as they lie.
+    type Raw: Copy;
+    /// 16 that are larger than nothing.
+    const NOTHING: [u32; LANES];
+    /// From memory.
+    unsafe fn load_raw(p: *const u8) -> Self::Raw;
+    /// To memory.
+    unsafe fn store_raw(p: *mut u8, raw: Self::Raw);
+    /// The larger of each lane; the second where the first is NaN.
+    unsafe fn larger(a: Self::Raw, b: Self::Raw) -> Self::Raw;
+    /// What a lane stands for; -inf for what is larger than nothing.
+    fn value(lane: u32, offset: i32) -> f32;
+    /// A register of what they stand for.
     unsafe fn load(p: *const u8, offset: i32) -> S::F;
 }
 /// Floats.
@@ -56,6 +70,27 @@ pub struct Floats;
 /// Integers, below 2^24 with the offset.
 pub struct Ints;
 impl<S: Simd> Scores<S> for Floats {
+    type Raw = S::F;
+    const NOTHING: [u32; LANES] = [f32::NEG_INFINITY.to_bits(); LANES];
+    #[inline(always)]
+    unsafe fn load_raw(p: *const u8) -> S::F {
+        // SAFETY: as the caller.
+        unsafe { S::load_f(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_raw(p: *mut u8, raw: S::F) {
+        // SAFETY: as the caller.
+        unsafe { S::store_f(p.cast(), raw) }
+    }
+    #[inline(always)]
+    unsafe fn larger(a: S::F, b: S::F) -> S::F {
+        // SAFETY: as the caller.
+        unsafe { S::max_f(a, b) }
+    }
+    #[inline(always)]
+    fn value(lane: u32, _offset: i32) -> f32 {
+        f32::from_bits(lane)
+    }
     #[inline(always)]
     unsafe fn load(p: *const u8, _offset: i32) -> S::F {
         // SAFETY: as the caller.
@@ -63,6 +98,30 @@ impl<S: Simd> Scores<S> for Floats {
     }
 }
 impl<S: Simd> Scores<S> for Ints {
+    type Raw = S::V;
+    const NOTHING: [u32; LANES] = [i32::MIN as u32; LANES];
+    #[inline(always)]
+    unsafe fn load_raw(p: *const u8) -> S::V {
+        // SAFETY: as the caller.
+        unsafe { S::load(p) }
+    }
+    #[inline(always)]
+    unsafe fn store_raw(p: *mut u8, raw: S::V) {
+        // SAFETY: as the caller.
+        unsafe { S::store(p, raw) }
+    }
+    #[inline(always)]
+    unsafe fn larger(a: S::V, b: S::V) -> S::V {
+        // SAFETY: as the caller.
+        unsafe { S::max(a, b) }
+    }
+    #[inline(always)]
+    fn value(lane: u32, offset: i32) -> f32 {
+        match lane as i32 {
+            i32::MIN => f32::NEG_INFINITY,
+            lane => (lane + offset) as f32,
+        }
+    }
     #[inline(always)]
     unsafe fn load(p: *const u8, offset: i32) -> S::F {
         // SAFETY: as the caller.
@@ -86,24 +145,32 @@ unsafe fn load<S: Simd, R: Scores<S>>(span: &Span, key: usize) -> Group<S> {
     }
 }
 
-/// Lanes of keys outside the span get `value`.
+/// Writes the 16 keys from `key` on.
 #[inline(always)]
-unsafe fn limit<S: Simd>(span: &Span, key: usize, group: Group<S>, value: f32) -> Group<S> {
-    if key >= span.first && key + LANES <= span.last {
-        return group;
+unsafe fn store<S: Simd>(span: &Span, key: usize, group: Group<S>) {
+    // SAFETY: rows are padded to whole groups.
+    unsafe {
+        for i in 0..LANES / S::LANES {
+            S::store_f(span.row.add(4 * (key + i * S::LANES)).cast(), group[i]);
+        }
     }
+}
+
+#[inline(always)]
+unsafe fn to_lanes<S: Simd>(group: Group<S>) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
+    for i in 0..LANES / S::LANES {
+        // SAFETY: the array holds a group.
+        unsafe { S::store_f(lanes.as_mut_ptr().add(i * S::LANES), group[i]) };
+    }
+    lanes
+}
+
+#[inline(always)]
+unsafe fn from_lanes<S: Simd>(lanes: &[f32; LANES]) -> Group<S> {
     // SAFETY: the array holds a group.
     unsafe {
-        let mut lanes = [0.0f32; LANES];
-        for i in 0..LANES / S::LANES {
-            S::store_f(lanes.as_mut_ptr().add(i * S::LANES), group[i]);
-        }
-        for (i, lane) in lanes.iter_mut().enumerate() {
-            if key + i < span.first || key + i >= span.last {
-                *lane = value;
-            }
-        }
-        let mut group = group;
+        let mut group = [S::splat_f(0.0); 4];
         for i in 0..LANES / S::LANES {
             group[i] = S::load_f(lanes.as_ptr().add(i * S::LANES));
         }
@@ -111,23 +178,30 @@ unsafe fn limit<S: Simd>(span: &Span, key: usize, group: Group<S>, value: f32) -
     }
 }
 
-/// Writes the keys of a group that are in the span.
+/// What is done to 16 keys: those of `keys` are the span's, the others of the group must stay as they are.
+trait Pass<S: Simd> {
+    /// All 16.
+    unsafe fn whole(&mut self, span: &Span, key: usize);
+    /// Some of them.
+    unsafe fn edge(&mut self, span: &Span, key: usize, keys: Range<usize>);
+}
+
+/// A pass over all keys of a span, in order. Edges are apart from the loop, which then decides nothing.
 #[inline(always)]
-unsafe fn store<S: Simd>(span: &Span, key: usize, group: Group<S>) {
-    // SAFETY: rows are padded to whole groups; the array holds one.
+unsafe fn pass<S: Simd>(span: &Span, pass: &mut impl Pass<S>) {
+    let (first, last) = (span.first.next_multiple_of(LANES), span.last / LANES * LANES);
+    // SAFETY: as the caller.
     unsafe {
-        if key >= span.first && key + LANES <= span.last {
-            for i in 0..LANES / S::LANES {
-                S::store_f(span.row.add(4 * (key + i * S::LANES)).cast(), group[i]);
-            }
-            return;
+        if first > span.first {
+            pass.edge(span, first - LANES, span.first..first.min(span.last));
         }
-        let mut lanes = [0.0f32; LANES];
-        for i in 0..LANES / S::LANES {
-            S::store_f(lanes.as_mut_ptr().add(i * S::LANES), group[i]);
+        let mut key = first;
+        while key < last {
+            pass.whole(span, key);
+            key += LANES;
         }
-        for at in key.max(span.first)..(key + LANES).min(span.last) {
-            span.row.cast::<f32>().add(at).write(lanes[at - key]);
+        if last >= first && last < span.last {
+            pass.edge(span, last, last..span.last);
         }
     }
 }
@@ -136,38 +210,62 @@ unsafe fn store<S: Simd>(span: &Span, key: usize, group: Group<S>) {
 #[inline(always)]
 pub unsafe fn prepare<S: Simd, R: Scores<S>>(span: &Span, p: &Prepare) {
     // SAFETY: the caller vouches for the row, and for a bias of all keys of the span.
-    unsafe {
-        let mut key = span.first / LANES * LANES;
-        while key < span.last {
-            let mut group = load::<S, R>(span, key);
-            let mut bias = [S::splat_f(0.0); 4];
-            if !p.bias.is_null() {
-                if key >= span.first && key + LANES <= span.last {
-                    for i in 0..LANES / S::LANES {
-                        bias[i] = S::load_f(p.bias.add(key + i * S::LANES));
-                    }
-                } else {
-                    let mut lanes = [0.0f32; LANES];
-                    for at in key.max(span.first)..(key + LANES).min(span.last) {
-                        lanes[at - key] = *p.bias.add(at);
-                    }
-                    for i in 0..LANES / S::LANES {
-                        bias[i] = S::load_f(lanes.as_ptr().add(i * S::LANES));
-                    }
-                }
-            }
+    unsafe { pass::<S>(span, &mut Preparing::<R> { p, scores: PhantomData }) }
+}
+
+struct Preparing<'a, R> {
+    p: &'a Prepare,
+    scores: PhantomData<R>,
+}
+
+impl<R> Preparing<'_, R> {
+    #[inline(always)]
+    unsafe fn prepare<S: Simd>(&self, mut group: Group<S>, bias: Group<S>) -> Group<S> {
+        let p = self.p;
+        // SAFETY: the caller vouches for the tier.
+        unsafe {
             for i in 0..LANES / S::LANES {
                 if p.step == 0.0 {
                     group[i] = S::fma(group[i], S::splat_f(p.scale), bias[i]);
                 } else {
                     let steps = S::div_f(S::mul_f(group[i], S::splat_f(p.scale)), S::splat_f(p.step));
                     let steps = S::max_f(S::splat_f(p.low), S::min_f(S::splat_f(p.high), steps));
-                    let steps = S::to_f32(S::round(steps));
-                    group[i] = S::fma(steps, S::splat_f(p.step), bias[i]);
+                    group[i] = S::fma(S::to_f32(S::round(steps)), S::splat_f(p.step), bias[i]);
                 }
             }
-            store::<S>(span, key, group);
-            key += LANES;
+        }
+        group
+    }
+}
+
+impl<S: Simd, R: Scores<S>> Pass<S> for Preparing<'_, R> {
+    #[inline(always)]
+    unsafe fn whole(&mut self, span: &Span, key: usize) {
+        // SAFETY: as the caller.
+        unsafe {
+            let mut bias = [S::splat_f(0.0); 4];
+            if !self.p.bias.is_null() {
+                for i in 0..LANES / S::LANES {
+                    bias[i] = S::load_f(self.p.bias.add(key + i * S::LANES));
+                }
+            }
+            store::<S>(span, key, self.prepare::<S>(load::<S, R>(span, key), bias));
+        }
+    }
+    #[inline(always)]
+    unsafe fn edge(&mut self, span: &Span, key: usize, keys: Range<usize>) {
+        // SAFETY: as the caller; of the bias only the span's keys are read.
+        unsafe {
+            let mut bias = [0.0; LANES];
+            if !self.p.bias.is_null() {
+                for at in keys.clone() {
+                    bias[at - key] = *self.p.bias.add(at);
+                }
+            }
+            let lanes = to_lanes::<S>(self.prepare::<S>(load::<S, R>(span, key), from_lanes::<S>(&bias)));
+            for at in keys {
+                span.row.cast::<f32>().add(at).write(lanes[at - key]);
+            }
         }
     }
 }
@@ -177,20 +275,45 @@ pub unsafe fn prepare<S: Simd, R: Scores<S>>(span: &Span, p: &Prepare) {
 pub unsafe fn maximum<S: Simd, R: Scores<S>>(span: &Span) -> f32 {
     // SAFETY: the caller vouches for the row.
     unsafe {
-        let mut most = [S::splat_f(f32::NEG_INFINITY); 4];
-        let mut key = span.first / LANES * LANES;
-        while key < span.last {
-            let group = limit::<S>(span, key, load::<S, R>(span, key), f32::NEG_INFINITY);
-            for i in 0..LANES / S::LANES {
-                most[i] = S::max_f(group[i], most[i]);
-            }
-            key += LANES;
-        }
-        let mut lanes = [f32::NEG_INFINITY; LANES];
+        let mut maximum = Maximum::<S, R> { most: [R::load_raw(R::NOTHING.as_ptr().cast()); 4] };
+        pass::<S>(span, &mut maximum);
+        let mut lanes = [0u32; LANES];
         for i in 0..LANES / S::LANES {
-            S::store_f(lanes.as_mut_ptr().add(i * S::LANES), most[i]);
+            R::store_raw(lanes.as_mut_ptr().add(i * S::LANES).cast(), maximum.most[i]);
         }
-        lanes.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b))
+        lanes.iter().map(|lane| R::value(*lane, span.offset)).fold(f32::NEG_INFINITY, f32::max)
+    }
+}
+
+struct Maximum<S: Simd, R: Scores<S>> {
+    most: [R::Raw; 4],
+}
+
+impl<S: Simd, R: Scores<S>> Pass<S> for Maximum<S, R> {
+    #[inline(always)]
+    unsafe fn whole(&mut self, span: &Span, key: usize) {
+        for i in 0..LANES / S::LANES {
+            // SAFETY: as the caller.
+            unsafe {
+                let raw = R::load_raw(span.row.add(4 * (key + i * S::LANES)));
+                self.most[i] = R::larger(raw, self.most[i]);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn edge(&mut self, span: &Span, key: usize, keys: Range<usize>) {
+        let mut own = R::NOTHING;
+        for at in keys {
+            // SAFETY: as the caller.
+            own[at - key] = unsafe { span.row.cast::<u32>().add(at).read() };
+        }
+        for i in 0..LANES / S::LANES {
+            // SAFETY: the array holds a group.
+            unsafe {
+                let raw = R::load_raw(own.as_ptr().add(i * S::LANES).cast());
+                self.most[i] = R::larger(raw, self.most[i]);
+            }
+        }
     }
 }
 
@@ -218,9 +341,9 @@ unsafe fn exp2<S: Simd>(t: S::F) -> S::F {
     }
 }
 
-/// `2^(a * raw - b)`, or with a bias `2^(a * (s - b))`, in place of each score; adds them up in the 16 lanes at `sums`.
+/// `2^(a * raw - b)`, or of prepared scores `2^(a * (s - b))`, in place of each score; adds them up in the 16 lanes at `sums`.
 #[inline(always)]
-pub unsafe fn exponentials<S: Simd, R: Scores<S>, const BIASED: bool>(
+pub unsafe fn exponentials<S: Simd, R: Scores<S>, const PREPARED: bool>(
     span: &Span,
     a: f32,
     b: f32,
@@ -232,27 +355,68 @@ pub unsafe fn exponentials<S: Simd, R: Scores<S>, const BIASED: bool>(
         for i in 0..LANES / S::LANES {
             total[i] = S::load_f(sums.add(i * S::LANES));
         }
-        let (scale, shift) = (S::splat_f(a), if BIASED { S::splat_f(b) } else { S::splat_f(-b) });
-        let mut key = span.first / LANES * LANES;
-        while key < span.last {
+        let shift = if PREPARED { S::splat_f(b) } else { S::splat_f(-b) };
+        let mut exponentials =
+            Exponentials::<S, R, PREPARED> { scale: S::splat_f(a), shift, total, scores: PhantomData };
+        pass::<S>(span, &mut exponentials);
+        for i in 0..LANES / S::LANES {
+            S::store_f(sums.add(i * S::LANES), exponentials.total[i]);
+        }
+    }
+}
+
+struct Exponentials<S: Simd, R, const PREPARED: bool> {
+    scale: S::F,
+    shift: S::F,
+    total: Group<S>,
+    scores: PhantomData<R>,
+}
+
+impl<S: Simd, R: Scores<S>, const PREPARED: bool> Exponentials<S, R, PREPARED> {
+    #[inline(always)]
+    unsafe fn exponentials(&self, span: &Span, key: usize) -> Group<S> {
+        // SAFETY: as the caller.
+        unsafe {
             let mut group = load::<S, R>(span, key);
             for i in 0..LANES / S::LANES {
-                group[i] = if BIASED {
-                    S::mul_f(S::sub_f(group[i], shift), scale)
+                let t = if PREPARED {
+                    S::mul_f(S::sub_f(group[i], self.shift), self.scale)
                 } else {
-                    S::fma(group[i], scale, shift)
+                    S::fma(group[i], self.scale, self.shift)
                 };
+                group[i] = exp2::<S>(t);
             }
-            let mut group = limit::<S>(span, key, group, f32::NEG_INFINITY);
+            group
+        }
+    }
+}
+
+impl<S: Simd, R: Scores<S>, const PREPARED: bool> Pass<S> for Exponentials<S, R, PREPARED> {
+    #[inline(always)]
+    unsafe fn whole(&mut self, span: &Span, key: usize) {
+        // SAFETY: as the caller.
+        unsafe {
+            let group = self.exponentials(span, key);
             for i in 0..LANES / S::LANES {
-                group[i] = exp2::<S>(group[i]);
-                total[i] = S::add_f(total[i], group[i]);
+                self.total[i] = S::add_f(self.total[i], group[i]);
             }
             store::<S>(span, key, group);
-            key += LANES;
         }
-        for i in 0..LANES / S::LANES {
-            S::store_f(sums.add(i * S::LANES), total[i]);
+    }
+    #[inline(always)]
+    unsafe fn edge(&mut self, span: &Span, key: usize, keys: Range<usize>) {
+        // SAFETY: as the caller. A lane that is not the span's adds 0.
+        unsafe {
+            let lanes = to_lanes::<S>(self.exponentials(span, key));
+            let mut own = [0.0; LANES];
+            for at in keys {
+                own[at - key] = lanes[at - key];
+                span.row.cast::<f32>().add(at).write(lanes[at - key]);
+            }
+            let group = from_lanes::<S>(&own);
+            for i in 0..LANES / S::LANES {
+                self.total[i] = S::add_f(self.total[i], group[i]);
+            }
         }
     }
 }
@@ -261,8 +425,8 @@ pub unsafe fn exponentials<S: Simd, R: Scores<S>, const BIASED: bool>(
 pub trait Weights<S: Simd>: 'static {
     /// Bytes of one.
     const BYTES: usize;
-    /// A register of them, rounded; what is not zero, as a mask, and integers' sum on top of `sum`.
-    unsafe fn store(p: *mut u8, w: S::F, sum: S::V) -> (u32, S::V);
+    /// A register of them, rounded; what it is then, and integers' sum on top of `sum`.
+    unsafe fn store(p: *mut u8, w: S::F, sum: S::V) -> (S::V, S::V);
 }
 /// As they are.
 pub struct ToF32;
@@ -273,34 +437,34 @@ pub struct ToU8;
 impl<S: Simd> Weights<S> for ToF32 {
     const BYTES: usize = 4;
     #[inline(always)]
-    unsafe fn store(p: *mut u8, w: S::F, sum: S::V) -> (u32, S::V) {
+    unsafe fn store(p: *mut u8, w: S::F, sum: S::V) -> (S::V, S::V) {
         // SAFETY: as the caller.
         unsafe {
             S::store_f(p.cast(), w);
-            (S::nonzero(S::as_v(w)), sum)
+            (S::as_v(w), sum)
         }
     }
 }
 impl<S: Simd> Weights<S> for ToBf16 {
     const BYTES: usize = 2;
     #[inline(always)]
-    unsafe fn store(p: *mut u8, w: S::F, sum: S::V) -> (u32, S::V) {
+    unsafe fn store(p: *mut u8, w: S::F, sum: S::V) -> (S::V, S::V) {
         // SAFETY: as the caller.
         unsafe {
             S::store_bf16(p.cast(), w);
-            (S::nonzero(S::as_v(w)), sum)
+            (S::as_v(w), sum)
         }
     }
 }
 impl<S: Simd> Weights<S> for ToU8 {
     const BYTES: usize = 1;
     #[inline(always)]
-    unsafe fn store(p: *mut u8, w: S::F, sum: S::V) -> (u32, S::V) {
+    unsafe fn store(p: *mut u8, w: S::F, sum: S::V) -> (S::V, S::V) {
         // SAFETY: as the caller; the limit keeps weights inside a byte, and NaN becomes 0.
         unsafe {
             let q = S::round(S::max_f(w, S::splat_f(0.0)));
             S::store_bytes(p, q);
-            (S::nonzero(q), S::add(sum, q))
+            (q, S::add(sum, q))
         }
     }
 }
@@ -316,7 +480,7 @@ pub unsafe fn weigh<S: Simd, W: Weights<S>, const CLIP: bool>(
     // SAFETY: the caller vouches for the row, and for room at `out`, which may be where the exponentials are: what is written
     // never passes what was read.
     unsafe {
-        let (mut count, mut sum) = (0, S::splat(0));
+        let (mut count, mut sum) = (S::splat(0), S::splat(0));
         let (factor, gamma, limit) = (S::splat_f(w.factor), S::splat_f(w.gamma), S::splat_f(w.limit));
         let mut to = out;
         let mut key = span.first;
@@ -329,14 +493,14 @@ pub unsafe fn weigh<S: Simd, W: Weights<S>, const CLIP: bool>(
             } else if W::BYTES == 1 {
                 v = S::min_f(limit, v);
             }
-            let (mask, total) = W::store(to, v, sum);
+            let (stored, total) = W::store(to, v, sum);
             sum = total;
             if CLIP {
-                count += mask.count_ones();
+                count = S::count(count, stored);
             }
             to = to.add(W::BYTES * S::LANES);
             key += S::LANES;
         }
-        (count, if W::BYTES == 1 { S::sum(sum) } else { 0 })
+        (S::sum(count) as u32, if W::BYTES == 1 { S::sum(sum) } else { 0 })
     }
 }

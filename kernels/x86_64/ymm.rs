@@ -119,6 +119,12 @@ macro_rules! ymm {
         }
 
         #[inline(always)]
+        unsafe fn max(a: __m256i, b: __m256i) -> __m256i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm256_max_epi32(a, b) }
+        }
+
+        #[inline(always)]
         unsafe fn xor(a: __m256i, b: __m256i) -> __m256i {
             // SAFETY: the caller vouches for the tier and for the pointers.
             unsafe { _mm256_xor_si256(a, b) }
@@ -340,6 +346,12 @@ macro_rules! ymm {
                 let zero = _mm256_cmpeq_epi32(v, _mm256_setzero_si256());
                 !_mm256_movemask_ps(_mm256_castsi256_ps(zero)) as u32 & 0xff
             }
+        }
+
+        #[inline(always)]
+        unsafe fn count(count: __m256i, v: __m256i) -> __m256i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm256_add_epi32(count, _mm256_min_epu32(v, _mm256_set1_epi32(1))) }
         }
 
         #[inline(always)]

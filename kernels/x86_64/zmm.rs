@@ -123,6 +123,12 @@ macro_rules! zmm {
         }
 
         #[inline(always)]
+        unsafe fn max(a: __m512i, b: __m512i) -> __m512i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm512_max_epi32(a, b) }
+        }
+
+        #[inline(always)]
         unsafe fn xor(a: __m512i, b: __m512i) -> __m512i {
             // SAFETY: the caller vouches for the tier and for the pointers.
             unsafe { _mm512_xor_si512(a, b) }
@@ -344,6 +350,12 @@ macro_rules! zmm {
         unsafe fn nonzero(v: __m512i) -> u32 {
             // SAFETY: the caller vouches for the tier.
             unsafe { u32::from(_mm512_test_epi32_mask(v, v)) }
+        }
+
+        #[inline(always)]
+        unsafe fn count(count: __m512i, v: __m512i) -> __m512i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm512_add_epi32(count, _mm512_min_epu32(v, _mm512_set1_epi32(1))) }
         }
 
         #[inline(always)]

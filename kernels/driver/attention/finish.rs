@@ -2,6 +2,8 @@
 
 use super::{Group, Mode, Plan, Row};
 use crate::attention::Output;
+use crate::kernels::attention::pack::prefetch;
+use crate::kernels::attention::sums;
 use crate::kernels::quantize;
 use crate::quant::QuantParams;
 use half::slice::HalfFloatSliceExt;
@@ -11,6 +13,8 @@ use half::{bf16, f16};
 pub struct Target {
     p: *mut u8,
     kind: Kind,
+    /// Of an element.
+    bytes: usize,
     /// Bytes from one to the next.
     token: usize,
     head: usize,
@@ -36,18 +40,16 @@ impl Target {
             Output::U8(mut x, params) => (x.as_mut_ptr(), Kind::Bytes(params), 1),
             Output::I8(mut x, params) => (x.as_mut_ptr().cast(), Kind::Bytes(params), 1),
         };
-        Target { p, kind, token: layout.token_stride * bytes, head: layout.head_stride * bytes }
+        Target { p, kind, bytes, token: layout.token_stride * bytes, head: layout.head_stride * bytes }
     }
 }
 
 impl Plan<'_> {
-    /// Exact sums of u8 weights by i8 v to floats: `sum` is that of the weights.
-    pub fn dequantize_context(&self, g: &Group, sums: &[i64], sum: i64, out: &mut [f32]) {
-        let zero = i64::from(self.v.zero(g.kv_head, crate::quant::QuantType::I8));
-        let scale = self.v.params(g.kv_head).0 * self.job.int8.weights_scale;
-        for (out, sums) in out.iter_mut().zip(sums) {
-            *out = (sums - zero * sum) as f32 * scale;
-        }
+    /// Asks for where a row of context goes: rows of a head lie far apart, and stores that miss stop everything.
+    pub fn prefetch_output(&self, g: &Group, row: Row) {
+        let to = &self.out;
+        let p = to.p.wrapping_add((g.q + row.token) * to.token + row.head * to.head);
+        prefetch(p, self.job.head_dim * to.bytes);
     }
 
     /// A row of context through the gate to the output.
@@ -61,10 +63,8 @@ impl Plan<'_> {
             }
         }
         let gate = self.job.gates.map_or(1.0, |gates| gates.row(token)[row.head]);
-        for x in context.iter_mut() {
-            // Not -0.0, which would depend on how many zeros were skipped.
-            *x = (*x + 0.0) * gate;
-        }
+        // SAFETY: the tier is supported.
+        unsafe { sums::gate::pick(self.ctx.isa())(context, gate) };
         let to = &self.out;
         let p = to.p.wrapping_add(token * to.token + row.head * to.head);
         // SAFETY: the output's constructor proved that the head is there and overlaps no other; each row is finished once.

@@ -85,6 +85,9 @@ enum Mode {
     Bytes,
 }
 
+/// Keys whose sums of 255 times 255 fit 32 bits.
+const MOST_NARROW: usize = (i32::MAX / (255 * 255)) as usize;
+
 /// A call, as the tier sees it.
 struct Plan<'a> {
     job: &'a Job<'a>,
@@ -105,6 +108,8 @@ struct Plan<'a> {
     panel_bytes: usize,
     /// Columns of a row of v, padded.
     columns: usize,
+    /// Whether sums of bytes do not fit 32 bits.
+    wide: bool,
     /// Whether each head of q goes alone, as where heads have zero points of their own.
     by_head: bool,
     counts: Counts,
@@ -291,6 +296,11 @@ pub fn attention(job: &Job<'_>, out: Output<'_>, ctx: &Ctx, memory: &mut Memory)
         ([Kind::Bf16, Kind::Bf16, Kind::Bf16], Some(_)) => Mode::Pairs,
         _ => Mode::F32,
     };
+    let n = job.sequences.count();
+    let most = |lens: &dyn Fn(usize) -> (usize, usize)| {
+        (0..n).map(lens).map(|(first, last)| last - first).max().unwrap_or(0)
+    };
+    let kv_len = most(&|b| job.sequences.keys(b));
     let d = job.head_dim;
     let words = match mode {
         Mode::F32 => d,
@@ -316,17 +326,16 @@ pub fn attention(job: &Job<'_>, out: Output<'_>, ctx: &Ctx, memory: &mut Memory)
         q_row: 4 * words.next_multiple_of(LANES),
         panel_bytes: 4 * PANEL * words.next_multiple_of(4),
         columns: d.next_multiple_of(LANES),
+        wide: mode == Mode::Bytes && kv_len > MOST_NARROW,
         by_head: mode == Mode::Bytes
             && matches!(job.q, Input::U8(_, HeadParams::PerHead(_)) | Input::I8(_, HeadParams::PerHead(_))),
         counts: Counts::default(),
     };
-    let n = job.sequences.count();
-    let most = (0..n).map(|b| job.sequences.queries(b)).map(|(first, last)| last - first).max();
-    let rows = most.unwrap_or(0) * job.num_heads / plan.groups();
+    let rows = most(&|b| job.sequences.queries(b)) * job.num_heads / plan.groups();
     if rows <= split::MOST_ROWS {
         split::run(&plan, n, memory);
     } else {
-        whole::run(&plan, n, rows, memory);
+        whole::run(&plan, n, rows, kv_len, memory);
     }
     let counts = &plan.counts;
     let [pairs, zeros, skipped] =

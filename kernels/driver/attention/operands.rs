@@ -9,6 +9,9 @@ use crate::kernels::pack::Tokens;
 use crate::quant::{QuantParams, QuantType};
 use std::ops::Range;
 
+/// Rows that are asked for before they are needed.
+const AHEAD: usize = 12;
+
 /// What a tensor is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -121,6 +124,13 @@ impl<'a> Operand<'a> {
         }
     }
 
+    /// Asks for the rows of some tokens.
+    pub fn prefetch(&self, tokens: Range<usize>, head: usize) {
+        for token in tokens {
+            pack::prefetch(self.at(token, head), self.dim * self.kind.bytes());
+        }
+    }
+
     /// The zero point of bytes made unsigned, or signed.
     pub fn zero(&self, head: usize, to: QuantType) -> i32 {
         self.params(head).1 + self.flip(to).1
@@ -131,6 +141,7 @@ impl Plan<'_> {
     /// The steps of a head of q to `x`; the sum of what is there, of bytes.
     pub fn pack_q(&self, token: usize, head: usize, x: &mut [u8]) -> i32 {
         let row = self.q.row(token, head);
+        self.q.prefetch(token + AHEAD..token + AHEAD + 1, head);
         self.row_to_words(&self.q, row, QuantType::U8, x);
         match self.mode {
             // SAFETY: the tier is supported.
@@ -155,9 +166,11 @@ impl Plan<'_> {
                 out[row.len()..4 * self.words].fill(0);
             }
             Mode::Bytes => {
-                let (flip, _) = operand.flip(to);
-                // SAFETY: the tier is supported.
-                unsafe { pack::flip::pick(self.ctx.isa())(row, flip, &mut out[..n]) };
+                match operand.flip(to) {
+                    (0, _) => out[..n].copy_from_slice(row),
+                    // SAFETY: the tier is supported.
+                    (flip, _) => unsafe { pack::flip::pick(self.ctx.isa())(row, flip, &mut out[..n]) },
+                }
                 out[n..4 * self.words].fill(0);
             }
         }
@@ -175,17 +188,18 @@ impl Plan<'_> {
         let direct = match self.mode {
             Mode::F32 => self.k.kind == Kind::F32,
             Mode::Pairs => self.k.dim.is_multiple_of(2),
-            Mode::Bytes => self.k.dim.is_multiple_of(4) && self.k.flip(QuantType::I8).0 == 0,
+            Mode::Bytes => self.k.dim.is_multiple_of(4),
         };
-        let (rows, stride) = if direct {
-            (self.k.at(g.kv + keys.start, g.kv_head), self.k.token)
+        self.k.prefetch(g.kv + keys.end..g.kv + (keys.end + PANEL).min(g.kv_len), g.kv_head);
+        let (rows, stride, flip) = if direct {
+            (self.k.at(g.kv + keys.start, g.kv_head), self.k.token, self.k.flip(QuantType::I8).0)
         } else {
             let stride = 4 * self.words;
             for (i, key) in keys.clone().enumerate() {
                 let row = self.k.row(g.kv + key, g.kv_head);
                 self.row_to_words(&self.k, row, QuantType::I8, &mut stage[i * stride..][..stride]);
             }
-            (stage.as_ptr(), stride)
+            (stage.as_ptr(), stride, 0)
         };
         assert!(keys.len() <= PANEL && panel.len() >= self.panel_bytes);
         // SAFETY: the tier is supported; rows are there, the tensor's or those just made; the panel was checked.
@@ -197,7 +211,7 @@ impl Plan<'_> {
                 features: self.words,
                 panel: panel.as_mut_ptr(),
                 width: PANEL,
-                flip: 0,
+                flip,
             });
         }
         if self.mode == Mode::Bytes {
@@ -221,7 +235,10 @@ impl Plan<'_> {
     /// Keys from one on, a multiple of 4, to rows of v as tiles take them; what fills up the last step is 0.
     pub fn pack_v(&self, g: &Group, keys: Range<usize>, out: &mut [u8]) {
         let (d, columns) = (self.v.dim, self.columns);
-        let row = |key: usize| self.v.row(g.kv + key, g.kv_head);
+        let row = |key: usize| {
+            self.v.prefetch(g.kv + key + AHEAD..g.kv + key + AHEAD + 1, g.kv_head);
+            self.v.row(g.kv + key, g.kv_head)
+        };
         match self.mode {
             Mode::F32 => {
                 for (key, out) in keys.zip(out.chunks_exact_mut(4 * columns)) {
@@ -264,6 +281,7 @@ impl Plan<'_> {
     /// A row of v as floats; of bytes as those numbers that tiles multiply.
     pub fn widen_v(&self, g: &Group, key: usize, out: &mut [u8]) {
         let (d, row) = (self.v.dim, self.v.row(g.kv + key, g.kv_head));
+        self.v.prefetch(g.kv + key + AHEAD..g.kv + key + AHEAD + 1, g.kv_head);
         let out = &mut out[..4 * self.columns];
         out[4 * d..].fill(0);
         let mut flipped = [0u8; 256];

@@ -4,6 +4,7 @@ use super::{Group, Mode, Plan, Row, keys_of, multiply_all, segments};
 use crate::kernels::attention::gather::Rows;
 use crate::kernels::attention::multiply::Tile;
 use crate::kernels::attention::softmax::{Prepare, Span, Weigh};
+use crate::kernels::attention::sums;
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
 use crate::kernels::buffer::{as_f32, as_i32};
 use crate::quant::QuantType;
@@ -378,27 +379,46 @@ impl Plan<'_> {
         }
     }
 
-    /// Sums of a chunk onto those of all: f32, or i32 onto i64.
+    /// Bytes of the sums of a row over all chunks.
+    pub fn total_bytes(&self) -> usize {
+        self.columns * if self.wide { 8 } else { 4 }
+    }
+
+    /// Sums of a chunk onto those of all.
     pub fn accumulate(&self, sums: &mut [u8], total: &mut [u8]) {
-        match self.mode {
-            Mode::Bytes => {
-                for (total, sum) in as_i64(total).iter_mut().zip(as_i32(sums)) {
-                    *total += i64::from(*sum);
-                }
-            }
-            _ => {
-                for (total, sum) in as_f32(total).iter_mut().zip(as_f32(sums)) {
-                    *total += *sum;
-                }
+        let isa = self.ctx.isa();
+        // SAFETY: the tier is supported.
+        unsafe {
+            match (self.mode, self.wide) {
+                (Mode::Bytes, true) => sums::add_wide::pick(isa)(as_i32(sums), as_i64(total)),
+                (Mode::Bytes, false) => sums::add_ints::pick(isa)(as_i32(sums), as_i32(total)),
+                _ => sums::add_floats::pick(isa)(as_f32(sums), as_f32(total)),
             }
         }
     }
 
-    /// A row's sums of all chunks to the output.
+    /// Whether a row's sums of floats have no infinity or NaN; true of integers.
+    pub fn finite(&self, sums: &mut [u8]) -> bool {
+        // SAFETY: the tier is supported.
+        self.mode == Mode::Bytes || unsafe { sums::finite::pick(self.ctx.isa())(as_f32(sums)) }
+    }
+
+    /// A row's sums of all chunks, and of integers that of its weights, to the output.
     pub fn finish_row(&self, g: &Group, row: Row, total: &mut [u8], weights: i64, context: &mut [f32]) {
-        match self.mode {
-            Mode::Bytes => self.dequantize_context(g, as_i64(total), weights, context),
-            _ => context.copy_from_slice(&as_f32(total)[..self.columns]),
+        if self.mode == Mode::Bytes {
+            let isa = self.ctx.isa();
+            let offset = i64::from(self.v.zero(g.kv_head, QuantType::I8)) * weights;
+            let scale = self.v.params(g.kv_head).0 * self.job.int8.weights_scale;
+            // SAFETY: the tier is supported.
+            unsafe {
+                if self.wide {
+                    sums::dequantize_wide::pick(isa)(as_i64(total), offset, scale, context);
+                } else {
+                    sums::dequantize::pick(isa)(as_i32(total), offset as i32, scale, context);
+                }
+            }
+        } else {
+            context.copy_from_slice(&as_f32(total)[..self.columns]);
         }
         self.finish(g, row, context);
     }

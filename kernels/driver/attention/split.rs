@@ -353,17 +353,17 @@ impl<'a> Split<'a> {
                 let weights = (weights, stride(g.kv_len), rows);
                 plan.multiply_v(weights, keys.clone(), (v, v_stride), contexts.cast());
             }
+            let mut places = List::new();
             for i in 0..rows {
                 let out = contexts.add(i * plan.columns);
-                let row = std::slice::from_raw_parts(out, plan.columns);
-                if list || plan.mode == Mode::F32 && row.iter().any(|x| !x.is_finite()) {
+                let row = std::slice::from_raw_parts_mut(out.cast(), 4 * plan.columns);
+                if list || plan.mode == Mode::F32 && !plan.finite(row) {
                     let weights = weights.add(i * stride(g.kv_len));
-                    let mut list = List::new();
                     if plan.reads_v_directly() {
                         let v = (plan.v.at(g.kv + keys.start, g.kv_head), plan.v.stride());
-                        plan.gather_v(weights, keys.clone(), v, &mut list, out);
+                        plan.gather_v(weights, keys.clone(), v, &mut places, out);
                     } else {
-                        plan.gather_rows(&g, weights, keys.clone(), room.v, &mut list, out);
+                        plan.gather_rows(&g, weights, keys.clone(), room.v, &mut places, out);
                     }
                 }
             }

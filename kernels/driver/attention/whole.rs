@@ -1,7 +1,7 @@
 //! Many queries: tiles of rows with the scores of all their keys.
 
-use super::rows::{List, State, Weighed, aligned};
-use super::{Group, Memory, Mode, Plan, chunks, segments};
+use super::rows::{List, Scores, State, aligned};
+use super::{Group, Memory, Mode, Plan, Row, chunks, segments};
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
 use crate::kernels::buffer::{as_f32, as_i32};
 use std::ops::Range;
@@ -104,8 +104,7 @@ fn stride(kv_len: usize) -> usize {
 }
 
 /// All sequences, heads and rows, by as many workers as there are threads.
-pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, memory: &mut Memory) {
-    let job = plan.job;
+pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, kv_len: usize, memory: &mut Memory) {
     let threads = plan.ctx.threads();
     let groups = sequences * plan.groups();
     let parts = match threads {
@@ -113,11 +112,10 @@ pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, memory: &mut Memory) 
         threads => (4 * threads).div_ceil(groups.max(1)).min(rows / ROWS_WORTH_PACKING).max(1),
     };
     let units = groups * parts;
-    let kv_len =
-        (0..sequences).map(|b| job.sequences.keys(b)).map(|(first, last)| last - first).max().unwrap_or(0);
     let high = plan.multiply.rows();
+    let most_rows: usize = std::env::var("ROWS").map_or(MOST_ROWS, |x| x.parse().unwrap());
     let tile =
-        (SCORES_BYTES / stride(kv_len) / high * high).clamp(high, MOST_ROWS).min(rows.next_multiple_of(high));
+        (SCORES_BYTES / stride(kv_len) / high * high).clamp(high, most_rows).min(rows.next_multiple_of(high));
     let extents = Extents::new(plan, kv_len, tile);
     let workers = threads.min(units);
     memory.workers.grow(workers * extents.bytes());
@@ -167,30 +165,42 @@ fn unit_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, tile: usize, roo
     }
 }
 
+/// What is known of a row of a tile.
+#[derive(Clone, Copy)]
+struct Known {
+    scores: Scores,
+    state: State,
+    /// The sum of its weights, of integers.
+    weights: i64,
+}
+
 /// # Safety
 /// The keys that the rows can reach are packed; the room has extents for the rows.
 unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mut Room<'_>) {
     let n = rows.len();
-    let row = |i: usize| g.row(plan.job, rows.start + i);
-    let mut sums_of_q = [0i32; MOST_ROWS];
+    let (scores, stride) = (room.scores.as_mut_ptr(), room.stride);
     let mut keys = usize::MAX..0;
-    for i in 0..n {
-        let row = row(i);
+    let mut known = [const { None }; MOST_ROWS];
+    for (i, known) in known[..n].iter_mut().enumerate() {
+        let row = g.row(plan.job, rows.start + i);
         let x = &mut room.q[i * plan.q_row..][..plan.q_row];
-        sums_of_q[i] = plan.pack_q(g.q + row.token, row.head, x);
+        let sum = plan.pack_q(g.q + row.token, row.head, x);
+        plan.prefetch_output(g, row);
         if row.first < row.last {
             keys = keys.start.min(row.first)..keys.end.max(row.last);
         }
+        let scores = plan.scores(g, row, scores.wrapping_add(i * stride), sum);
+        *known = Some(Known { scores, state: State::Nothing, weights: 0 });
     }
-    let (scores, stride) = (room.scores.as_mut_ptr(), room.stride);
-    let scores_of = |i: usize| plan.scores(g, row(i), scores.wrapping_add(i * stride), sums_of_q[i]);
+    let known = known.as_mut_slice();
 
     // SAFETY: the room has a row of scores for each row, as long as all panels.
     unsafe {
         let panels = if keys.is_empty() { 0..0 } else { keys.start / PANEL..keys.end.div_ceil(PANEL) };
         for panel in panels {
             let keys = panel * PANEL..((panel + 1) * PANEL).min(g.kv_len);
-            if plan.job.block_mask.is_some() && !meets(plan, g, rows.clone(), keys.clone()) {
+            let mut all = known.iter().flatten();
+            if plan.job.block_mask.is_some() && !all.any(|k| meets(plan, k.scores.row, &keys)) {
                 continue;
             }
             plan.multiply_panel(
@@ -203,74 +213,67 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
             );
         }
 
-        let mut states = [State::Nothing; MOST_ROWS];
         let mut reach = usize::MAX..0;
-        for i in 0..n {
-            let s = scores_of(i);
-            states[i] = plan.state(&s, plan.maximum(g, &s, 0..g.kv_len));
-            let own = plan.reach(g, s.row, states[i]);
+        for k in known.iter_mut().flatten() {
+            k.state = plan.state(&k.scores, plan.maximum(g, &k.scores, 0..g.kv_len));
+            let own = plan.reach(g, k.scores.row, k.state);
             if !own.is_empty() {
                 reach = reach.start.min(own.start)..reach.end.max(own.end);
             }
         }
         let reach = if reach.is_empty() { 0..0 } else { reach };
-        let mut weighed = Weighed::default();
-        let mut sums_of_weights = [0i64; MOST_ROWS];
-        let mut zeros = [0u64; MOST_ROWS];
-        let mut pairs = 0;
-        for i in 0..n {
-            let s = scores_of(i);
+        let (mut nonzero, mut pairs) = (0, 0);
+        for k in known.iter_mut().flatten() {
             let mut total = 0.0;
             for chunk in chunks(&reach) {
-                total += plan.exponentials(&s, states[i], aligned(chunk, &reach));
+                total += plan.exponentials(&k.scores, k.state, aligned(chunk, &reach));
             }
-            let mut nonzero = 0;
             for chunk in chunks(&reach) {
-                let own = plan.weigh(&s, total, aligned(chunk, &reach));
+                let own = plan.weigh(&k.scores, total, aligned(chunk, &reach));
                 nonzero += own.nonzero;
-                sums_of_weights[i] += i64::from(own.sum);
+                k.weights += i64::from(own.sum);
             }
-            weighed.nonzero += nonzero;
-            let own: u64 = match states[i] {
-                State::Uniform => g.kv_len as u64,
-                _ => segments(plan.job, s.row, 0..g.kv_len).map(|keys| keys.len() as u64).sum(),
+            pairs += match k.state {
+                State::Uniform => g.kv_len,
+                _ => segments(plan.job, k.scores.row, 0..g.kv_len).map(|keys| keys.len()).sum(),
             };
-            pairs += own;
-            if plan.job.clipped.is_some() {
-                zeros[i] = own.saturating_sub(nonzero as u64);
-            }
         }
 
-        let list = plan.lists(weighed.nonzero, n * reach.len());
-        let all_zeros = zeros.iter().sum();
-        plan.counts.add(pairs, all_zeros, if list { all_zeros } else { 0 });
-        room.total.fill(0);
+        let list = plan.lists(nonzero, n * reach.len());
+        let zeros = if plan.job.clipped.is_some() { pairs.saturating_sub(nonzero) } else { 0 };
+        plan.counts.add(pairs as u64, zeros as u64, if list { zeros as u64 } else { 0 });
+        let total_bytes = plan.total_bytes();
+        if reach.is_empty() || plan.wide {
+            room.total[..n * total_bytes].fill(0);
+        }
         if !list {
             for chunk in chunks(&reach) {
                 let keys = aligned(chunk, &reach);
                 let v = (room.v[plan.v_bytes(keys.start)..].as_ptr(), 4 * plan.columns);
                 let weights = (scores, stride, n);
-                plan.multiply_v(weights, keys, v, room.sums.as_mut_ptr());
-                plan.accumulate(&mut room.sums[..4 * n * plan.columns], room.total);
+                if chunk == chunks(&reach).start && !plan.wide {
+                    plan.multiply_v(weights, keys, v, room.total.as_mut_ptr());
+                } else {
+                    plan.multiply_v(weights, keys, v, room.sums.as_mut_ptr());
+                    plan.accumulate(&mut room.sums[..4 * n * plan.columns], room.total);
+                }
             }
         }
-        let total_bytes = if plan.mode == Mode::Bytes { 8 } else { 4 } * plan.columns;
-        for i in 0..n {
+        let mut places = List::new();
+        for (i, k) in known.iter().flatten().enumerate() {
             let own = i * total_bytes..(i + 1) * total_bytes;
             // Not finite is perhaps 0 times infinity: but a key that weighs nothing is not read.
-            let not_finite =
-                plan.mode == Mode::F32 && as_f32(&mut room.total[own.clone()]).iter().any(|x| !x.is_finite());
-            if list || not_finite {
-                gather_row(plan, g, i, &reach, own.clone(), room);
+            if list || plan.mode == Mode::F32 && !plan.finite(&mut room.total[own.clone()]) {
+                gather_row(plan, g, i, &reach, own.clone(), &mut places, room);
             }
-            plan.finish_row(g, row(i), &mut room.total[own], sums_of_weights[i], room.row);
+            plan.finish_row(g, k.scores.row, &mut room.total[own], k.weights, room.row);
         }
     }
 }
 
-/// Whether a row meets a key.
-fn meets(plan: &Plan<'_>, g: &Group, rows: Range<usize>, keys: Range<usize>) -> bool {
-    rows.into_iter().any(|row| segments(plan.job, g.row(plan.job, row), keys.clone()).next().is_some())
+/// Whether a row meets any of the keys.
+fn meets(plan: &Plan<'_>, row: Row, keys: &Range<usize>) -> bool {
+    segments(plan.job, row, keys.clone()).next().is_some()
 }
 
 /// Sums of row i over the keys that weigh anything, to `total` of `room.total`.
@@ -283,10 +286,10 @@ unsafe fn gather_row(
     i: usize,
     reach: &Range<usize>,
     total: Range<usize>,
+    list: &mut List,
     room: &mut Room<'_>,
 ) {
     let columns = plan.columns;
-    let mut list = List::new();
     let total = &mut room.total[total];
     total.fill(0);
     for chunk in chunks(reach) {
@@ -297,9 +300,9 @@ unsafe fn gather_row(
         unsafe {
             if plan.mode == Mode::F32 {
                 let v = (room.v[plan.v_bytes(keys.start)..].as_ptr(), 4 * columns);
-                plan.gather_v(weights, keys, v, &mut list, sums);
+                plan.gather_v(weights, keys, v, list, sums);
             } else {
-                plan.gather_rows(g, weights, keys, room.sparse_v, &mut list, sums);
+                plan.gather_rows(g, weights, keys, room.sparse_v, list, sums);
             }
         }
         plan.accumulate(&mut room.sums[..4 * columns], total);
