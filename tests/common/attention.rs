@@ -538,6 +538,13 @@ impl Data {
         f(&case.attention(), &call)
     }
 
+    /// The same call, its context in f32.
+    pub fn to_f32(&self) -> Self {
+        let mut d = self.clone();
+        d.case.types[3] = Type::F32;
+        d
+    }
+
     /// A context in f32 as the bits that this call's type has for it.
     pub fn rounded(&self, context: &[f32]) -> Vec<u32> {
         let round = |&v: &f32| match self.case.types[3] {
