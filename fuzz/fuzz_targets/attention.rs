@@ -139,7 +139,8 @@ impl Case {
             head_dim,
             cu,
             key_lengths: some(u, |u| {
-                lengths.iter().map(|l| u.int_in_range(0..=l.1 + usize::from(u.ratio(1, 20)?))).collect()
+                let past = usize::from(u.ratio(1, 20)?);
+                lengths.iter().map(|l| u.int_in_range(0..=l.1 + past)).collect()
             })?,
             positions: some(u, |u| lengths.iter().map(|_| u.int_in_range(0..=1300)).collect())?,
             causal: u.arbitrary()?,
@@ -155,8 +156,8 @@ impl Case {
                     (most.1 + 3).saturating_sub(u.int_in_range(0..=3)?),
                 ];
                 let mut bias = fill(u, dims.iter().product())?;
-                let (masked, pattern) =
-                    ([f32::NEG_INFINITY, f32::MIN][u.int_in_range(0..=1)?], u.arbitrary::<u32>()?);
+                let masked = [f32::NEG_INFINITY, f32::MIN][u.int_in_range(0..=1)?];
+                let pattern: u32 = u.arbitrary()?;
                 for (i, b) in bias.iter_mut().enumerate() {
                     *b = if pattern >> (i % 31) & 3 == 3 { masked } else { *b };
                 }
