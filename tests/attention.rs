@@ -316,3 +316,35 @@ fn floats_know_no_steps() {
         assert_eq!(d.run(&ctx, &mut Scratch::new()), plain.run(&ctx, &mut Scratch::new()), "{isa}");
     }
 }
+
+/// Rows that overlap, and are only read: every type and tier reads them as rows of their own.
+#[test]
+fn rows_that_overlap_are_read() {
+    let isas = isas("rows_that_overlap_are_read");
+    let mut r = Rng::new(61);
+    let mut scratch = Scratch::new();
+    for round in 0..cases(60) as usize {
+        let (head_dim, tokens) = ([16, 5, 33, 64][round % 4], [11, 34, 1, 70, 130][r.below(5)]);
+        let keys = [26, 28, 57, 64, 100][r.below(5)];
+        let mut case = Case::plain(r.next(), 1, head_dim, tokens, keys);
+        case.types[..3].fill(FLOATS[r.below(3)]);
+        let mut d = case.data();
+        let strides = [(); 3].map(|()| r.below(head_dim + 2));
+        let [q, k, v] = [(0, &mut d.q, tokens), (1, &mut d.k, keys), (2, &mut d.v, keys)].map(|(i, x, n)| {
+            let len = (n - 1) * strides[i] + head_dim;
+            let short = Tensor::new(d.case.types[i], &x.repeat(2)[..len], (1, 1, len), Place::default(), 0.0);
+            *x = (0..n * head_dim).map(|j| x[(j / head_dim * strides[i] + j % head_dim) % x.len()]).collect();
+            short
+        });
+        for &isa in &isas {
+            let ctx = serial(isa);
+            let want = d.run(&ctx, &mut scratch).0;
+            let shape = (tokens, 1, head_dim);
+            let mut out = Tensor::new(Type::F32, &vec![0.0; d.q.len()], shape, Place::default(), 0.0);
+            let part = |t, n, i: usize| Tensor::view(t, 0, (n, 1, head_dim), (strides[i], 0), &[]);
+            let (q, k, v) = (part(&q, tokens, 0), part(&k, keys, 1), part(&v, keys, 2));
+            d.forward(q, k, v, out.output(d.out), &ctx, &mut scratch);
+            assert!(out.bits().0 == want, "{isa} strides {strides:?} {:?}", d.case);
+        }
+    }
+}
