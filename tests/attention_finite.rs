@@ -241,3 +241,34 @@ fn a_bad_gate_is_alone() {
         }
     }
 }
+
+/// Any bits anywhere: tiers agree on what is NaN and on all else.
+#[test]
+fn any_bits_are_the_same_on_every_tier() {
+    let isas = isas("any_bits_are_the_same_on_every_tier");
+    let mut r = Rng::new(86);
+    let mut scratch = Scratch::new();
+    for round in 0..cases(200) as usize {
+        let types = [Type::F32, Type::Bf16, Type::F16][round % 3];
+        let mut case = Case::random(&mut r);
+        case.bias = None;
+        case.types[..3].fill(types);
+        case.lengths.iter_mut().for_each(|l| l.0 = l.0.min(20));
+        let mut d = case.data();
+        let odd = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e38, -3e38, 1e30, 1e-40, -0.0];
+        let which = round / 3 % 3;
+        let x = [&mut d.q, &mut d.k, &mut d.v];
+        let x = x.into_iter().nth(which).unwrap();
+        for _ in 0..x.len().min(r.below(12) + 1) {
+            let at = r.below(x.len());
+            x[at] = types.round(odd[r.below(odd.len())]);
+        }
+        let want = d.run(&serial(Isa::Scalar), &mut scratch).0;
+        for &isa in isas.iter().filter(|i| **i != Isa::Avx512Bf16 || types != Type::Bf16) {
+            let got = d.run(&serial(isa), &mut scratch).0;
+            let first = got.iter().zip(&want).position(|(a, b)| !same(&[*a], &[*b]));
+            let values = first.map(|i| (i, real(&got[i..=i])[0], real(&want[i..=i])[0]));
+            assert!(first.is_none(), "{isa}, bits in {}: {values:?} {:?}", ["q", "k", "v"][which], d.case);
+        }
+    }
+}
