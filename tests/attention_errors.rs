@@ -140,31 +140,31 @@ fn views() {
         [(2, 3, 4, 23), (2, 3, 4, 25), (0, 3, 4, 1), (usize::MAX, 2, 1, 2), (2, usize::MAX, 2, 0)]
     {
         named(HeadsRef::new(&x[..len], t, h, d), Shape, "data");
-        named(HeadsMut::new(&mut x.clone()[..len], t, h, d), Shape, "data");
+        named(HeadsMut::new(&mut { x }[..len], t, h, d), Shape, "data");
     }
     // The last element is number 1 * 20 + 2 * 5 + 3.
     assert!(HeadsRef::with_strides(&x[..34], 2, 3, 4, 20, 5).is_ok());
     named(HeadsRef::with_strides(&x[..33], 2, 3, 4, 20, 5), Shape, "data");
-    named(HeadsMut::with_strides(&mut x.clone()[..33], 2, 3, 4, 20, 5), Shape, "data");
+    named(HeadsMut::with_strides(&mut { x }[..33], 2, 3, 4, 20, 5), Shape, "data");
     let huge = usize::MAX / 2 + 1;
     for (ts, hs) in [(huge, 1), (1, huge), (huge, huge), (usize::MAX, 0), (huge - 1, usize::MAX / 4)] {
         named(HeadsRef::with_strides(&x, 3, 3, 4, ts, hs).map(|_| ()), Shape, "strides");
-        named(HeadsMut::with_strides(&mut x.clone(), 3, 3, 4, ts, hs).map(|_| ()), Shape, "strides");
+        named(HeadsMut::with_strides(&mut { x }, 3, 3, 4, ts, hs).map(|_| ()), Shape, "strides");
     }
     // What is only read may overlap; what is written may not.
     for (ts, hs) in [(0, 4), (12, 0), (0, 0), (12, 3), (11, 4), (3, 8), (4, 7), (1, 1)] {
         assert!(HeadsRef::with_strides(&x, 2, 3, 4, ts, hs).is_ok());
-        named(HeadsMut::with_strides(&mut x.clone(), 2, 3, 4, ts, hs).map(|_| ()), Shape, "strides");
+        named(HeadsMut::with_strides(&mut { x }, 2, 3, 4, ts, hs).map(|_| ()), Shape, "strides");
     }
     for (ts, hs) in [(12, 4), (4, 8), (13, 4), (20, 6), (4, 9), (5, 12)] {
-        assert!(HeadsMut::with_strides(&mut x.clone(), 2, 3, 4, ts, hs).is_ok(), "{ts} {hs}");
+        assert!(HeadsMut::with_strides(&mut { x }, 2, 3, 4, ts, hs).is_ok(), "{ts} {hs}");
     }
     // One token or one head has no neighbour.
-    assert!(HeadsMut::with_strides(&mut x.clone(), 1, 3, 4, 0, 4).is_ok());
-    assert!(HeadsMut::with_strides(&mut x.clone(), 3, 1, 4, 4, 0).is_ok());
+    assert!(HeadsMut::with_strides(&mut { x }, 1, 3, 4, 0, 4).is_ok());
+    assert!(HeadsMut::with_strides(&mut { x }, 3, 1, 4, 4, 0).is_ok());
     // As heads before tokens lie where there are no tokens.
     assert!(HeadsRef::with_strides(&x[..0], 0, 3, 4, 4, 0).is_ok());
-    assert!(HeadsMut::with_strides(&mut x.clone()[..0], 0, 3, 4, 4, 0).is_ok(), "no tokens overlap");
+    assert!(HeadsMut::with_strides(&mut { x }[..0], 0, 3, 4, 4, 0).is_ok(), "no tokens overlap");
 }
 
 #[test]
