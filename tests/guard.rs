@@ -2,9 +2,12 @@
 //! residual, and what a call only reads may be read-only.
 #![cfg(unix)]
 
+#[path = "common/attention.rs"]
+mod attention;
 #[path = "common/mod.rs"]
 mod common;
 
+use attention::{Case, Store, Tensor, Type};
 use common::{BLOCKS, Rng, cases, isas, serial};
 use siskin::linear::*;
 use siskin::quant::QuantParams;
@@ -258,6 +261,122 @@ fn float_layers_stay_inside() {
                     call!(bf16, 2, Epilogue::new().residual(residual), Bf16);
                     call!(f16, 2, Epilogue::new().activation(Activation::Gelu), F16);
                 }
+            }
+        }
+    }
+}
+
+/// A tensor's elements between two pages.
+fn guarded(t: &Tensor, side: Side, read_only: bool) -> Guarded {
+    macro_rules! copy {
+        ($v:expr) => {{
+            let read_only = read_only.then(|| Guarded::of($v, side));
+            read_only.unwrap_or_else(|| {
+                let mut g = Guarded::new(size_of_val(&$v[..]), side);
+                g.slice_mut($v.len()).copy_from_slice($v);
+                g
+            })
+        }};
+    }
+    match &t.store {
+        Store::F32(v) => copy!(v),
+        Store::Bf16(v) => copy!(v),
+        Store::F16(v) => copy!(v),
+        Store::U8(v) => copy!(v),
+        Store::I8(v) => copy!(v),
+    }
+}
+
+/// q, k, v and the context of any types and strides, the bias and the gates.
+#[test]
+fn attention_stays_inside() {
+    use siskin::attention::{Bias, HeadParams, HeadsMut, HeadsRef, Input, Output};
+    const TYPES: [Type; 5] = [Type::F32, Type::Bf16, Type::F16, Type::U8, Type::I8];
+    fn input<'a>(t: &Tensor, g: &'a Guarded, params: &'a [QuantParams]) -> Input<'a> {
+        let ((tokens, h, d), (ts, hs)) = (t.shape, t.strides);
+        macro_rules! view {
+            ($v:expr) => {
+                HeadsRef::with_strides(g.slice_like($v), tokens, h, d, ts, hs).unwrap()
+            };
+        }
+        let params = match params {
+            [one] => HeadParams::All(*one),
+            each => HeadParams::PerHead(each),
+        };
+        match &t.store {
+            Store::F32(v) => Input::F32(view!(v)),
+            Store::Bf16(v) => Input::Bf16(view!(v)),
+            Store::F16(v) => Input::F16(view!(v)),
+            Store::U8(v) => Input::U8(view!(v), params),
+            Store::I8(v) => Input::I8(view!(v), params),
+        }
+    }
+    fn output<'a>(t: &Tensor, g: &'a mut Guarded, params: QuantParams) -> Output<'a> {
+        let ((tokens, h, d), (ts, hs)) = (t.shape, t.strides);
+        macro_rules! view {
+            ($v:expr) => {
+                HeadsMut::with_strides(g.slice_mut($v.len()), tokens, h, d, ts, hs).unwrap()
+            };
+        }
+        match &t.store {
+            Store::F32(v) => Output::F32(view!(v)),
+            Store::Bf16(v) => Output::Bf16(view!(v)),
+            Store::F16(v) => Output::F16(view!(v)),
+            Store::U8(v) => Output::U8(view!(v), params),
+            Store::I8(v) => Output::I8(view!(v), params),
+        }
+    }
+    let isas = isas("attention_stays_inside");
+    let mut r = Rng::new(3);
+    for &isa in &isas {
+        let ctx = serial(isa);
+        let mut scratch = Scratch::new();
+        for round in 0..cases(150) as usize {
+            let mut case = Case::random(&mut r);
+            case.types = [TYPES[round % 5]; 4];
+            case.types[3] = TYPES[r.below(5)];
+            for place in &mut case.places {
+                // What lies before the first element would be no guard.
+                place.gaps.2 = 0;
+            }
+            let d = case.data();
+            let (want, _) = d.run(&ctx, &mut scratch);
+            let (kv_heads, width) = (d.case.kv_heads, d.case.head_dim);
+            let q_shape = (d.case.q_tokens(), d.case.heads, width);
+            let kv_shape = (d.case.kv_tokens(), kv_heads, width);
+            let tensor = |which: usize, x: &[f32], shape| {
+                Tensor::new(d.case.types[which], x, shape, d.case.places[which], 77.0)
+            };
+            let (q, k, v) = (tensor(0, &d.q, q_shape), tensor(1, &d.k, kv_shape), tensor(2, &d.v, kv_shape));
+            let mut y = tensor(3, &vec![0.0; d.q.len()], q_shape);
+            for side in [Side::Front, Side::Back] {
+                let (gq, gk, gv) =
+                    (guarded(&q, side, true), guarded(&k, side, true), guarded(&v, side, true));
+                let mut gy = guarded(&y, side, false);
+                let (bias, gates) = (Guarded::of(&d.bias, side), Guarded::of(&d.gates, side));
+                d.with_call(|attention, call| {
+                    let mut call = *call;
+                    if let Some([b, h, i, j]) = d.case.bias {
+                        call = call.bias(Bias::new(bias.slice_like(&d.bias), b, h, i, j).unwrap());
+                    }
+                    if d.case.gates {
+                        let gates = gates.slice_like(&d.gates);
+                        call = call.gates(MatRef::new(gates, q_shape.0, q_shape.1).unwrap());
+                    }
+                    let [q, k, v] = [(&q, &gq, 0), (&k, &gk, 1), (&v, &gv, 2)]
+                        .map(|(t, g, which)| input(t, g, &d.params[which]));
+                    attention
+                        .forward(q, k, v, &call, output(&y, &mut gy, d.out), &ctx, &mut scratch)
+                        .unwrap();
+                });
+                y.store = match &y.store {
+                    Store::F32(y) => Store::F32(gy.slice_like(y).to_vec()),
+                    Store::Bf16(y) => Store::Bf16(gy.slice_like(y).to_vec()),
+                    Store::F16(y) => Store::F16(gy.slice_like(y).to_vec()),
+                    Store::U8(y) => Store::U8(gy.slice_like(y).to_vec()),
+                    Store::I8(y) => Store::I8(gy.slice_like(y).to_vec()),
+                };
+                assert!(y.bits().0 == want, "{isa} {side:?} {:?}", d.case);
             }
         }
     }
