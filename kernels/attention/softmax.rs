@@ -283,7 +283,17 @@ pub unsafe fn maximum<S: Simd, R: Scores<S>>(span: &Span) -> f32 {
         for i in 0..LANES / S::LANES {
             R::store_raw(lanes.as_mut_ptr().add(i * S::LANES).cast(), maximum.most[i]);
         }
-        lanes.iter().map(|lane| R::value(*lane, span.offset)).fold(f32::NEG_INFINITY, f32::max)
+        let mut values = lanes.map(|lane| R::value(lane, span.offset));
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                if values[i + width] > values[i] {
+                    values[i] = values[i + width];
+                }
+            }
+            width /= 2;
+        }
+        values[0]
     }
 }
 

@@ -174,6 +174,8 @@ fn unit_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, tile: usize, roo
 struct Known {
     scores: Scores,
     state: State,
+    /// The sum of its exponentials.
+    total: f32,
     /// The sum of its weights, of integers.
     weights: i64,
 }
@@ -193,7 +195,7 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
         plan.prefetch_output(g, row);
         extend(&mut keys, row.first..row.last);
         let scores = plan.scores(g, row, scores.wrapping_add(i * stride), sum);
-        *known = Some(Known { scores, state: State::Nothing, weights: 0 });
+        *known = Some(Known { scores, state: State::Nothing, total: 0.0, weights: 0 });
     }
     let known = known.as_mut_slice();
 
@@ -224,13 +226,15 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
         }
         let reach = if reach.is_empty() { 0..0 } else { reach };
         let (mut nonzero, mut pairs) = (0, 0);
+        // A pass over all rows before the next: the end of a row, a chain of its own, is hidden behind the rows that follow.
         for k in known.iter_mut().flatten() {
-            let mut total = 0.0;
             for chunk in chunks(&reach) {
-                total += plan.exponentials(&k.scores, k.state, aligned(chunk, &reach));
+                k.total += plan.exponentials(&k.scores, k.state, aligned(chunk, &reach));
             }
+        }
+        for k in known.iter_mut().flatten() {
             for chunk in chunks(&reach) {
-                let own = plan.weigh(&k.scores, total, aligned(chunk, &reach));
+                let own = plan.weigh(&k.scores, k.total, aligned(chunk, &reach));
                 nonzero += own.nonzero;
                 k.weights += i64::from(own.sum);
             }
