@@ -146,8 +146,8 @@ impl<'a> Operand<'a> {
     /// ask for the next tokens, in the order in which they lie.
     pub fn next_tokens(&self, token: usize, tokens: usize, head: usize, (i, n): (usize, usize)) -> Ahead {
         let row = self.dim * self.kind.bytes();
-        if n * row < self.token {
-            // Other things lie between.
+        if n * row != self.token || self.head != row {
+            // Other things lie between, or heads far apart.
             return self.ahead_of(token, head);
         }
         Ahead { p: self.at(token, head - i).wrapping_add(i * tokens * row), stride: row }
