@@ -51,6 +51,11 @@ pub trait Product<S: Simd>: 'static {
     type Acc: Copy;
     /// Whether sums can be taken apart and put together in any order.
     const EXACT: bool;
+    /// Elements in 4 bytes.
+    const ELEMENTS: usize;
+    /// So many rows of elements, a register of each, to registers of columns: as in a part of 16 bytes, column c of it is lane
+    /// c % 4 of register c / 4.
+    unsafe fn columns(rows: [S::V; 4]) -> [S::V; 4];
     /// The sums at `p`, one for each lane.
     unsafe fn load(p: *const i32) -> Self::Acc;
     /// To `p`.
@@ -61,6 +66,8 @@ pub trait Product<S: Simd>: 'static {
     unsafe fn add(a: Self::Acc, b: Self::Acc) -> Self::Acc;
     /// All zero.
     unsafe fn zero() -> Self::Acc;
+    /// `a + times * b`, of integers; a of floats.
+    unsafe fn add_scaled(a: Self::Acc, b: Self::Acc, times: i32) -> Self::Acc;
     /// `a * scale + b`, of float sums.
     unsafe fn scale(a: Self::Acc, scale: S::F, b: Self::Acc) -> Self::Acc;
 }
@@ -75,6 +82,12 @@ pub struct Pairs;
 impl<S: Simd> Product<S> for Int8 {
     type Acc = S::V;
     const EXACT: bool = true;
+    const ELEMENTS: usize = 4;
+    #[inline(always)]
+    unsafe fn columns(rows: [S::V; 4]) -> [S::V; 4] {
+        // SAFETY: as the caller.
+        unsafe { S::interleave(rows[0], rows[1], rows[2], rows[3]) }
+    }
     #[inline(always)]
     unsafe fn load(p: *const i32) -> S::V {
         // SAFETY: as the caller.
@@ -99,6 +112,11 @@ impl<S: Simd> Product<S> for Int8 {
     unsafe fn zero() -> S::V {
         // SAFETY: as the caller.
         unsafe { S::splat(0) }
+    }
+    #[inline(always)]
+    unsafe fn add_scaled(a: S::V, b: S::V, times: i32) -> S::V {
+        // SAFETY: as the caller.
+        unsafe { S::add(a, S::mul(b, S::splat(times))) }
     }
     #[inline(always)]
     unsafe fn scale(a: S::V, _scale: S::F, _b: S::V) -> S::V {
@@ -132,6 +150,10 @@ macro_rules! float_sums {
             unsafe { S::splat_f(0.0) }
         }
         #[inline(always)]
+        unsafe fn add_scaled(a: S::F, _b: S::F, _times: i32) -> S::F {
+            a
+        }
+        #[inline(always)]
         unsafe fn scale(a: S::F, scale: S::F, b: S::F) -> S::F {
             // SAFETY: as the caller.
             unsafe { S::fma(a, scale, b) }
@@ -141,6 +163,11 @@ macro_rules! float_sums {
 
 impl<S: Simd> Product<S> for F32 {
     float_sums!();
+    const ELEMENTS: usize = 1;
+    #[inline(always)]
+    unsafe fn columns(rows: [S::V; 4]) -> [S::V; 4] {
+        rows
+    }
     #[inline(always)]
     unsafe fn dot(acc: S::F, x: S::V, w: S::V) -> S::F {
         // SAFETY: as the caller.
@@ -150,6 +177,15 @@ impl<S: Simd> Product<S> for F32 {
 
 impl<S: Bf16> Product<S> for Pairs {
     float_sums!();
+    const ELEMENTS: usize = 2;
+    #[inline(always)]
+    unsafe fn columns(rows: [S::V; 4]) -> [S::V; 4] {
+        // SAFETY: as the caller.
+        unsafe {
+            let [low, high] = S::zip(rows[0], rows[1]);
+            [low, high, low, high]
+        }
+    }
     #[inline(always)]
     unsafe fn dot(acc: S::F, x: S::V, w: S::V) -> S::F {
         // SAFETY: as the caller.

@@ -212,6 +212,8 @@ pub unsafe trait Simd: Copy + 'static {
 /// # Safety
 /// As [`Simd`].
 pub unsafe trait Bf16: Simd {
+    /// Elements of 2 bytes of both in turn, inside each 16-byte part: those of its first half, and of its second.
+    unsafe fn zip(a: Self::V, b: Self::V) -> [Self::V; 2];
     /// `acc[l] + x[2l] * w[2l] + x[2l + 1] * w[2l + 1]`, rounded as the instruction does it.
     unsafe fn dot_bf16(acc: Self::F, x: Self::V, w: Self::V) -> Self::F;
 }

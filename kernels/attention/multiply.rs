@@ -42,6 +42,12 @@ pub struct Quads;
 impl<S: Simd> Product<S> for Quads {
     type Acc = S::V;
     const EXACT: bool = true;
+    const ELEMENTS: usize = 4;
+    #[inline(always)]
+    unsafe fn columns(rows: [S::V; 4]) -> [S::V; 4] {
+        // SAFETY: as the caller.
+        unsafe { S::interleave(rows[0], rows[1], rows[2], rows[3]) }
+    }
     #[inline(always)]
     unsafe fn load(p: *const i32) -> S::V {
         // SAFETY: as the caller.
@@ -66,6 +72,11 @@ impl<S: Simd> Product<S> for Quads {
     unsafe fn zero() -> S::V {
         // SAFETY: as the caller.
         unsafe { S::splat(0) }
+    }
+    #[inline(always)]
+    unsafe fn add_scaled(a: S::V, b: S::V, times: i32) -> S::V {
+        // SAFETY: as the caller.
+        unsafe { S::add(a, S::mul(b, S::splat(times))) }
     }
     #[inline(always)]
     unsafe fn scale(a: S::V, _scale: S::F, _b: S::V) -> S::V {

@@ -1,5 +1,6 @@
 //! The list of attention kernels: those of floats by the registers they run on, those of bytes and of pairs by tier.
 
+use super::direct;
 use super::gather::Rows;
 use super::multiply::Run;
 use super::softmax::{Prepare, Span, Weigh};
@@ -13,6 +14,12 @@ pub struct Multiply {
     pub widths: &'static [Width],
     /// A row of few words.
     pub gather: unsafe fn(&Rows),
+    /// One query and 64 keys.
+    pub scores: direct::Run,
+    /// One query's weights and v.
+    pub context: direct::RunValues,
+    /// What columns are to be a multiple of for it.
+    pub context_columns: usize,
 }
 
 /// Tiles of one width.
@@ -74,6 +81,16 @@ macro_rules! multiply {
                 // SAFETY: as the caller, who also vouches for the tier.
                 unsafe { crate::kernels::attention::gather::gather::<$simd, $product>(r) }
             }
+            #[$features]
+            unsafe fn scores(t: &crate::kernels::attention::direct::Keys) {
+                // SAFETY: as the caller, who also vouches for the tier.
+                unsafe { crate::kernels::attention::direct::scores::<$simd, $product>(t) }
+            }
+            #[$features]
+            unsafe fn context(t: &crate::kernels::attention::direct::Values) {
+                // SAFETY: as the caller, who also vouches for the tier.
+                unsafe { crate::kernels::attention::direct::context::<$simd, $product>(t) }
+            }
             pub static KERNELS: crate::kernels::attention::table::Multiply = crate::kernels::attention::table::Multiply {
                 name: $name,
                 widths: &[$(crate::kernels::attention::table::Width {
@@ -81,6 +98,10 @@ macro_rules! multiply {
                     run: &[$($width::$run),*],
                 }),*],
                 gather,
+                scores,
+                context,
+                context_columns: <$simd as crate::kernels::simd::Simd>::LANES
+                    * <$product as crate::kernels::dense::Product<$simd>>::ELEMENTS,
             };
         }
     };

@@ -110,6 +110,11 @@ unsafe impl Simd for Avx512Bf16 {
 // SAFETY: the instruction of that meaning.
 unsafe impl Bf16 for Avx512Bf16 {
     #[inline(always)]
+    unsafe fn zip(a: __m512i, b: __m512i) -> [__m512i; 2] {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { [_mm512_unpacklo_epi16(a, b), _mm512_unpackhi_epi16(a, b)] }
+    }
+    #[inline(always)]
     unsafe fn dot_bf16(acc: __m512, x: __m512i, w: __m512i) -> __m512 {
         // SAFETY: the caller vouches for the tier; a register of pairs is any bits.
         unsafe {

@@ -278,8 +278,8 @@ impl Attention {
         for (name, x) in [("q", q), ("k", k), ("v", v)] {
             if x.is_quantized() != q.is_quantized() {
                 let kind = |bytes| if bytes { "bytes" } else { "floats" };
-                let expected = format_args!("{}, as q", kind(q.is_quantized()));
-                return Err(Error::unsupported(name, expected, kind(x.is_quantized())));
+                let (expected, got) = (kind(q.is_quantized()), kind(x.is_quantized()));
+                return Err(Error::unsupported(name, format_args!("{expected}, as q"), got));
             }
             x.check(name)?;
         }

@@ -2,6 +2,7 @@
 
 use super::{Group, Mode, Plan, multiply_all};
 use crate::attention::Input;
+use crate::kernels::attention::direct::{Keys, Values};
 use crate::kernels::attention::multiply::Tile;
 use crate::kernels::attention::{PANEL, pack, sums};
 use crate::kernels::float_table::Stored;
@@ -268,6 +269,68 @@ impl Plan<'_> {
                 sums::scale::pick(self.ctx.isa())(-self.q.zero(g.head, QuantType::U8), init);
             }
         }
+    }
+
+    /// Scores of one query by the 64 keys from one on, unpacked.
+    ///
+    /// # Safety
+    /// The keys are there, and room for their scores; [`Plan::reads_k_directly`].
+    pub unsafe fn multiply_keys(&self, g: &Group, x: *const u8, key: usize, out: *mut u8, ahead: Ahead) {
+        let linear = ahead.stride == self.k.dim * self.k.kind.bytes();
+        let keys = Keys {
+            x,
+            k: self.k.at(g.kv + key, g.kv_head),
+            stride: self.k.token,
+            words: self.words,
+            flip: self.k.flip(QuantType::I8).0,
+            by_sum: -self.q.zero(g.head, QuantType::U8),
+            out,
+            ahead: if linear { ahead.p } else { std::ptr::null() },
+        };
+        // SAFETY: as the caller; the tier is supported.
+        unsafe { (self.multiply.scores)(&keys) }
+    }
+
+    /// A query's weights times the rows of v from a key on, unpacked, onto the sums at `out`.
+    ///
+    /// # Safety
+    /// Whole words of weights, their rows and sums are there; [`Plan::turns_v`].
+    pub unsafe fn multiply_values(
+        &self,
+        g: &Group,
+        x: *const u8,
+        keys: Range<usize>,
+        out: *mut u8,
+        ahead: Ahead,
+    ) {
+        let values = Values {
+            x,
+            v: self.v.at(g.kv + keys.start, g.kv_head),
+            stride: self.v.token,
+            words: keys.len() / self.keys_per_word(),
+            flip: self.v.flip(QuantType::I8).0,
+            columns: self.columns,
+            out,
+            ahead: ahead.p,
+            ahead_stride: ahead.stride,
+        };
+        // SAFETY: as the caller; the tier is supported.
+        unsafe { (self.multiply.context)(&values) }
+    }
+
+    /// Whether rows of v are of whole registers, and of what is multiplied in words.
+    pub fn turns_v(&self) -> bool {
+        self.mode != Mode::F32 && self.v.dim.is_multiple_of(self.multiply.context_columns)
+    }
+
+    /// Whether rows of k are whole words, of what is multiplied, four at a time.
+    pub fn reads_k_directly(&self) -> bool {
+        let as_it_is = match self.mode {
+            Mode::F32 => self.k.kind == Kind::F32,
+            Mode::Pairs => self.k.dim.is_multiple_of(2),
+            Mode::Bytes => self.k.dim.is_multiple_of(4),
+        };
+        as_it_is && self.words.is_multiple_of(4)
     }
 
     /// Keys from one on, a multiple of 4, to rows of v as tiles take them; what fills up the last step is 0.

@@ -272,6 +272,12 @@ impl<'a> Split<'a> {
                     continue;
                 }
                 let ahead = self.ahead(&plan.k, &g, keys.end, (turn, parts.len()));
+                if rows == 1 && keys.len() == PANEL && plan.reads_k_directly() {
+                    let out = self.shared.at(part.scores, 4 * keys.start);
+                    // SAFETY: the row of scores is as long as all panels.
+                    unsafe { plan.multiply_keys(&g, x, keys.start, out, ahead) };
+                    continue;
+                }
                 plan.pack_k(&g, keys.clone(), room.panel, room.init, room.stage, ahead);
                 let out = (self.shared.at::<u8>(part.scores, 4 * keys.start), stride(g.kv_len));
                 let (panel, init) = (room.panel.as_ptr(), room.init.as_ptr());
@@ -489,7 +495,11 @@ impl<'a> Split<'a> {
             }
             let ahead = self.ahead(&plan.v, &g, block.end, turn);
             let out = self.contexts(&g, part, chunk).cast();
-            let weights = (self.shared.at::<u8>(part.scores, 0), stride(g.kv_len), g.rows());
+            let row = self.shared.at::<u8>(part.scores, 0);
+            if g.rows() == 1 && keys.len() == PANEL && plan.turns_v() {
+                return plan.multiply_values(&g, plan.weights(row, keys.start), keys, out, ahead);
+            }
+            let weights = (row, stride(g.kv_len), g.rows());
             if plan.reads_v_directly() {
                 let v = (plan.v.at(g.kv + keys.start, g.kv_head), plan.v.stride());
                 plan.multiply_v(weights, keys, v, out, (true, ahead));

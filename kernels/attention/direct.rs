@@ -1,0 +1,173 @@
+//! A single query: k and v are used once, so they are not packed, but turned in registers on their way to the products.
+
+use super::PANEL;
+use crate::kernels::dense::Product;
+use crate::kernels::simd::Simd;
+
+/// One query and a panel of keys.
+#[derive(Debug, Clone, Copy)]
+pub struct Keys {
+    /// The query, in words of 4 bytes.
+    pub x: *const u8,
+    /// The first key.
+    pub k: *const u8,
+    /// Bytes from a key to the next.
+    pub stride: usize,
+    /// Words of a head: a multiple of 4.
+    pub words: usize,
+    /// Flipped in each byte of k.
+    pub flip: u8,
+    /// What the sum of a key's bytes is multiplied by, to be added to its score: integers.
+    pub by_sum: i32,
+    /// 64 scores.
+    pub out: *mut u8,
+    /// Null, or what the cache is asked for: as many bytes as the keys have.
+    pub ahead: *const u8,
+}
+
+/// A kernel for one query and 64 keys.
+///
+/// # Safety
+/// The CPU has the kernel's tier; all that is described is there.
+pub type Run = unsafe fn(&Keys);
+
+/// Each score is the same chain of products as in a tile.
+#[inline(always)]
+pub unsafe fn scores<S: Simd, P: Product<S>>(t: &Keys) {
+    // SAFETY: as `Run`.
+    unsafe {
+        let flip = S::splat(i32::from_ne_bytes([t.flip; 4]));
+        let ones = S::splat(0x0101_0101);
+        let mut ahead = t.ahead;
+        // Two registers of keys at a time: one chain alone would wait for itself.
+        for first in (0..PANEL).step_by(2 * S::LANES) {
+            let mut acc = [P::zero(); 2];
+            let mut sums = [P::zero(); 2];
+            for word in (0..t.words).step_by(4) {
+                for half in 0..2 {
+                    if !ahead.is_null() {
+                        for line in (0..16 * S::LANES).step_by(64) {
+                            S::prefetch_far(ahead.wrapping_add(line));
+                        }
+                        ahead = ahead.wrapping_add(16 * S::LANES);
+                    }
+                    // Part l of register r is key 4 l + r: transposed, each register is a word of all keys in order.
+                    let k = t.k.add((first + half * S::LANES) * t.stride + 4 * word);
+                    let mut v = [flip; 4];
+                    for r in 0..4 {
+                        v[r] = S::xor(S::load_parts(k.add(r * t.stride), 4 * t.stride), flip);
+                    }
+                    let v = S::transpose4(v);
+                    for r in 0..4 {
+                        let x = S::splat_quad(t.x.add(4 * (word + r)).cast());
+                        acc[half] = P::dot(acc[half], x, v[r]);
+                        if P::EXACT {
+                            sums[half] = P::dot(sums[half], ones, v[r]);
+                        }
+                    }
+                }
+            }
+            for half in 0..2 {
+                let out = t.out.add(4 * (first + half * S::LANES)).cast();
+                P::store(out, P::add_scaled(acc[half], sums[half], t.by_sum));
+            }
+        }
+    }
+}
+
+/// Weights of one query and as many rows of v.
+#[derive(Debug, Clone, Copy)]
+pub struct Values {
+    /// The weights, in words of 4 bytes.
+    pub x: *const u8,
+    /// The row of the first.
+    pub v: *const u8,
+    /// Bytes from a row to the next.
+    pub stride: usize,
+    /// Words of weights.
+    pub words: usize,
+    /// Flipped in each byte of v.
+    pub flip: u8,
+    /// Columns: of whole registers of elements.
+    pub columns: usize,
+    /// Their sums, which go on from what is there.
+    pub out: *mut u8,
+    /// Null, or what the cache is asked for: as many bytes as the rows have, if they lie side by side.
+    pub ahead: *const u8,
+    /// Bytes from a row to the next.
+    pub ahead_stride: usize,
+}
+
+/// A kernel for the context of one query.
+///
+/// # Safety
+/// As [`Run`].
+pub type RunValues = unsafe fn(&Values);
+
+/// Each sum is the same chain of products as in a tile.
+#[inline(always)]
+pub unsafe fn context<S: Simd, P: Product<S>>(t: &Values) {
+    // SAFETY: as `RunValues`.
+    unsafe {
+        let width = S::LANES * P::ELEMENTS;
+        let mut column = 0;
+        while column + 2 * width <= t.columns {
+            columns::<S, P, 2>(t, column);
+            column += 2 * width;
+        }
+        if column < t.columns {
+            columns::<S, P, 1>(t, column);
+        }
+    }
+}
+
+/// `N` registers of elements of each row.
+#[inline(always)]
+unsafe fn columns<S: Simd, P: Product<S>, const N: usize>(t: &Values, column: usize) {
+    // SAFETY: as `context`.
+    unsafe {
+        let flip = S::splat(i32::from_ne_bytes([t.flip; 4]));
+        let (bytes, part) = (S::LANES * 4, 16 * P::ELEMENTS);
+        let mut acc = [[P::zero(); 4]; N];
+        for n in 0..N {
+            for j in 0..P::ELEMENTS {
+                let out = t.out.add(4 * column + n * P::ELEMENTS * bytes + 16 * j);
+                let mut lanes = [0i32; 16];
+                S::store(lanes.as_mut_ptr().cast(), S::load_parts(out, part));
+                acc[n][j] = P::load(lanes.as_ptr());
+            }
+        }
+        let mut v = t.v.add(column * 4 / P::ELEMENTS);
+        let mut ahead = t.ahead;
+        for word in 0..t.words {
+            let x = S::splat_quad(t.x.add(4 * word).cast());
+            if !ahead.is_null() {
+                for row in 0..P::ELEMENTS {
+                    for n in 0..N {
+                        S::prefetch_far(ahead.wrapping_add(row * t.ahead_stride + n * bytes));
+                    }
+                }
+                ahead = ahead.wrapping_add(P::ELEMENTS * t.ahead_stride);
+            }
+            for n in 0..N {
+                let mut rows = [flip; 4];
+                for row in 0..P::ELEMENTS {
+                    rows[row] = S::xor(S::load(v.add(row * t.stride + n * bytes)), flip);
+                }
+                let columns = P::columns(rows);
+                for j in 0..P::ELEMENTS {
+                    acc[n][j] = P::dot(acc[n][j], x, columns[j]);
+                }
+            }
+            v = v.add(P::ELEMENTS * t.stride);
+        }
+        for n in 0..N {
+            for j in 0..P::ELEMENTS {
+                let out = t.out.add(4 * column + n * P::ELEMENTS * bytes + 16 * j);
+                let mut lanes = [0i32; 16];
+                P::store(lanes.as_mut_ptr(), acc[n][j]);
+                S::store_parts(out, part, S::load(lanes.as_ptr().cast()));
+            }
+        }
+    }
+}
