@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use siskin::attention::{Clipped, Softmax as LibrarySoftmax};
 
 /// Elements that q, k or v may have, and pairs of a query and a key, over all heads: more is refused before memory is taken.
-const MOST: u128 = 1 << 26;
+const MOST: u128 = 1 << 27;
 const MOST_PAIRS: u128 = 1 << 32;
 
 #[derive(Debug, Clone, Serialize, Deserialize, clap::Args)]
