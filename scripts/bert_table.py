@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Measures BERT-base and BERT-large layers with `siskin bench --serve` and prints the README's table.
 
-    cargo build --release -p siskin-cli && scripts/bert_table.py [--floats] [--quick] [--json FILE]
+    cargo build --release -p siskin-cli && scripts/bert_table.py [--floats | --attention] [--quick] [--json FILE]
 
 Each case is one process line: whole calls, epilogue included, as a share of the dot-product peak that the same process
 measures around the case, on stored values. --quick takes m = 128 only, --floats the layers of f32, bfloat16 and of INT8
-weights alone.
+weights alone, --attention attention with 12 heads of 64.
 """
 
 import argparse
@@ -147,15 +147,62 @@ def floats(t):
             t.reading(f"{name}, dense, {where}", of_kind)
 
 
+def attention(t):
+    def case(dtype, seq, **more):
+        return {"op": "attention", "dtype": dtype, "seq": seq, "threads": 1, "min_ms": 200, **more}
+
+    dtypes = ("f32", "bf16", "int8")
+    # So weak a clip that it skips nothing, of rows so flat.
+    weak = {"scores": "flat", "softmax": {"gamma": -1e-5, "zeta": 1.0}}
+    t.head("case")
+    for dtype in dtypes:
+        for seq in (128, 384, 512, 1024) if len(t.tokens) == 1 else (128, 384, 512, 1024, 4096):
+            t.share(f"{dtype}, {seq} tokens", [case(dtype, seq) for _ in range(5)])
+    t.share("f32, 384 tokens, AVX2 tier, of that tier's peak", [case("f32", 384, isa="avx2") for _ in range(5)])
+
+    t.head("ratio of times")
+    for dtype in dtypes:
+        flat = [case(dtype, 384, scores="flat") for _ in range(7)]
+        t.ratio(f"{dtype}, 384 tokens: clipped, nothing skipped, over standard", [c | weak for c in flat], flat)
+    recipes = {"BERT": (128, {"gamma": -0.025, "zeta": 1.0}), "OPT": (512, {"alpha": 12, "max_len": 512})}
+    for dtype in dtypes:
+        for name, (seq, softmax) in recipes.items():
+            peaked = [case(dtype, seq, scores="peaked", causal=name == "OPT", seed=i) for i in range(5)]
+            clipped = [c | {"softmax": softmax} for c in peaked]
+            t.ratio(f"{dtype}, {name}'s clip, peaked scores: standard over clipped", peaked, clipped)
+    lengths = [round(512 * (0.2 + 0.8 * i / 15)) for i in range(16)]  # 0.6 of 512 in the mean
+    cu_seqlens = [sum(lengths[:i]) for i in range(17)]
+    share = sum(n * n for n in lengths) / (16 * 512 * 512)
+    for dtype in dtypes:
+        padded = [case(dtype, 512, batch=16) for _ in range(5)]
+        packed = [{k: v for k, v in case(dtype, 0, cu_seqlens=cu_seqlens).items() if k != "seq"} for _ in range(5)]
+        t.ratio(f"{dtype}, 16 sequences of 102 to 512, packed over padded (of operations: {share:.2f})", packed, padded)
+    for dtype in dtypes:
+        one = [case(dtype, seq) for seq in (384, 512, 1024)]
+        t.ratio(f"{dtype}, one thread over two", one, [c | {"threads": 2} for c in one])
+
+    t.head("a query against a cache, share of a plain loop's read bandwidth")
+    for dtype in dtypes:
+        for kv_len in (4096, 32768) if len(t.tokens) == 1 else (4096, 32768, 131072):
+            cases = [case(dtype, 1, kv_len=kv_len) for _ in range(3)]
+            t.row(f"{dtype}, {kv_len} keys", [t.run(c)["pct_read"] for c in cases])
+    t.head("the same, clipped, peaked scores: standard over clipped")
+    for dtype in dtypes:
+        one = [case(dtype, 1, kv_len=32768, scores="peaked", seed=i) for i in range(3)]
+        clipped = [c | {"softmax": {"gamma": -0.001, "zeta": 1.0}} for c in one]
+        t.ratio(f"{dtype}, 32768 keys", one, clipped)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--siskin", default="target/release/siskin")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--floats", action="store_true")
+    parser.add_argument("--attention", action="store_true")
     parser.add_argument("--json", type=argparse.FileType("w"))
     args = parser.parse_args()
     table = Table(Siskin(args.siskin, args.json), (128,) if args.quick else (128, 384, 1024))
-    floats(table) if args.floats else int8(table)
+    (attention if args.attention else floats if args.floats else int8)(table)
 
 
 main()

@@ -8,6 +8,7 @@ mod common;
 use attention::*;
 use common::{Rng, cases, in_parallel, isas, serial};
 use siskin::attention::*;
+use siskin::quant::QuantParams;
 use siskin::{Isa, Scratch};
 
 /// Against the reference on scalar, every tier against scalar; gives how many rows were held against the reference.
@@ -156,6 +157,33 @@ fn keys_without_weight_are_skipped() {
         for &isa in &isas {
             let (_, skipped) = d.run(&serial(isa), &mut Scratch::new());
             assert!(skipped.share() > 0.5 && skipped.skipped <= skipped.zeros, "{isa} {skipped:?}");
+        }
+    }
+}
+
+/// Sums beyond 32 bits: as many keys as it takes, all of the largest weight and the largest v.
+#[test]
+fn sums_that_need_more_than_32_bits() {
+    let keys = 40_000;
+    let scale = 1.0 / (255.0 * keys as f32);
+    let expected = (255i64 * 255 * keys as i64) as f32 * scale;
+    let zero = vec![7u8; keys];
+    let most = vec![255u8; keys];
+    for isa in isas("sums_that_need_more_than_32_bits") {
+        // Few queries and many.
+        for queries in [1, 20] {
+            let params = HeadParams::All(QuantParams::u8(0.1, 7).unwrap());
+            let q = Input::U8(HeadsRef::new(&zero[..queries], queries, 1, 1).unwrap(), params);
+            let k = Input::U8(HeadsRef::new(&zero, keys, 1, 1).unwrap(), params);
+            let v = HeadsRef::new(&most, keys, 1, 1).unwrap();
+            let v = Input::U8(v, HeadParams::All(QuantParams::u8(1.0, 0).unwrap()));
+            let mut context = vec![0.0f32; queries];
+            let out = Output::F32(HeadsMut::new(&mut context, queries, 1, 1).unwrap());
+            let call = Call::new(Sequences::Batch { batch: 1, q_len: queries, kv_len: keys });
+            let call = call.int8(Int8 { weights_scale: scale, ..Int8::default() });
+            let attention = Attention::new(1, 1, 1).unwrap();
+            attention.forward(q, k, v, &call, out, &serial(isa), &mut Scratch::new()).unwrap();
+            assert!(context.iter().all(|c| *c == expected), "{isa}, {queries}: {:?}", &context[..1]);
         }
     }
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The linear layers of BERT-base on siskin and on other libraries, by turns, one thread each. Prints a Markdown table.
+"""The linear layers (and with --torch the attention) of BERT-base on siskin and on other libraries, by turns, one thread each. Prints a Markdown table.
 
 Installs the libraries into target/peers on the first run.
 """
@@ -25,6 +25,8 @@ M = 384
 SHAPES = [(768, 768), (3072, 768), (768, 3072)]
 SPARSITY = 0.8
 BLOCKS = [(4, 1), (4, 4), (16, 16)]
+SEQS = [128, 384, 1024]
+CLIPPED = {"gamma": -0.001, "zeta": 1.0}
 
 
 def enter_venv(args):
@@ -45,11 +47,16 @@ class Siskin:
             [binary, "bench", "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def turn(self, n, k, w, x, y, block):
+    def linear(self, n, k, w, x, y, block):
+        case = {"op": "linear", "m": M, "n": n, "k": k, "w": w, "x": x, "y": y, "block": block}
+        return self.turn(case | {"sparsity": SPARSITY, "epilogue": [], "in": "tokens", "out": "tokens"})
+
+    def attention(self, dtype, seq, softmax):
+        return self.turn({"op": "attention", "dtype": dtype, "seq": seq, "softmax": softmax})
+
+    def turn(self, case):
         def turn(ms):
-            case = {"op": "linear", "m": M, "n": n, "k": k, "w": w, "x": x, "y": y, "block": block}
-            case |= {"sparsity": SPARSITY, "epilogue": [], "in": "tokens", "out": "tokens", "threads": 1, "min_ms": ms}
-            print(json.dumps(case), file=self.process.stdin, flush=True)
+            print(json.dumps(case | {"threads": 1, "min_ms": ms}), file=self.process.stdin, flush=True)
             answer = json.loads(self.process.stdout.readline())
             if not answer.get("checked"):
                 sys.exit(f"siskin: {answer}")
@@ -58,9 +65,9 @@ class Siskin:
         return turn
 
 
-def peer_turn(call, n):
-    """A turn of a call that returns its result, tokens x features or the other way round."""
-    if tuple(call().shape) not in [(M, n), (n, M)]:
+def peer_turn(call, shapes):
+    """A turn of a call that returns its result, of one of these shapes."""
+    if tuple(call().shape) not in shapes:
         sys.exit(f"a result of shape {tuple(call().shape)}")
 
     def turn(ms):
@@ -174,6 +181,39 @@ def torch_peers(x, w, sparse, cases, names):
         yield ("f32", "f32", "f32", name), "torch csr f32", lambda csr=csr: csr @ xt
 
 
+def torch_attention(seq):
+    """12 heads of 64: PyTorch's own attention, and a clipped softmax as the authors write it."""
+    import torch
+
+    torch.set_num_threads(1)
+    gamma, zeta = CLIPPED["gamma"], CLIPPED["zeta"]
+
+    def clipped(q, k, v):
+        p = torch.softmax(q @ k.transpose(-1, -2) * 0.125, -1)
+        return torch.clip((zeta - gamma) * p + gamma, 0, 1) @ v
+
+    for dtype, name in ((torch.float32, "f32"), (torch.bfloat16, "bf16")):
+        q, k, v = (torch.randn(1, 12, seq, 64).to(dtype) for _ in range(3))
+        sdpa = torch.nn.functional.scaled_dot_product_attention
+        yield (name, seq, "standard"), f"torch sdpa {name}", partial(sdpa, q, k, v)
+        yield (name, seq, "clipped"), f"torch clipped softmax, eager {name}", partial(clipped, q, k, v)
+
+
+def measure(pairs, turns, args):
+    times = {key: [] for key in turns}
+    for _ in range(args.rounds):
+        for key, turn in turns.items():
+            times[key].append(turn(args.turn_ms))
+    least = {key: min(t for t, _ in rounds) for key, rounds in times.items()}
+    median = {key: statistics.median(t for _, t in rounds) for key, rounds in times.items()}
+    for case, where, what, peer, call in pairs:
+        print(
+            f"| {where} | {what} | {peer} | {least[case]:.0f} | {least[call]:.0f} | {least[call] / least[case]:.2f}"
+            f" | {median[case]:.0f} | {median[call]:.0f} |",
+            flush=True,
+        )
+
+
 def cpu_model():
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -199,21 +239,17 @@ def main():
     print("|---|---|---|--:|--:|--:|--:|--:|")
     for n, k in SHAPES:
         pairs = list(peers(n, k, args.torch))
-        turns = {case: siskin.turn(n, k, *case) for case, _, _ in pairs}
-        turns |= {call: peer_turn(call, n) for _, _, call in pairs}
-        times = {key: [] for key in turns}
-        for _ in range(args.rounds):
-            for key, turn in turns.items():
-                times[key].append(turn(args.turn_ms))
-        least = {key: min(t for t, _ in rounds) for key, rounds in times.items()}
-        median = {key: statistics.median(t for _, t in rounds) for key, rounds in times.items()}
-        for case, peer, call in pairs:
-            w, x, y, block = case
-            print(
-                f"| {n} x {k} | {block} {w}, {x} -> {y} | {peer} | {least[case]:.0f} | {least[call]:.0f}"
-                f" | {least[call] / least[case]:.2f} | {median[case]:.0f} | {median[call]:.0f} |",
-                flush=True,
-            )
+        turns = {case: siskin.linear(n, k, *case) for case, _, _ in pairs}
+        turns |= {call: peer_turn(call, [(M, n), (n, M)]) for _, _, call in pairs}
+        rows = [(c, f"{n} x {k}", f"{c[3]} {c[0]}, {c[1]} -> {c[2]}", peer, call) for c, peer, call in pairs]
+        measure(rows, turns, args)
+    for seq in SEQS if args.torch else ():
+        pairs = list(torch_attention(seq))
+        softmax = {"standard": "standard", "clipped": CLIPPED}
+        turns = {case: siskin.attention(*case[:2], softmax[case[2]]) for case, _, _ in pairs}
+        turns |= {call: peer_turn(call, [(1, 12, seq, 64)]) for _, _, call in pairs}
+        rows = [(c, f"{seq} tokens", f"attention {c[0]}, {c[2]}", peer, call) for c, peer, call in pairs]
+        measure(rows, turns, args)
 
 
 if __name__ == "__main__":
