@@ -1,6 +1,6 @@
 //! Every hand-written kernel, and nothing else.
 //!
-//! With `parallel.rs` this is the only room where `unsafe` is allowed. Nothing here allocates, spawns or keeps state.
+//! With `parallel.rs` this is the only room where `unsafe` is allowed. Nothing here spawns or keeps state, and memory is the caller's scratch.
 #![allow(unsafe_code)]
 
 /// One plain Rust body, compiled once per tier and left to the compiler to vectorize.

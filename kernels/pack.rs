@@ -15,11 +15,11 @@ pub struct Tokens {
     pub stride: usize,
     /// How many there are: at most the panel's width.
     pub tokens: usize,
-    /// Bytes of a row.
+    /// Elements of a row: bytes, or words of 4.
     pub features: usize,
     /// The panel.
     pub panel: *mut u8,
-    /// Tokens of the panel: 64, 16 or 1.
+    /// Tokens of the panel: 64, 16 or 1 of bytes, any multiple of 16 of words.
     pub width: usize,
     /// Flipped in each byte on the way: 0x80 turns signed bytes into unsigned ones and back.
     pub flip: u8,

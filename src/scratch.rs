@@ -45,8 +45,7 @@ impl Scratch {
             + self.tiles.len()
             + self.rows.len()
             + self.y_rows.len()
-            + self.attention.workers.len()
-            + self.attention.scores.len()
+            + self.attention.capacity()
             + 4 * (floats + integers)
     }
 }

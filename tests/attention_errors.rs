@@ -115,7 +115,8 @@ fn numbers() {
             "weights_scale",
         );
     }
-    attention().scale(f32::MIN_POSITIVE).unwrap().scale(f32::MAX).unwrap();
+    attention().scale(f32::MIN_POSITIVE).unwrap().scale(1e38).unwrap();
+    named(attention().scale(f32::MAX), Value, "scale");
     for gamma in [1e-9, 0.5, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         named(Clipped::new(gamma, 1.0), Value, "gamma");
     }
@@ -388,4 +389,68 @@ fn nothing_takes_no_time() {
     });
     wait.recv_timeout(std::time::Duration::from_secs(20))
         .expect("usize::MAX empty sequences to be done or refused");
+}
+
+/// Keys that are there by a stride of 0 only, more than there is memory for scores of.
+#[test]
+fn more_keys_than_memory() {
+    for keys in [1 << 39, (1 << 40) + 1, 1 << 62] {
+        let x = [0.5f32; H * D];
+        let q = Input::F32(HeadsRef::new(&x, 1, H, D).unwrap());
+        let k = Input::F32(HeadsRef::with_strides(&x, keys, KV, D, 0, D).unwrap());
+        let mut y = [0.0f32; H * D];
+        let out = Output::F32(HeadsMut::new(&mut y, 1, H, D).unwrap());
+        let call = Call::new(Sequences::Batch { batch: 1, q_len: 1, kv_len: keys });
+        let e = attention().forward(q, k, k, &call, out, &serial(Isa::Scalar), &mut Scratch::new());
+        assert!(matches!(e, Err(Error::Shape { argument: "k", .. })), "{keys}: {e:?}");
+    }
+}
+
+/// A stride that is never taken is nothing's business.
+#[test]
+fn strides_of_one() {
+    let x = [0.5f32; D];
+    let view = || HeadsRef::with_strides(&x, 1, 1, D, usize::MAX, usize::MAX - 1).unwrap();
+    let input = Input::F32(view());
+    let (mut y, mut z) = ([0.0f32; D], [0.0f32; D]);
+    let call = Call::new(Sequences::Batch { batch: 1, q_len: 1, kv_len: 1 });
+    let attention = Attention::new(1, 1, D).unwrap();
+    let out = Output::F32(HeadsMut::with_strides(&mut y, 1, 1, D, usize::MAX, 3).unwrap());
+    let ctx = serial(Isa::Scalar);
+    attention.forward(input, input, input, &call, out, &ctx, &mut Scratch::new()).unwrap();
+    let plain = Input::F32(HeadsRef::new(&x, 1, 1, D).unwrap());
+    let out = Output::F32(HeadsMut::new(&mut z, 1, 1, D).unwrap());
+    attention.forward(plain, plain, plain, &call, out, &ctx, &mut Scratch::new()).unwrap();
+    assert_eq!(y, z);
+}
+
+#[test]
+fn scales_that_overflow() {
+    assert!(Clipped::new(-3e38, 3e38).is_err());
+    assert!(attention().scale(2e38).is_err());
+    let x = [1u8; H * D];
+    let huge = HeadParams::All(QuantParams::u8(1e30, 0).unwrap());
+    let small = HeadParams::All(QuantParams::u8(1.0, 0).unwrap());
+    let view = |heads, params| Input::U8(HeadsRef::new(&x[..heads * D], 1, heads, D).unwrap(), params);
+    let call = Call::new(Sequences::Batch { batch: 1, q_len: 1, kv_len: 1 });
+    let run = |q, k, call: &Call<'_>| {
+        let mut y = [0.0f32; H * D];
+        let out = Output::F32(HeadsMut::new(&mut y, 1, H, D).unwrap());
+        attention().forward(
+            view(H, q),
+            view(KV, k),
+            view(KV, small),
+            call,
+            out,
+            &serial(Isa::Scalar),
+            &mut Scratch::new(),
+        )
+    };
+    assert!(matches!(run(huge, huge, &call), Err(Error::Value { argument: "scale", .. })));
+    assert!(run(huge, small, &call).is_ok());
+    for weights_scale in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-40] {
+        let call = call.int8(Int8 { weights_scale, ..Int8::default() });
+        let e = run(small, small, &call);
+        assert!(matches!(e, Err(Error::Value { argument: "weights_scale", .. })), "{weights_scale}: {e:?}");
+    }
 }

@@ -7,6 +7,7 @@ mod common;
 
 use attention::*;
 use common::{Rng, cases, isas, serial};
+use siskin::attention::{Attention, Call, EmptyRow, HeadsMut, HeadsRef, Input, Output, Sequences};
 use siskin::{Isa, Scratch};
 
 const BAD: [f32; 3] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
@@ -270,5 +271,33 @@ fn any_bits_are_the_same_on_every_tier() {
             let values = first.map(|i| (i, real(&got[i..=i])[0], real(&want[i..=i])[0]));
             assert!(first.is_none(), "{isa}, bits in {}: {values:?} {:?}", ["q", "k", "v"][which], d.case);
         }
+    }
+}
+
+/// Scores of -infinity leave a uniform row nothing but keys that no query of the tile was to meet: none of them is stale.
+#[test]
+fn uniform_rows_of_overflowing_scores() {
+    let (tokens, live) = (40, 7);
+    let x = vec![3e38f32; tokens];
+    let k = vec![-3e38f32; tokens];
+    let v: Vec<f32> = (0..tokens).map(|i| i as f32).collect();
+    for isa in isas("uniform_rows_of_overflowing_scores") {
+        let mut scratch = Scratch::new();
+        let attention = Attention::new(1, 1, 1).unwrap().empty_rows(EmptyRow::Uniform);
+        let sequences = Sequences::Batch { batch: 1, q_len: tokens, kv_len: tokens };
+        fn input(x: &[f32]) -> Input<'_> {
+            Input::F32(HeadsRef::new(x, x.len(), 1, 1).unwrap())
+        }
+        let mut run = |v: &[f32], k: &[f32], lengths: &[usize]| {
+            let mut y = vec![0.0f32; tokens];
+            let out = Output::F32(HeadsMut::new(&mut y, tokens, 1, 1).unwrap());
+            let call = Call::new(sequences).key_lengths(lengths);
+            attention.forward(input(&x), input(k), input(v), &call, out, &serial(isa), &mut scratch).unwrap();
+            y
+        };
+        run(&vec![1e30; tokens], &x, &[tokens]);
+        let y = run(&v, &k, &[live]);
+        let mean = (tokens - 1) as f32 / 2.0;
+        assert!(y.iter().all(|y| (y - mean).abs() < 1e-4), "{isa}: {y:?}");
     }
 }

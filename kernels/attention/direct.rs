@@ -159,7 +159,7 @@ unsafe fn columns<S: Simd, P: Product<S>, const N: usize>(t: &Values, column: us
                     acc[n][j] = P::dot(acc[n][j], x, columns[j]);
                 }
             }
-            v = v.add(P::ELEMENTS * t.stride);
+            v = v.wrapping_add(P::ELEMENTS * t.stride);
         }
         for n in 0..N {
             for j in 0..P::ELEMENTS {

@@ -120,7 +120,8 @@ pub unsafe fn multiply<S: Simd, P: Product<S>, const MR: usize, const NV: usize>
                 }
             }
             x = x.add(4);
-            w = w.add(t.w_stride);
+            // Perhaps beyond the end of the last row, where nothing is read.
+            w = w.wrapping_add(t.w_stride);
         }
         for m in 0..MR {
             for v in 0..NV {

@@ -52,7 +52,7 @@ pub struct Weigh {
 pub trait Scores<S: Simd>: 'static {
     /// A register of them as they lie.
     type Raw: Copy;
-    /// 16 that are larger than nothing.
+    /// 16 that nothing is smaller than.
     const NOTHING: [u32; LANES];
     /// From memory.
     unsafe fn load_raw(p: *const u8) -> Self::Raw;
@@ -60,7 +60,7 @@ pub trait Scores<S: Simd>: 'static {
     unsafe fn store_raw(p: *mut u8, raw: Self::Raw);
     /// The larger of each lane; the second where the first is NaN.
     unsafe fn larger(a: Self::Raw, b: Self::Raw) -> Self::Raw;
-    /// What a lane stands for; -inf for what is larger than nothing.
+    /// What a lane stands for; -inf for what nothing is smaller than.
     fn value(lane: u32, offset: i32) -> f32;
     /// A register of what they stand for.
     unsafe fn load(p: *const u8, offset: i32) -> S::F;

@@ -54,10 +54,14 @@ impl Attention {
     /// What scores are multiplied by.
     ///
     /// # Errors
-    /// [`Error::Value`] if it is not a positive normal number.
+    /// [`Error::Value`] if it is not a positive normal number, at most 1e38.
     pub fn scale(mut self, scale: f32) -> Result<Self> {
-        if !(scale.is_normal() && scale > 0.0) {
-            return Err(Error::value("scale", "a positive normal number", scale));
+        if !(scale.is_normal() && 0.0 < scale && scale <= MAX_SCALE) {
+            return Err(Error::value(
+                "scale",
+                format_args!("a positive normal number, at most {MAX_SCALE:e}"),
+                scale,
+            ));
         }
         self.scale = scale;
         Ok(self)
@@ -190,7 +194,7 @@ pub struct Skipped {
     pub pairs: u64,
     /// Those whose weight is exactly 0, where the softmax is clipped.
     pub zeros: u64,
-    /// Those of them whose v was not multiplied.
+    /// Those of them whose v was not multiplied: whole tiles at a time, so this depends on the tier and on threads.
     pub skipped: u64,
 }
 
@@ -205,11 +209,12 @@ impl Attention {
     /// Attention of q over k and v.
     ///
     /// q, k and v are all floats, of any kinds, or all bytes, of any kinds and parameters; `out` is of any kind. Memory is
-    /// `O(tile * keys)` a thread, from `scratch`; of calls with few queries the scores of all of them.
+    /// `O((tile + 2 * head_dim) * keys)` a thread, of the longest sequence, from `scratch`: scores of a tile, and k and v as tiles
+    /// take them; of calls with few queries the scores of all of them.
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Index`] if a shape, a length or a sequence does not fit; [`Error::Value`] if parameters are
-    /// not of the type they come with; [`Error::Unsupported`] if floats meet bytes. Nothing was written then.
+    /// not of the type they come with, or scales multiply to no float; [`Error::Unsupported`] if floats meet bytes. Nothing was written then.
     #[allow(clippy::too_many_arguments)]
     pub fn forward(
         &self,
@@ -245,7 +250,7 @@ impl Attention {
             gates: call.gates,
             int8: call.int8,
         };
-        Ok(driver::attention(&job, out, ctx, &mut scratch.attention))
+        driver::attention(&job, out, ctx, &mut scratch.attention)
     }
 
     fn check(
@@ -284,7 +289,36 @@ impl Attention {
             x.check(name)?;
         }
         out.check()?;
+        if kv_tokens > MAX_KEYS {
+            return Err(Error::shape("k", format_args!("at most {MAX_KEYS} tokens"), kv_tokens));
+        }
+        let step = call.int8.weights_scale;
+        if !(step.is_normal() && step > 0.0) {
+            return Err(Error::value("weights_scale", "a positive normal number", step));
+        }
+        if q.is_quantized() {
+            self.check_bytes(q, k, call)?;
+        }
         self.check_call(call, q_tokens, kv_tokens)
+    }
+
+    /// Whether scales multiply to floats.
+    fn check_bytes(&self, q: &Input<'_>, k: &Input<'_>, call: &Call<'_>) -> Result<()> {
+        let scale = f64::from(self.scale) * f64::from(q.largest_scale()) * f64::from(k.largest_scale());
+        if scale > f64::from(MAX_SCALE) {
+            let expected = format_args!("scale * scale of q * scale of k to be at most {MAX_SCALE:e}");
+            return Err(Error::value("scale", expected, scale));
+        }
+        let stretch = match self.softmax {
+            Softmax::Standard => 1.0,
+            Softmax::Clipped(c) => c.zeta() - c.gamma(),
+        };
+        let step = call.int8.weights_scale;
+        if !(stretch / step).is_finite() {
+            let expected = "enough for (zeta - gamma) / weights_scale to be finite";
+            return Err(Error::value("weights_scale", expected, step));
+        }
+        Ok(())
     }
 
     fn check_call(&self, call: &Call<'_>, q_tokens: usize, kv_tokens: usize) -> Result<()> {
@@ -348,13 +382,13 @@ impl Attention {
             let expected = format_args!("{q_tokens} tokens x {} heads", self.num_heads);
             return Err(Error::shape("gates", expected, format_args!("{} x {}", gates.rows(), gates.cols())));
         }
-        let scale = call.int8.weights_scale;
-        if !(scale.is_normal() && scale > 0.0) {
-            return Err(Error::value("weights_scale", "a positive normal number", scale));
-        }
         Ok(())
     }
 }
 
 /// Positions are added to lengths.
 const MAX_POSITION: usize = 1 << 40;
+/// Keys are counted in bytes of their scores.
+const MAX_KEYS: usize = 1 << 40;
+/// Times log2 e it is a float.
+const MAX_SCALE: f32 = 1e38;

@@ -183,6 +183,8 @@ impl Gate {
     /// What [`Call::gates`](super::Call::gates) takes, `[tokens, H]`, of the block's input `hidden`, `[tokens, D]` (any number
     /// of columns for an unconditional gate). Of `sequences` only the queries matter, and they only to pooled gates.
     ///
+    /// With more threads than one, a small list of tasks is allocated.
+    ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Index`] if `hidden`, `sequences` or `out` do not fit. Nothing was written then.
     pub fn evaluate(

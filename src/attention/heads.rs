@@ -122,6 +122,9 @@ impl<'a, T: Element> HeadsRef<'a, T> {
         token_stride: usize,
         head_stride: usize,
     ) -> Result<Self> {
+        // A stride that is never taken is none.
+        let token_stride = if tokens > 1 { token_stride } else { 0 };
+        let head_stride = if heads > 1 { head_stride } else { 0 };
         let layout = Layout { tokens, heads, head_dim, token_stride, head_stride };
         layout.check(data.len())?;
         Ok(Self { data, layout })

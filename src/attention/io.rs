@@ -81,6 +81,17 @@ impl Input<'_> {
         }
     }
 
+    /// Of bytes, the largest real size of a step.
+    pub(crate) fn largest_scale(&self) -> f32 {
+        match self {
+            Input::U8(_, params) | Input::I8(_, params) => match params {
+                HeadParams::All(params) => params.scale(),
+                HeadParams::PerHead(params) => params.iter().map(|p| p.scale()).fold(0.0, f32::max),
+            },
+            _ => 1.0,
+        }
+    }
+
     /// Whether it is of bytes.
     pub fn is_quantized(&self) -> bool {
         matches!(self, Input::U8(..) | Input::I8(..))

@@ -15,13 +15,20 @@ pub struct Clipped {
 
 impl Clipped {
     /// # Errors
-    /// [`Error::Value`] unless `gamma <= 0` and `zeta >= 1`, both finite.
+    /// [`Error::Value`] unless `gamma <= 0` and `zeta >= 1`, both finite, and so their difference.
     pub fn new(gamma: f32, zeta: f32) -> Result<Self> {
         if !(gamma.is_finite() && gamma <= 0.0) {
             return Err(Error::value("gamma", "a finite number, at most 0", gamma));
         }
         if !(zeta.is_finite() && zeta >= 1.0) {
             return Err(Error::value("zeta", "a finite number, at least 1", zeta));
+        }
+        if !(zeta - gamma).is_finite() {
+            return Err(Error::value(
+                "zeta",
+                format_args!("zeta - gamma to be finite, gamma = {gamma}"),
+                zeta,
+            ));
         }
         // Not -0.0, so that a weight never is.
         Ok(Self { gamma: gamma + 0.0, zeta })

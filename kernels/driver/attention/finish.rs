@@ -53,7 +53,10 @@ impl Plan<'_> {
     }
 
     /// A row of context through the gate to the output.
-    pub fn finish(&self, g: &Group, row: Row, context: &mut [f32]) {
+    ///
+    /// # Safety
+    /// The row is one of the output, and nobody else writes it.
+    pub unsafe fn finish(&self, g: &Group, row: Row, context: &mut [f32]) {
         let d = self.job.head_dim;
         let context = &mut context[..d];
         let token = g.q + row.token;

@@ -13,6 +13,7 @@ mod whole;
 use super::share;
 use crate::attention::{Bias, BlockMask, HeadParams, Input, Int8, Output, Sequences, Skipped};
 use crate::ctx::Ctx;
+use crate::error::{Error, Result};
 use crate::kernels::attention::multiply::Tile;
 use crate::kernels::attention::table::{Multiply, Passes};
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
@@ -72,6 +73,13 @@ pub struct Memory {
     /// Scores of few queries, and what follows from them.
     pub scores: Buffer,
     split: Vec<split::Part>,
+}
+
+impl Memory {
+    /// Bytes held.
+    pub fn capacity(&self) -> usize {
+        self.workers.len() + self.scores.len() + self.split.capacity() * size_of::<split::Part>()
+    }
 }
 
 /// What is multiplied.
@@ -288,7 +296,10 @@ unsafe fn multiply_all(kernels: &Multiply, t: &Tile, rows: usize, columns: usize
 }
 
 /// The context of all queries.
-pub fn attention(job: &Job<'_>, out: Output<'_>, ctx: &Ctx, memory: &mut Memory) -> Skipped {
+///
+/// # Errors
+/// [`Error::Shape`] if there is not so much memory.
+pub fn attention(job: &Job<'_>, out: Output<'_>, ctx: &Ctx, memory: &mut Memory) -> Result<Skipped> {
     let tier = Tier::of(ctx.isa());
     let kinds = [&job.q, &job.k, &job.v].map(Kind::of);
     let mode = match (kinds, tier.multiply_pairs) {
@@ -299,7 +310,7 @@ pub fn attention(job: &Job<'_>, out: Output<'_>, ctx: &Ctx, memory: &mut Memory)
     let n = job.sequences.count();
     let (q_len, kv_len) = job.sequences.longest();
     if q_len == 0 {
-        return Skipped::default();
+        return Ok(Skipped::default());
     }
     let d = job.head_dim;
     let words = match mode {
@@ -333,14 +344,19 @@ pub fn attention(job: &Job<'_>, out: Output<'_>, ctx: &Ctx, memory: &mut Memory)
     };
     let rows = q_len * job.num_heads / plan.groups();
     if rows <= split::MOST_ROWS {
-        split::run(&plan, n, rows, memory);
+        split::run(&plan, n, rows, kv_len, memory)?;
     } else {
-        whole::run(&plan, n, rows, kv_len, memory);
+        whole::run(&plan, n, rows, kv_len, memory)?;
     }
     let counts = &plan.counts;
     let [pairs, zeros, skipped] =
         [&counts.pairs, &counts.zeros, &counts.skipped].map(|count| count.load(Ordering::Relaxed));
-    Skipped { pairs, zeros, skipped }
+    Ok(Skipped { pairs, zeros, skipped })
+}
+
+/// What is said of a call that does not fit memory.
+fn too_large(keys: usize) -> Error {
+    Error::shape("k", "as many keys as there is memory for", format_args!("{keys} keys"))
 }
 
 /// The chunks that hold some of the keys, by their numbers.

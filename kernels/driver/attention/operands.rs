@@ -72,6 +72,9 @@ pub struct Operand<'a> {
     /// Bytes from one to the next.
     token: usize,
     head: usize,
+    /// How many.
+    tokens: usize,
+    heads: usize,
     dim: usize,
     input: Input<'a>,
 }
@@ -95,6 +98,8 @@ impl<'a> Operand<'a> {
             kind,
             token: layout.token_stride * bytes,
             head: layout.head_stride * bytes,
+            tokens: layout.tokens,
+            heads: layout.heads,
             dim: layout.head_dim,
             input: *input,
         }
@@ -109,14 +114,15 @@ impl<'a> Operand<'a> {
         self.token
     }
 
-    /// The features of a token's head.
+    /// Where the features of a token's head are, or would be.
     pub fn at(&self, token: usize, head: usize) -> *const u8 {
-        self.p.wrapping_add(token * self.token + head * self.head)
+        self.p.wrapping_add(token.wrapping_mul(self.token).wrapping_add(head.wrapping_mul(self.head)))
     }
 
     /// The same, as bytes.
     fn row(&self, token: usize, head: usize) -> &'a [u8] {
-        // SAFETY: the tensor's constructor proved that the head is there; drivers ask for tokens and heads that are.
+        assert!(token < self.tokens && head < self.heads);
+        // SAFETY: the tensor's constructor proved that all its heads are there.
         unsafe { std::slice::from_raw_parts(self.at(token, head), self.dim * self.kind.bytes()) }
     }
 
@@ -214,11 +220,7 @@ impl Plan<'_> {
         stage: &mut [u8],
         ahead: Ahead,
     ) {
-        let direct = match self.mode {
-            Mode::F32 => self.k.kind == Kind::F32,
-            Mode::Pairs => self.k.dim.is_multiple_of(2),
-            Mode::Bytes => self.k.dim.is_multiple_of(4),
-        };
+        let direct = self.k_as_it_is();
         let (rows, stride, flip) = if direct {
             (self.k.at(g.kv + keys.start, g.kv_head), self.k.token, self.k.flip(QuantType::I8).0)
         } else {
@@ -234,7 +236,8 @@ impl Plan<'_> {
         if !linear && !ahead.p.is_null() {
             (0..PANEL).for_each(|i| pack::prefetch(ahead.p.wrapping_add(i * ahead.stride), row_bytes));
         }
-        assert!(keys.len() <= PANEL && panel.len() >= self.panel_bytes);
+        assert!(keys.len() <= PANEL && g.kv + keys.end <= self.k.tokens && g.kv_head < self.k.heads);
+        assert!(panel.len() >= self.panel_bytes);
         // SAFETY: the tier is supported; rows are there, the tensor's or those just made; the panel was checked.
         unsafe {
             (self.tier.float.rows_to_lines)(&Tokens {
@@ -323,14 +326,18 @@ impl Plan<'_> {
         self.mode != Mode::F32 && self.v.dim.is_multiple_of(self.multiply.context_columns)
     }
 
-    /// Whether rows of k are whole words, of what is multiplied, four at a time.
-    pub fn reads_k_directly(&self) -> bool {
-        let as_it_is = match self.mode {
+    /// Whether rows of k are whole words of what is multiplied.
+    fn k_as_it_is(&self) -> bool {
+        match self.mode {
             Mode::F32 => self.k.kind == Kind::F32,
             Mode::Pairs => self.k.dim.is_multiple_of(2),
             Mode::Bytes => self.k.dim.is_multiple_of(4),
-        };
-        as_it_is && self.words.is_multiple_of(4)
+        }
+    }
+
+    /// Whether they can be turned in registers, four words at a time.
+    pub fn reads_k_directly(&self) -> bool {
+        self.k_as_it_is() && self.words.is_multiple_of(4)
     }
 
     /// Keys from one on, a multiple of 4, to rows of v as tiles take them; what fills up the last step is 0.

@@ -287,7 +287,7 @@ impl Plan<'_> {
     ) {
         // SAFETY: as the caller.
         unsafe {
-            let count = self.list(weights, keys, list);
+            let count = self.list_words(weights, keys, list);
             self.gather(count, list, v, out);
         }
     }
@@ -307,7 +307,7 @@ impl Plan<'_> {
     ) {
         // SAFETY: as the caller.
         unsafe {
-            let count = self.list(weights, keys, list);
+            let count = self.list_words(weights, keys, list);
             for (i, row) in v.chunks_exact_mut(4 * self.columns).take(count).enumerate() {
                 let first = keys.start + list.places[i] as usize * self.keys_per_word();
                 let word = first..(first + self.keys_per_word()).min(keys.end);
@@ -326,13 +326,21 @@ impl Plan<'_> {
     }
 
     /// Words of weights that are not 0, and their places from `keys.start` on.
-    unsafe fn list(&self, weights: *mut u8, keys: &Range<usize>, list: &mut List) -> usize {
-        let words = (keys.end.next_multiple_of(LANES) - keys.start) / self.keys_per_word();
+    ///
+    /// # Safety
+    /// Weights of the keys are there, those of one chunk.
+    unsafe fn list_words(&self, weights: *mut u8, keys: &Range<usize>, list: &mut List) -> usize {
+        // No more than there are: the padding behind them is not 0 in a row that is NaN.
+        let words = keys.len().div_ceil(self.keys_per_word());
         let w = self.weights(weights, keys.start).cast();
         // SAFETY: as the caller: the weights are there, no more than a list has room for.
         unsafe { (self.passes.collect)(w, words, list.places.as_mut_ptr(), list.values.as_mut_ptr()) }
     }
 
+    /// The listed words times their rows of v.
+    ///
+    /// # Safety
+    /// Rows of v are there, and room for the sums.
     unsafe fn gather(&self, count: usize, list: &List, (v, stride): (*const u8, usize), out: *mut u8) {
         let (places, values, columns) = (list.places.as_ptr(), list.values.as_ptr(), self.columns);
         // SAFETY: as the caller.
@@ -345,7 +353,7 @@ impl Plan<'_> {
 impl Plan<'_> {
     /// Whether so few of some weights are not 0 that only those are multiplied: a word of them for each, where a tile would take
     /// all words, somewhat faster.
-    pub fn lists(&self, nonzero: usize, of: usize) -> bool {
+    pub fn worth_listing(&self, nonzero: usize, of: usize) -> bool {
         self.job.clipped.is_some() && 2 * nonzero * self.keys_per_word() < of
     }
 
@@ -407,7 +415,17 @@ impl Plan<'_> {
     }
 
     /// A row's sums of all chunks, and of integers that of its weights, to the output.
-    pub fn finish_row(&self, g: &Group, row: Row, total: &mut [u8], weights: i64, context: &mut [f32]) {
+    ///
+    /// # Safety
+    /// As [`Plan::finish`].
+    pub unsafe fn finish_row(
+        &self,
+        g: &Group,
+        row: Row,
+        total: &mut [u8],
+        weights: i64,
+        context: &mut [f32],
+    ) {
         if self.mode == Mode::Bytes {
             let isa = self.ctx.isa();
             let offset = i64::from(self.v.zero(g.kv_head, QuantType::I8)) * weights;
@@ -423,7 +441,8 @@ impl Plan<'_> {
         } else {
             context.copy_from_slice(&as_f32(total)[..self.columns]);
         }
-        self.finish(g, row, context);
+        // SAFETY: as the caller.
+        unsafe { self.finish(g, row, context) };
     }
 }
 

@@ -7,7 +7,8 @@
 
 use super::operands::{Ahead, Kind, Operand};
 use super::rows::{List, Scores, State, aligned};
-use super::{Group, Memory, Mode, NO_KEYS, Plan, chunks, extend, segments};
+use super::{Group, Memory, Mode, NO_KEYS, Plan, chunks, extend, segments, too_large};
+use crate::error::Result;
 use crate::kernels::attention::{CHUNK, PANEL};
 use crate::kernels::buffer::{as_f32, as_i32};
 use std::ops::Range;
@@ -72,13 +73,14 @@ fn stride(kv_len: usize) -> usize {
 }
 
 /// All sequences and heads.
-pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, memory: &mut Memory) {
+pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, kv_len: usize, memory: &mut Memory) -> Result<()> {
     let parts = &mut memory.split;
     parts.clear();
-    let (mut tasks, mut bytes) = (0, 0);
-    let mut take = |n: usize| {
+    let (mut tasks, mut bytes) = (0, 0usize);
+    // So large a sum that it saturates is refused below.
+    let mut take = |n: usize, each: usize| {
         let at = bytes;
-        bytes += n.next_multiple_of(64);
+        bytes = n.saturating_mul(each).saturating_add(64).saturating_add(bytes) / 64 * 64;
         at
     };
     let groups = plan.groups();
@@ -89,15 +91,17 @@ pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, memory: &mut Memory) 
             let n = g.kv_len.div_ceil(CHUNK);
             parts.push(Part {
                 task: first,
-                scores: take(g.rows() * stride(g.kv_len)),
-                rows: take(g.rows() * size_of::<RowState>()),
-                chunks: take(g.rows() * n * size_of::<ChunkState>()),
-                contexts: take(g.rows() * n * plan.columns * 4),
+                scores: take(g.rows(), stride(g.kv_len)),
+                rows: take(g.rows(), size_of::<RowState>()),
+                chunks: take(g.rows() * n, size_of::<ChunkState>()),
+                contexts: take(g.rows() * n, plan.columns * 4),
             });
             tasks = first + n;
         }
     }
-    memory.scores.grow(bytes);
+    if bytes > isize::MAX as usize / 2 || !memory.scores.try_grow(bytes) {
+        return Err(too_large(kv_len));
+    }
     let shared = Shared(memory.scores.bytes_mut().as_mut_ptr());
     // A chunk of all heads is a task, unless that makes too few.
     let shares = (2 * plan.ctx.threads()).div_ceil(tasks.max(1)).min(groups);
@@ -106,7 +110,9 @@ pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, memory: &mut Memory) 
     let tasks = tasks * shares;
     let extents = Extents::new(plan, rows);
     let workers = plan.ctx.threads().min(tasks.max(parts.len()));
-    memory.workers.grow(workers * extents.bytes());
+    if !memory.workers.try_grow(workers * extents.bytes()) {
+        return Err(too_large(kv_len));
+    }
     let bytes = &mut memory.workers.bytes_mut()[..workers * extents.bytes()];
     let mut each = |n: usize, run: &(dyn Fn(usize, &mut Room<'_>) + Sync)| {
         let next = AtomicUsize::new(0);
@@ -130,12 +136,14 @@ pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, memory: &mut Memory) 
         each(tasks, &|task, room| split.context(task, room));
         each(parts.len(), &|part, room| split.finish(part, room));
     }
+    Ok(())
 }
 
 /// The extents of a worker's memory.
 #[derive(Clone, Copy)]
 struct Extents {
     q: usize,
+    sums: usize,
     panel: usize,
     stage: usize,
     v: usize,
@@ -145,6 +153,8 @@ struct Extents {
 /// A worker's memory.
 struct Room<'a> {
     q: &'a mut [u8],
+    /// Of the rows of q.
+    sums: &'a mut [i32],
     panel: &'a mut [u8],
     init: &'a mut [i32],
     stage: &'a mut [u8],
@@ -158,6 +168,7 @@ impl Extents {
         let rows_of_v = if plan.reads_v_directly() { 0 } else { plan.v_bytes(CHUNK) };
         Extents {
             q: plan.groups() * rows * plan.q_row,
+            sums: (4 * plan.groups() * rows).next_multiple_of(64),
             panel: plan.panel_bytes,
             stage: plan.stage_bytes(),
             v: rows_of_v,
@@ -166,7 +177,7 @@ impl Extents {
     }
 
     fn bytes(&self) -> usize {
-        self.q + self.panel + 4 * PANEL + self.stage + self.v + 3 * self.row
+        self.q + self.sums + self.panel + 4 * PANEL + self.stage + self.v + 3 * self.row
     }
 
     fn split<'a>(&self, bytes: &'a mut [u8]) -> Room<'a> {
@@ -178,6 +189,7 @@ impl Extents {
         };
         Room {
             q: take(self.q),
+            sums: as_i32(take(self.sums)),
             panel: take(self.panel),
             init: as_i32(take(4 * PANEL)),
             stage: take(self.stage),
@@ -242,16 +254,21 @@ impl<'a> Split<'a> {
     unsafe fn scores(&self, task: usize, room: &mut Room<'_>) {
         let (plan, Task { chunk, parts }) = (self.plan, self.task(task));
         let mut keys = NO_KEYS;
-        let mut x = room.q.chunks_exact_mut(plan.q_row);
+        let (mut x, mut sums) = (room.q.chunks_exact_mut(plan.q_row), room.sums.iter_mut());
         for part in parts.clone() {
             let (part, g) = self.part(part);
             for i in 0..g.rows() {
                 let row = g.row(plan.job, i);
                 let Some(x) = x.next() else { unreachable!("room for all rows") };
                 let sum_of_q = plan.pack_q(g.q + row.token, row.head, x);
-                let state = RowState { state: State::Nothing, sum_of_q, total: 0.0 };
-                // SAFETY: tasks of other chunks write the same.
-                unsafe { self.row_state(part, i).write(state) };
+                if let Some(sum) = sums.next() {
+                    *sum = sum_of_q;
+                }
+                if chunk == 0 {
+                    let state = RowState { state: State::Nothing, sum_of_q, total: 0.0 };
+                    // SAFETY: tasks of other chunks leave it alone.
+                    unsafe { self.row_state(part, i).write(state) };
+                }
                 extend(&mut keys, row.first..row.last);
             }
         }
@@ -285,12 +302,13 @@ impl<'a> Split<'a> {
                 unsafe { plan.multiply_panel(x, rows, panel, init, keys.len(), out) };
             }
         }
+        let mut sums = room.sums.iter();
         for part in parts {
             let (part, g) = self.part(part);
             for i in 0..g.rows() {
                 // SAFETY: the scores of this chunk are this task's.
                 unsafe {
-                    let s = self.scores_of(&g, part, i, (*self.row_state(part, i)).sum_of_q);
+                    let s = self.scores_of(&g, part, i, sums.next().map_or(0, |sum| *sum));
                     let maximum = plan.maximum(&g, &s, chunk_keys.clone());
                     let state = ChunkState { maximum, sum: 0.0, weights: 0, keys: [0; 2] };
                     self.chunk_state(&g, part, i, chunk).write(state);
@@ -386,7 +404,7 @@ impl<'a> Split<'a> {
                     // Perhaps 0 times infinity: but a key that weighs nothing is not read.
                     let keys = self.dense(&g, part, chunk);
                     if !keys.is_empty() && !plan.finite(row) {
-                        self.list(&g, part, &keys, i, out.cast(), room);
+                        self.gather(&g, part, &keys, i, out.cast(), room);
                     }
                 }
             }
@@ -402,12 +420,18 @@ impl<'a> Split<'a> {
     }
 
     /// The keys of a chunk that a part multiplies all: kept with its first row.
+    ///
+    /// # Safety
+    /// Phase 3: nobody else has the task of this chunk and part.
     unsafe fn dense(&self, g: &Group, part: &Part, chunk: usize) -> Range<usize> {
-        // SAFETY: as the caller; a part of no rows has no keys.
+        // SAFETY: as the caller; a part of no rows has no state.
         if g.rows() == 0 { 0..0 } else { unsafe { (*self.chunk_state(g, part, 0, chunk)).dense() } }
     }
 
     /// Weights of a chunk of a part; and its context where few of them are not 0, else the keys that are to be multiplied.
+    ///
+    /// # Safety
+    /// As [`Split::dense`].
     unsafe fn weigh_or_list(&self, chunk: usize, part: usize, room: &mut Room<'_>) -> Range<usize> {
         let (plan, (part, g)) = (self.plan, self.part(part));
         let rows = g.rows();
@@ -428,7 +452,7 @@ impl<'a> Split<'a> {
                 return 0..0;
             }
             let keys = aligned(chunk, &reach);
-            let mut nonzero = 0;
+            let (mut nonzero, mut zeros) = (0, 0);
             for i in 0..rows {
                 let state = *self.row_state(part, i);
                 let s = self.scores_of(&g, part, i, state.sum_of_q);
@@ -438,22 +462,26 @@ impl<'a> Split<'a> {
                 let weighed = plan.weigh(&s, state.total, keys.clone());
                 (*self.chunk_state(&g, part, i, chunk)).weights = weighed.sum;
                 nonzero += weighed.nonzero;
+                zeros += plan.zeros(plan.pairs(s.row, state.state, whole.clone()), weighed.nonzero);
             }
-            let list = plan.lists(nonzero, rows * keys.len());
-            plan.counts.add(pairs, plan.zeros(pairs, nonzero), list);
+            let list = plan.worth_listing(nonzero, rows * keys.len());
+            plan.counts.add(pairs, zeros, list);
             if !list {
                 (*self.chunk_state(&g, part, 0, chunk)).keys = [keys.start, keys.end];
                 return keys;
             }
             for i in 0..rows {
-                self.list(&g, part, &keys, i, contexts.add(i * plan.columns).cast(), room);
+                self.gather(&g, part, &keys, i, contexts.add(i * plan.columns).cast(), room);
             }
             0..0
         }
     }
 
     /// The context of a row, from the keys that weigh anything.
-    unsafe fn list(
+    ///
+    /// # Safety
+    /// As [`Split::dense`], of weights that are there.
+    unsafe fn gather(
         &self,
         g: &Group,
         part: &Part,
@@ -477,6 +505,9 @@ impl<'a> Split<'a> {
     }
 
     /// A panel's keys of a part that multiplies all, onto what is there.
+    ///
+    /// # Safety
+    /// As [`Split::gather`].
     unsafe fn multiply_block(
         &self,
         chunk: usize,
@@ -527,7 +558,8 @@ impl<'a> Split<'a> {
                     plan.accumulate(std::slice::from_raw_parts_mut(sums.cast(), 4 * columns), room.total);
                 }
             }
-            plan.finish_row(&g, g.row(plan.job, i), room.total, weights, room.row);
+            // SAFETY: the rows of a part are its own.
+            unsafe { plan.finish_row(&g, g.row(plan.job, i), room.total, weights, room.row) };
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use super::operands::Ahead;
 use super::rows::{List, Scores, State, aligned};
-use super::{Group, Memory, Mode, NO_KEYS, Plan, Row, chunks, extend, segments};
+use super::{Group, Memory, Mode, NO_KEYS, Plan, Row, chunks, extend, segments, too_large};
+use crate::error::Result;
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
 use crate::kernels::buffer::{as_f32, as_i32};
 use std::ops::Range;
@@ -107,7 +108,7 @@ fn stride(kv_len: usize) -> usize {
 }
 
 /// All sequences, heads and rows, by as many workers as there are threads.
-pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, kv_len: usize, memory: &mut Memory) {
+pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, kv_len: usize, memory: &mut Memory) -> Result<()> {
     let threads = plan.ctx.threads();
     let groups = sequences * plan.groups();
     let parts = match threads {
@@ -120,7 +121,9 @@ pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, kv_len: usize, memory
         (SCORES_BYTES / stride(kv_len) / high * high).clamp(high, MOST_ROWS).min(rows.next_multiple_of(high));
     let extents = Extents::new(plan, kv_len, tile);
     let workers = threads.min(units);
-    memory.workers.grow(workers * extents.bytes());
+    if !memory.workers.try_grow(workers * extents.bytes()) {
+        return Err(too_large(kv_len));
+    }
     let next = AtomicUsize::new(0);
     plan.ctx.for_each_chunk(workers, memory.workers.bytes_mut(), extents.bytes(), &|_, bytes| {
         let mut room = extents.split(bytes, stride(kv_len));
@@ -134,6 +137,7 @@ pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, kv_len: usize, memory
             unit_of_rows(plan, &group, rows, tile, &mut room);
         }
     });
+    Ok(())
 }
 
 /// Packs what some rows of one group need, and goes through them tile by tile.
@@ -144,10 +148,8 @@ fn unit_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, tile: usize, roo
     let mut keys = NO_KEYS;
     for row in rows.clone() {
         let row = g.row(plan.job, row);
-        // Only the scores of a row tell whether a bias empties it.
-        let may_be_empty = plan.job.uniform
-            && (row.first == row.last || plan.job.bias.is_some() || plan.job.block_mask.is_some());
-        let reach = if may_be_empty { 0..g.kv_len } else { row.first..row.last };
+        // Only its scores tell whether a row is empty.
+        let reach = if plan.job.uniform { 0..g.kv_len } else { row.first..row.last };
         extend(&mut keys, reach);
     }
     let keys = if keys.is_empty() { 0..0 } else { keys.start / PANEL * PANEL..keys.end };
@@ -176,6 +178,8 @@ struct Known {
     state: State,
     /// The sum of its exponentials.
     total: f32,
+    /// Its weights that are not 0, where the softmax is clipped.
+    nonzero: usize,
     /// The sum of its weights, of integers.
     weights: i64,
 }
@@ -195,7 +199,7 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
         plan.prefetch_output(g, row);
         extend(&mut keys, row.first..row.last);
         let scores = plan.scores(g, row, scores.wrapping_add(i * stride), sum);
-        *known = Some(Known { scores, state: State::Nothing, total: 0.0, weights: 0 });
+        *known = Some(Known { scores, state: State::Nothing, total: 0.0, nonzero: 0, weights: 0 });
     }
     let known = known.as_mut_slice();
 
@@ -225,7 +229,7 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
             extend(&mut reach, own);
         }
         let reach = if reach.is_empty() { 0..0 } else { reach };
-        let (mut nonzero, mut pairs) = (0, 0);
+        let (mut nonzero, mut pairs, mut zeros) = (0, 0, 0);
         // A pass over all rows before the next: the end of a row, a chain of its own, is hidden behind the rows that follow.
         for k in known.iter_mut().flatten() {
             for chunk in chunks(&reach) {
@@ -235,14 +239,14 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
         for k in known.iter_mut().flatten() {
             for chunk in chunks(&reach) {
                 let own = plan.weigh(&k.scores, k.total, aligned(chunk, &reach));
-                nonzero += own.nonzero;
+                k.nonzero += own.nonzero;
                 k.weights += i64::from(own.sum);
             }
-            pairs += plan.pairs(k.scores.row, k.state, 0..g.kv_len);
+            let own = plan.pairs(k.scores.row, k.state, 0..g.kv_len);
+            (nonzero, pairs, zeros) = (nonzero + k.nonzero, pairs + own, zeros + plan.zeros(own, k.nonzero));
         }
 
-        let list = plan.lists(nonzero, n * reach.len());
-        let zeros = plan.zeros(pairs, nonzero);
+        let list = plan.worth_listing(nonzero, n * reach.len());
         plan.counts.add(pairs, zeros, list || reach.is_empty());
         let total_bytes = plan.total_bytes();
         if reach.is_empty() || plan.wide {
@@ -271,6 +275,7 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
             if !plan.finite(&mut room.total[own.clone()]) {
                 gather_row(plan, g, i, &reach, own.clone(), &mut places, (room, false));
             }
+            // The row is of this tile alone.
             plan.finish_row(g, k.scores.row, &mut room.total[own], k.weights, room.row);
         }
     }
