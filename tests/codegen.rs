@@ -93,16 +93,21 @@ fn innermost<'a>(function: &[&'a str]) -> Vec<Vec<&'a str>> {
     loops.iter().filter(inner).map(|&(s, e)| function[s..=e].to_vec()).collect()
 }
 
+/// The innermost loops with the most instructions of a prefix, and how many those are.
+fn hottest<'a>(asm: &'a str, parts: &[&str], prefix: &str) -> (Vec<Vec<&'a str>>, usize) {
+    let count = |body: &[&str]| body.iter().filter(|line| mnemonic(line).starts_with(prefix)).count();
+    let mut loops = innermost(&function(asm, parts));
+    let most = loops.iter().map(|l| count(l)).max().unwrap_or(0);
+    assert!(most > 0, "{parts:?}: no loop with {prefix}");
+    loops.retain(|l| count(l) == most);
+    (loops, most)
+}
+
 /// The innermost loops with the most dot products (instructions of a prefix): each must have exactly this many, no call, and
 /// no registers on the stack.
 fn check(asm: &str, parts: &[&str], dot: &str, count: usize) {
-    let function = function(asm, parts);
-    let count_dots = |body: &[&str]| body.iter().filter(|line| mnemonic(line).starts_with(dot)).count();
-    let loops = innermost(&function);
-    let most = loops.iter().map(|l| count_dots(l)).max().unwrap_or(0);
-    assert!(most > 0, "{parts:?}: no loop with {dot}");
-    for body in loops.iter().filter(|l| count_dots(l) == most) {
-        let dots = count_dots(body);
+    let (loops, dots) = hottest(asm, parts, dot);
+    for body in loops {
         let text = body.join("\n");
         assert_eq!(dots, count, "{parts:?}: {dot}\n{text}");
         assert!(!body.iter().any(|line| mnemonic(line).starts_with("call")), "{parts:?}: a call\n{text}");
@@ -111,6 +116,14 @@ fn check(asm: &str, parts: &[&str], dot: &str, count: usize) {
         assert_eq!(body.iter().find(spills), None, "{parts:?}: the stack\n{text}");
     }
     say(&format!("{parts:?}: {count} {dot}"));
+}
+
+/// As [`check`], and nothing at all on the stack: no pointers either.
+fn check_tight(asm: &str, parts: &[&str], dot: &str, count: usize) {
+    check(asm, parts, dot, count);
+    for body in hottest(asm, parts, dot).0 {
+        assert!(!body.iter().any(|line| line.contains("%rsp")), "{parts:?}: the stack\n{}", body.join("\n"));
+    }
 }
 
 #[test]
@@ -134,6 +147,18 @@ fn hot_loops() {
     check(&asm, &["11float_table", "11avx512_bf16", "3m12"], "vdpbf16ps", 24);
     check(&asm, &["11float_table", "11avx512_bf16", "2g4"], "vdpbf16ps", 16);
     check(&asm, &["11float_table", "11avx512_bf16", "3s64"], "vdpbf16ps", 8);
+    // Attention: 6 rows x 4 registers, x 2 where there are 16 of them.
+    let of = |table, tier| [table, tier, "8multiply", "2w4", "2r6"];
+    check_tight(&asm, &of("11float_table", "6avx512"), "vfmadd", 24);
+    check_tight(&asm, &of("11float_table", "11avx512_bf16"), "vdpbf16ps", 24);
+    for tier in ["11avx512_vnni", "16avx512_vnni_vbmi", "11avx512_bf16"] {
+        check_tight(&asm, &of("5table", tier), "vpdpbusd", 24);
+    }
+    check_tight(&asm, &["11float_table", "4avx2", "8multiply", "2w2", "2r6"], "vfmadd", 12);
+    // Exponentials: the polynomial's 5, of one register.
+    for scores in ["10exp_floats", "8exp_ints"] {
+        check_tight(&asm, &["11float_table", "6avx512", "6passes", scores], "vfmadd", 5);
+    }
     // It saturates: an exact sum cannot be made of it.
     assert!(!asm.contains("vpmaddubsw") && !asm.contains("pmaddubsw"));
     // vpdpbusds saturates too.

@@ -1,0 +1,862 @@
+//! A sweep over the attention kernels of the table, one call each, against plain loops: every tile, the sums of few rows, the
+//! products with k and v as they lie, and every pass of a softmax against the scalar tier.
+
+mod common;
+
+use common::{Rng, cases, say, tiers};
+use siskin::bf16;
+use siskin::kernels::attention::direct::{Keys, Values};
+use siskin::kernels::attention::gather::Rows;
+use siskin::kernels::attention::multiply::Tile;
+use siskin::kernels::attention::softmax::{Prepare, Span, Weigh};
+use siskin::kernels::attention::table::{Multiply, Passes};
+use siskin::kernels::attention::{LANES, PANEL};
+use siskin::kernels::table::TIERS;
+use std::f32::consts::LOG2_E;
+use std::ptr;
+
+const POISON: u32 = 0x7fa5_5a5a;
+/// Words of poison before and behind what is written.
+const FENCE: usize = 32;
+
+/// What a word of 4 bytes is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Float,
+    Pair,
+    Quad,
+}
+
+impl Kind {
+    fn elements(self) -> usize {
+        match self {
+            Kind::Float => 1,
+            Kind::Pair => 2,
+            Kind::Quad => 4,
+        }
+    }
+}
+
+/// What operands are filled with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fill {
+    Random,
+    /// Integers, so small that no product of any kind is rounded; of bytes the largest times the smallest.
+    Small,
+    /// Floats from large to small, and the ends of bytes.
+    Extreme,
+}
+
+const FILLS: [Fill; 3] = [Fill::Random, Fill::Small, Fill::Extreme];
+
+/// Of each tier of this CPU, also of one that another is always preferred to, the tiles of bytes, of pairs and of floats; those
+/// that two tiers share once.
+fn kernels(test: &str) -> Vec<(&'static Multiply, Kind)> {
+    let mut all: Vec<(&'static Multiply, Kind)> = vec![];
+    for tier in tiers(test) {
+        let pairs = tier.multiply_pairs.map(|kernel| (kernel, Kind::Pair));
+        let own = [(tier.multiply, Kind::Quad), (tier.float.multiply, Kind::Float)];
+        for (kernel, kind) in own.into_iter().chain(pairs) {
+            if !all.iter().any(|&(other, _)| ptr::eq(other, kernel)) {
+                all.push((kernel, kind));
+            }
+        }
+    }
+    let names: Vec<String> = all.iter().map(|(kernel, kind)| format!("{} {kind:?}", kernel.name)).collect();
+    say(&format!("{test}: rows {names:?}"));
+    all
+}
+
+fn pair(low: f32, high: f32) -> [u8; 4] {
+    let ([a, b], [c, d]) = (bf16::from_f32(low).to_le_bytes(), bf16::from_f32(high).to_le_bytes());
+    [a, b, c, d]
+}
+
+/// A word of what is broadcast (bytes unsigned), or of what is not (bytes signed).
+fn word(r: &mut Rng, kind: Kind, fill: Fill, broadcast: bool) -> [u8; 4] {
+    let mut float = || match fill {
+        Fill::Random => r.float(-2.0, 2.0),
+        Fill::Small => r.below(17) as f32 - 8.0,
+        Fill::Extreme if kind == Kind::Float => {
+            [0.0, -0.0, 1e30, -1e30, 1e-30, -3.0, f32::MIN_POSITIVE, 1e-42, 16_777_216.0][r.below(9)]
+        }
+        Fill::Extreme => [0.0, -0.0, 65536.0, -65536.0, 1.5e-5, -3.0, 0.5, 1.0][r.below(8)],
+    };
+    match kind {
+        Kind::Float => float().to_le_bytes(),
+        Kind::Pair => pair(float(), float()),
+        Kind::Quad => std::array::from_fn(|_| match (fill, broadcast) {
+            (Fill::Random, _) => r.byte(),
+            (Fill::Small, true) => 255,
+            (Fill::Small, false) => -128i8 as u8,
+            (Fill::Extreme, true) => [0, 255][r.below(2)],
+            (Fill::Extreme, false) => [-128i8, 127][r.below(2)] as u8,
+        }),
+    }
+}
+
+/// Rows of words so many bytes apart; what is between them is poison.
+struct Table {
+    bytes: Vec<u8>,
+    stride: usize,
+}
+
+impl Table {
+    fn new(rows: usize, words: usize, gap: usize, mut word: impl FnMut(usize, usize) -> [u8; 4]) -> Self {
+        let stride = 4 * words + gap;
+        let mut bytes = vec![0x7f; rows * stride];
+        for row in 0..rows {
+            for at in 0..words {
+                bytes[row * stride + 4 * at..][..4].copy_from_slice(&word(row, at));
+            }
+        }
+        Table { bytes, stride }
+    }
+
+    fn word(&self, row: usize, at: usize) -> [u8; 4] {
+        self.bytes[row * self.stride + 4 * at..][..4].try_into().unwrap()
+    }
+}
+
+/// A gap between rows of words: none, or such that rows are at odd words.
+fn gap(r: &mut Rng) -> usize {
+    [0, 4, 20, 68][r.below(4)]
+}
+
+fn same(a: f32, b: f32) -> bool {
+    a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()
+}
+
+/// Whether a sum is what a plain loop over products says.
+fn is_sum(kind: Kind, fill: Fill, got: u32, start: u32, terms: &[([u8; 4], [u8; 4])]) -> bool {
+    match kind {
+        Kind::Float => {
+            let float = f32::from_le_bytes;
+            let want =
+                terms.iter().fold(f32::from_bits(start), |sum, &(x, w)| float(x).mul_add(float(w), sum));
+            same(f32::from_bits(got), want)
+        }
+        Kind::Quad => {
+            let product = |(x, w): (u8, u8)| i32::from(x) * i32::from(w as i8);
+            let quad = |(x, w): &([u8; 4], [u8; 4])| x.iter().copied().zip(*w).map(product).sum::<i32>();
+            got as i32 == terms.iter().fold(start as i32, |sum, term| sum.wrapping_add(quad(term)))
+        }
+        Kind::Pair => {
+            let half = |w: [u8; 4], i: usize| bf16::from_le_bytes([w[2 * i], w[2 * i + 1]]).to_f64();
+            let products = terms.iter().flat_map(|&(x, w)| [0, 1].map(|i| half(x, i) * half(w, i)));
+            let start = f64::from(f32::from_bits(start));
+            let (mut want, mut most, mut n) = (start, start.abs(), 1);
+            for product in products {
+                (want, most, n) = (want + product, most + product.abs(), n + 1);
+            }
+            let got = f64::from(f32::from_bits(got));
+            // Each addition rounds a partial sum once, by half a unit at the most.
+            if fill == Fill::Small { got == want } else { (got - want).abs() <= f64::from(n) * most * 6e-8 }
+        }
+    }
+}
+
+/// Sums between fences; between rows there is poison too.
+struct Sums {
+    words: Vec<u32>,
+    columns: usize,
+    stride: usize,
+}
+
+impl Sums {
+    fn new(rows: usize, columns: usize, stride: usize, mut start: impl FnMut() -> u32) -> Self {
+        let mut words = vec![POISON; 2 * FENCE + rows * stride];
+        for row in 0..rows {
+            words[FENCE + row * stride..][..columns].fill_with(&mut start);
+        }
+        Sums { words, columns, stride }
+    }
+
+    fn row(&self, row: usize) -> &[u32] {
+        &self.words[FENCE + row * self.stride..][..self.columns]
+    }
+
+    fn p(&mut self) -> *mut u8 {
+        self.words[FENCE..].as_mut_ptr().cast()
+    }
+
+    fn is_fenced(&self) -> bool {
+        let stride = self.stride.max(1);
+        let inside =
+            |i: usize| i >= FENCE && i < self.words.len() - FENCE && (i - FENCE) % stride < self.columns;
+        self.words.iter().enumerate().all(|(i, &word)| inside(i) || word == POISON)
+    }
+}
+
+/// A row and so many columns, by as many tiles as that takes.
+///
+/// # Safety
+/// As each tile.
+unsafe fn multiply_row(kernel: &Multiply, t: &Tile, columns: usize) {
+    let mut column = 0;
+    for width in kernel.widths {
+        while column + width.columns <= columns {
+            let (w, out) = (t.w.wrapping_add(4 * column), t.out.wrapping_add(4 * column));
+            // SAFETY: part of what the caller vouches for.
+            unsafe { width.run[0](&Tile { w, out, ..*t }) };
+            column += width.columns;
+        }
+    }
+    assert_eq!(column, columns);
+}
+
+/// Where there is nothing to be read: only a prefetch may go there.
+fn nowhere(r: &mut Rng) -> *const u8 {
+    if r.below(2) == 0 { ptr::null() } else { ptr::without_provenance(64 + r.below(4096)) }
+}
+
+/// Fewer where the CPU is emulated.
+fn leaves_out(r: &mut Rng) -> bool {
+    r.below(1000) >= cases(1000) as usize
+}
+
+const STEPS: [usize; 7] = [0, 1, 2, 3, 7, 16, 33];
+
+/// Mode 0: from nothing; 1: on from what is there; 2, of integers: from a number for each column.
+#[test]
+fn tiles() {
+    let mut r = Rng::new(71);
+    for (kernel, kind) in kernels("tiles") {
+        for (width, rows) in kernel.widths.iter().flat_map(|w| (1..=w.run.len()).map(move |rows| (w, rows))) {
+            assert_eq!(width.run.len(), kernel.rows(), "{}", kernel.name);
+            let columns = width.columns;
+            for (steps, fill) in STEPS.iter().flat_map(|&s| FILLS.map(|fill| (s, fill))) {
+                for mode in 0..if kind == Kind::Quad { 3 } else { 2 } {
+                    if leaves_out(&mut r) {
+                        continue;
+                    }
+                    let (x_gap, w_gap, out_gap) = (gap(&mut r), gap(&mut r), gap(&mut r) / 4);
+                    let x = Table::new(rows, steps, x_gap, |_, _| word(&mut r, kind, fill, true));
+                    let w = Table::new(steps, columns, w_gap, |_, _| word(&mut r, kind, fill, false));
+                    let mut start = || match kind {
+                        Kind::Quad => r.next() as u32,
+                        _ if fill == Fill::Small => (r.below(200) as f32 - 100.0).to_bits(),
+                        _ => r.float(-1.0, 1.0).to_bits(),
+                    };
+                    let mut out = Sums::new(rows, columns, columns + out_gap, &mut start);
+                    let init: Vec<i32> = (0..columns).map(|_| start() as i32).collect();
+                    let before: Vec<Vec<u32>> = (0..rows).map(|m| out.row(m).to_vec()).collect();
+                    // SAFETY: the tier is supported, and everything has the lengths that the tile names.
+                    unsafe {
+                        width.run[rows - 1](&Tile {
+                            x: x.bytes.as_ptr(),
+                            x_stride: x.stride,
+                            w: w.bytes.as_ptr(),
+                            w_stride: w.stride,
+                            steps,
+                            init: if mode == 2 { init.as_ptr() } else { ptr::null() },
+                            out: out.p(),
+                            out_stride: 4 * out.stride,
+                            resume: mode == 1,
+                            ahead: nowhere(&mut r),
+                            ahead_stride: 4 * columns,
+                        });
+                    }
+                    let case = format!("{} {rows} x {columns} x {steps} mode {mode} {fill:?}", kernel.name);
+                    for (m, n) in (0..rows).flat_map(|m| (0..columns).map(move |n| (m, n))) {
+                        let terms: Vec<_> = (0..steps).map(|s| (x.word(m, s), w.word(s, n))).collect();
+                        let start = [0, before[m][n], init[n] as u32][mode];
+                        assert!(
+                            is_sum(kind, fill, out.row(m)[n], start, &terms),
+                            "{case}: row {m}, column {n}"
+                        );
+                    }
+                    assert!(out.is_fenced(), "{case}: wrote too far");
+                }
+            }
+        }
+    }
+}
+
+/// All columns of a driver are a multiple of the narrowest tile, and of 16.
+#[test]
+fn widths_reach_every_number_of_columns() {
+    for (kernel, kind) in kernels("widths_reach_every_number_of_columns") {
+        let columns: Vec<usize> = kernel.widths.iter().map(|w| w.columns).collect();
+        assert!(columns.is_sorted_by(|a, b| a > b && a % b == 0), "{} {columns:?}", kernel.name);
+        assert_eq!(LANES % columns[columns.len() - 1], 0, "{} {columns:?}", kernel.name);
+        assert_eq!(kernel.context_columns % kind.elements(), 0, "{}", kernel.name);
+        assert_eq!(PANEL % columns[0], 0, "{} {columns:?}", kernel.name);
+    }
+}
+
+/// The sums of few rows: those of the tile of all rows, in which all other words are 0.
+#[test]
+fn gathers() {
+    let mut r = Rng::new(72);
+    for (kernel, kind) in kernels("gathers") {
+        let columns = [16, 32, 48, 64, 80, 112, 128, 144];
+        for (columns, rows) in columns.into_iter().flat_map(|c| STEPS.map(|rows| (c, rows))) {
+            for density in [0, 1, 3, 10] {
+                if leaves_out(&mut r) {
+                    continue;
+                }
+                let fill = if kind == Kind::Quad { FILLS[r.below(3)] } else { FILLS[r.below(2)] };
+                let v_gap = gap(&mut r);
+                let v = Table::new(rows, columns, v_gap, |_, _| word(&mut r, kind, fill, false));
+                let words = Table::new(1, rows, 4, |_, _| {
+                    if r.below(10) < density { word(&mut r, kind, fill, true) } else { [0; 4] }
+                });
+                let places: Vec<u32> =
+                    (0..rows as u32).filter(|&i| words.word(0, i as usize) != [0; 4]).collect();
+                let values: Vec<u32> =
+                    places.iter().map(|&i| u32::from_le_bytes(words.word(0, i as usize))).collect();
+                let mut want = Sums::new(1, columns, columns, || POISON);
+                let mut got = Sums::new(1, columns, columns, || POISON);
+                // SAFETY: the tier is supported; all rows and columns are there.
+                unsafe {
+                    let tile = Tile {
+                        x: words.bytes.as_ptr(),
+                        x_stride: 0,
+                        w: v.bytes.as_ptr(),
+                        w_stride: v.stride,
+                        steps: rows,
+                        init: ptr::null(),
+                        out: want.p(),
+                        out_stride: 0,
+                        resume: false,
+                        ahead: ptr::null(),
+                        ahead_stride: 0,
+                    };
+                    multiply_row(kernel, &tile, columns);
+                    (kernel.gather)(&Rows {
+                        count: places.len(),
+                        places: places.as_ptr(),
+                        values: values.as_ptr(),
+                        v: v.bytes.as_ptr(),
+                        stride: v.stride,
+                        columns,
+                        out: got.p().cast(),
+                    });
+                }
+                let case = format!("{} {} of {rows} rows x {columns} {fill:?}", kernel.name, places.len());
+                assert_eq!(got.row(0), want.row(0), "{case}");
+                assert!(got.is_fenced(), "{case}: wrote too far");
+            }
+        }
+    }
+}
+
+/// Bytes between rows as a caller may have them: of whole elements.
+fn own_gap(r: &mut Rng, kind: Kind) -> usize {
+    r.below(20) * 4 / kind.elements()
+}
+
+/// Bytes a mask flips.
+fn flipped(word: [u8; 4], flip: u8) -> [u8; 4] {
+    word.map(|b| b ^ flip)
+}
+
+/// One query and 64 keys as they lie: the scores of the tile that packed keys make.
+#[test]
+fn scores_of_one_query() {
+    let mut r = Rng::new(73);
+    for (kernel, kind) in kernels("scores_of_one_query") {
+        for (words, fill) in (4..=68).step_by(4).flat_map(|words| FILLS.map(|fill| (words, fill))) {
+            for (flip, by_sum) in [(0, 0), (0, -255), (0x80, 77), (0x80, i32::MAX), (0x80, 0)] {
+                // Those are of integers.
+                if kind != Kind::Quad && (flip, by_sum) != (0, 0) || leaves_out(&mut r) {
+                    continue;
+                }
+                let k_gap = own_gap(&mut r, kind);
+                let x = Table::new(1, words, 0, |_, _| word(&mut r, kind, fill, true));
+                let k = Table::new(PANEL, words, k_gap, |_, _| word(&mut r, kind, fill, false));
+                let panel = Table::new(words, PANEL, 0, |word, key| flipped(k.word(key, word), flip));
+                let mut want = Sums::new(1, PANEL, PANEL, || POISON);
+                let mut got = Sums::new(1, PANEL, PANEL, || POISON);
+                // SAFETY: the tier is supported; the query, all keys and room for their scores are there.
+                unsafe {
+                    let tile = Tile {
+                        x: x.bytes.as_ptr(),
+                        x_stride: 0,
+                        w: panel.bytes.as_ptr(),
+                        w_stride: panel.stride,
+                        steps: words,
+                        init: ptr::null(),
+                        out: want.p(),
+                        out_stride: 0,
+                        resume: false,
+                        ahead: ptr::null(),
+                        ahead_stride: 0,
+                    };
+                    multiply_row(kernel, &tile, PANEL);
+                    (kernel.scores)(&Keys {
+                        x: x.bytes.as_ptr(),
+                        k: k.bytes.as_ptr(),
+                        stride: k.stride,
+                        words,
+                        flip,
+                        by_sum,
+                        out: got.p(),
+                        ahead: nowhere(&mut r),
+                    });
+                }
+                let case = format!("{} {words} words flip {flip} by {by_sum} {fill:?}", kernel.name);
+                for key in 0..PANEL {
+                    let (got, want) = (got.row(0)[key], want.row(0)[key]);
+                    let bytes = (0..words).flat_map(|w| panel.word(w, key)).map(|b| i32::from(b as i8));
+                    let more = bytes.sum::<i32>().wrapping_mul(by_sum) as u32;
+                    let nan = kind != Kind::Quad && same(f32::from_bits(got), f32::from_bits(want));
+                    assert!(nan || got == want.wrapping_add(more), "{case}: key {key}");
+                }
+                assert!(got.is_fenced(), "{case}: wrote too far");
+            }
+        }
+    }
+}
+
+/// One query's weights and rows of v as they lie: the sums of the tile that packed rows make.
+#[test]
+fn context_of_one_query() {
+    let mut r = Rng::new(74);
+    for (kernel, kind) in kernels("context_of_one_query") {
+        let (elements, size) = (kind.elements(), 4 / kind.elements());
+        for (registers, words) in (1..=6).flat_map(|n| STEPS.map(|words| (n, words))) {
+            for (fill, flip) in FILLS.into_iter().flat_map(|fill| [(fill, 0), (fill, 0x80)]) {
+                if kind != Kind::Quad && flip != 0 || leaves_out(&mut r) {
+                    continue;
+                }
+                let columns = registers * kernel.context_columns;
+                let v_gap = own_gap(&mut r, kind);
+                let x = Table::new(1, words, 0, |_, _| word(&mut r, kind, fill, true));
+                let per_row = columns / elements;
+                let v = Table::new(words * elements, per_row, v_gap, |_, _| word(&mut r, kind, fill, false));
+                // Word w of a column is that column of so many rows.
+                let packed = Table::new(words, columns, 0, |word, column| {
+                    let mut out = [0; 4];
+                    for (row, to) in out.chunks_exact_mut(size).enumerate() {
+                        let at = (word * elements + row) * v.stride + column * size;
+                        to.copy_from_slice(&v.bytes[at..][..size]);
+                    }
+                    flipped(out, flip)
+                });
+                let mut got = Sums::new(1, columns, columns, || match kind {
+                    Kind::Quad => r.next() as u32,
+                    _ => r.float(-1.0, 1.0).to_bits(),
+                });
+                let mut want = Sums { words: got.words.clone(), ..got };
+                // SAFETY: the tier is supported; weights, rows and room for all columns are there.
+                unsafe {
+                    let tile = Tile {
+                        x: x.bytes.as_ptr(),
+                        x_stride: 0,
+                        w: packed.bytes.as_ptr(),
+                        w_stride: packed.stride,
+                        steps: words,
+                        init: ptr::null(),
+                        out: want.p(),
+                        out_stride: 0,
+                        resume: true,
+                        ahead: ptr::null(),
+                        ahead_stride: 0,
+                    };
+                    multiply_row(kernel, &tile, columns);
+                    (kernel.context)(&Values {
+                        x: x.bytes.as_ptr(),
+                        v: v.bytes.as_ptr(),
+                        stride: v.stride,
+                        words,
+                        flip,
+                        columns,
+                        out: got.p(),
+                        ahead: nowhere(&mut r),
+                        ahead_stride: v.stride,
+                    });
+                }
+                let case = format!("{} {words} words x {columns} flip {flip} {fill:?}", kernel.name);
+                for column in 0..columns {
+                    let (got, want) = (got.row(0)[column], want.row(0)[column]);
+                    let nan = kind != Kind::Quad && same(f32::from_bits(got), f32::from_bits(want));
+                    assert!(nan || got == want, "{case}: column {column}");
+                }
+                assert!(got.is_fenced(), "{case}: wrote too far");
+            }
+        }
+    }
+}
+
+/// Keys of a row here.
+const KEYS: usize = 48;
+
+/// A row of scores: at a cache line, as drivers keep them.
+#[repr(align(64))]
+#[derive(Clone)]
+struct Row([u32; KEYS]);
+
+impl Row {
+    /// What is not a key of the span is larger than any score of integers, and an infinity of floats.
+    fn new(first: usize, last: usize, mut score: impl FnMut(usize) -> u32) -> Self {
+        let inside = |key: usize| (first..last).contains(&key);
+        Row(std::array::from_fn(|key| if inside(key) { score(key) } else { f32::INFINITY.to_bits() }))
+    }
+
+    fn span(&mut self, first: usize, last: usize, offset: i32) -> Span {
+        Span { row: self.0.as_mut_ptr().cast(), first, last, offset }
+    }
+
+    fn float(&self, key: usize) -> f32 {
+        f32::from_bits(self.0[key])
+    }
+}
+
+fn same_words(a: &[u32], b: &[u32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(&a, &b)| same(f32::from_bits(a), f32::from_bits(b)))
+}
+
+/// The first and the last key of each span.
+fn spans() -> impl Iterator<Item = (usize, usize)> {
+    (0..=40).flat_map(|first| (first..=40).map(move |last| (first, last)))
+}
+
+/// Of each kind of registers once.
+fn passes(test: &str) -> Vec<(&'static str, &'static Passes)> {
+    let mut all: Vec<(&'static str, &'static Passes)> = vec![];
+    for tier in tiers(test) {
+        if !all.iter().any(|&(_, other)| ptr::eq(other, tier.float.passes)) {
+            all.push((tier.float.multiply.name, tier.float.passes));
+        }
+    }
+    say(&format!("{test}: rows {:?}", all.iter().map(|(name, _)| name).collect::<Vec<_>>()));
+    all
+}
+
+fn scalar() -> &'static Passes {
+    TIERS[0].float.passes
+}
+
+/// A score: mostly usual, and whatever can be one. Of integers, below 2^24 with any offset here.
+fn score(r: &mut Rng, ints: bool, odd: &[f32]) -> u32 {
+    match r.below(8) {
+        _ if ints => [(r.next() % 16_000_000) as i32 - 8_000_000, r.below(100) as i32][r.below(2)] as u32,
+        0 if !odd.is_empty() => odd[r.below(odd.len())].to_bits(),
+        _ => r.float(-30.0, 30.0).to_bits(),
+    }
+}
+
+/// How a row of floats is made: what is among the scores.
+const ODD: [&[f32]; 4] = [
+    &[],
+    &[f32::NEG_INFINITY, -0.0, 0.0],
+    &[f32::NAN, f32::NEG_INFINITY, 3e38, -3e38, 1e-42],
+    &[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN],
+];
+
+const OFFSETS: [i32; 4] = [0, 1, -8_000_000, 8_000_000];
+
+#[test]
+fn prepared_scores() {
+    let mut r = Rng::new(75);
+    for (name, passes) in passes("prepared_scores") {
+        for ((first, last), ints) in spans().flat_map(|span| [(span, 0), (span, 1)]) {
+            for round in 0..8 {
+                if leaves_out(&mut r) {
+                    continue;
+                }
+                let quantizes = round % 2 == 1;
+                // A score that is not a number has no integer.
+                let odd = ODD[if quantizes { r.below(2) } else { r.below(4) }];
+                let offset = OFFSETS[r.below(4)];
+                let mut got = Row::new(first, last, |_| score(&mut r, ints == 1, odd));
+                let (raw, mut want) = (got.clone(), got.clone());
+                // No longer than the span: nothing behind it is a bias.
+                let bias: Vec<f32> = (0..last)
+                    .map(|_| [f32::NEG_INFINITY, f32::MIN, 0.0, -0.0, r.float(-9.0, 9.0)][r.below(5)])
+                    .collect();
+                let p = Prepare {
+                    scale: [0.125, -0.7, 1e-6, 1e30][r.below(4)],
+                    step: if quantizes { [0.01, 3.0, 1e-30][r.below(3)] } else { 0.0 },
+                    low: [-255.0, -128.0, 0.0][r.below(3)],
+                    high: [0.0, 127.0, 255.0][r.below(3)],
+                    bias: if round / 2 % 2 == 1 { bias.as_ptr() } else { ptr::null() },
+                };
+                // SAFETY: the tier is supported; the row has whole groups, and each key of the span a bias.
+                unsafe {
+                    (passes.prepare[ints])(&got.span(first, last, offset), &p);
+                    (scalar().prepare[ints])(&want.span(first, last, offset), &p);
+                }
+                let case = format!("{name} {first}..{last} ints {ints} offset {offset} {p:?}");
+                assert!(same_words(&got.0, &want.0), "{case}\n{:x?}\n{:x?}\n{:x?}", raw.0, got.0, want.0);
+                for key in 0..KEYS {
+                    if !(first..last).contains(&key) {
+                        assert_eq!(got.0[key], raw.0[key], "{case}: key {key} is not of the span");
+                        continue;
+                    }
+                    let bias = if p.bias.is_null() { 0.0 } else { bias[key] };
+                    let mut x = match ints {
+                        0 => raw.float(key),
+                        _ => (raw.0[key] as i32 + offset) as f32,
+                    };
+                    if bias == f32::NEG_INFINITY {
+                        x = 0.0;
+                    }
+                    let want = if quantizes {
+                        (x * p.scale / p.step).clamp(p.low, p.high).round_ties_even().mul_add(p.step, bias)
+                    } else {
+                        x.mul_add(p.scale, bias)
+                    };
+                    // A rounded -0 is the integer 0.
+                    let zero = want == 0.0 && got.float(key) == 0.0;
+                    assert!(zero || same(got.float(key), want), "{case}: key {key}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn largest_scores() {
+    let mut r = Rng::new(76);
+    for (name, passes) in passes("largest_scores") {
+        for ((first, last), ints) in spans().flat_map(|span| [(span, 0), (span, 1)]) {
+            for odd in ODD {
+                if leaves_out(&mut r) {
+                    continue;
+                }
+                let offset = OFFSETS[r.below(4)];
+                let all_odd = r.below(4) == 0 && !odd.is_empty();
+                let mut row = Row::new(first, last, |_| match ints {
+                    0 if all_odd => odd[r.below(odd.len())].to_bits(),
+                    _ => score(&mut r, ints == 1, odd),
+                });
+                let before = row.0;
+                // SAFETY: the tier is supported; the row has whole groups.
+                let (got, scalar) = unsafe {
+                    let span = row.span(first, last, offset);
+                    ((passes.maximum[ints])(&span), (scalar().maximum[ints])(&span))
+                };
+                let value = |key: usize| match ints {
+                    0 => row.float(key),
+                    _ => (row.0[key] as i32 + offset) as f32,
+                };
+                // It ignores NaN.
+                let want = (first..last).map(value).fold(f32::NEG_INFINITY, f32::max);
+                let case = format!("{name} {first}..{last} ints {ints} offset {offset} {odd:?}");
+                assert_eq!(got.to_bits(), scalar.to_bits(), "{case}");
+                assert_eq!(got, want, "{case}");
+                assert_eq!(row.0, before, "{case}: the row");
+            }
+        }
+    }
+}
+
+/// What exponentials may be off by.
+const RELATIVE: f64 = 3e-7;
+
+#[test]
+fn exponentials() {
+    let mut r = Rng::new(77);
+    let mut worst = 0.0f64;
+    for (name, passes) in passes("exponentials") {
+        for ((first, last), ints) in spans().flat_map(|span| [(span, 0), (span, 1)]) {
+            for (odd, a) in ODD.into_iter().flat_map(|odd| [LOG2_E, 0.003, 12.0, 1e20].map(|a| (odd, a))) {
+                if leaves_out(&mut r) {
+                    continue;
+                }
+                let offset = OFFSETS[r.below(4)];
+                let mut got = Row::new(first, last, |_| score(&mut r, ints == 1, odd));
+                let (raw, mut want) = (got.clone(), got.clone());
+                let start: [f32; LANES] = std::array::from_fn(|_| r.float(0.0, 2.0));
+                let (mut sums, mut scalar_sums) = (start, start);
+                // SAFETY: the tier is supported; the row has whole groups, and there are 16 sums.
+                let most = unsafe {
+                    let most = (passes.maximum[ints])(&got.span(first, last, offset));
+                    (passes.exponentials[ints])(&got.span(first, last, offset), a, most, sums.as_mut_ptr());
+                    let span = want.span(first, last, offset);
+                    (scalar().exponentials[ints])(&span, a, most, scalar_sums.as_mut_ptr());
+                    most
+                };
+                let case = format!("{name} {first}..{last} ints {ints} offset {offset} a {a} {odd:?}");
+                assert!(same_words(&got.0, &want.0), "{case}\n{:x?}\n{:x?}\n{:x?}", raw.0, got.0, want.0);
+                let bits = |sums: [f32; LANES]| sums.map(f32::to_bits);
+                assert!(same_words(&bits(sums), &bits(scalar_sums)), "{case}: {sums:?} {scalar_sums:?}");
+                let mut total = start;
+                for key in 0..KEYS {
+                    if !(first..last).contains(&key) {
+                        assert_eq!(got.0[key], raw.0[key], "{case}: key {key} is not of the span");
+                        continue;
+                    }
+                    total[key % LANES] += got.float(key);
+                    let x = match ints {
+                        0 => raw.float(key),
+                        _ => (raw.0[key] as i32 + offset) as f32,
+                    };
+                    let (t, e) = (((x - most) * a), got.float(key));
+                    let want = f64::from(t).exp2();
+                    if t.is_nan() {
+                        assert!(e.is_nan(), "{case}: 2^NaN = {e}");
+                    } else if t < -124.0 {
+                        assert_eq!(e.to_bits(), 0, "{case}: 2^{t}");
+                    } else {
+                        let off = (f64::from(e) / want - 1.0).abs();
+                        assert!(off <= RELATIVE, "{case}: 2^{t} = {e}, off by {off}");
+                        assert!(t != 0.0 || e == 1.0, "{case}: 2^0 = {e}");
+                        worst = worst.max(off);
+                    }
+                }
+                assert!(same_words(&bits(sums), &bits(total)), "{case}: {sums:?} {total:?}");
+            }
+        }
+    }
+    say(&format!("exponentials: off by {worst:.2e} of {RELATIVE:.0e}"));
+}
+
+/// Evenly from 2^-126 to 1.
+#[test]
+fn exponentials_of_a_grid() {
+    let mut worst = 0.0f64;
+    for (name, passes) in passes("exponentials_of_a_grid") {
+        let steps = (cases(1 << 16) as usize).next_multiple_of(KEYS);
+        for at in (0..steps).step_by(KEYS) {
+            // From -126 to 0, the last one 0 itself.
+            let t = |key: usize| 126.0 * ((at + key + 1) as f32 / steps as f32 - 1.0);
+            let mut row = Row::new(0, KEYS, |key| t(key).to_bits());
+            let mut sums = [0.0; LANES];
+            // SAFETY: the tier is supported; the row has whole groups, and there are 16 sums.
+            unsafe { (passes.exponentials[0])(&row.span(0, KEYS, 0), 1.0, 0.0, sums.as_mut_ptr()) };
+            for key in 0..KEYS {
+                let (t, e) = (t(key), row.float(key));
+                if t < -124.0 {
+                    assert_eq!(e.to_bits(), 0, "{name}: 2^{t}");
+                } else {
+                    let off = (f64::from(e) / f64::from(t).exp2() - 1.0).abs();
+                    assert!(off <= RELATIVE, "{name}: 2^{t} = {e}, off by {off}");
+                    worst = worst.max(off);
+                }
+            }
+        }
+    }
+    say(&format!("exponentials_of_a_grid: off by {worst:.2e} of {RELATIVE:.0e}"));
+}
+
+/// What one weight is before it is stored.
+fn weight(e: f32, w: &Weigh, to: usize, clips: bool) -> f32 {
+    // Of a NaN in the first of two, the second remains.
+    let (at_least, at_most) =
+        (|a: f32, b: f32| if b < a { a } else { b }, |a: f32, b: f32| if b > a { a } else { b });
+    match clips {
+        true => at_most(w.limit, at_least(0.0, e.mul_add(w.factor, w.gamma))),
+        false if to == 2 => at_most(w.limit, e * w.factor),
+        false => e * w.factor,
+    }
+}
+
+#[test]
+fn weights() {
+    let mut r = Rng::new(78);
+    let odd: [&[f32]; 3] = [&[0.0], &[0.0, 1e-42, 1.0, f32::MIN_POSITIVE], &[f32::NAN, f32::INFINITY, 1e30]];
+    for (name, passes) in passes("weights") {
+        for first in (0..=KEYS).step_by(LANES) {
+            for last in (first..=KEYS).step_by(LANES) {
+                for round in 0..300 {
+                    if leaves_out(&mut r) {
+                        continue;
+                    }
+                    let (to, clips, odd) = (round % 3, round / 3 % 2, odd[round / 6 % 3]);
+                    let mut row = Row::new(first, last, |_| match r.below(4) {
+                        0 => odd[r.below(odd.len())].to_bits(),
+                        _ => r.float(0.0, 1.0).to_bits(),
+                    });
+                    let w = Weigh {
+                        factor: [1.0, 255.0, 0.031, 1e-3, 1e5][r.below(5)],
+                        gamma: [0.0, -0.4, 0.1, -100.0][r.below(4)],
+                        limit: if to == 2 { [255.0, 100.0][r.below(2)] } else { [1.0, 0.5][r.below(2)] },
+                    };
+                    let size = [4, 2, 1][to];
+                    let bytes = size * (last - first);
+                    let mut out = [(); 2].map(|()| vec![0xa5u8; 4 * KEYS + 64]);
+                    let [got, scalar_out] = &mut out;
+                    let (n, scalar_n, in_place, n_in_place);
+                    let mut own = row.clone();
+                    // SAFETY: the tier is supported; the row has whole groups, and there is room for the weights, which lie no
+                    // farther in a row than their exponentials.
+                    unsafe {
+                        let span = row.span(first, last, 0);
+                        n = (passes.weigh[to][clips])(&span, &w, got.as_mut_ptr());
+                        scalar_n = (scalar().weigh[to][clips])(&span, &w, scalar_out.as_mut_ptr());
+                        let span = own.span(first, last, 0);
+                        let place = span.row.add(size * first);
+                        n_in_place = (passes.weigh[to][clips])(&span, &w, place);
+                        in_place = std::slice::from_raw_parts(place, bytes).to_vec();
+                    }
+                    let case = format!("{name} {first}..{last} to {to} clips {clips} {w:?} {odd:?}");
+                    assert_eq!(n, scalar_n, "{case}");
+                    assert_eq!(n, n_in_place, "{case}: in place");
+                    assert_eq!(in_place, got[..bytes], "{case}: in place");
+                    let (mut nonzero, mut sum) = (0, 0);
+                    for key in first..last {
+                        let want = weight(row.float(key), &w, to, clips == 1);
+                        let at = (key - first) * size;
+                        let both = [&got[at..][..size], &scalar_out[at..][..size]];
+                        match to {
+                            0 => {
+                                let both = both.map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+                                assert!(
+                                    both.iter().all(|&b| same(b, want)),
+                                    "{case}: key {key} {both:?} {want}"
+                                );
+                            }
+                            1 => {
+                                let both = both.map(|b| bf16::from_le_bytes(b.try_into().unwrap()).to_f32());
+                                let want = bf16::from_f32(want).to_f32();
+                                assert!(
+                                    both.iter().all(|&b| same(b, want)),
+                                    "{case}: key {key} {both:?} {want}"
+                                );
+                            }
+                            _ => {
+                                let q = want.max(0.0).round_ties_even() as u8;
+                                assert_eq!(both, [&[q][..]; 2], "{case}: key {key} {want}");
+                                sum += i32::from(q);
+                            }
+                        }
+                        // A bfloat16 counts as it was before it was rounded.
+                        nonzero += u32::from(if to == 2 { got[at] != 0 } else { want.to_bits() != 0 });
+                    }
+                    assert_eq!(n, (if clips == 1 { nonzero } else { 0 }, sum), "{case}");
+                    for out in [got, scalar_out] {
+                        assert!(out[bytes..].iter().all(|&b| b == 0xa5), "{case}: wrote too far");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn words_that_are_not_zero() {
+    let mut r = Rng::new(79);
+    for (name, passes) in passes("words_that_are_not_zero") {
+        for n in 0..=100 {
+            for density in [0, 1, 5, 9, 10] {
+                if leaves_out(&mut r) {
+                    continue;
+                }
+                // -0, and what only one byte or half is of.
+                let words: Vec<u32> = (0..n)
+                    .map(|_| match r.below(10) < density {
+                        true => {
+                            [0x8000_0000, 1, 0x100, 0x1_0000, 0xff00_0000, r.next() as u32 | 4][r.below(6)]
+                        }
+                        false => 0,
+                    })
+                    .collect();
+                let (mut places, mut values) = (vec![POISON; n + FENCE], vec![POISON; n + FENCE]);
+                // SAFETY: the tier is supported; there is room for n.
+                let count =
+                    unsafe { (passes.collect)(words.as_ptr(), n, places.as_mut_ptr(), values.as_mut_ptr()) };
+                let want: Vec<u32> = (0..n as u32).filter(|&i| words[i as usize] != 0).collect();
+                assert_eq!(count, want.len(), "{name} {n}");
+                assert_eq!(places[..count], want, "{name} {n}");
+                assert!((0..count).all(|i| values[i] == words[want[i] as usize]), "{name} {n}");
+                for list in [places, values] {
+                    assert!(list[n..].iter().all(|&v| v == POISON), "{name} {n}: wrote too far");
+                }
+            }
+        }
+    }
+}
