@@ -373,22 +373,15 @@ fn nothing_is_allowed() {
     }
 }
 
-/// However many sequences of nothing there are.
+/// However many sequences of nothing there are: a loop over them would never end.
 #[test]
 fn nothing_takes_no_time() {
-    let (done, wait) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        for (q_len, kv_len) in [(0, 0), (0, 1)] {
-            let batch = if kv_len == 0 { usize::MAX } else { 0 };
-            let call = Call::new(Sequences::Batch { batch, q_len, kv_len });
-            let out = Output::F32(HeadsMut::new(&mut [], 0, H, D).unwrap());
-            let (q, k) = (floats(&[], 0, H, D), floats(&[], 0, KV, D));
-            let _ = attention().forward(q, k, k, &call, out, &serial(Isa::Scalar), &mut Scratch::new());
-        }
-        done.send(()).unwrap();
-    });
-    wait.recv_timeout(std::time::Duration::from_secs(20))
-        .expect("usize::MAX empty sequences to be done or refused");
+    for (batch, q_len, kv_len) in [(usize::MAX, 0, 0), (0, 0, 1)] {
+        let call = Call::new(Sequences::Batch { batch, q_len, kv_len });
+        let out = Output::F32(HeadsMut::new(&mut [], 0, H, D).unwrap());
+        let (q, k) = (floats(&[], 0, H, D), floats(&[], 0, KV, D));
+        attention().forward(q, k, k, &call, out, &serial(Isa::Scalar), &mut Scratch::new()).unwrap();
+    }
 }
 
 /// Keys that are there by a stride of 0 only, more than there is memory for scores of.

@@ -225,9 +225,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--siskin", default=ROOT / "target" / "release" / "siskin", help="the siskin to measure")
     parser.add_argument("--torch", action="store_true", help="measure torch too; a download of some GB")
+    parser.add_argument("--attention", action="store_true", help="attention alone, with torch")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--turn-ms", type=int, default=30, help="milliseconds each library has in a round")
     args = parser.parse_args()
+    args.torch |= args.attention
     if Path(sys.prefix) != VENV:
         enter_venv(args)
 
@@ -237,7 +239,7 @@ def main():
     print(f"{M} tokens; block formats at {SPARSITY:.0%} sparsity; least and median of {args.rounds} rounds, in us.\n")
     print("| n x k | siskin | peer | siskin min | peer min | peer / siskin | siskin median | peer median |")
     print("|---|---|---|--:|--:|--:|--:|--:|")
-    for n, k in SHAPES:
+    for n, k in () if args.attention else SHAPES:
         pairs = list(peers(n, k, args.torch))
         turns = {case: siskin.linear(n, k, *case) for case, _, _ in pairs}
         turns |= {call: peer_turn(call, [(M, n), (n, M)]) for _, _, call in pairs}
