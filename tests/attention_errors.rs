@@ -384,10 +384,10 @@ fn nothing_takes_no_time() {
     }
 }
 
-/// Keys that are there by a stride of 0 only, more than there is memory for scores of.
+/// Keys that are there by a stride of 0 only, more than anything has memory for scores of.
 #[test]
 fn more_keys_than_memory() {
-    for keys in [1 << 39, (1 << 40) + 1, 1 << 62] {
+    for keys in [(1 << 40) + 1, 1 << 62] {
         let x = [0.5f32; H * D];
         let q = Input::F32(HeadsRef::new(&x, 1, H, D).unwrap());
         let k = Input::F32(HeadsRef::with_strides(&x, keys, KV, D, 0, D).unwrap());

@@ -66,7 +66,7 @@ export SISKIN_TEST_NO_THREADS=1
 test=(cargo test --package siskin --target "$target" --no-default-features --lib --tests)
 "${test[@]}" --no-run
 # What takes minutes here and does not depend on the tier, or is covered by smaller cases of the same.
-slow=(--skip allocate --skip largest_k --skip columns_beyond --skip many_columns --skip every_pair --skip activations_are_near)
+slow=(--skip long_contexts --skip keys_without_weight --skip 32_bits --skip allocate --skip largest_k --skip columns_beyond --skip many_columns --skip every_pair --skip activations_are_near)
 test_on() {
     local status=0
     EMULATED_CPU=$1 timeout 300 "${test[@]}" --no-fail-fast -- --test-threads=1 --skip threads \
