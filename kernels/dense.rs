@@ -79,48 +79,56 @@ pub struct F32;
 /// Pairs of bfloat16 to f32.
 pub struct Pairs;
 
+/// The methods that all integer sums share.
+macro_rules! integer_sums {
+    () => {
+        type Acc = S::V;
+        const EXACT: bool = true;
+        const ELEMENTS: usize = 4;
+        #[inline(always)]
+        unsafe fn columns(rows: [S::V; 4]) -> [S::V; 4] {
+            // SAFETY: as the caller.
+            unsafe { S::interleave(rows[0], rows[1], rows[2], rows[3]) }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const i32) -> S::V {
+            // SAFETY: as the caller.
+            unsafe { S::load(p.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn store(p: *mut i32, acc: S::V) {
+            // SAFETY: as the caller.
+            unsafe { S::store(p.cast(), acc) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: S::V, b: S::V) -> S::V {
+            // SAFETY: as the caller.
+            unsafe { S::add(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn zero() -> S::V {
+            // SAFETY: as the caller.
+            unsafe { S::splat(0) }
+        }
+        #[inline(always)]
+        unsafe fn add_scaled(a: S::V, b: S::V, times: i32) -> S::V {
+            // SAFETY: as the caller.
+            unsafe { S::add(a, S::mul(b, S::splat(times))) }
+        }
+        #[inline(always)]
+        unsafe fn scale(a: S::V, _scale: S::F, _b: S::V) -> S::V {
+            a
+        }
+    };
+}
+pub(crate) use integer_sums;
+
 impl<S: Simd> Product<S> for Int8 {
-    type Acc = S::V;
-    const EXACT: bool = true;
-    const ELEMENTS: usize = 4;
-    #[inline(always)]
-    unsafe fn columns(rows: [S::V; 4]) -> [S::V; 4] {
-        // SAFETY: as the caller.
-        unsafe { S::interleave(rows[0], rows[1], rows[2], rows[3]) }
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const i32) -> S::V {
-        // SAFETY: as the caller.
-        unsafe { S::load(p.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store(p: *mut i32, acc: S::V) {
-        // SAFETY: as the caller.
-        unsafe { S::store(p.cast(), acc) }
-    }
+    integer_sums!();
     #[inline(always)]
     unsafe fn dot(acc: S::V, x: S::V, w: S::V) -> S::V {
         // SAFETY: as the caller.
         unsafe { S::dense_dot(acc, x, w) }
-    }
-    #[inline(always)]
-    unsafe fn add(a: S::V, b: S::V) -> S::V {
-        // SAFETY: as the caller.
-        unsafe { S::add(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn zero() -> S::V {
-        // SAFETY: as the caller.
-        unsafe { S::splat(0) }
-    }
-    #[inline(always)]
-    unsafe fn add_scaled(a: S::V, b: S::V, times: i32) -> S::V {
-        // SAFETY: as the caller.
-        unsafe { S::add(a, S::mul(b, S::splat(times))) }
-    }
-    #[inline(always)]
-    unsafe fn scale(a: S::V, _scale: S::F, _b: S::V) -> S::V {
-        a
     }
 }
 

@@ -1,6 +1,6 @@
 //! A tile of rows times some columns: scores of queries by keys, and context of weights by v.
 
-use crate::kernels::dense::Product;
+use crate::kernels::dense::{Product, integer_sums};
 use crate::kernels::simd::Simd;
 
 /// What a tile reads and writes. A step is 4 bytes of each row: a float, two bfloat16 or four bytes.
@@ -40,47 +40,11 @@ pub type Run = unsafe fn(&Tile);
 pub struct Quads;
 
 impl<S: Simd> Product<S> for Quads {
-    type Acc = S::V;
-    const EXACT: bool = true;
-    const ELEMENTS: usize = 4;
-    #[inline(always)]
-    unsafe fn columns(rows: [S::V; 4]) -> [S::V; 4] {
-        // SAFETY: as the caller.
-        unsafe { S::interleave(rows[0], rows[1], rows[2], rows[3]) }
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const i32) -> S::V {
-        // SAFETY: as the caller.
-        unsafe { S::load(p.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store(p: *mut i32, acc: S::V) {
-        // SAFETY: as the caller.
-        unsafe { S::store(p.cast(), acc) }
-    }
+    integer_sums!();
     #[inline(always)]
     unsafe fn dot(acc: S::V, x: S::V, w: S::V) -> S::V {
         // SAFETY: as the caller.
         unsafe { S::dot(acc, S::x(x), S::w(w)) }
-    }
-    #[inline(always)]
-    unsafe fn add(a: S::V, b: S::V) -> S::V {
-        // SAFETY: as the caller.
-        unsafe { S::add(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn zero() -> S::V {
-        // SAFETY: as the caller.
-        unsafe { S::splat(0) }
-    }
-    #[inline(always)]
-    unsafe fn add_scaled(a: S::V, b: S::V, times: i32) -> S::V {
-        // SAFETY: as the caller.
-        unsafe { S::add(a, S::mul(b, S::splat(times))) }
-    }
-    #[inline(always)]
-    unsafe fn scale(a: S::V, _scale: S::F, _b: S::V) -> S::V {
-        a
     }
 }
 
