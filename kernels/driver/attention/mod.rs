@@ -23,7 +23,7 @@ use crate::view::MatRef;
 use finish::Target;
 use operands::{Kind, Operand};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// One call: all of it checked.
 pub struct Job<'a> {
@@ -378,4 +378,19 @@ fn extend(keys: &mut Range<usize>, other: Range<usize>) {
     if !other.is_empty() {
         *keys = keys.start.min(other.start)..keys.end.max(other.end);
     }
+}
+
+/// Tasks below n that no other worker took.
+fn turns(next: &AtomicUsize, n: usize) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let task = next.fetch_add(1, Ordering::Relaxed);
+        (task < n).then_some(task)
+    })
+}
+
+/// The first n bytes of what is left.
+fn take<'a>(rest: &mut &'a mut [u8], n: usize) -> &'a mut [u8] {
+    let (taken, left) = std::mem::take(rest).split_at_mut(n);
+    *rest = left;
+    taken
 }

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::kernels::attention::{CHUNK, PANEL};
 use crate::kernels::buffer::{as_f32, as_i32};
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 /// Rows of a group up to which keys are split.
 pub const MOST_ROWS: usize = 16;
@@ -118,13 +118,7 @@ pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, kv_len: usize, memory
         let next = AtomicUsize::new(0);
         plan.ctx.for_each_chunk(workers.min(n), bytes, extents.bytes(), &|_, bytes| {
             let mut room = extents.split(bytes);
-            loop {
-                let i = next.fetch_add(1, Ordering::Relaxed);
-                if i >= n {
-                    return;
-                }
-                run(i, &mut room);
-            }
+            super::turns(&next, n).for_each(|i| run(i, &mut room));
         });
     };
     // SAFETY: each phase begins when the one before has ended; tasks of a phase write what is theirs alone.
@@ -182,11 +176,7 @@ impl Extents {
 
     fn split<'a>(&self, bytes: &'a mut [u8]) -> Room<'a> {
         let mut rest = bytes;
-        let mut take = |n: usize| {
-            let (taken, left) = std::mem::take(&mut rest).split_at_mut(n);
-            rest = left;
-            taken
-        };
+        let mut take = |n| super::take(&mut rest, n);
         Room {
             q: take(self.q),
             sums: as_i32(take(self.sums)),

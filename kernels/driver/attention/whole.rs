@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
 use crate::kernels::buffer::{as_f32, as_i32};
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 /// Most rows of a tile.
 const MOST_ROWS: usize = 48;
@@ -81,11 +81,7 @@ impl Extents {
 
     fn split<'a>(&self, bytes: &'a mut [u8], stride: usize) -> Room<'a> {
         let mut rest = bytes;
-        let mut take = |n: usize| {
-            let (taken, left) = std::mem::take(&mut rest).split_at_mut(n);
-            rest = left;
-            taken
-        };
+        let mut take = |n| super::take(&mut rest, n);
         Room {
             k: take(self.k),
             init: as_i32(take(self.init)),
@@ -127,11 +123,7 @@ pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, kv_len: usize, memory
     let next = AtomicUsize::new(0);
     plan.ctx.for_each_chunk(workers, memory.workers.bytes_mut(), extents.bytes(), &|_, bytes| {
         let mut room = extents.split(bytes, stride(kv_len));
-        loop {
-            let unit = next.fetch_add(1, Ordering::Relaxed);
-            if unit >= units {
-                return;
-            }
+        for unit in super::turns(&next, units) {
             let group = plan.group(unit / parts / plan.groups(), unit / parts % plan.groups());
             let rows = super::share(group.rows(), parts, unit % parts);
             unit_of_rows(plan, &group, rows, tile, &mut room);
