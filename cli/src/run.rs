@@ -33,15 +33,22 @@ pub enum Operation {
 #[derive(clap::Args)]
 #[command(after_long_help = HELP)]
 pub struct Args {
+    #[command(flatten)]
+    files: Files,
+}
+
+/// What an operation reads and writes.
+#[derive(clap::Args)]
+pub struct Files {
     /// The case, a safetensors file.
     #[arg(long = "in")]
-    input: PathBuf,
-    /// Where y goes, a safetensors file.
+    pub input: PathBuf,
+    /// Where the result goes, a safetensors file.
     #[arg(long)]
-    out: PathBuf,
+    pub out: PathBuf,
     /// Parameters as JSON, instead of those in the file.
     #[arg(long)]
-    params: Option<String>,
+    pub params: Option<String>,
 }
 
 const HELP: &str = r#"Tensors in (those in brackets may be missing):
@@ -141,8 +148,8 @@ pub fn main(operation: &Operation) -> Result<()> {
         Operation::Linear(args) => args,
         Operation::Attention(args) => return attention::run(args),
     };
-    let y = compute(&args.input, &read(&args.input)?, args.params.as_deref(), MOST)?;
-    write(&args.out, &y)
+    let Files { input, out, params } = &args.files;
+    write(out, &compute(input, &read(input)?, params.as_deref(), MOST)?)
 }
 
 /// The bytes of the file that answers the bytes of a file, whose path only errors tell; y may have `most` elements.

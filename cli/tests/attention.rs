@@ -1,48 +1,13 @@
 //! Attention by the command: cases measured and refused, files run and refused.
 
-use safetensors::tensor::TensorView;
+mod common;
+
+use common::*;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
-use std::collections::HashMap;
 use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-
-fn siskin(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_siskin")).args(args).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
-}
-
-/// Ends with status 2 and says what is at fault, without panicking.
-#[track_caller]
-fn refused(output: &Output, names: &str) {
-    let message = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{message}");
-    assert!(message.contains(names), "{names:?} is not in {message:?}");
-    assert!(!message.contains("panicked"), "{message}");
-}
-
-/// What `bench --serve` answers to lines.
-fn serve<L: std::fmt::Display>(lines: impl IntoIterator<Item = L>) -> Vec<Value> {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_siskin"))
-        .args(["bench", "--serve"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    for line in lines {
-        writeln!(stdin, "{line}").unwrap();
-    }
-    drop(stdin);
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
+use std::path::Path;
+use std::process::Output;
 
 /// Every field with every value somewhere.
 #[test]
@@ -146,30 +111,9 @@ fn flags_are_fields() {
     assert!(text(&help.stdout).contains("siskin bench --op attention"));
 }
 
-type Tensor = (&'static str, Dtype, Vec<usize>, Vec<u8>);
-
-fn f32s(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
-fn i32s(values: &[i32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("attention-{name}"));
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
 fn run(folder: &Path, tensors: &[Tensor], params: &str) -> Output {
     let (input, out) = (folder.join("case.safetensors"), folder.join("y.safetensors"));
-    let views = tensors
-        .iter()
-        .map(|(name, dtype, shape, data)| (*name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
-    let metadata = HashMap::from([("params".to_string(), params.to_string())]);
-    fs::write(&input, safetensors::serialize(views, Some(metadata)).unwrap()).unwrap();
+    save(&input, tensors, Some(params));
     siskin(&["run", "attention", "--in", input.to_str().unwrap(), "--out", out.to_str().unwrap()])
 }
 
@@ -420,7 +364,7 @@ fn other_floats_are_taken_and_given() {
 
 #[test]
 fn a_bad_case_leaves_no_file() {
-    let folder = folder("bad");
+    let folder = folder("attention-bad");
     let (good, data) = case();
     let with = |tensor: Tensor| {
         let mut tensors: Vec<_> = good.iter().filter(|t| t.0 != tensor.0).cloned().collect();

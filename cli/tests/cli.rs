@@ -1,56 +1,13 @@
 //! The command as its users meet it: what it prints, what it writes, how it ends.
 
-use safetensors::tensor::TensorView;
+mod common;
+
+use common::*;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
-use std::collections::HashMap;
 use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-
-fn siskin(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_siskin")).args(args).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
-}
-
-/// Ends with status 2 and says what is at fault, without panicking.
-#[track_caller]
-fn refused(output: &Output, names: &str) {
-    let message = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{message}");
-    assert!(message.contains(names), "{names:?} is not in {message:?}");
-    assert!(!message.contains("panicked"), "{message}");
-}
-
-/// An empty folder of a test's own.
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
-type Tensor = (&'static str, Dtype, Vec<usize>, Vec<u8>);
-
-fn save(path: &Path, tensors: &[Tensor], params: Option<&str>) {
-    let views = tensors
-        .iter()
-        .map(|(name, dtype, shape, data)| (*name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
-    let metadata = params.map(|p| HashMap::from([("params".to_string(), p.to_string())]));
-    fs::write(path, safetensors::serialize(views, metadata).unwrap()).unwrap();
-}
-
-fn f32s(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
-fn i32s(values: &[i32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
+use std::path::Path;
+use std::process::Output;
 
 /// Bytes that look random.
 fn bytes(len: usize, seed: u32) -> Vec<u8> {
@@ -368,24 +325,6 @@ fn a_bad_file_leaves_no_file() {
     let args = ["run", "linear", "--in", good.to_str().unwrap(), "--out", nowhere.to_str().unwrap()];
     refused(&siskin(&args), "none/out");
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
-}
-
-/// What `bench --serve` answers to lines.
-fn serve<L: std::fmt::Display>(lines: impl IntoIterator<Item = L>) -> Vec<Value> {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_siskin"))
-        .args(["bench", "--serve"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    for line in lines {
-        writeln!(stdin, "{line}").unwrap();
-    }
-    drop(stdin);
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::tensor::{Data, Place};
 use crate::case::{YType, check_run, ctx, on_threads};
 use crate::error::{Error, Result};
 use crate::json::to_json;
-use crate::run::{indices, params, quantizer};
+use crate::run::{Files, indices, params, quantizer};
 use crate::tensors::{Tensors, elements, parse, read, write};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -15,21 +15,14 @@ use siskin::attention::{Attention, Bias, BlockMask, Call, EmptyRow, Int8, Skippe
 use siskin::quant::{QuantParams, QuantType};
 use siskin::{Ctx, MatRef, Scratch};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// context = softmax(scale · q · kᵀ + bias) · v, from a safetensors file to another.
 #[derive(clap::Args)]
 #[command(after_long_help = HELP)]
 pub struct Args {
-    /// The case, a safetensors file.
-    #[arg(long = "in")]
-    input: PathBuf,
-    /// Where the context goes, a safetensors file.
-    #[arg(long)]
-    out: PathBuf,
-    /// Parameters as JSON, instead of those in the file.
-    #[arg(long)]
-    params: Option<String>,
+    #[command(flatten)]
+    files: Files,
 }
 
 const HELP: &str = r#"Tensors in (those in brackets may be missing):
@@ -131,8 +124,8 @@ enum Empty {
 }
 
 pub fn main(args: &Args) -> Result<()> {
-    let y = compute(&args.input, &read(&args.input)?, args.params.as_deref(), u128::MAX)?;
-    write(&args.out, &y)
+    let Files { input, out, params } = &args.files;
+    write(out, &compute(input, &read(input)?, params.as_deref(), u128::MAX)?)
 }
 
 /// The bytes of the file that answers the bytes of a file, whose path only errors tell; there may be `most` pairs of a query

@@ -1,0 +1,73 @@
+//! What tests of the command share.
+#![allow(dead_code, reason = "each test uses its own part")]
+
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+pub fn siskin(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_siskin")).args(args).output().unwrap()
+}
+
+pub fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// Ends with status 2 and says what is at fault, without panicking.
+#[track_caller]
+pub fn refused(output: &Output, names: &str) {
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains(names), "{names:?} is not in {message:?}");
+    assert!(!message.contains("panicked"), "{message}");
+}
+
+/// What `bench --serve` answers to lines.
+pub fn serve<L: std::fmt::Display>(lines: impl IntoIterator<Item = L>) -> Vec<Value> {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_siskin"))
+        .args(["bench", "--serve"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    for line in lines {
+        writeln!(stdin, "{line}").unwrap();
+    }
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// An empty folder of a test's own.
+pub fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+pub fn f32s(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+pub fn i32s(values: &[i32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// Name, type, shape and bytes.
+pub type Tensor = (&'static str, Dtype, Vec<usize>, Vec<u8>);
+
+pub fn save(path: &Path, tensors: &[Tensor], params: Option<&str>) {
+    let views = tensors
+        .iter()
+        .map(|(name, dtype, shape, data)| (*name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
+    let metadata = params.map(|p| HashMap::from([("params".to_string(), p.to_string())]));
+    fs::write(path, safetensors::serialize(views, metadata).unwrap()).unwrap();
+}
