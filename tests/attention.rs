@@ -125,9 +125,12 @@ fn outputs_are_rounded() {
     let mut r = Rng::new(54);
     let mut scratch = Scratch::new();
     let isas = isas("outputs_are_rounded");
-    for round in 0..cases(60) as usize {
+    for round in 0..cases(120) as usize {
         let mut case = Case::random(&mut r);
-        case.types[3] = [Type::Bf16, Type::F16, Type::U8, Type::I8][round % 4];
+        if round % 2 == 0 {
+            case = case.bytes(&mut r);
+        }
+        case.types[3] = [Type::Bf16, Type::F16, Type::U8, Type::I8][round / 2 % 4];
         let d = case.data();
         for &isa in &isas {
             let ctx = serial(isa);

@@ -123,25 +123,6 @@ fn signs_do_not_matter() {
     }
 }
 
-/// Any other output is the f32 one, rounded or quantized.
-#[test]
-fn outputs_are_rounded() {
-    let isas = isas("outputs_are_rounded");
-    let mut r = Rng::new(94);
-    let mut scratch = Scratch::new();
-    for round in 0..cases(60) as usize {
-        let mut case = Case::random(&mut r).bytes(&mut r);
-        case.types[3] = [Type::Bf16, Type::F16, Type::U8, Type::I8][round % 4];
-        let d = case.data();
-        for &isa in &isas {
-            let ctx = serial(isa);
-            let (got, _) = d.run(&ctx, &mut scratch);
-            let wide = real(&d.to_f32().run(&ctx, &mut scratch).0);
-            assert!(got == d.rounded(&wide), "{isa} {:?}", d.case);
-        }
-    }
-}
-
 /// Keys without weight are not multiplied.
 #[test]
 fn keys_without_weight_are_skipped() {
