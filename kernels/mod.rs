@@ -52,6 +52,7 @@ pub mod activation;
 mod activation_tables;
 pub mod attention;
 pub mod buffer;
+pub mod codes;
 pub mod convert;
 pub mod dense;
 pub mod driver;

@@ -6,6 +6,7 @@
 
 pub mod attention;
 mod bytes;
+pub mod codes;
 mod dense;
 mod floats;
 mod schedule;
