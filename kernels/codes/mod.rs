@@ -34,6 +34,8 @@ pub unsafe trait Popcount: Copy + 'static {
     unsafe fn total(parts: Self::V) -> Self::V;
     /// `a - 2 * b` in each lane, wrapping.
     unsafe fn less_twice(a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller of each lane, as signed integers.
+    unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
     /// Bit l is whether lane l of a is below lane l of b, as signed integers.
     unsafe fn below(a: Self::V, b: Self::V) -> u64;
 }
@@ -165,7 +167,9 @@ pub unsafe fn nearest<P: Popcount, const S: usize>(t: &Search) {
     unsafe {
         let a = broadcast::<P, S, 1>(t.a, 0);
         let best = std::slice::from_raw_parts_mut(t.best, t.k);
-        let mut limit = P::splat(limit(best));
+        // With an empty list nearly all would find a place, to lose it again.
+        let most = if best[0] == u64::MAX { bound::<P, S>(&a, t) } else { i16::MAX as u16 };
+        let mut limit = P::splat(most.min(limit(best)));
         let (mut b, mut first) = (t.b, 0);
         while first < t.codes {
             let [sums] = distances::<P, S, 1>(&a, b);
@@ -178,11 +182,50 @@ pub unsafe fn nearest<P: Popcount, const S: usize>(t: &Search) {
                 let mut row = [0u16; 64];
                 P::store(row.as_mut_ptr(), sums);
                 compete(best, &row, better, t.first + first as u32);
-                limit = P::splat(self::limit(best));
+                limit = P::splat(most.min(self::limit(best)));
             }
             b = b.add(S * P::LANES);
             first += P::LANES;
         }
+    }
+}
+
+/// A distance that at least k codes of b are below: each lane's smallest is that of another code, so the k-th smallest of
+/// those will do. The largest there is, where that tells nothing.
+///
+/// # Safety
+/// As [`nearest`].
+#[inline(always)]
+unsafe fn bound<P: Popcount, const S: usize>(a: &[[P::V; S]; 1], t: &Search) -> u16 {
+    /// Registers of smallest, a power of two.
+    const MOST: usize = 8;
+    // SAFETY: as the caller.
+    unsafe {
+        let none = P::splat(i16::MAX as u16);
+        // Twice as many lanes as neighbours, or the k-th is far from nearest.
+        let used = (2 * t.k).div_ceil(P::LANES).next_power_of_two();
+        if used > MOST {
+            return i16::MAX as u16;
+        }
+        let mut smallest = [none; MOST];
+        for i in 0..t.codes / P::LANES {
+            let [sums] = distances::<P, S, 1>(a, t.b.add(i * S * P::LANES));
+            let at = &mut smallest[i & (used - 1)];
+            *at = P::min(*at, sums);
+        }
+        // The largest number that fewer than k are below, bit by bit; no distance has a tenth.
+        let mut kth = 0;
+        for bit in (0..9).rev() {
+            let mut below = 0;
+            let limit = P::splat(kth | 1 << bit);
+            for smallest in &smallest[..used] {
+                below += P::below(*smallest, limit).count_ones() as usize;
+            }
+            if below < t.k {
+                kth |= 1 << bit;
+            }
+        }
+        kth + 1
     }
 }
 
@@ -263,7 +306,7 @@ fn pack_words<const W: usize>(codes: &[u64], slices: usize, lanes: usize, to: &m
 #[inline(always)]
 pub unsafe fn peak<P: Popcount, const SUM: bool>(times: u64) -> u64 {
     /// Enough to wait for none, and with what else is needed no more than there are registers.
-    const CHAINS: usize = 12;
+    const CHAINS: usize = 20;
     // SAFETY: as the caller.
     unsafe {
         let mut sums = [P::splat(0); CHAINS];

@@ -47,6 +47,10 @@ unsafe impl Popcount for Plain {
         from_fn(|l| a[l].wrapping_sub(b[l].wrapping_mul(2)))
     }
     #[inline(always)]
+    unsafe fn min(a: [u16; 8], b: [u16; 8]) -> [u16; 8] {
+        from_fn(|l| (a[l] as i16).min(b[l] as i16) as u16)
+    }
+    #[inline(always)]
     unsafe fn below(a: [u16; 8], b: [u16; 8]) -> u64 {
         (0..8).fold(0, |bits, l| bits | u64::from((a[l] as i16) < b[l] as i16) << l)
     }

@@ -84,6 +84,12 @@ unsafe impl Popcount for Avx2Nibbles {
     }
 
     #[inline(always)]
+    unsafe fn min(a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { _mm256_min_epi16(a, b) }
+    }
+
+    #[inline(always)]
     unsafe fn below(a: __m256i, b: __m256i) -> u64 {
         // SAFETY: the caller vouches for the tier.
         unsafe {
@@ -129,6 +135,12 @@ macro_rules! words {
         unsafe fn less_twice(a: __m512i, b: __m512i) -> __m512i {
             // SAFETY: the caller vouches for the tier.
             unsafe { _mm512_sub_epi16(a, _mm512_add_epi16(b, b)) }
+        }
+
+        #[inline(always)]
+        unsafe fn min(a: __m512i, b: __m512i) -> __m512i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm512_min_epi16(a, b) }
         }
 
         #[inline(always)]
