@@ -174,7 +174,7 @@ pub fn nearest(
     debug_assert!(a.bits == b.bits && indices.rows() == a.len && distances.rows() == a.len);
     debug_assert!(indices.cols() == distances.cols());
     let k = indices.cols().min(b.len);
-    if k == 0 {
+    if k == 0 || a.len == 0 {
         for row in 0..a.len {
             indices.row_mut(row).fill(u32::MAX);
             distances.row_mut(row).fill(u16::MAX);
