@@ -118,7 +118,7 @@ pub struct Answer {
     /// The same tier's exclusive or, population count and sum on registers alone, on as many threads, measured in between.
     pub peak_gbits: f64,
     pub pct_peak: f64,
-    /// The same without the sum, which no kernel can do with codes of more than a word.
+    /// The same without the sum: no kernel reaches it that adds counts up or narrows them.
     pub peak_alone_gbits: f64,
     pub pct_peak_alone: f64,
     /// The bytes of all distances / us_min; not of the nearest.

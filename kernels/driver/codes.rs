@@ -8,8 +8,12 @@ use crate::kernels::codes::{Search, Tile, offer, pack};
 use crate::view::{Element, MatMut};
 use std::ops::Range;
 
-/// Bytes of panels that stay in the first-level cache while rows pass.
-const BLOCK_BYTES: usize = 16 << 10;
+/// Bytes of panels that stay in the second-level cache while rows pass: rows of the output are as long as can be.
+const LONG: usize = 128 << 10;
+
+/// Bytes of panels that stay in the first-level cache while rows pass. Also what the nearest are bounded by first, which is
+/// worth its while only for so many.
+const SHORT: usize = 16 << 10;
 
 /// Rows whose neighbours a task keeps at a time.
 const ROWS: usize = 256;
@@ -93,10 +97,10 @@ impl<'a> Panels<'a> {
         self.codes.div_ceil(self.kernels.lanes)
     }
 
-    /// Ranges of panels that fit the cache, each with its first code, how many there are, and where they lie.
-    fn blocks(&self, panels: Range<usize>) -> impl Iterator<Item = (usize, usize, *const u16)> {
+    /// Ranges of panels of at most so many bytes, each with its first code, how many there are, and where they lie.
+    fn blocks(&self, panels: Range<usize>, bytes: usize) -> impl Iterator<Item = (usize, usize, *const u16)> {
         let (lanes, slices) = (self.kernels.lanes, self.width.slices);
-        let most = (BLOCK_BYTES / (2 * slices * lanes)).max(1);
+        let most = (bytes / (2 * slices * lanes)).max(1);
         panels.clone().step_by(most).map(move |panel| {
             let (first, end) = (panel * lanes, (panel + most).min(panels.end) * lanes);
             (first, end.min(self.codes) - first, self.words[first * slices..].as_ptr())
@@ -139,7 +143,7 @@ pub fn pairwise<T: Short>(
     ctx.for_each(rows * columns, &|task| {
         let groups = share(a.len.div_ceil(width.rows), rows, task / columns);
         let end = (groups.end * width.rows).min(a.len);
-        for (first, codes, panels) in b.blocks(share(b.len(), columns, task % columns)) {
+        for (first, codes, panels) in b.blocks(share(b.len(), columns, task % columns), LONG) {
             let mut row = groups.start * width.rows;
             while row < end {
                 let (run, height) = if row + width.rows <= end { (several, width.rows) } else { (one, 1) };
@@ -193,7 +197,7 @@ pub fn nearest(
         for start in mine.clone().step_by(height) {
             let some = start..(start + height).min(mine.end);
             lists.fill(u64::MAX);
-            for (first, codes, panels) in b.blocks(panels.clone()) {
+            for (first, codes, panels) in b.blocks(panels.clone(), SHORT) {
                 for (row, best) in some.clone().zip(lists.chunks_exact_mut(k)) {
                     // SAFETY: the tier is supported; the code and the panels are there.
                     unsafe {
