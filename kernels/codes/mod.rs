@@ -299,7 +299,7 @@ fn pack_words<const W: usize>(codes: &[u64], slices: usize, lanes: usize, to: &m
     }
 }
 
-/// The operations of [`distances`] on registers alone, so many times over: the bits compared.
+/// The operations that make distances, on registers alone, so many times over: the bits compared.
 ///
 /// # Safety
 /// The CPU has the instructions.
