@@ -4,6 +4,7 @@ mod attention;
 mod bench;
 mod case;
 mod check;
+mod energy;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;
@@ -38,6 +39,7 @@ enum What {
     Bench(bench::Args),
     #[command(hide = true, override_usage = "siskin bench --op attention [OPTIONS]")]
     BenchAttention(attention::BenchArgs),
+    Energy(energy::Args),
     Info(info::Args),
     Verify(verify::Args),
     Survey(survey::Args),
@@ -52,6 +54,7 @@ pub fn main() -> ExitCode {
         None => tour::main(),
         Some(What::Bench(args)) => bench::main(&args),
         Some(What::BenchAttention(args)) => attention::bench(&args),
+        Some(What::Energy(args)) => energy::main(&args),
         Some(What::Info(args)) => info::main(&args),
         Some(What::Verify(args)) => verify::main(&args),
         Some(What::Survey(args)) => survey::main(&args),
