@@ -117,15 +117,17 @@ fn combine_body(columns: &[Block], count: usize, weights: &[f32], to: &mut [Bloc
     }
 }
 
+/// One column after the other: sums of several at once the compiler would vectorize across the columns.
 #[inline(always)]
 fn correlate_body(columns: &[Block], count: usize, y: &[Block], sums: &mut [[f32; LANES]]) {
-    sums.fill([0.0; LANES]);
-    for (columns, y) in columns.chunks_exact(count).zip(y) {
-        for (column, sums) in columns.iter().zip(&mut *sums) {
+    for (i, to) in sums.iter_mut().enumerate() {
+        let mut sums = [0.0; LANES];
+        for (column, y) in columns[i..].iter().step_by(count).zip(y) {
             for l in 0..LANES {
                 sums[l] += column[l] * y[l] + column[l + LANES] * y[l + LANES];
             }
         }
+        *to = sums;
     }
 }
 

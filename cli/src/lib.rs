@@ -4,6 +4,7 @@ mod attention;
 mod bench;
 mod case;
 mod check;
+mod ecoformer;
 mod energy;
 mod error;
 #[doc(hidden)]
