@@ -242,7 +242,7 @@ tier! {
 
 tier! {
     #[cfg(target_arch = "x86_64")]
-    avx2: Avx2, "avx2", #[target_feature(enable = "avx2,fma,f16c")],
+    avx2: Avx2, "avx2", #[target_feature(enable = "popcnt,avx2,fma,f16c")],
     dense 2 x [m1: 1, m2: 2, m3: 3, m4: 4, m5: 5, m6: 6], [s1: 1 x 4, s2: 2 x 2, s3: 3 x 2],
     gather [g4: 4 x 32 by 2, g1: 1 x 32 by 4, g4s: 4 x 16 by 2, g1s: 1 x 16 by 2],
     scatter [s32: 32 by 2, s16: 16 by 2],
@@ -252,7 +252,7 @@ tier! {
 tier! {
     #[cfg(target_arch = "x86_64")]
     avx512: Avx512, "avx512",
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")],
+    #[target_feature(enable = "popcnt,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")],
     dense 2 x [m1: 1, m2: 2, m3: 3, m4: 4, m5: 5, m6: 6, m7: 7, m8: 8, m9: 9, m10: 10, m11: 11, m12: 12],
         [s1: 1 x 4, s2: 2 x 2, s3: 3 x 2],
     gather [g4: 4 x 32 by 2, g1: 1 x 32 by 2, g4s: 4 x 16 by 1, g1s: 1 x 16 by 1],
@@ -287,7 +287,7 @@ pub mod avx512_bf16 {
             }
         };
     }
-    kernels!(#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512bf16")]);
+    kernels!(#[target_feature(enable = "popcnt,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512bf16")]);
     /// Tiles of attention.
     pub static MULTIPLY: &Multiply = &multiply::KERNELS;
     /// The kernels.
