@@ -26,8 +26,8 @@ fn is_test() -> bool {
     !std::env::args().any(|arg| arg == "--bench") || std::env::args().any(|arg| arg == "--test")
 }
 
-/// Multiplications with an addition each that a fit takes, but for those of an element alone: similarities; distances; and for
-/// each step of each bit the kernel twice, the bits before twice, and the neighbours.
+/// Multiplications with an addition each that a fit takes, but for those of an element alone: similarities;
+/// distances; and for each step of each bit the kernel twice, the bits before twice, and the neighbours.
 fn products(n: usize, head_dim: usize, o: &FitOptions) -> usize {
     let step = 2 * o.anchors + (o.bits - 1) + 4 * o.neighbours;
     HEADS * n * (n * head_dim + o.anchors * head_dim + o.bits * o.iterations * step)

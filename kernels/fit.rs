@@ -1,7 +1,7 @@
 //! The loops of learning a hash: sums over blocks of tokens, a lane each, left to the compiler to vectorize.
 //!
-//! Columns are `[blocks][columns][BLOCK]`: all columns of a block of tokens lie together. No product is fused with its sum, and no
-//! order of a sum depends on the tier, so the bits are the same on all.
+//! Columns are `[blocks][columns][BLOCK]`: all columns of a block of tokens lie together. No product is fused with
+//! its sum, and no order of a sum depends on the tier, so the bits are the same on all.
 
 use crate::ctx::Ctx;
 
@@ -23,15 +23,15 @@ pub fn distances(x: &[Block], points: &[f32], dim: usize, to: &mut [Block], ctx:
     unsafe { distances_tier::pick(ctx.isa())(x, points, dim, to) }
 }
 
-/// `to[b] = sum over i of weights[i] * columns[b][i]`, in the order of i; there are `count` columns to a block, of which the first
-/// are weighed.
+/// `to[b] = sum over i of weights[i] * columns[b][i]`, in the order of i; there are `count` columns to a block, of
+/// which the first are weighed.
 pub fn combine(columns: &[Block], count: usize, weights: &[f32], to: &mut [Block], ctx: &Ctx) {
     // SAFETY: a Ctx only holds a tier that this CPU has.
     unsafe { combine_tier::pick(ctx.isa())(columns, count, weights, to) }
 }
 
-/// `sums[i] = sum over tokens of columns[..][i] * y`, in [`LANES`] lanes; there are `count` columns to a block, of which the first
-/// are summed.
+/// `sums[i] = sum over tokens of columns[..][i] * y`, in [`LANES`] lanes; there are `count` columns to a block, of
+/// which the first are summed.
 pub fn correlate(columns: &[Block], count: usize, y: &[Block], sums: &mut [[f32; LANES]], ctx: &Ctx) {
     // SAFETY: a Ctx only holds a tier that this CPU has.
     unsafe { correlate_tier::pick(ctx.isa())(columns, count, y, sums) }
@@ -49,7 +49,8 @@ pub fn slope(pull: &mut [Block], shared: &[Block], y: &[Block], a: f32, b: f32, 
     unsafe { slope_tier::pick(ctx.isa())(pull, shared, y, a, b) }
 }
 
-/// `to[n] = sum of values[e]` over the entries e of `starts[n] .. starts[n + 1]`, which are whole groups of [`GATHERED`].
+/// `to[n] = sum of values[e]` over the entries e of `starts[n] .. starts[n + 1]`, which are whole groups of
+/// [`GATHERED`].
 pub fn gather(starts: &[usize], entries: &[[u32; GATHERED]], values: &[f32], to: &mut [f32]) {
     for (ends, to) in starts.windows(2).zip(to) {
         let mut sums = [0.0; GATHERED];
@@ -62,7 +63,8 @@ pub fn gather(starts: &[usize], entries: &[[u32; GATHERED]], values: &[f32], to:
     }
 }
 
-/// The first whole block of `row`, from block `from`, with a number above `high` or below `low`; their number if there is none.
+/// The first whole block of `row`, from block `from`, with a number above `high` or below `low`; their number if
+/// there is none.
 pub fn next_beyond(row: &[f32], from: usize, high: f32, low: f32, ctx: &Ctx) -> usize {
     // SAFETY: a Ctx only holds a tier that this CPU has.
     unsafe { beyond_tier::pick(ctx.isa())(row, from, high, low) }

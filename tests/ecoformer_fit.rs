@@ -26,8 +26,8 @@ fn near(what: &str, got: &[f32], expected: impl IntoIterator<Item = f64>, tolera
     }
 }
 
-/// The original adds up in f32 in orders of its own: 1e-4 on what 100 steps made of it, 1e-6 on what is made at once. Its losses are
-/// exact but for their last rounding.
+/// The original adds up in f32 in orders of its own: 1e-4 on what 100 steps made of it, 1e-6 on what is made at once.
+/// Its losses are exact but for their last rounding.
 #[test]
 fn the_numbers_of_the_original_are_met() {
     for (file, neighbours) in GOLDEN.into_iter().zip([6, 10]) {
@@ -79,7 +79,8 @@ fn views<'a>(x: &'a [Vec<f32>], heads: usize, head_dim: usize) -> Vec<HeadsRef<'
     x.iter().map(view).collect()
 }
 
-/// A sequence longer than a chunk, one longer than a task of rows, short ones, one token and one anchor; neighbours that overlap.
+/// A sequence longer than a chunk, one longer than a task of rows, short ones, one token and one anchor; neighbours
+/// that overlap.
 #[test]
 fn a_plain_fit_learns_the_same() {
     let mut r = Rng::new(5);
@@ -87,7 +88,7 @@ fn a_plain_fit_learns_the_same() {
         (&[60][..], 2, 8, 6, 5, 4),
         (&[40, 33, 64], 1, 12, 4, 7, 10),
         (&[20, 31], 3, 5, 5, 20, 15),
-        (&[9, 2, 3], 2, 3, 3, 1, 2),
+        (&[9, 1, 3], 2, 3, 3, 1, 1),
         (&[540], 1, 16, 3, 9, 10),
     ] {
         let x: Vec<Vec<f32>> = lengths.iter().map(|&n| tokens(&mut r, n, heads, head_dim)).collect();

@@ -49,8 +49,11 @@ fn run(folder: &Path, tensors: &[Tensor], params: &str) -> Output {
     siskin(&["run", "ecoformer-fit", "--in", input.to_str().unwrap(), "--out", out.to_str().unwrap()])
 }
 
-/// The tensors of the last [`run`], by name and with their shapes, and its metadata.
-fn result(folder: &Path, output: &Output) -> (Vec<(String, Vec<usize>, Vec<u8>)>, Value) {
+/// Name, shape and bytes.
+type Stored = (String, Vec<usize>, Vec<u8>);
+
+/// The tensors of the last [`run`] and its metadata.
+fn result(folder: &Path, output: &Output) -> (Vec<Stored>, Value) {
     assert!(output.status.success(), "{}", text(&output.stderr));
     let bytes = fs::read(folder.join("hash.safetensors")).unwrap();
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();

@@ -81,8 +81,8 @@ impl Head {
         self.sequences.push(Sequence { tokens, neighbours, values, products });
     }
 
-    /// `a` after the descent of `L(a) = mean of - yᵀ S y / (N bits)`, with `y = tanh(K a / 2)` and the mean over sequences and `heads`
-    /// heads, by Nesterov's momentum as PyTorch's SGD has it.
+    /// `a` after the descent of `L(a) = mean of - yᵀ S y / (N bits)`, with `y = tanh(K a / 2)` and the mean over
+    /// sequences and `heads` heads, by Nesterov's momentum as PyTorch's SGD has it.
     pub(super) fn descend(&mut self, a: &[f32], how: &Descent, heads: usize, ctx: &Ctx) -> Vec<f32> {
         let mut a = a.to_vec();
         let mut velocity = vec![0.0; a.len()];
@@ -123,7 +123,8 @@ impl Head {
         }
     }
 
-    /// `yᵀ S y` of each sequence, with `y = 1 where K a > 0, else -1`: exact, as every sum is one of integers below 2^24.
+    /// `yᵀ S y` of each sequence, with `y = 1 where K a > 0, else -1`: exact, as every sum is one of integers below
+    /// 2^24.
     pub(super) fn similarity(&mut self, a: &[f32], ctx: &Ctx) -> Vec<i64> {
         let (bits, learned) = (self.bits, self.learned);
         ctx.for_each_item(&mut self.chunks, &|_, chunk| {

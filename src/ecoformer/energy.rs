@@ -1,6 +1,6 @@
 //! What attention costs in additions, multiplications and energy, as EcoFormer's authors count it.
 //!
-//! The counts are those of the paper's section 5 and of its code (`get_energy.py`), exact. Of a layer of N tokens, H heads of D
+//! The counts are those of the authors' code (`pvt/get_energy.py`), exact. Of a layer of N tokens, H heads of D
 //! features, b bits and m anchors:
 //!
 //! | | multiplications | additions |
@@ -8,16 +8,16 @@
 //! | [`softmax`] | `2 N² H D + H N²` | `2 N² H D` |
 //! | [`ecoformer`] | `2 H N m + H N m b + H N b + H N + H N D` | `2 H N m D + H N m b + 2 H N b + 2 H N b D + H N D` |
 //!
-//! An operation costs what it does in f32 at 45 nm: 3.7 pJ or 7,700 µm² a multiplication, 0.9 pJ or 4,184 µm² an addition.
-//! This is a model of hardware that adds only where it need not multiply. It says nothing of memory, and nothing of the time of a CPU, whose
-//! fused multiply-add costs what its addition does.
+//! An operation costs what it does in f32 at 45 nm: 3.7 pJ or 7,700 µm² a multiplication, 0.9 pJ or 4,184 µm² an
+//! addition. This is a model of hardware that adds only where it need not multiply. It says nothing of memory, and
+//! nothing of the time of a CPU, whose fused multiply-add costs what its addition does.
 //!
 //! # What the authors leave out
 //!
-//! The squarings of the kernel's distances, the normalization of tokens, and the sum of the bandwidth are not counted as
-//! [`ecoformer`]'s: [`uncounted`] has them. Both sides leave out exponentials, roots and divisions by a norm. The baseline of
-//! Twins takes every block of its first three stages for attention over all tokens; half of them attend within windows of 7 x 7, so
-//! that what Twins saves is overstated.
+//! The squarings of the kernel's distances, the normalization of tokens, and the sum of the bandwidth are not counted
+//! as [`ecoformer`]'s: [`uncounted`] has them. Both sides leave out exponentials, roots and divisions by a norm. The
+//! baseline of Twins takes every block of its first three stages for attention over all tokens; half of them attend
+//! within windows of 7 x 7, so that what Twins saves is overstated.
 //!
 //! ```
 //! use siskin::ecoformer::energy::{self, Attention, Layer, Model};
@@ -143,8 +143,9 @@ pub fn ecoformer(layer: &Layer, bits: u32, anchors: u32) -> Counts {
     }
 }
 
-/// What [`ecoformer`] leaves out: a squaring for each token, anchor and feature; of the normalization two multiplications for each
-/// token and feature, and the additions of the norm; the additions of the mean distance, which is the bandwidth.
+/// What [`ecoformer`] leaves out: a squaring for each token, anchor and feature; of the normalization two
+/// multiplications for each token and feature, and the additions of the norm; the additions of the mean distance,
+/// which is the bandwidth.
 pub fn uncounted(layer: &Layer, anchors: u32) -> Counts {
     let Layer { tokens, heads, head_dim } = *layer;
     let (rows, m) = (heads * tokens, u128::from(anchors));

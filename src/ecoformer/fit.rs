@@ -39,7 +39,8 @@ pub struct FitOptions {
     pub seed: u64,
     /// The tokens of the first sequence that are anchors, for all heads; drawn if there are none.
     pub anchor_tokens: Option<Vec<usize>>,
-    /// `[heads, bits, anchors]` to begin with, such as a fit before this one; normal numbers are drawn if there is none.
+    /// `[heads, bits, anchors]` to begin with, such as a fit before this one; normal numbers are drawn if there is
+    /// none.
     pub projection: Option<Vec<f32>>,
 }
 
@@ -95,23 +96,25 @@ pub struct BitLoss {
 
 /// Learns a hash of heads from sequences, of `[tokens, heads, head_dim]` each: of what queries and keys share.
 ///
-/// Tokens are normalized; anchors are tokens of the first sequence; the kernel is `exp(-|x - anchor|² / 2 sigma)` less its mean,
-/// where sigma is the mean of `|x - anchor|²` over the tokens of a sequence and the anchors. S says 1 of each token and the
-/// `neighbours` tokens of its sequence that are nearest by cosine (itself included), -1 of it and the `neighbours` farthest, else 0;
-/// of equals the first are taken. Bit by bit, `a` of `y = sign(kernel · a)` descends from where it is by
-/// `- yᵀ (bits S - sum over bits before of y yᵀ) y` with tanh for the sign, in `iterations` steps of SGD with Nesterov momentum; what comes of it is taken
-/// for all heads where the same loss of the hard bits, of all heads and sequences together, is less, and refused otherwise (also if
-/// it is not finite). This is the `KernelSH` of EcoFormer's code (`pvt/hashing/ksh.py`) and, of its paper, section 4.2.
+/// Tokens are normalized; anchors are tokens of the first sequence; the kernel is `exp(-|x - anchor|² / 2 sigma)`
+/// less its mean, where sigma is the mean of `|x - anchor|²` over the tokens of a sequence and the anchors. S says 1
+/// of each token and the `neighbours` tokens of its sequence that are nearest by cosine (itself included), -1 of it
+/// and the `neighbours` farthest, else 0; of equals the first are taken. Bit by bit, `a` of `y = sign(kernel · a)`
+/// descends from where it is by `- yᵀ (bits S - sum over bits before of y yᵀ) y` with tanh for the sign, in
+/// `iterations` steps of SGD with Nesterov momentum; what comes of it is taken for all heads where the same loss of
+/// the hard bits, of all heads and sequences together, is less, and refused otherwise (also if it is not finite).
+/// This is the `KernelSH` of EcoFormer's code (`pvt/hashing/ksh.py`).
 ///
-/// Nothing is made of N x N numbers. The result has the same bits on every tier and at any number of threads; hard losses are exact.
-/// Heads are shared out among the threads, or where those are more, chunks of 512 tokens.
+/// Nothing is made of N x N numbers. The result has the same bits on every tier and at any number of threads; hard
+/// losses are exact. Heads are shared out among the threads, or where those are more, chunks of 512 tokens.
 ///
 /// # Errors
-/// [`Error::Shape`] if there is no sequence, if one has other heads or features than the first or no tokens, if the first has less tokens
-/// than anchors, if one has less than `neighbours` or more than [`MAX_TOKENS`], if `anchor_tokens` or `projection` have another
-/// length, or if more than 2^32 numbers were to be kept. [`Error::Index`] if an anchor is no token of the first sequence. [`Error::Value`]
-/// if an option is outside its range, if a number is NaN or infinite, if a token's head is all 0 (it has no direction), or
-/// if all tokens of a sequence have the direction of all anchors (sigma is 0).
+/// [`Error::Shape`] if there is no sequence, if one has other heads or features than the first or no tokens, if the
+/// first has less tokens than anchors, if one has less than `neighbours` or more than [`MAX_TOKENS`], if
+/// `anchor_tokens` or `projection` have another length, or if more than 2^32 numbers were to be kept.
+/// [`Error::Index`] if an anchor is no token of the first sequence. [`Error::Value`] if an option is outside its
+/// range, if a number is NaN or infinite, if a token's head is all 0 (it has no direction), or if all tokens of a
+/// sequence have the direction of all anchors (sigma is 0).
 pub fn fit(sequences: &[HeadsRef<'_, f32>], options: &FitOptions, ctx: &Ctx) -> Result<Learned> {
     let shape = check(sequences, options)?;
     let Shape { heads, head_dim, anchors: m, bits, .. } = shape;
@@ -378,8 +381,8 @@ struct Candidate {
     after: Vec<i64>,
 }
 
-/// How much of the loss the candidates take away, but for a factor. Sequences of one length are added up as integers, so that nothing
-/// gained is 0.
+/// How much of the loss the candidates take away, but for a factor. Sequences of one length are added up as integers,
+/// so that nothing gained is 0.
 fn gain(candidates: &[Candidate], lengths: &[usize]) -> f64 {
     let mut by_length = BTreeMap::new();
     for c in candidates {

@@ -53,7 +53,8 @@ impl Stage {
 /// What differs between the families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Family {
-    /// Overlapping patches, a depthwise convolution in each feed-forward network, a layer norm at the end of each stage.
+    /// Overlapping patches, a depthwise convolution in each feed-forward network, a layer norm at the end of each
+    /// stage.
     PvtV2,
     /// Patches side by side, a depthwise convolution for the positions of each stage, a layer norm at the very end.
     TwinsSvt,
@@ -119,16 +120,17 @@ impl Model {
         if i < 3 { attention } else { Attention::Softmax }
     }
 
-    /// Everything outside the attention of [`Model::attention`], as `mmcv` counts it: a product of a convolution or a linear
-    /// layer, the bias of a convolution (but not of a linear layer), and two for each number that is normalized. The authors
-    /// take each for one multiplication and one addition.
+    /// Everything outside the attention of [`Model::attention`], as `mmcv` counts it: a product of a convolution or a
+    /// linear layer, the bias of a convolution (but not of a linear layer), and two for each number that is
+    /// normalized. The authors take each for one multiplication and one addition.
     pub fn outside(&self, attention: Attention) -> u128 {
         let mut count = 0;
         let mut channels = 3;
         for (i, stage) in self.stages.iter().enumerate() {
             let [n, c, ratio, depth] =
                 [stage.tokens(), stage.dim, stage.mlp_ratio, stage.depth].map(u128::from);
-            // Weights for each output of the patches' convolution, and its bias; 3 x 3 weights and a bias of a depthwise one.
+            // Weights for each output of the patches' convolution, and its bias; 3 x 3 weights and a bias of a
+            // depthwise one.
             let kernel: u128 = match (self.family, i) {
                 (Family::PvtV2, 0) => 7 * 7,
                 (Family::PvtV2, _) => 3 * 3,

@@ -28,8 +28,9 @@ pub(super) struct Neighbours {
 }
 
 impl Neighbours {
-    /// Of rows of unit length. Row n of S is 1 at the `count` tokens whose dot product with n is largest (n among them), then -1
-    /// at the `count` for which it is smallest, even if it was 1; of equals the first tokens are taken.
+    /// Of rows of unit length. Row n of S is 1 at the `count` tokens whose dot product with n is largest (n among
+    /// them), then -1 at the `count` for which it is smallest, even if it was 1; of equals the first tokens are
+    /// taken.
     pub(super) fn find(x: MatRef<'_, f32>, count: usize, ctx: &Ctx) -> Result<Self> {
         let own = nearest_and_farthest(x, count, ctx)?;
         Ok(Self::symmetric(x.rows(), &own, 2 * count))
