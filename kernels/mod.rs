@@ -57,6 +57,7 @@ pub mod convert;
 pub mod dense;
 pub mod driver;
 pub mod epilogue;
+pub mod fit;
 pub mod float;
 pub mod float_table;
 pub mod float_token;

@@ -4,6 +4,8 @@ mod attention;
 mod bench;
 mod case;
 mod check;
+mod ecoformer;
+mod energy;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;
@@ -41,6 +43,7 @@ enum What {
     BenchAttention(attention::BenchArgs),
     #[command(hide = true, override_usage = "siskin bench --op hamming [OPTIONS]")]
     BenchHamming(hamming::Args),
+    Energy(energy::Args),
     Info(info::Args),
     Verify(verify::Args),
     Survey(survey::Args),
@@ -56,6 +59,7 @@ pub fn main() -> ExitCode {
         Some(What::Bench(args)) => bench::main(&args),
         Some(What::BenchAttention(args)) => attention::bench(&args),
         Some(What::BenchHamming(args)) => hamming::main(&args),
+        Some(What::Energy(args)) => energy::main(&args),
         Some(What::Info(args)) => info::main(&args),
         Some(What::Verify(args)) => verify::main(&args),
         Some(What::Survey(args)) => survey::main(&args),
