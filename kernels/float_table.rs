@@ -3,13 +3,14 @@
 use super::attention::table::{Multiply, Passes, multiply, passes};
 use super::convert::{self, to_bf16, widen};
 use super::dense::{Bfloats, Bytes, F32, Halves, Kernel, Pairs, Storage, Tile, Words, float_peak};
+use super::ecoformer::{Features, Lookup};
 use super::float::{Band, Columns, gather, scatter};
 use super::scalar::Scalar;
 use super::simd::Simd;
 use super::table::{DenseKernel, Several};
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::{Avx2, Avx512, Avx512Bf16};
-use super::{epilogue, float_token, pack};
+use super::{ecoformer, epilogue, float_token, pack};
 
 /// A block-sparse kernel that gathers lines: some groups of rows times one panel of tokens.
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +103,12 @@ pub struct FloatTier {
     pub multiply: &'static Multiply,
     /// The rest of attention.
     pub passes: &'static Passes,
+    /// Inner products to features of a kernelized hash.
+    pub features: unsafe fn(&Features),
+    /// Rows of floats to masks of what is above 0.
+    pub signs: unsafe fn(*const f32, usize, *mut u64),
+    /// Sums of signed rows.
+    pub lookup: unsafe fn(&Lookup),
 }
 
 macro_rules! dense {
@@ -195,6 +202,9 @@ macro_rules! tier {
             tier!(@fn #[$features] bfloats_to_bf16(from: *const u8, n: usize, to: *mut u8) => to_bf16::<$simd, Bfloats>);
             tier!(@fn #[$features] halves_to_bf16(from: *const u8, n: usize, to: *mut u8) => to_bf16::<$simd, Halves>);
             tier!(@fn #[$features] rows_to_lines(t: &pack::Tokens) => pack::words_to_lines::<$simd>);
+            tier!(@fn #[$features] features(f: &Features) => ecoformer::features::<$simd>);
+            tier!(@fn #[$features] signs(y: *const f32, bits: usize, masks: *mut u64) => ecoformer::signs::<$simd>);
+            tier!(@fn #[$features] lookup(l: &Lookup) => ecoformer::lookup::<$simd>);
             tier!(@fn #[$features] run_epilogue(plan: &epilogue::Plan<'_>, sums: &epilogue::Sums) => epilogue::run::<$simd, true>);
             #[$features]
             unsafe fn peak(times: u64) -> u64 {
@@ -220,6 +230,9 @@ macro_rules! tier {
                 epilogue: run_epilogue,
                 multiply: &multiply::KERNELS,
                 passes: &passes::PASSES,
+                features,
+                signs,
+                lookup,
             };
         }
     };

@@ -56,6 +56,7 @@ pub mod codes;
 pub mod convert;
 pub mod dense;
 pub mod driver;
+pub mod ecoformer;
 pub mod epilogue;
 pub mod fit;
 pub mod float;

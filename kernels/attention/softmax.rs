@@ -336,7 +336,7 @@ const SMALLEST: f32 = -124.0;
 ///
 /// t = n + f with |f| <= 1/2; a polynomial in f, times 2^n.
 #[inline(always)]
-unsafe fn exp2<S: Simd>(t: S::F) -> S::F {
+pub unsafe fn exp2<S: Simd>(t: S::F) -> S::F {
     /// Minimax for the relative error on |f| <= 1/2, from degree 5 down to 1; the constant is 1.
     const TERMS: [f32; 5] = [1.326_472_7e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, LN_2_TERM];
     #[allow(clippy::approx_constant)] // Near ln 2, but the best for this degree.

@@ -8,6 +8,7 @@ pub mod attention;
 mod bytes;
 pub mod codes;
 mod dense;
+pub mod ecoformer;
 mod floats;
 mod schedule;
 

@@ -128,6 +128,20 @@ impl BitCodes {
         &mut self.words
     }
 
+    /// As [`BitCodes::reset`], of all heads' tokens.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if they do not fit memory; the codes are as they were then.
+    pub(crate) fn try_reset(&mut self, heads: usize, tokens: usize, bits: usize) -> Result<&mut [u64]> {
+        let len = heads.checked_mul(tokens);
+        let words = len.and_then(|len| len.checked_mul(bits.div_ceil(64)));
+        let more = words.map(|words| words.saturating_sub(self.words.len()));
+        match (len, more.map(|more| self.words.try_reserve(more).is_ok())) {
+            (Some(len), Some(true)) => Ok(self.reset(len, bits)),
+            _ => Err(Error::shape("x", "as many tokens as fit memory", tokens)),
+        }
+    }
+
     /// Bits of a code.
     pub fn bits(&self) -> usize {
         self.bits
@@ -274,7 +288,7 @@ impl BitCodes {
     }
 }
 
-fn check_bits(bits: usize) -> Result<()> {
+pub(super) fn check_bits(bits: usize) -> Result<()> {
     if !(1..=BitCodes::MAX_BITS).contains(&bits) {
         return Err(Error::value("bits", format_args!("1 to {}", BitCodes::MAX_BITS), bits));
     }
