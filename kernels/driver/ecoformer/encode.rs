@@ -5,6 +5,7 @@ use crate::attention::{HeadsRef, Input, Sequences};
 use crate::ctx::Ctx;
 use crate::error::Result;
 use crate::kernels::attention::multiply::Tile;
+use crate::kernels::attention::pack::prefetch;
 use crate::kernels::attention::{LANES, PANEL};
 use crate::kernels::driver::attention::operands::Operand;
 use crate::kernels::driver::attention::{multiply_all, turns};
@@ -91,6 +92,12 @@ impl Plan<'_> {
     /// Some tokens to lines, and what makes each a unit vector. Returns how many have a direction.
     fn panel(&self, tokens: &Range<usize>, head: usize, room: &mut Room<'_>) -> usize {
         let dim = self.hash.head_dim;
+        // The next panel.
+        let ahead = self.x.ahead_of(tokens.end, head);
+        let linear = ahead.stride == 4 * dim;
+        if !linear {
+            (0..PANEL).for_each(|i| prefetch(ahead.p.wrapping_add(i * ahead.stride), 4 * dim));
+        }
         assert!(tokens.len() <= PANEL && room.lines.len() >= PANEL * dim.next_multiple_of(4));
         // SAFETY: the tier is supported; the tensor has these tokens' heads, and the panel is long enough.
         unsafe {
@@ -102,7 +109,7 @@ impl Plan<'_> {
                 panel: room.lines.as_mut_ptr().cast(),
                 width: PANEL,
                 flip: 0,
-                ahead: std::ptr::null(),
+                ahead: if linear { ahead.p } else { std::ptr::null() },
             });
             inverse_norms::pick(self.ctx.isa())(&room.lines[..dim * PANEL], room.inverse);
         }
