@@ -14,6 +14,6 @@ mod stream;
 
 pub use attention::{LinearAttention, Numerator};
 pub use codes::BitCodes;
-pub use fit::{BitLoss, FitOptions, Learned, MAX_BITS, MAX_TOKENS, fit};
+pub use fit::{BitLoss, FitOptions, Learned, MAX_TOKENS, fit};
 pub use hash::{Bandwidth, Encoded, KernelHash};
 pub use stream::Stream;
