@@ -60,8 +60,8 @@ pub trait Product<S: Simd>: 'static {
     unsafe fn load(p: *const i32) -> Self::Acc;
     /// To `p`.
     unsafe fn store(p: *mut i32, acc: Self::Acc);
-    /// Adds the products.
-    unsafe fn dot(acc: Self::Acc, x: S::V, w: S::V) -> Self::Acc;
+    /// Adds the products of 4 bytes with each lane.
+    unsafe fn dot(acc: Self::Acc, x: S::Q, w: S::V) -> Self::Acc;
     /// Sums.
     unsafe fn add(a: Self::Acc, b: Self::Acc) -> Self::Acc;
     /// All zero.
@@ -126,7 +126,7 @@ pub(crate) use integer_sums;
 impl<S: Simd> Product<S> for Int8 {
     integer_sums!();
     #[inline(always)]
-    unsafe fn dot(acc: S::V, x: S::V, w: S::V) -> S::V {
+    unsafe fn dot(acc: S::V, x: S::Q, w: S::V) -> S::V {
         // SAFETY: as the caller.
         unsafe { S::dense_dot(acc, x, w) }
     }
@@ -177,9 +177,9 @@ impl<S: Simd> Product<S> for F32 {
         rows
     }
     #[inline(always)]
-    unsafe fn dot(acc: S::F, x: S::V, w: S::V) -> S::F {
+    unsafe fn dot(acc: S::F, x: S::Q, w: S::V) -> S::F {
         // SAFETY: as the caller.
-        unsafe { S::fma(S::as_f(x), S::as_f(w), acc) }
+        unsafe { S::fma(S::as_f(S::all(x)), S::as_f(w), acc) }
     }
 }
 
@@ -195,7 +195,7 @@ impl<S: Bf16> Product<S> for Pairs {
         }
     }
     #[inline(always)]
-    unsafe fn dot(acc: S::F, x: S::V, w: S::V) -> S::F {
+    unsafe fn dot(acc: S::F, x: S::Q, w: S::V) -> S::F {
         // SAFETY: as the caller.
         unsafe { S::dot_bf16(acc, x, w) }
     }
@@ -317,15 +317,30 @@ where
         let bytes = NV * W::BYTES;
         // SAFETY: as `Run`.
         unsafe {
-            for _ in 0..steps / UNROLL {
-                for u in 0..UNROLL {
-                    Self::step(&mut acc[u], x.add(4 * u), w.add(u * bytes), t);
+            let at_once = if S::QUADS == 4 { 4 } else { UNROLL };
+            for _ in 0..steps / at_once {
+                if S::QUADS == 4 {
+                    let mut quads = [S::quads(*x); MR];
+                    for m in 1..MR {
+                        quads[m] = S::quads(x.add(m * t.stride));
+                    }
+                    for q in 0..4 {
+                        let mut x = [quads[0][q]; MR];
+                        for m in 1..MR {
+                            x[m] = quads[m][q];
+                        }
+                        Self::step(&mut acc[q % UNROLL], Ok(&x), w.add(q * bytes), t);
+                    }
+                } else {
+                    for u in 0..UNROLL {
+                        Self::step(&mut acc[u], Err(x.add(4 * u)), w.add(u * bytes), t);
+                    }
                 }
-                *x = x.add(4 * UNROLL);
-                *w = w.add(UNROLL * bytes);
+                *x = x.add(4 * at_once);
+                *w = w.add(at_once * bytes);
             }
-            for _ in 0..steps % UNROLL {
-                Self::step(&mut acc[0], *x, *w, t);
+            for _ in 0..steps % at_once {
+                Self::step(&mut acc[0], Err(*x), *w, t);
                 *x = x.add(4);
                 *w = w.add(bytes);
             }
@@ -338,8 +353,14 @@ where
         }
     }
 
+    /// x comes in registers, or from its first row on.
     #[inline(always)]
-    unsafe fn step(acc: &mut [[[P::Acc; NV]; PANELS]; MR], x: *const u8, weights: *const u8, t: &Tile) {
+    unsafe fn step(
+        acc: &mut [[[P::Acc; NV]; PANELS]; MR],
+        x: Result<&[S::Q; MR], *const u8>,
+        weights: *const u8,
+        t: &Tile,
+    ) {
         // SAFETY: as `Run`.
         unsafe {
             for p in 0..PANELS {
@@ -349,7 +370,10 @@ where
                     w[v] = W::load(weights.add(v * W::BYTES));
                 }
                 for m in 0..MR {
-                    let x = S::splat_quad(x.add(m * t.stride).cast());
+                    let x = match x {
+                        Ok(quads) => quads[m],
+                        Err(row) => S::quad(row.add(m * t.stride)),
+                    };
                     for v in 0..NV {
                         acc[m][p][v] = P::dot(acc[m][p][v], x, w[v]);
                     }
@@ -392,9 +416,9 @@ pub unsafe fn peak<S: Simd>(times: u64) -> u64 {
     // SAFETY: the caller vouches for the tier; the buffer holds all that is loaded.
     unsafe {
         let buffer = Aligned([3u8; 8 * 64]);
-        let x = S::splat(0x0301_0203);
+        let x = S::quad([3u8, 2, 1, 3].as_ptr());
         let w = S::splat(0x0102_fe04);
-        let registers = S::X_BYTES == 1 && S::ISA != Isa::Scalar;
+        let registers = S::X_BYTES == 1 && !matches!(S::ISA, Isa::Scalar | Isa::Neon);
         let chains = if registers { 12 } else { 8 };
         let mut acc = [S::splat(0); 12];
         for _ in 0..times {
@@ -419,7 +443,7 @@ pub unsafe fn float_peak<S: Simd, P: Product<S, Acc = S::F>, const ELEMENTS: u64
     // SAFETY: the caller vouches for the tier.
     unsafe {
         // Ones, in both halves: as a float a little above 1.
-        let x = S::splat(std::hint::black_box(0x3f80_3f80));
+        let x = S::quad(std::hint::black_box(&[0x80u8, 0x3f, 0x80, 0x3f]).as_ptr());
         let w = S::splat(std::hint::black_box(0x3f80_3f80));
         let mut acc = [P::zero(); 12];
         for _ in 0..times {

@@ -104,10 +104,16 @@ pub unsafe fn gather<S: Simd, P: Product<S>, const ROWS: usize, const VECS: usiz
                     for v in 1..VECS {
                         x[v] = S::load(line.add(v * S::LANES * 4));
                     }
+                    let mut w = [S::quad(weights); ROWS];
+                    if S::QUADS == 4 && ROWS == 4 {
+                        w.copy_from_slice(&S::quads(weights));
+                    }
                     for r in 0..ROWS {
-                        let w = S::splat_quad(weights.add(4 * r).cast());
+                        if S::QUADS == 1 {
+                            w[r] = S::quad(weights.add(4 * r));
+                        }
                         for v in 0..VECS {
-                            acc[r][v] = P::dot(acc[r][v], x[v], w);
+                            acc[r][v] = P::dot(acc[r][v], w[r], x[v]);
                         }
                     }
                     indices = indices.add(1);
@@ -170,10 +176,16 @@ pub unsafe fn scatter<S: Simd, P: Product<S>, const LINES: usize, const VECS: us
                     for v in 1..VECS {
                         acc[v] = P::load(to.add(v * S::LANES).cast());
                     }
+                    let mut w = [S::quad(weights); LINES];
+                    if S::QUADS == 4 && LINES == 4 {
+                        w.copy_from_slice(&S::quads(weights));
+                    }
                     for l in 0..LINES {
-                        let w = S::splat_quad(weights.add(4 * l).cast());
+                        if S::QUADS == 1 || LINES != 4 {
+                            w[l] = S::quad(weights.add(4 * l));
+                        }
                         for v in 0..VECS {
-                            acc[v] = P::dot(acc[v], x[l][v], w);
+                            acc[v] = P::dot(acc[v], w[l], x[l][v]);
                         }
                     }
                     for v in 0..VECS {

@@ -1,8 +1,10 @@
 //! The list of kernels for floats. A tier of bytes names the registers its floats run on.
 
+#[cfg(target_arch = "aarch64")]
+use super::aarch64::Neon;
 use super::attention::table::{Multiply, Passes, multiply, passes};
 use super::convert::{self, to_bf16, widen};
-use super::dense::{Bfloats, Bytes, F32, Halves, Kernel, Pairs, Storage, Tile, Words, float_peak};
+use super::dense::{Bfloats, Bytes, F32, Halves, Kernel, Storage, Tile, Words, float_peak};
 use super::float::{Band, Columns, gather, scatter};
 use super::scalar::Scalar;
 use super::simd::Simd;
@@ -260,10 +262,20 @@ tier! {
     attention [w4: 4 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6]],
 }
 
+tier! {
+    #[cfg(target_arch = "aarch64")]
+    neon: Neon, "neon", #[target_feature(enable = "neon")],
+    dense 4 x [m1: 1, m2: 2, m3: 3, m4: 4, m5: 5], [s1: 1 x 4, s2: 2 x 2],
+    gather [g4: 4 x 32 by 4, g1: 1 x 32 by 8, g4s: 4 x 16 by 4, g1s: 1 x 16 by 4],
+    scatter [s32: 32 by 4, s16: 16 by 4],
+    attention [w4: 4 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5], w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5]],
+}
+
 /// Pairs of bfloat16, on CPUs that multiply them.
 #[cfg(target_arch = "x86_64")]
 pub mod avx512_bf16 {
     use super::*;
+    use crate::kernels::dense::Pairs;
     macro_rules! kernels {
         (#[$features:meta]) => {
             dense!(

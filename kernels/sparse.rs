@@ -259,16 +259,22 @@ unsafe fn entry<S: Simd, L: Layout, const ROWS: usize, const VECS: usize, const 
     acc: &mut [[S::V; VECS]; ROWS],
     panel: *const u8,
     indices: *const u16,
-    weights: *const i8,
+    weights: *const u8,
     offset: usize,
 ) {
     // SAFETY: the entry is inside its arrays.
     unsafe {
         let x = L::quads::<S, VECS, HI>(panel, indices, offset);
+        let mut w = [S::quad(weights); ROWS];
+        if S::QUADS == 4 && ROWS == 4 {
+            w.copy_from_slice(&S::quads(weights));
+        }
         for r in 0..ROWS {
-            let w = S::w(S::splat_quad(weights.add(4 * r)));
+            if S::QUADS == 1 {
+                w[r] = S::quad(weights.add(4 * r));
+            }
             for v in 0..VECS {
-                acc[r][v] = S::dot(acc[r][v], x[v], w);
+                acc[r][v] = S::dot_quad(acc[r][v], x[v], w[r]);
             }
         }
     }
@@ -286,7 +292,7 @@ unsafe fn part<S: Simd, L: Layout, F: Finish, const ROWS: usize, const VECS: usi
     unsafe {
         let start = group.start as usize;
         let mut indices = band.indices.as_ptr().add(start * L::INDICES);
-        let mut weights = band.weights.as_ptr().cast::<i8>().add(start * ROWS * 4);
+        let mut weights = band.weights.as_ptr().add(start * ROWS * 4);
         let panel = band.panel.as_ptr().add(group.base as usize * L::TOKENS);
         let init = band.init.as_ptr().add(group.row as usize);
         let mut acc = [[S::splat(*init); VECS]; ROWS];
@@ -357,7 +363,7 @@ unsafe fn blocked<S: Simd, L: Layout, F: Finish, const VECS: usize, const HI: us
                     let end = group.start + group.len;
                     let indices = band.indices.as_ptr();
                     while e < end && index(indices, e as usize) < limit {
-                        let weights = band.weights.as_ptr().cast::<i8>().add(e as usize * 4);
+                        let weights = band.weights.as_ptr().add(e as usize * 4);
                         entry::<S, L, 1, VECS, HI>(&mut acc, panel, indices.add(e as usize), weights, offset);
                         e += 1;
                     }

@@ -75,7 +75,7 @@ unsafe fn columns<S: Simd, P: Product<S>, const NV: usize>(r: &Rows, column: usi
         let v = r.v.add(4 * column);
         for i in 0..r.count {
             let row = v.add(*r.places.add(i) as usize * r.stride);
-            let w = S::splat_quad(r.values.add(i).cast());
+            let w = S::quad(r.values.add(i).cast());
             for j in 0..NV {
                 acc[j] = P::dot(acc[j], w, S::load(row.add(j * S::LANES * 4)));
             }

@@ -36,15 +36,27 @@ pub struct Tile {
 /// The CPU has the kernel's tier; all that the tile describes is there.
 pub type Run = unsafe fn(&Tile);
 
-/// u8 x i8 to i32, four at a time as they lie in memory.
+/// Bytes to i32, four at a time as they lie in memory.
 pub struct Quads;
 
 impl<S: Simd> Product<S> for Quads {
     integer_sums!();
     #[inline(always)]
-    unsafe fn dot(acc: S::V, x: S::V, w: S::V) -> S::V {
+    unsafe fn dot(acc: S::V, x: S::Q, w: S::V) -> S::V {
         // SAFETY: as the caller.
-        unsafe { S::dot(acc, S::x(x), S::w(w)) }
+        unsafe { S::dot_columns(acc, x, w) }
+    }
+}
+
+/// Asks for what a step is to.
+#[inline(always)]
+unsafe fn ask<S: Simd, const NV: usize>(t: &Tile, ahead: &mut *const u8) {
+    if !ahead.is_null() {
+        for v in 0..NV {
+            // SAFETY: as the caller; nothing is read.
+            unsafe { S::prefetch_far(ahead.wrapping_add(v * S::LANES * 4)) };
+        }
+        *ahead = ahead.wrapping_add(t.ahead_stride);
     }
 }
 
@@ -66,25 +78,39 @@ pub unsafe fn multiply<S: Simd, P: Product<S>, const MR: usize, const NV: usize>
             }
         }
         let (mut x, mut w, mut ahead) = (t.x, t.w, t.ahead);
-        for _ in 0..t.steps {
-            let mut columns = [S::load(w); NV];
-            for v in 1..NV {
-                columns[v] = S::load(w.add(v * S::LANES * 4));
-            }
-            if !t.ahead.is_null() {
-                for v in 0..NV {
-                    S::prefetch_far(ahead.wrapping_add(v * S::LANES * 4));
+        let at_once = S::QUADS;
+        for _ in 0..t.steps / at_once {
+            let mut quads = [[S::quad(x); 4]; MR];
+            if S::QUADS == 4 {
+                for m in 0..MR {
+                    quads[m] = S::quads(x.add(m * t.x_stride));
                 }
-                ahead = ahead.wrapping_add(t.ahead_stride);
             }
-            for m in 0..MR {
-                let x = S::splat_quad(x.add(m * t.x_stride).cast());
-                for v in 0..NV {
-                    acc[m][v] = P::dot(acc[m][v], x, columns[v]);
+            for q in 0..at_once {
+                ask::<S, NV>(t, &mut ahead);
+                let mut columns = [S::load(w); NV];
+                for v in 1..NV {
+                    columns[v] = S::load(w.add(v * S::LANES * 4));
+                }
+                for m in 0..MR {
+                    let x = if S::QUADS == 4 { quads[m][q] } else { S::quad(x.add(m * t.x_stride)) };
+                    for v in 0..NV {
+                        acc[m][v] = P::dot(acc[m][v], x, columns[v]);
+                    }
+                }
+                // Perhaps beyond the end of the last row, where nothing is read.
+                w = w.wrapping_add(t.w_stride);
+            }
+            x = x.add(4 * at_once);
+        }
+        for _ in 0..t.steps % at_once {
+            for v in 0..NV {
+                let columns = S::load(w.add(v * S::LANES * 4));
+                for m in 0..MR {
+                    acc[m][v] = P::dot(acc[m][v], S::quad(x.add(m * t.x_stride)), columns);
                 }
             }
             x = x.add(4);
-            // Perhaps beyond the end of the last row, where nothing is read.
             w = w.wrapping_add(t.w_stride);
         }
         for m in 0..MR {
