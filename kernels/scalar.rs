@@ -83,16 +83,21 @@ unsafe impl Simd for Scalar {
         [unsafe { p.cast::<i32>().read_unaligned() }; 4]
     }
     #[inline(always)]
-    unsafe fn all(q: [i32; 4]) -> [i32; 4] {
+    unsafe fn quads(p: *const u8) -> [i32; 4] {
+        // SAFETY: as the caller.
+        unsafe { Self::quad(p) }
+    }
+    #[inline(always)]
+    unsafe fn all<const I: i32>(q: [i32; 4]) -> [i32; 4] {
         q
     }
     #[inline(always)]
-    unsafe fn dot_quad(acc: [i32; 4], x: [i32; 4], w: [i32; 4]) -> [i32; 4] {
+    unsafe fn dot_quad<const I: i32>(acc: [i32; 4], x: [i32; 4], w: [i32; 4]) -> [i32; 4] {
         // SAFETY: plain arithmetic.
         unsafe { Self::dot(acc, x, w) }
     }
     #[inline(always)]
-    unsafe fn dot_columns(acc: [i32; 4], x: [i32; 4], columns: [i32; 4]) -> [i32; 4] {
+    unsafe fn dot_columns<const I: i32>(acc: [i32; 4], x: [i32; 4], columns: [i32; 4]) -> [i32; 4] {
         // SAFETY: plain arithmetic.
         unsafe { Self::dot(acc, x, columns) }
     }
@@ -136,7 +141,7 @@ unsafe impl Simd for Scalar {
         unsafe { Self::load(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn dense_dot(acc: [i32; 4], x: [i32; 4], w: [i32; 4]) -> [i32; 4] {
+    unsafe fn dense_dot<const I: i32>(acc: [i32; 4], x: [i32; 4], w: [i32; 4]) -> [i32; 4] {
         // SAFETY: plain arithmetic.
         unsafe { Self::dot(acc, x, w) }
     }

@@ -22,8 +22,7 @@ pub unsafe trait Simd: Copy + 'static {
     /// Whether a dot product takes unsigned bytes of x and signed ones of w. Where the CPU multiplies only bytes of a kind,
     /// linear layers flip the top bit of x, which makes it signed too, and attention that of its columns, unsigned like x.
     const MIXED: bool;
-    /// Quads of the other operand that one load brings: 1, broadcast from memory, or 4, each multiplied as an element of
-    /// its register.
+    /// Quads that [`Simd::quads`] brings: 1, in every lane, or 4, each multiplied as element `I` of its register.
     const QUADS: usize;
     /// A register as i32 lanes, or as bytes.
     type V: Copy;
@@ -33,13 +32,38 @@ pub unsafe trait Simd: Copy + 'static {
     type X: Copy;
     /// Quads of w, ready for [`Simd::dot`].
     type W: Copy;
-    /// A quad that every lane is multiplied with.
+    /// Quads that every lane is multiplied with.
     type Q: Copy;
 
     /// All lanes `value`.
     unsafe fn splat(value: i32) -> Self::V;
     /// `LANES * 4` bytes at `p`.
     unsafe fn load(p: *const u8) -> Self::V;
+    /// `N` registers side by side, those from register `I * N` on.
+    #[inline(always)]
+    unsafe fn loads<const N: usize, const I: i32>(p: *const u8) -> [Self::V; N] {
+        // SAFETY: as the caller.
+        unsafe {
+            let p = p.add(I as usize * N * Self::LANES * 4);
+            let mut v = [Self::load(p); N];
+            for i in 1..N {
+                v[i] = Self::load(p.add(i * Self::LANES * 4));
+            }
+            v
+        }
+    }
+    /// `N` registers, 64 bytes from each to the next.
+    #[inline(always)]
+    unsafe fn loads_apart<const N: usize>(p: *const u8) -> [Self::V; N] {
+        // SAFETY: as the caller.
+        unsafe {
+            let mut v = [Self::load(p); N];
+            for i in 1..N {
+                v[i] = Self::load(p.add(64 * i));
+            }
+            v
+        }
+    }
     /// `LANES * 4` bytes to `p`.
     unsafe fn store(p: *mut u8, v: Self::V);
     /// Lane sums, wrapping.
@@ -57,20 +81,16 @@ pub unsafe trait Simd: Copy + 'static {
     /// 16 tokens of four lines to quads: register i holds tokens `i * LANES ..`; 16 bytes are read at each pointer.
     /// Only the first `16 / LANES` results count.
     unsafe fn gather16(lines: [*const u8; 4]) -> [Self::V; 4];
-    /// Four bytes at `p`.
+    /// Four bytes at `p`, as element 0.
     unsafe fn quad(p: *const u8) -> Self::Q;
-    /// The quads at `p`, `p + 4`, `p + 8` and `p + 12`.
-    #[inline(always)]
-    unsafe fn quads(p: *const u8) -> [Self::Q; 4] {
-        // SAFETY: as the caller.
-        unsafe { [Self::quad(p), Self::quad(p.add(4)), Self::quad(p.add(8)), Self::quad(p.add(12))] }
-    }
+    /// `QUADS * 4` bytes at `p`.
+    unsafe fn quads(p: *const u8) -> Self::Q;
     /// A quad, in every lane.
-    unsafe fn all(q: Self::Q) -> Self::V;
+    unsafe fn all<const I: i32>(q: Self::Q) -> Self::V;
     /// As [`Simd::dot`], of one quad of w.
-    unsafe fn dot_quad(acc: Self::V, x: Self::X, w: Self::Q) -> Self::V;
+    unsafe fn dot_quad<const I: i32>(acc: Self::V, x: Self::X, w: Self::Q) -> Self::V;
     /// A step of attention: x is a quad of unsigned bytes, the columns are signed where [`Simd::MIXED`], else unsigned.
-    unsafe fn dot_columns(acc: Self::V, x: Self::Q, columns: Self::V) -> Self::V;
+    unsafe fn dot_columns<const I: i32>(acc: Self::V, x: Self::Q, columns: Self::V) -> Self::V;
     /// Four registers of four i32 a part, transposed inside each part: result c holds element c of a, b, c, d.
     unsafe fn transpose4(v: [Self::V; 4]) -> [Self::V; 4];
     /// 16-byte part i of the register to `p + i * stride` (bytes).
@@ -98,7 +118,7 @@ pub unsafe trait Simd: Copy + 'static {
     /// One step of K of `LANES` output features: `LANES * 4 / X_BYTES` bytes, feature by feature.
     unsafe fn dense_w(p: *const i8) -> Self::V;
     /// Adds one step of four bytes of x.
-    unsafe fn dense_dot(acc: Self::V, x: Self::Q, w: Self::V) -> Self::V;
+    unsafe fn dense_dot<const I: i32>(acc: Self::V, x: Self::Q, w: Self::V) -> Self::V;
     /// Lane l is quad `l / R` at `p`: the quads of one token, each for `R` rows of weights. R is 1, 4 or 8;
     /// `max(LANES / R, 1)` quads are read.
     unsafe fn repeat<const R: usize>(p: *const u8) -> Self::V;
@@ -235,5 +255,5 @@ pub unsafe trait Bf16: Simd {
     /// Elements of 2 bytes of both in turn, inside each 16-byte part: those of its first half, and of its second.
     unsafe fn zip(a: Self::V, b: Self::V) -> [Self::V; 2];
     /// `acc[l] + x[0] * w[2l] + x[1] * w[2l + 1]`, rounded as the instruction does it.
-    unsafe fn dot_bf16(acc: Self::F, x: Self::Q, w: Self::V) -> Self::F;
+    unsafe fn dot_bf16<const I: i32>(acc: Self::F, x: Self::Q, w: Self::V) -> Self::F;
 }

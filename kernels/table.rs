@@ -1,7 +1,7 @@
 //! The one list of matrix kernels. A row here puts a kernel into dispatch, the sweep and the benchmarks.
 
 #[cfg(target_arch = "aarch64")]
-use super::aarch64::{Neon, NeonDot};
+use super::aarch64::{Neon, NeonBf16, NeonDot, NeonI8mm};
 use super::attention::multiply::Quads;
 use super::attention::table::{Multiply, multiply};
 use super::panel::Packed;
@@ -316,7 +316,21 @@ zmm_tier! {
     pairs [Some(&float_table::avx512_bf16::KERNELS), Some(float_table::avx512_bf16::MULTIPLY)]
 }
 
-/// A tier of Arm's: all have the same tiles.
+tier! {
+    #[cfg(target_arch = "aarch64")] neon: Neon, vbmi false,
+    features #[target_feature(enable = "neon")],
+    sparse [
+        l4: Lines Lines 4 x 64 by 2, l1: Lines Lines 1 x 64 by 4,
+        q4: Quads Quads 4 x 64 by 2, q1: Quads Quads 1 x 64 by 4,
+        l4s: Lines Lines16 4 x 16 by 2, l1s: Lines Lines16 1 x 16 by 4,
+        q4s: Quads Quads16 4 x 16 by 2, q1s: Quads Quads16 1 x 16 by 4,
+    ],
+    dense 2 registers x [m1: 1 unroll 2, m2: 2 unroll 1],
+    float neon, pairs [None, None],
+    attention [w2: 2 x [r1: 1, r2: 2, r3: 3], w1: 1 x [r1: 1, r2: 2, r3: 3]],
+}
+
+/// A tier of Arm's with dot products: all have the same tiles.
 #[cfg(target_arch = "aarch64")]
 macro_rules! neon_tier {
     ($module:ident: $simd:ident, features #[$features:meta], pairs $pairs:tt) => {
@@ -337,10 +351,16 @@ macro_rules! neon_tier {
 }
 
 #[cfg(target_arch = "aarch64")]
-neon_tier! { neon: Neon, features #[target_feature(enable = "neon")], pairs [None, None] }
+neon_tier! { neon_dot: NeonDot, features #[target_feature(enable = "neon,dotprod")], pairs [None, None] }
 
 #[cfg(target_arch = "aarch64")]
-neon_tier! { neon_dot: NeonDot, features #[target_feature(enable = "neon,dotprod")], pairs [None, None] }
+neon_tier! { neon_i8mm: NeonI8mm, features #[target_feature(enable = "neon,dotprod,i8mm")], pairs [None, None] }
+
+#[cfg(target_arch = "aarch64")]
+neon_tier! {
+    neon_bf16: NeonBf16, features #[target_feature(enable = "neon,dotprod,i8mm,bf16")],
+    pairs [Some(&float_table::neon_bf16::KERNELS), Some(float_table::neon_bf16::MULTIPLY)]
+}
 
 /// All tiers, the best variant of each last.
 pub static TIERS: &[&Tier] = &[
@@ -361,6 +381,10 @@ pub static TIERS: &[&Tier] = &[
     &neon::TIER,
     #[cfg(target_arch = "aarch64")]
     &neon_dot::TIER,
+    #[cfg(target_arch = "aarch64")]
+    &neon_i8mm::TIER,
+    #[cfg(target_arch = "aarch64")]
+    &neon_bf16::TIER,
 ];
 
 impl Tier {

@@ -60,6 +60,12 @@ impl Isa {
         }
     }
 
+    /// Whether it multiplies bfloat16 in pairs: sums of bfloat16 layers and attention then round differently than on the
+    /// others.
+    pub const fn pairs_bf16(self) -> bool {
+        matches!(self, Isa::Avx512Bf16 | Isa::NeonBf16)
+    }
+
     /// Whether this CPU can execute the tier.
     pub fn is_supported(self) -> bool {
         #[cfg(target_arch = "x86_64")]

@@ -1,46 +1,11 @@
 //! Dot products: four byte products and their sum in one instruction, of bytes that are all signed or all unsigned.
 
-use super::Quad;
 use crate::isa::Isa;
 use crate::kernels::simd::Simd;
 use std::arch::aarch64::*;
-use std::arch::asm;
 
-/// `name!(acc, a, b)`: one instruction of three registers, and `name!(acc, a, quad b)`, of an element of the last.
-macro_rules! dot {
-    ($name:ident, $instruction:literal) => {
-        macro_rules! $name {
-                            ($acc:expr, $a:expr, $b:expr) => {{
-                                let mut acc = $acc;
-                                asm!(
-                                    concat!($instruction, " {0:v}.4s, {1:v}.16b, {2:v}.16b"),
-                                    inout(vreg) acc, in(vreg) $a, in(vreg) $b,
-                                    options(pure, nomem, nostack, preserves_flags)
-                                );
-                                acc
-                            }};
-                            ($acc:expr, $a:expr, $b:expr, $element:literal) => {{
-                                let mut acc = $acc;
-                                asm!(
-                                    concat!($instruction, " {0:v}.4s, {1:v}.16b, {2:v}.4b[", $element, "]"),
-                                    inout(vreg) acc, in(vreg) $a, in(vreg) $b,
-                                    options(pure, nomem, nostack, preserves_flags)
-                                );
-                                acc
-                            }};
-                            ($acc:expr, $a:expr, quad $b:expr) => {
-                                match $b.element {
-                                    0 => $name!($acc, $a, $b.register, 0),
-                                    1 => $name!($acc, $a, $b.register, 1),
-                                    2 => $name!($acc, $a, $b.register, 2),
-                                    _ => $name!($acc, $a, $b.register, 3),
-                                }
-                            };
-                        }
-    };
-}
-dot!(sdot, "sdot");
-dot!(udot, "udot");
+dot!(sdot, "sdot", "16b", "4b");
+dot!(udot, "udot", "16b", "4b");
 
 /// 128-bit `sdot` and `udot`.
 #[derive(Clone, Copy)]
@@ -71,20 +36,20 @@ unsafe impl Simd for NeonDot {
     }
 
     #[inline(always)]
-    unsafe fn dot_quad(acc: int32x4_t, x: int32x4_t, w: Quad) -> int32x4_t {
+    unsafe fn dot_quad<const I: i32>(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
         // SAFETY: the caller vouches for the tier.
-        unsafe { sdot!(acc, x, quad w) }
+        unsafe { sdot!(acc, x, w, I) }
     }
 
     #[inline(always)]
-    unsafe fn dense_dot(acc: int32x4_t, x: Quad, w: int32x4_t) -> int32x4_t {
+    unsafe fn dense_dot<const I: i32>(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
         // SAFETY: the caller vouches for the tier.
-        unsafe { sdot!(acc, w, quad x) }
+        unsafe { sdot!(acc, w, x, I) }
     }
 
     #[inline(always)]
-    unsafe fn dot_columns(acc: int32x4_t, x: Quad, columns: int32x4_t) -> int32x4_t {
+    unsafe fn dot_columns<const I: i32>(acc: int32x4_t, x: int32x4_t, columns: int32x4_t) -> int32x4_t {
         // SAFETY: the caller vouches for the tier.
-        unsafe { udot!(acc, columns, quad x) }
+        unsafe { udot!(acc, columns, x, I) }
     }
 }

@@ -5,22 +5,41 @@
 // NEON is part of the architecture, so an intrinsic that takes no pointer is safe here; other tiers' are not.
 #![allow(unused_unsafe)]
 
-use std::arch::aarch64::int32x4_t;
-
 #[cfg(target_endian = "big")]
 compile_error!("siskin's Arm kernels are for little-endian CPUs: a lane's first byte must be its lowest");
 
-/// A quad: an element of the register that brought it.
-#[derive(Clone, Copy)]
-pub struct Quad {
-    register: int32x4_t,
-    element: u32,
+/// `name!(acc, a, b)`: one instruction of three registers; `name!(acc, a, b, I)`: of element I of the last.
+macro_rules! dot {
+    ($name:ident, $instruction:literal, $elements:literal, $quad:literal) => {
+        macro_rules! $name {
+                    ($acc:expr, $a:expr, $b:expr) => {{
+                        let mut acc = $acc;
+                        std::arch::asm!(
+                            concat!($instruction, " {0:v}.4s, {1:v}.", $elements, ", {2:v}.", $elements),
+                            inout(vreg) acc, in(vreg) $a, in(vreg) $b,
+                            options(pure, nomem, nostack, preserves_flags)
+                        );
+                        acc
+                    }};
+                    ($acc:expr, $a:expr, $b:expr, $i:ident) => {{
+                        let mut acc = $acc;
+                        std::arch::asm!(
+                            concat!($instruction, " {0:v}.4s, {1:v}.", $elements, ", {2:v}.", $quad, "[{3}]"),
+                            inout(vreg) acc, in(vreg) $a, in(vreg) $b, const $i,
+                            options(pure, nomem, nostack, preserves_flags)
+                        );
+                        acc
+                    }};
+                }
+    };
 }
 
 #[macro_use]
 mod vector;
 mod dotprod;
+mod i8mm;
 mod neon;
 
 pub use dotprod::NeonDot;
+pub use i8mm::{NeonBf16, NeonI8mm};
 pub use neon::Neon;

@@ -1,6 +1,5 @@
 //! NEON alone: exact dot products from widening multiplications, added in pairs.
 
-use super::Quad;
 use crate::isa::Isa;
 use crate::kernels::simd::Simd;
 use std::arch::aarch64::*;
@@ -40,22 +39,22 @@ unsafe impl Simd for Neon {
     }
 
     #[inline(always)]
-    unsafe fn dot_quad(acc: int32x4_t, x: int32x4_t, w: Quad) -> int32x4_t {
+    unsafe fn dot_quad<const I: i32>(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
         // SAFETY: the caller vouches for the tier.
-        unsafe { Self::dot(acc, x, Self::all(w)) }
+        unsafe { Self::dot(acc, x, Self::all::<I>(w)) }
     }
 
     #[inline(always)]
-    unsafe fn dense_dot(acc: int32x4_t, x: Quad, w: int32x4_t) -> int32x4_t {
+    unsafe fn dense_dot<const I: i32>(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
         // SAFETY: the caller vouches for the tier.
-        unsafe { Self::dot(acc, Self::all(x), w) }
+        unsafe { Self::dot(acc, Self::all::<I>(x), w) }
     }
 
     #[inline(always)]
-    unsafe fn dot_columns(acc: int32x4_t, x: Quad, columns: int32x4_t) -> int32x4_t {
+    unsafe fn dot_columns<const I: i32>(acc: int32x4_t, x: int32x4_t, columns: int32x4_t) -> int32x4_t {
         // SAFETY: the caller vouches for the tier.
         unsafe {
-            let (x, w) = (vreinterpretq_u8_s32(Self::all(x)), vreinterpretq_u8_s32(columns));
+            let (x, w) = (vreinterpretq_u8_s32(Self::all::<I>(x)), vreinterpretq_u8_s32(columns));
             let low = vpaddlq_u16(vmull_u8(vget_low_u8(x), vget_low_u8(w)));
             let high = vpaddlq_u16(vmull_high_u8(x, w));
             vaddq_s32(acc, vreinterpretq_s32_u32(vpaddq_u32(low, high)))

@@ -1,5 +1,16 @@
 //! 128-bit registers: everything but the dot products.
 
+/// A register from `p` and a constant. Not `ldr`, which is two operations of the Neoverse N1 where its offset is scaled, and
+/// not `ldp`, which is three.
+macro_rules! ldur {
+    ($to:expr, $p:expr, $offset:expr) => {
+        std::arch::asm!(
+            "ldur {0:q}, [{1}, #{2}]", lateout(vreg) $to, in(reg) $p, const $offset,
+            options(pure, readonly, nostack, preserves_flags)
+        )
+    };
+}
+
 /// The methods of [`Simd`](crate::kernels::simd::Simd) that need nothing beyond NEON; each tier adds its own dot products.
 macro_rules! vector {
     () => {
@@ -8,7 +19,7 @@ macro_rules! vector {
         const QUADS: usize = 4;
         type V = int32x4_t;
         type F = float32x4_t;
-        type Q = Quad;
+        type Q = int32x4_t;
 
         #[inline(always)]
         unsafe fn splat(value: i32) -> int32x4_t {
@@ -20,6 +31,45 @@ macro_rules! vector {
         unsafe fn load(p: *const u8) -> int32x4_t {
             // SAFETY: the caller vouches for the tier and for the pointers.
             unsafe { vreinterpretq_s32_u8(vld1q_u8(p)) }
+        }
+
+        #[inline(always)]
+        unsafe fn loads<const N: usize, const I: i32>(p: *const u8) -> [int32x4_t; N] {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let mut v = [vdupq_n_s32(0); N];
+                if N == 4 && I < 4 {
+                    ldur!(v[0], p, 64 * (I % 4));
+                    ldur!(v[1 % N], p, 64 * (I % 4) + 16);
+                    ldur!(v[2 % N], p, 64 * (I % 4) + 32);
+                    ldur!(v[3 % N], p, 64 * (I % 4) + 48);
+                } else {
+                    for i in 0..N {
+                        v[i] = Self::load(p.add(16 * (I as usize * N + i)));
+                    }
+                }
+                v
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn loads_apart<const N: usize>(p: *const u8) -> [int32x4_t; N] {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                const { assert!(N <= 4) };
+                let mut v = [vdupq_n_s32(0); N];
+                ldur!(v[0], p, 0);
+                if N > 1 {
+                    ldur!(v[1 % N], p, 64);
+                }
+                if N > 2 {
+                    ldur!(v[2 % N], p, 128);
+                }
+                if N > 3 {
+                    ldur!(v[3 % N], p, 192);
+                }
+                v
+            }
         }
 
         #[inline(always)]
@@ -60,38 +110,21 @@ macro_rules! vector {
         }
 
         #[inline(always)]
-        unsafe fn quad(p: *const u8) -> Quad {
+        unsafe fn quad(p: *const u8) -> int32x4_t {
             // SAFETY: the caller vouches for the tier and for the pointers.
-            unsafe {
-                Quad { register: vsetq_lane_s32::<0>(p.cast::<i32>().read_unaligned(), vdupq_n_s32(0)), element: 0 }
-            }
+            unsafe { vsetq_lane_s32::<0>(p.cast::<i32>().read_unaligned(), vdupq_n_s32(0)) }
         }
 
         #[inline(always)]
-        unsafe fn quads(p: *const u8) -> [Quad; 4] {
+        unsafe fn quads(p: *const u8) -> int32x4_t {
             // SAFETY: the caller vouches for the tier and for the pointers.
-            unsafe {
-                let register = Self::load(p);
-                [
-                    Quad { register, element: 0 },
-                    Quad { register, element: 1 },
-                    Quad { register, element: 2 },
-                    Quad { register, element: 3 },
-                ]
-            }
+            unsafe { Self::load(p) }
         }
 
         #[inline(always)]
-        unsafe fn all(q: Quad) -> int32x4_t {
+        unsafe fn all<const I: i32>(q: int32x4_t) -> int32x4_t {
             // SAFETY: the caller vouches for the tier and for the pointers.
-            unsafe {
-                match q.element {
-                    0 => vdupq_laneq_s32::<0>(q.register),
-                    1 => vdupq_laneq_s32::<1>(q.register),
-                    2 => vdupq_laneq_s32::<2>(q.register),
-                    _ => vdupq_laneq_s32::<3>(q.register),
-                }
-            }
+            unsafe { vdupq_laneq_s32::<I>(q) }
         }
 
         #[inline(always)]

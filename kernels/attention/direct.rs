@@ -60,9 +60,9 @@ pub unsafe fn scores<S: Simd, P: Product<S>>(t: &Keys) {
                     let v = S::transpose4(v);
                     for r in 0..4 {
                         let x = S::quad(t.x.add(4 * (word + r)));
-                        acc[half] = P::dot(acc[half], x, v[r]);
+                        acc[half] = P::dot::<0>(acc[half], x, v[r]);
                         if P::EXACT {
-                            sums[half] = P::dot(sums[half], ones, v[r]);
+                            sums[half] = P::dot::<0>(sums[half], ones, v[r]);
                         }
                     }
                 }
@@ -156,7 +156,7 @@ unsafe fn columns<S: Simd, P: Product<S>, const N: usize>(t: &Values, column: us
                 }
                 let columns = P::columns(rows);
                 for j in 0..P::ELEMENTS {
-                    acc[n][j] = P::dot(acc[n][j], x, columns[j]);
+                    acc[n][j] = P::dot::<0>(acc[n][j], x, columns[j]);
                 }
             }
             v = v.wrapping_add(P::ELEMENTS * t.stride);

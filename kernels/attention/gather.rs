@@ -77,7 +77,7 @@ unsafe fn columns<S: Simd, P: Product<S>, const NV: usize>(r: &Rows, column: usi
             let row = v.add(*r.places.add(i) as usize * r.stride);
             let w = S::quad(r.values.add(i).cast());
             for j in 0..NV {
-                acc[j] = P::dot(acc[j], w, S::load(row.add(j * S::LANES * 4)));
+                acc[j] = P::dot::<0>(acc[j], w, S::load(row.add(j * S::LANES * 4)));
             }
         }
         for j in 0..NV {

@@ -75,18 +75,24 @@ macro_rules! ymm {
         }
 
         #[inline(always)]
-        unsafe fn all(q: __m256i) -> __m256i {
+        unsafe fn quads(p: *const u8) -> __m256i {
+            // SAFETY: as the caller.
+            unsafe { Self::quad(p) }
+        }
+
+        #[inline(always)]
+        unsafe fn all<const I: i32>(q: __m256i) -> __m256i {
             q
         }
 
         #[inline(always)]
-        unsafe fn dot_quad(acc: __m256i, x: Self::X, w: __m256i) -> __m256i {
+        unsafe fn dot_quad<const I: i32>(acc: __m256i, x: Self::X, w: __m256i) -> __m256i {
             // SAFETY: the caller vouches for the tier.
             unsafe { Self::dot(acc, x, Self::w(w)) }
         }
 
         #[inline(always)]
-        unsafe fn dot_columns(acc: __m256i, x: __m256i, columns: __m256i) -> __m256i {
+        unsafe fn dot_columns<const I: i32>(acc: __m256i, x: __m256i, columns: __m256i) -> __m256i {
             // SAFETY: the caller vouches for the tier.
             unsafe { Self::dot(acc, Self::x(x), Self::w(columns)) }
         }

@@ -75,18 +75,24 @@ macro_rules! zmm {
         }
 
         #[inline(always)]
-        unsafe fn all(q: __m512i) -> __m512i {
+        unsafe fn quads(p: *const u8) -> __m512i {
+            // SAFETY: as the caller.
+            unsafe { Self::quad(p) }
+        }
+
+        #[inline(always)]
+        unsafe fn all<const I: i32>(q: __m512i) -> __m512i {
             q
         }
 
         #[inline(always)]
-        unsafe fn dot_quad(acc: __m512i, x: Self::X, w: __m512i) -> __m512i {
+        unsafe fn dot_quad<const I: i32>(acc: __m512i, x: Self::X, w: __m512i) -> __m512i {
             // SAFETY: the caller vouches for the tier.
             unsafe { Self::dot(acc, x, Self::w(w)) }
         }
 
         #[inline(always)]
-        unsafe fn dot_columns(acc: __m512i, x: __m512i, columns: __m512i) -> __m512i {
+        unsafe fn dot_columns<const I: i32>(acc: __m512i, x: __m512i, columns: __m512i) -> __m512i {
             // SAFETY: the caller vouches for the tier.
             unsafe { Self::dot(acc, Self::x(x), Self::w(columns)) }
         }
