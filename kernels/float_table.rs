@@ -271,6 +271,42 @@ tier! {
     attention [w4: 4 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5], w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5]],
 }
 
+/// NEON's, with tiles of SVE in their places.
+#[cfg(siskin_sve)]
+pub static SVE: FloatTier = {
+    use super::aarch64::sve;
+    const NEON: &FloatKernels = &neon::TIER.f32;
+    const fn four(of: usize, tokens: usize) -> GatherKernel {
+        assert!(NEON.gather[of].rows == 4 && NEON.gather[of].tokens == tokens);
+        NEON.gather[of]
+    }
+    FloatTier {
+        f32: FloatKernels {
+            dense: &[
+                DenseKernel {
+                    name: "sve-f32-dense",
+                    nr: sve::FEATURES,
+                    run: sve::DENSE_F32,
+                    several: &[],
+                    ..NEON.dense[0]
+                },
+                NEON.dense[1],
+                NEON.dense[2],
+                NEON.dense[3],
+            ],
+            gather: &[
+                GatherKernel { name: "sve-f32-gather-4x32", run: sve::gather::<32>, ..four(0, 32) },
+                NEON.gather[1],
+                GatherKernel { name: "sve-f32-gather-4x16", run: sve::gather::<16>, ..four(2, 16) },
+                NEON.gather[3],
+            ],
+            scatter: NEON.scatter,
+            peak: NEON.peak,
+        },
+        ..neon::TIER
+    }
+};
+
 /// Pairs of bfloat16, on CPUs that multiply them.
 #[allow(unused_macros, reason = "not on every architecture")]
 macro_rules! pairs {

@@ -362,6 +362,33 @@ neon_tier! {
     pairs [Some(&float_table::neon_bf16::KERNELS), Some(float_table::neon_bf16::MULTIPLY)]
 }
 
+/// NEON's, with tiles of SVE in their places.
+#[cfg(siskin_sve)]
+mod sve {
+    use super::*;
+    use crate::kernels::aarch64::sve::{DENSE_I8, FEATURES, quads};
+    const SPARSE: [SparseKernel; 8] = {
+        let mut all = [neon::TIER.sparse[0]; 8];
+        let mut i = 0;
+        while i < 8 {
+            all[i] = neon::TIER.sparse[i];
+            i += 1;
+        }
+        all[2] = SparseKernel { name: "sve-Quads-4x64", spill: quads::<64>, ..all[2] };
+        all[6] = SparseKernel { name: "sve-Quads16-4x16", spill: quads::<16>, ..all[6] };
+        assert!(matches!(all[2].layout, Layout::Quads) && all[2].rows == 4 && all[2].tokens == 64);
+        assert!(matches!(all[6].layout, Layout::Quads) && all[6].rows == 4 && all[6].tokens == 16);
+        all
+    };
+    pub static TIER: Tier = Tier {
+        isa: Isa::Sve,
+        sparse: &SPARSE,
+        dense: DenseKernel { name: "sve-dense", nr: FEATURES, run: DENSE_I8, ..neon::TIER.dense },
+        float: &float_table::SVE,
+        ..neon::TIER
+    };
+}
+
 /// All tiers, the best variant of each last.
 pub static TIERS: &[&Tier] = &[
     &scalar::TIER,
@@ -379,6 +406,8 @@ pub static TIERS: &[&Tier] = &[
     &avx512_bf16::TIER,
     #[cfg(target_arch = "aarch64")]
     &neon::TIER,
+    #[cfg(siskin_sve)]
+    &sve::TIER,
     #[cfg(target_arch = "aarch64")]
     &neon_dot::TIER,
     #[cfg(target_arch = "aarch64")]

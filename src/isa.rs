@@ -25,6 +25,9 @@ pub enum Isa {
     Avx512Bf16,
     /// Arm NEON, of every 64-bit Arm CPU: exact products of bytes by widening multiplications.
     Neon,
+    /// Arm SVE, of any length: tiles of dense layers and of blocks of four rows and columns, where there is no `NeonDot` (A64FX).
+    /// Implies `Neon`.
+    Sve,
     /// Arm dot products of bytes: Cortex-A76, Neoverse N1, Apple M1 and later. Implies `Neon`.
     NeonDot,
     /// Arm matrix products of bytes: Neoverse V1, Apple M2 and later. Implies `NeonDot`.
@@ -39,7 +42,7 @@ impl Isa {
     pub const ALL: &'static [Isa] = if cfg!(target_arch = "x86_64") {
         &[Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vnni, Isa::Avx512Bf16]
     } else if cfg!(target_arch = "aarch64") {
-        &[Isa::Scalar, Isa::Neon, Isa::NeonDot, Isa::NeonI8mm, Isa::NeonBf16]
+        &[Isa::Scalar, Isa::Neon, Isa::Sve, Isa::NeonDot, Isa::NeonI8mm, Isa::NeonBf16]
     } else {
         &[Isa::Scalar]
     };
@@ -54,6 +57,7 @@ impl Isa {
             Isa::Avx512Vnni => "avx512-vnni",
             Isa::Avx512Bf16 => "avx512-bf16",
             Isa::Neon => "neon",
+            Isa::Sve => "sve",
             Isa::NeonDot => "neon-dot",
             Isa::NeonI8mm => "neon-i8mm",
             Isa::NeonBf16 => "neon-bf16",
@@ -91,6 +95,7 @@ impl Isa {
             match self {
                 Isa::Scalar => true,
                 Isa::Neon => has!("neon"),
+                Isa::Sve => cfg!(siskin_sve) && has!("neon") && has!("sve"),
                 Isa::NeonDot => dot(),
                 Isa::NeonI8mm => dot() && has!("i8mm"),
                 Isa::NeonBf16 => dot() && has!("i8mm") && has!("bf16"),
@@ -119,6 +124,7 @@ impl Isa {
             Avx512Vnni => matches!(other, Scalar | Avx2 | Avx512 | Avx512Vnni),
             Avx512Bf16 => matches!(other, Scalar | Avx2 | Avx512 | Avx512Vnni | Avx512Bf16),
             Neon => matches!(other, Scalar | Neon),
+            Sve => matches!(other, Scalar | Neon | Sve),
             NeonDot => matches!(other, Scalar | Neon | NeonDot),
             NeonI8mm => matches!(other, Scalar | Neon | NeonDot | NeonI8mm),
             NeonBf16 => matches!(other, Scalar | Neon | NeonDot | NeonI8mm | NeonBf16),

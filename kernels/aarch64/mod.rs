@@ -39,6 +39,8 @@ mod vector;
 mod dotprod;
 mod i8mm;
 mod neon;
+#[cfg(siskin_sve)]
+pub mod sve;
 
 pub use dotprod::NeonDot;
 pub use i8mm::{NeonBf16, NeonI8mm};
