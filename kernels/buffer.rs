@@ -73,6 +73,18 @@ pub fn as_f32(bytes: &mut [u8]) -> &mut [f32] {
     unsafe { bytes.align_to_mut().1 }
 }
 
+/// As [`as_i32`], of 2 bytes.
+pub fn as_u16(bytes: &mut [u8]) -> &mut [u16] {
+    // SAFETY: any bytes are u16s.
+    unsafe { bytes.align_to_mut().1 }
+}
+
+/// As [`as_i32`], of 8 bytes.
+pub fn as_u64(bytes: &mut [u8]) -> &mut [u64] {
+    // SAFETY: any bytes are u64s.
+    unsafe { bytes.align_to_mut().1 }
+}
+
 /// Signed bytes as unsigned ones.
 pub fn as_u8(bytes: &[i8]) -> &[u8] {
     // SAFETY: one size, one alignment, every bit pattern valid.

@@ -5,13 +5,14 @@ use super::aarch64::{Neon, NeonBf16};
 use super::attention::table::{Multiply, Passes, multiply, passes};
 use super::convert::{self, to_bf16, widen};
 use super::dense::{Bfloats, Bytes, F32, Halves, Kernel, Storage, Tile, Words, float_peak};
+use super::ecoformer::{Features, Lookup};
 use super::float::{Band, Columns, gather, scatter};
 use super::scalar::Scalar;
 use super::simd::Simd;
 use super::table::{DenseKernel, Several};
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::{Avx2, Avx512, Avx512Bf16};
-use super::{epilogue, float_token, pack};
+use super::{ecoformer, epilogue, float_token, pack};
 
 /// A block-sparse kernel that gathers lines: some groups of rows times one panel of tokens.
 #[derive(Debug, Clone, Copy)]
@@ -104,6 +105,12 @@ pub struct FloatTier {
     pub multiply: &'static Multiply,
     /// The rest of attention.
     pub passes: &'static Passes,
+    /// Inner products to features of a kernelized hash.
+    pub features: unsafe fn(&Features),
+    /// Rows of floats to masks of what is above 0.
+    pub signs: unsafe fn(*const f32, usize, *mut u64),
+    /// Sums of signed rows.
+    pub lookup: unsafe fn(&Lookup),
 }
 
 macro_rules! dense {
@@ -197,6 +204,9 @@ macro_rules! tier {
             tier!(@fn #[$features] bfloats_to_bf16(from: *const u8, n: usize, to: *mut u8) => to_bf16::<$simd, Bfloats>);
             tier!(@fn #[$features] halves_to_bf16(from: *const u8, n: usize, to: *mut u8) => to_bf16::<$simd, Halves>);
             tier!(@fn #[$features] rows_to_lines(t: &pack::Tokens) => pack::words_to_lines::<$simd>);
+            tier!(@fn #[$features] features(f: &Features) => ecoformer::features::<$simd>);
+            tier!(@fn #[$features] signs(y: *const f32, bits: usize, masks: *mut u64) => ecoformer::signs::<$simd>);
+            tier!(@fn #[$features] lookup(l: &Lookup) => ecoformer::lookup::<$simd>);
             tier!(@fn #[$features] run_epilogue(plan: &epilogue::Plan<'_>, sums: &epilogue::Sums) => epilogue::run::<$simd, true>);
             #[$features]
             unsafe fn peak(times: u64) -> u64 {
@@ -222,6 +232,9 @@ macro_rules! tier {
                 epilogue: run_epilogue,
                 multiply: &multiply::KERNELS,
                 passes: &passes::PASSES,
+                features,
+                signs,
+                lookup,
             };
         }
     };
@@ -244,7 +257,7 @@ tier! {
 
 tier! {
     #[cfg(target_arch = "x86_64")]
-    avx2: Avx2, "avx2", #[target_feature(enable = "avx2,fma,f16c")],
+    avx2: Avx2, "avx2", #[target_feature(enable = "popcnt,avx2,fma,f16c")],
     dense 2 x [m1: 1, m2: 2, m3: 3, m4: 4, m5: 5, m6: 6], [s1: 1 x 4, s2: 2 x 2, s3: 3 x 2],
     gather [g4: 4 x 32 by 2, g1: 1 x 32 by 4, g4s: 4 x 16 by 2, g1s: 1 x 16 by 2],
     scatter [s32: 32 by 2, s16: 16 by 2],
@@ -254,7 +267,7 @@ tier! {
 tier! {
     #[cfg(target_arch = "x86_64")]
     avx512: Avx512, "avx512",
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")],
+    #[target_feature(enable = "popcnt,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")],
     dense 2 x [m1: 1, m2: 2, m3: 3, m4: 4, m5: 5, m6: 6, m7: 7, m8: 8, m9: 9, m10: 10, m11: 11, m12: 12],
         [s1: 1 x 4, s2: 2 x 2, s3: 3 x 2],
     gather [g4: 4 x 32 by 2, g1: 1 x 32 by 2, g4s: 4 x 16 by 1, g1s: 1 x 16 by 1],
@@ -339,7 +352,7 @@ macro_rules! pairs {
 pairs! {
     #[cfg(target_arch = "x86_64")]
     avx512_bf16: Avx512Bf16, "avx512_bf16",
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512bf16")],
+    #[target_feature(enable = "popcnt,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512bf16")],
     dense 2 x [m1: 1, m2: 2, m3: 3, m4: 4, m5: 5, m6: 6, m7: 7, m8: 8, m9: 9, m10: 10, m11: 11, m12: 12],
         [s1: 1 x 4, s2: 2 x 2, s3: 3 x 2],
     gather [g4: 4 x 64 by 4, g1: 1 x 64 by 4, g4s: 4 x 16 by 1, g1s: 1 x 16 by 1],

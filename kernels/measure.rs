@@ -1,5 +1,6 @@
 //! What this CPU can do at most: the yardsticks that a measurement is held against.
 
+use super::codes::table::Codes;
 use super::table::Tier;
 use crate::isa::Isa;
 
@@ -32,6 +33,26 @@ impl Tier {
             Some(pairs) if self.is_supported() => unsafe { (pairs.peak)(rounds) },
             _ => 0,
         }
+    }
+}
+
+impl Codes {
+    /// As [`Tier::dot_products`], of exclusive or, population count and sum of binary codes: the bits compared.
+    pub fn population_counts(&self, rounds: u64) -> u64 {
+        if !self.is_supported() {
+            return 0;
+        }
+        // SAFETY: the kernels are supported.
+        unsafe { (self.peak)(rounds) }
+    }
+
+    /// The same without the sum.
+    pub fn population_counts_alone(&self, rounds: u64) -> u64 {
+        if !self.is_supported() {
+            return 0;
+        }
+        // SAFETY: the kernels are supported.
+        unsafe { (self.peak_alone)(rounds) }
     }
 }
 

@@ -23,13 +23,13 @@ macro_rules! autovec {
             }
 
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma,f16c")]
+            #[target_feature(enable = "popcnt,avx2,fma,f16c")]
             unsafe fn avx2($($arg: $ty),*) $(-> $ret)? {
                 $body($($arg),*)
             }
 
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+            #[target_feature(enable = "popcnt,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
             unsafe fn avx512($($arg: $ty),*) $(-> $ret)? {
                 $body($($arg),*)
             }
@@ -54,10 +54,13 @@ pub mod activation;
 mod activation_tables;
 pub mod attention;
 pub mod buffer;
+pub mod codes;
 pub mod convert;
 pub mod dense;
 pub mod driver;
+pub mod ecoformer;
 pub mod epilogue;
+pub mod fit;
 pub mod float;
 pub mod float_table;
 pub mod float_token;

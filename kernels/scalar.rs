@@ -262,12 +262,17 @@ unsafe impl Simd for Scalar {
         (0..4).fold(0, |mask, l| mask | u32::from(v[l] != 0) << l)
     }
     #[inline(always)]
-    unsafe fn count(count: [i32; 4], v: [i32; 4]) -> [i32; 4] {
-        from_fn(|l| count[l] + i32::from(v[l] != 0))
+    unsafe fn nonzero_bytes(v: [i32; 4]) -> u32 {
+        v.map(|v| v.to_le_bytes().map(|b| u32::from(b != 0)).iter().sum::<u32>()).iter().sum()
     }
     #[inline(always)]
     unsafe fn pack4(v: [[i32; 4]; 4], zero: i32) -> [i32; 4] {
         from_fn(|j| i32::from_le_bytes(v[j].map(|q| q.saturating_add(zero).clamp(0, 255) as u8)))
+    }
+    #[inline(always)]
+    unsafe fn pack_in_order(v: [[i32; 4]; 4]) -> [i32; 4] {
+        // SAFETY: any CPU. A register is one part.
+        unsafe { Self::pack4(v, 0) }
     }
     #[inline(always)]
     unsafe fn store_pack2(p: *mut u8, a: [i32; 4], b: [i32; 4], zero: i32, low: u8, high: u8) {

@@ -221,11 +221,28 @@ pub unsafe trait Simd: Copy + 'static {
     unsafe fn at_least(a: Self::F, t: Self::F, limit: Self::F) -> Self::F;
     /// Bit l is whether lane l is not 0.
     unsafe fn nonzero(v: Self::V) -> u32;
-    /// `count[l] + 1` where lane l of v is not 0.
-    unsafe fn count(count: Self::V, v: Self::V) -> Self::V;
+    /// How many bytes are not 0.
+    unsafe fn nonzero_bytes(v: Self::V) -> u32;
+    /// The lanes whose bit is set, in order, to `p`, where a whole register fits.
+    #[inline(always)]
+    unsafe fn compress(p: *mut u32, v: Self::V, mut mask: u32) {
+        let mut lanes = [0u32; 16];
+        // SAFETY: the caller vouches for the tier; no more lanes are written than a register has.
+        unsafe {
+            Self::store(lanes.as_mut_ptr().cast(), v);
+            let mut p = p;
+            while mask != 0 {
+                *p = lanes[mask.trailing_zeros() as usize];
+                p = p.add(1);
+                mask &= mask - 1;
+            }
+        }
+    }
 
     /// Four registers of i32 to one of bytes, adding `zero`, saturating to 0 ..= 255, inside each 16-byte part.
     unsafe fn pack4(v: [Self::V; 4], zero: i32) -> Self::V;
+    /// Four registers of i32 to one of bytes, saturating to 0 ..= 255, in the order of memory.
+    unsafe fn pack_in_order(v: [Self::V; 4]) -> Self::V;
     /// As [`Simd::pack4`] of two registers: the 8 bytes of part i go to `p + 16 * i`, limited to `low ..= high`.
     unsafe fn store_pack2(p: *mut u8, a: Self::V, b: Self::V, zero: i32, low: u8, high: u8);
     /// Bytes limited to `low ..= high`.

@@ -239,7 +239,7 @@ tier! {
 
 tier! {
     #[cfg(target_arch = "x86_64")] avx2: Avx2, vbmi false,
-    features #[target_feature(enable = "avx2,fma,f16c")],
+    features #[target_feature(enable = "popcnt,avx2,fma,f16c")],
     sparse [
         l4: Lines Lines 4 x 64 by 2, l1: Lines Lines 1 x 64 by 4,
         q4: Quads Quads 4 x 64 by 2, q1: Quads Quads 1 x 64 by 4,
@@ -253,7 +253,7 @@ tier! {
 
 tier! {
     #[cfg(target_arch = "x86_64")] avx_vnni: AvxVnni, vbmi false,
-    features #[target_feature(enable = "avx2,fma,f16c,avxvnni")],
+    features #[target_feature(enable = "popcnt,avx2,fma,f16c,avxvnni")],
     sparse [
         l4: Lines Lines 4 x 64 by 2, l1: Lines Lines 1 x 64 by 4,
         q4: Quads Quads 4 x 64 by 2, q1: Quads Quads 1 x 64 by 4,
@@ -291,28 +291,28 @@ macro_rules! zmm_tier {
 #[cfg(target_arch = "x86_64")]
 zmm_tier! {
     avx512: Avx512, vbmi false,
-    features #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")],
+    features #[target_feature(enable = "popcnt,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")],
     pairs [None, None]
 }
 
 #[cfg(target_arch = "x86_64")]
 zmm_tier! {
     avx512_vnni: Avx512Vnni, vbmi false,
-    features #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")],
+    features #[target_feature(enable = "popcnt,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")],
     pairs [None, None]
 }
 
 #[cfg(target_arch = "x86_64")]
 zmm_tier! {
     avx512_vnni_vbmi: Avx512VnniVbmi, vbmi true,
-    features #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")],
+    features #[target_feature(enable = "popcnt,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")],
     pairs [None, None]
 }
 
 #[cfg(target_arch = "x86_64")]
 zmm_tier! {
     avx512_bf16: Avx512Bf16, vbmi true,
-    features #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512bf16")],
+    features #[target_feature(enable = "popcnt,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512bf16")],
     pairs [Some(&float_table::avx512_bf16::KERNELS), Some(float_table::avx512_bf16::MULTIPLY)]
 }
 

@@ -75,7 +75,7 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::is_x86_feature_detected as has;
-            let avx2 = || has!("avx2") && has!("fma") && has!("f16c");
+            let avx2 = || has!("popcnt") && has!("avx2") && has!("fma") && has!("f16c");
             let avx512 =
                 || avx2() && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
             match self {

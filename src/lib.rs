@@ -44,6 +44,7 @@ pub mod kernels;
 
 pub mod attention;
 mod ctx;
+pub mod ecoformer;
 mod error;
 mod isa;
 pub mod linear;

@@ -1,6 +1,7 @@
 //! Yardsticks for benchmarks: how fast this CPU multiplies and reads when it does nothing else.
 
 use crate::isa::Isa;
+use crate::kernels::codes::table::Codes;
 use crate::kernels::float_table::FloatKernels;
 use crate::kernels::measure;
 use crate::kernels::table::Tier;
@@ -21,6 +22,16 @@ pub fn bf16_dot_products(isa: Isa, rounds: u64) -> u64 {
     if isa.is_supported() { Tier::of(isa).bf16_dot_products(rounds) } else { 0 }
 }
 
+/// As [`dot_products`], of binary codes: exclusive or, population count and sum; the bits compared.
+pub fn population_counts(isa: Isa, rounds: u64) -> u64 {
+    if isa.is_supported() { Codes::of(isa).population_counts(rounds) } else { 0 }
+}
+
+/// As [`population_counts`], without the sum.
+pub fn population_counts_alone(isa: Isa, rounds: u64) -> u64 {
+    if isa.is_supported() { Codes::of(isa).population_counts_alone(rounds) } else { 0 }
+}
+
 /// Reads all words once, in order, with the instructions of a tier; returns their sum, so that none is left out.
 pub fn read(isa: Isa, words: &[u64]) -> u64 {
     measure::read(words, isa)
@@ -29,6 +40,11 @@ pub fn read(isa: Isa, words: &[u64]) -> u64 {
 /// Whether the kernels of the tier are those with AVX-512 VBMI.
 pub fn uses_vbmi(isa: Isa) -> bool {
     Tier::of(isa).vbmi
+}
+
+/// The name of the kernels of binary codes that a tier uses.
+pub fn codes_kernel(isa: Isa) -> &'static str {
+    Codes::of(isa).name
 }
 
 /// The names of the kernels of a tier.

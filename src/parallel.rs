@@ -20,6 +20,17 @@ struct Parts(*mut u8);
 // SAFETY: the only use is `for_each_chunk`, where no two tasks touch the same bytes.
 unsafe impl Sync for Parts {}
 
+/// A pointer to items that tasks share out among them.
+struct Items<T>(*mut T);
+// SAFETY: the only use is `for_each_item`, where each item goes to one task, perhaps on another thread.
+unsafe impl<T: Send> Sync for Items<T> {}
+
+impl<T> Items<T> {
+    fn at(&self, i: usize) -> *mut T {
+        self.0.wrapping_add(i)
+    }
+}
+
 impl Ctx {
     /// Calls `f(i, chunk i of each buffer)` for chunks of `len` bytes (those at a buffer's end may be shorter, or empty),
     /// perhaps at the same time.
@@ -56,5 +67,14 @@ impl Ctx {
         f: &(dyn Fn(usize, &mut [u8]) + Sync),
     ) {
         self.for_each_chunks(tasks, [bytes], [len], &|i, [chunk]| f(i, chunk));
+    }
+
+    /// Calls `f(i, item i)` for each item, perhaps at the same time.
+    pub(crate) fn for_each_item<T: Send>(&self, items: &mut [T], f: &(dyn Fn(usize, &mut T) + Sync)) {
+        let (first, len) = (Items(items.as_mut_ptr()), items.len());
+        self.for_each(len, &|i| {
+            // SAFETY: inside the items, which are borrowed mutably for all of this; `for_each` runs each i once.
+            f(i, unsafe { &mut *first.at(i) });
+        });
     }
 }

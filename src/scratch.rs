@@ -1,7 +1,7 @@
 //! Memory that calls reuse.
 
 use crate::kernels::buffer::Buffer;
-use crate::kernels::driver::attention;
+use crate::kernels::driver::{attention, ecoformer};
 
 /// Working memory of calls, owned by the caller. It grows to what the largest call needs and is kept: the second call
 /// of the same shape allocates nothing.
@@ -29,6 +29,8 @@ pub struct Scratch {
     pub(crate) token_sum: Vec<i32>,
     /// Of attention.
     pub(crate) attention: attention::Memory,
+    /// Of EcoFormer.
+    pub(crate) ecoformer: ecoformer::Memory,
 }
 
 impl Scratch {
@@ -46,6 +48,7 @@ impl Scratch {
             + self.rows.len()
             + self.y_rows.len()
             + self.attention.capacity()
+            + self.ecoformer.capacity()
             + 4 * (floats + integers)
     }
 }

@@ -11,6 +11,12 @@ pub enum DType {
     U8,
     /// Signed 8-bit integers.
     I8,
+    /// Unsigned 16-bit integers: Hamming distances.
+    U16,
+    /// Signed 16-bit integers: products of binary codes.
+    I16,
+    /// Unsigned 32-bit integers: numbers of rows.
+    U32,
     /// Signed 32-bit integers: exact accumulators.
     I32,
     /// IEEE binary32.
@@ -35,7 +41,7 @@ macro_rules! elements { ($($t:ty => $d:ident),*) => { $(
     impl sealed::Sealed for $t {}
     impl Element for $t { const DTYPE: DType = DType::$d; }
 )* } }
-elements!(u8 => U8, i8 => I8, i32 => I32, f32 => F32, bf16 => Bf16, f16 => F16);
+elements!(u8 => U8, i8 => I8, u16 => U16, i16 => I16, u32 => U32, i32 => I32, f32 => F32, bf16 => Bf16, f16 => F16);
 
 /// Elements from the first of row 0 to the last of the last row; an error names what overflowed or is short.
 fn check(len: usize, rows: usize, cols: usize, stride: usize) -> Result<()> {

@@ -328,3 +328,34 @@ fn decoding_allocates_nothing() {
         }
     }
 }
+
+#[test]
+fn codes_allocate_nothing() {
+    use siskin::ecoformer::BitCodes;
+    let mut r = Rng::new(6);
+    for isa in isas("codes_allocate_nothing") {
+        let ctx = serial(isa);
+        for bits in [16, 64, 150, 256] {
+            let (y, (m, n, k)) = (r.signed(90 * bits), (40, 90, 7));
+            let rows = |rows: usize| MatRef::new(&y[..rows * bits], rows, bits).unwrap();
+            let b = BitCodes::from_signs(rows(n)).unwrap();
+            let mut a = BitCodes::with_capacity(n, bits).unwrap();
+            assert_eq!(allocations(|| a.set_signs(rows(n)).unwrap()), 0);
+            assert_eq!(allocations(|| a.set_signs(rows(m)).unwrap()), 0);
+            let (mut out, mut products) = (vec![0u16; m * n], vec![0i16; m * n]);
+            let (mut indices, mut distances) = (vec![0u32; m * k], vec![0u16; m * k]);
+            let mut scratch = Scratch::new();
+            let mut calls = || {
+                a.hamming(&b, MatMut::new(&mut out, m, n).unwrap(), &ctx, &mut scratch).unwrap();
+                a.similarities(&b, MatMut::new(&mut out, m, n).unwrap(), &ctx, &mut scratch).unwrap();
+                let to = MatMut::new(&mut products, m, n).unwrap();
+                a.inner_products(&b, to, &ctx, &mut scratch).unwrap();
+                let indices = MatMut::new(&mut indices, m, k).unwrap();
+                let distances = MatMut::new(&mut distances, m, k).unwrap();
+                a.nearest(&b, indices, distances, &ctx, &mut scratch).unwrap();
+            };
+            calls();
+            assert_eq!(allocations(&mut calls), 0, "{isa}, {bits} bits");
+        }
+    }
+}

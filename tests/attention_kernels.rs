@@ -6,7 +6,7 @@ mod common;
 use common::{Rng, cases, say, tiers};
 use siskin::bf16;
 use siskin::kernels::attention::direct::{Keys, Values};
-use siskin::kernels::attention::gather::Rows;
+use siskin::kernels::attention::gather::{PADDING, Rows};
 use siskin::kernels::attention::multiply::Tile;
 use siskin::kernels::attention::table::Multiply;
 use siskin::kernels::attention::{LANES, PANEL};
@@ -314,6 +314,9 @@ fn gathers() {
                     (0..rows as u32).filter(|&i| words.word(0, i as usize) != [0; 4]).collect();
                 let values: Vec<u32> =
                     places.iter().map(|&i| u32::from_le_bytes(words.word(0, i as usize))).collect();
+                let count = places.len();
+                let padded = |list: Vec<u32>| [list, vec![0; PADDING]].concat();
+                let (places, values) = (padded(places), padded(values));
                 let mut want = Sums::new(1, columns, columns, || POISON);
                 let mut got = Sums::new(1, columns, columns, || POISON);
                 // SAFETY: the tier is supported; all rows and columns are there.
@@ -333,7 +336,7 @@ fn gathers() {
                     };
                     multiply_row(kernel, &tile, columns);
                     (kernel.gather)(&Rows {
-                        count: places.len(),
+                        count,
                         places: places.as_ptr(),
                         values: values.as_ptr(),
                         v: v.bytes.as_ptr(),
@@ -342,7 +345,7 @@ fn gathers() {
                         out: got.p().cast(),
                     });
                 }
-                let case = format!("{} {} of {rows} rows x {columns} {fill:?}", kernel.name, places.len());
+                let case = format!("{} {count} of {rows} rows x {columns} {fill:?}", kernel.name);
                 assert_eq!(got.row(0), want.row(0), "{case}");
                 assert!(got.is_fenced(), "{case}: wrote too far");
             }

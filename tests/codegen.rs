@@ -159,6 +159,10 @@ fn hot_loops() {
     for scores in ["10exp_floats", "8exp_ints"] {
         check_tight(&asm, &["11float_table", "6avx512", "6passes", scores], "vfmadd", 5);
     }
+    // Binary codes: 4 of 4 slices (2 of 3), each counted in one instruction or by two tables.
+    check_tight(&asm, &["5codes5table", "13avx512_bitalg", "2s4", "7several"], "vpopcntw", 16);
+    check_tight(&asm, &["5codes5table", "6avx512", "2s4", "7several"], "vpshufb", 32);
+    check_tight(&asm, &["5codes5table", "4avx2", "2s3", "7several"], "vpshufb", 12);
     // It saturates: an exact sum cannot be made of it.
     assert!(!asm.contains("vpmaddubsw") && !asm.contains("pmaddubsw"));
     // vpdpbusds saturates too.

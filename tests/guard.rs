@@ -391,3 +391,71 @@ fn attention_stays_inside() {
         }
     }
 }
+
+/// Binary codes, their panels and what is made of them.
+#[test]
+fn codes_stay_inside() {
+    use siskin::ecoformer::BitCodes;
+    use siskin::kernels::codes::table::CODES;
+    use siskin::kernels::codes::{Search, Tile, pack};
+    isas("codes_stay_inside");
+    for kernels in CODES.iter().filter(|codes| codes.is_supported()) {
+        let lanes = kernels.lanes;
+        for (width, side) in kernels.widths.iter().flat_map(|w| [(w, Side::Front), (w, Side::Back)]) {
+            let words = width.slices.div_ceil(4);
+            for len in [1, lanes - 1, lanes, 2 * lanes + 3] {
+                // Elements of 4 bytes: all sizes here are multiples.
+                let ones = |bytes: usize| Guarded::of(&vec![-1i32; bytes / 4], side);
+                let (a, b) = (ones(8 * width.rows * words), ones(8 * len * words));
+                let panel_words = len.div_ceil(lanes) * width.slices * lanes;
+                let mut panels = Guarded::new(2 * panel_words, side);
+                // SAFETY: the kernels are supported; all that they are told of is there.
+                unsafe {
+                    let codes = std::slice::from_raw_parts(b.data.cast::<u64>(), len * words);
+                    let to = panels.slice_mut(panel_words);
+                    pack::pick(kernels.isa)(codes, words, width.slices, lanes, to);
+                    for (run, rows) in [width.distances, width.less_twice]
+                        .into_iter()
+                        .flat_map(|[several, one]| [(several, width.rows), (one, 1)])
+                    {
+                        let stride = len + 3;
+                        let mut out = Guarded::new(2 * ((rows - 1) * stride + len), side);
+                        let out = out.slice_mut::<u16>((rows - 1) * stride + len).as_mut_ptr();
+                        let a = a.data.cast();
+                        let b = panels.data.cast();
+                        run(&Tile { a, words, b, codes: len, out, stride, from: 0 });
+                    }
+                    for k in [1, 4, 2 * lanes] {
+                        let mut best = Guarded::new(8 * k, side);
+                        best.slice_mut::<i32>(2 * k).fill(-1);
+                        let best = best.data.cast();
+                        let (a, b) = (a.data.cast(), panels.data.cast());
+                        (width.nearest)(&Search { a, b, codes: len, first: 0, best, k });
+                    }
+                }
+            }
+        }
+    }
+    let mut r = Rng::new(6);
+    for isa in isas("codes_stay_inside") {
+        let ctx = serial(isa);
+        let mut scratch = Scratch::new();
+        for (m, n, bits, k) in [(1, 1, 1, 1), (5, 33, 64, 3), (7, 100, 200, 101), (6, 64, 17, 64)] {
+            let (a, b) = (r.signed(m * bits), r.signed(n * bits));
+            let [a, b] = [(&a, m), (&b, n)]
+                .map(|(y, n)| BitCodes::from_signs(MatRef::new(y, n, bits).unwrap()).unwrap());
+            for (side, gap) in [(Side::Front, 0), (Side::Front, 3), (Side::Back, 0), (Side::Back, 3)] {
+                let (len, few) = ((m - 1) * (n + gap) + n, (m - 1) * (k + gap) + k);
+                let mut out = Guarded::new(2 * len, side);
+                let to = MatMut::with_stride(out.slice_mut::<u16>(len), m, n, n + gap).unwrap();
+                a.hamming(&b, to, &ctx, &mut scratch).unwrap();
+                let to = MatMut::with_stride(out.slice_mut::<i16>(len), m, n, n + gap).unwrap();
+                a.inner_products(&b, to, &ctx, &mut scratch).unwrap();
+                let (mut indices, mut distances) = (Guarded::new(4 * few, side), Guarded::new(2 * few, side));
+                let indices = MatMut::with_stride(indices.slice_mut(few), m, k, k + gap).unwrap();
+                let distances = MatMut::with_stride(distances.slice_mut(few), m, k, k + gap).unwrap();
+                a.nearest(&b, indices, distances, &ctx, &mut scratch).unwrap();
+            }
+        }
+    }
+}

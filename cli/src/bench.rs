@@ -13,7 +13,8 @@ use std::io::{Write, stdout};
 
 /// Measure one case.
 ///
-/// Of a linear layer; `siskin bench --op attention --help` tells the flags of attention.
+/// Of a linear layer; `siskin bench --op attention --help` and `--op hamming --help` tell the flags of attention and of binary
+/// codes.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -23,8 +24,8 @@ pub struct Args {
     json: bool,
     /// Read cases from standard input, a line of JSON each, and answer each with a line of JSON.
     ///
-    /// The fields of a case are the flags of this command, or with "op": "attention" those of attention; all have the same
-    /// defaults. The softmax is a field of its own: "standard", {"gamma": .., "zeta": ..} or {"alpha": .., "max_len": ..}. A
+    /// The fields of a case are the flags of this command, or with "op": "attention" or "hamming" those of attention or of binary codes;
+    /// all have the same defaults. The softmax is a field of its own: "standard", {"gamma": .., "zeta": ..} or {"alpha": .., "max_len": ..}. A
     /// bad case is answered by {"error": "..."}.
     #[arg(long, exclusive = true)]
     serve: bool,
@@ -66,10 +67,12 @@ pub struct Answer {
 /// The arguments of the process, with the command that has the flags of the operation asked for.
 pub fn by_op(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut args: Vec<_> = args.collect();
-    let attention = args.windows(2).any(|pair| pair[0] == "--op" && pair[1] == "attention")
-        || args.iter().any(|arg| arg == "--op=attention");
-    if attention && args.get(1).is_some_and(|command| command == "bench") {
-        args[1] = "bench-attention".into();
+    for (op, with) in [("attention", "bench-attention"), ("hamming", "bench-hamming")] {
+        let asked = args.windows(2).any(|pair| pair[0] == "--op" && pair[1] == op)
+            || args.iter().any(|arg| *arg == *format!("--op={op}"));
+        if asked && args.get(1).is_some_and(|command| command == "bench") {
+            args[1] = with.into();
+        }
     }
     args
 }
@@ -205,7 +208,9 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
         loop_gbps: reader.map(|r| r.gbps),
         checked: mismatch.is_none(),
         checked_is: match peak_of {
-            PeakOf::Int8 | PeakOf::F32 => "the same bits as the scalar tier",
+            PeakOf::Int8 | PeakOf::F32 | PeakOf::Popcount | PeakOf::PopcountAlone => {
+                "the same bits as the scalar tier"
+            }
             PeakOf::Bf16 => "as the scalar tier with x in bf16, but for 1e-5 of the terms and a step of y",
         },
         mismatch,

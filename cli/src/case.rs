@@ -1,8 +1,8 @@
 //! A case to measure or verify: the same struct as flags and as a line of JSON.
 
-use crate::attention;
 use crate::error::{Error, Result};
 use crate::json::from_json;
+use crate::{attention, hamming};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use siskin::sparse::BlockShape;
@@ -117,7 +117,7 @@ macro_rules! choices {
 }
 
 choices! {
-    Op { Linear, Attention }
+    Op { Linear, Attention, Hamming }
     WType { I8, F32, Bf16, F16 }
     XType { U8, I8, F32, Bf16, F16 }
     YType { U8, I8, I32, F32, Bf16, F16 }
@@ -364,6 +364,7 @@ pub fn on_threads<T: Send>(threads: usize, f: impl FnOnce() -> Result<T> + Send)
 pub enum AnyCase {
     Linear(Case),
     Attention(attention::Case),
+    Hamming(hamming::Case),
 }
 
 impl AnyCase {
@@ -377,6 +378,7 @@ impl AnyCase {
         Ok(match from_json::<Peek>("case", text)?.op {
             Op::Linear => AnyCase::Linear(from_json("case", text)?),
             Op::Attention => AnyCase::Attention(from_json("case", text)?),
+            Op::Hamming => AnyCase::Hamming(from_json("case", text)?),
         })
     }
 }

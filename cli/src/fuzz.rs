@@ -1,7 +1,7 @@
 //! What the fuzz targets call, with limits that keep a call short.
 
 use crate::case::{AnyCase, Case, Format};
-use crate::{attention, run, serve, survey};
+use crate::{attention, hamming, run, serve, survey};
 use std::path::Path;
 
 /// Answers a line of `bench --serve`. A case that would run is made small.
@@ -9,6 +9,7 @@ pub fn serve(line: &[u8]) -> String {
     serve::reply(line, |case| match case {
         AnyCase::Linear(case) if case.check().is_ok() => AnyCase::Linear(small_linear(case)),
         AnyCase::Attention(case) if case.check().is_ok() => AnyCase::Attention(small_attention(case)),
+        AnyCase::Hamming(case) if case.check().is_ok() => AnyCase::Hamming(small_hamming(case)),
         refused => refused,
     })
 }
@@ -35,6 +36,18 @@ fn small_attention(case: attention::Case) -> attention::Case {
         batch: case.batch.map(|n| n.min(3)),
         cu_seqlens: short(&case.cu_seqlens),
         cu_seqlens_k: short(&case.cu_seqlens_k),
+        min_ms: 0,
+        threads: case.threads.min(2),
+        ..case
+    }
+}
+
+fn small_hamming(case: hamming::Case) -> hamming::Case {
+    let small = |size: usize| size.min(200);
+    hamming::Case {
+        m: case.m.map(small),
+        n: small(case.n),
+        k: case.k.map(small),
         min_ms: 0,
         threads: case.threads.min(2),
         ..case

@@ -4,9 +4,12 @@ mod attention;
 mod bench;
 mod case;
 mod check;
+mod ecoformer;
+mod energy;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;
+mod hamming;
 mod info;
 mod json;
 mod measure;
@@ -38,6 +41,9 @@ enum What {
     Bench(bench::Args),
     #[command(hide = true, override_usage = "siskin bench --op attention [OPTIONS]")]
     BenchAttention(attention::BenchArgs),
+    #[command(hide = true, override_usage = "siskin bench --op hamming [OPTIONS]")]
+    BenchHamming(hamming::Args),
+    Energy(energy::Args),
     Info(info::Args),
     Verify(verify::Args),
     Survey(survey::Args),
@@ -52,6 +58,8 @@ pub fn main() -> ExitCode {
         None => tour::main(),
         Some(What::Bench(args)) => bench::main(&args),
         Some(What::BenchAttention(args)) => attention::bench(&args),
+        Some(What::BenchHamming(args)) => hamming::main(&args),
+        Some(What::Energy(args)) => energy::main(&args),
         Some(What::Info(args)) => info::main(&args),
         Some(What::Verify(args)) => verify::main(&args),
         Some(What::Survey(args)) => survey::main(&args),

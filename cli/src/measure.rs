@@ -55,6 +55,10 @@ pub enum PeakOf {
     Int8,
     F32,
     Bf16,
+    /// Exclusive or, population count and sum, in bits compared.
+    Popcount,
+    /// The same without the sum.
+    PopcountAlone,
 }
 
 impl PeakOf {
@@ -71,6 +75,7 @@ impl PeakOf {
             PeakOf::Int8 => "INT8",
             PeakOf::F32 => "f32",
             PeakOf::Bf16 => "bf16",
+            PeakOf::Popcount | PeakOf::PopcountAlone => "bits",
         }
     }
 
@@ -79,6 +84,8 @@ impl PeakOf {
             PeakOf::Int8 => measure::dot_products(isa, rounds),
             PeakOf::F32 => measure::fused_multiply_adds(isa, rounds),
             PeakOf::Bf16 => measure::bf16_dot_products(isa, rounds),
+            PeakOf::Popcount => measure::population_counts(isa, rounds),
+            PeakOf::PopcountAlone => measure::population_counts_alone(isa, rounds),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::attention;
 use crate::case::{Case, Step, YType};
+use crate::ecoformer;
 use crate::error::{Error, Result};
 use crate::json::from_json;
 use crate::tensors::{Number, Tensors, elements, parse, read, write};
@@ -27,6 +28,7 @@ const MOST: usize = 1 << 28;
 pub enum Operation {
     Linear(Args),
     Attention(attention::RunArgs),
+    EcoformerFit(ecoformer::FitArgs),
 }
 
 /// y = epilogue(x · wᵀ), from a safetensors file to another.
@@ -147,6 +149,7 @@ pub fn main(operation: &Operation) -> Result<()> {
     let args = match operation {
         Operation::Linear(args) => args,
         Operation::Attention(args) => return attention::run(args),
+        Operation::EcoformerFit(args) => return ecoformer::fit(args),
     };
     let Files { input, out, params } = &args.files;
     write(out, &compute(input, &read(input)?, params.as_deref(), MOST)?)

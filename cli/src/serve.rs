@@ -3,7 +3,7 @@
 use crate::case::AnyCase;
 use crate::error::{Error, Result};
 use crate::json::to_json;
-use crate::{attention, bench};
+use crate::{attention, bench, hamming};
 use std::io::{BufRead, Read, Write, stdin, stdout};
 
 /// No case is longer.
@@ -56,6 +56,7 @@ fn caught(case: &AnyCase) -> Result<String> {
         Ok(match case {
             AnyCase::Linear(case) => to_json(&bench::answer(case)?),
             AnyCase::Attention(case) => to_json(&attention::answer(case)?),
+            AnyCase::Hamming(case) => to_json(&hamming::answer(case)?),
         })
     };
     std::panic::catch_unwind(answer)

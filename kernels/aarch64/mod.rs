@@ -39,9 +39,11 @@ mod vector;
 mod dotprod;
 mod i8mm;
 mod neon;
+mod popcount;
 #[cfg(siskin_sve)]
 pub mod sve;
 
 pub use dotprod::NeonDot;
 pub use i8mm::{NeonBf16, NeonI8mm};
 pub use neon::Neon;
+pub use popcount::NeonCounts;

@@ -406,9 +406,18 @@ macro_rules! vector {
         }
 
         #[inline(always)]
-        unsafe fn count(count: int32x4_t, v: int32x4_t) -> int32x4_t {
-            // SAFETY: the caller vouches for the tier and for the pointers.
-            unsafe { vsubq_s32(count, vreinterpretq_s32_u32(vtstq_s32(v, v))) }
+        unsafe fn nonzero_bytes(v: int32x4_t) -> u32 {
+            // SAFETY: the caller vouches for the tier.
+            unsafe {
+                let bytes = vreinterpretq_u8_s32(v);
+                u32::from(vaddvq_u8(vandq_u8(vtstq_u8(bytes, bytes), vdupq_n_u8(1))))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn pack_in_order(v: [int32x4_t; 4]) -> int32x4_t {
+            // SAFETY: the caller vouches for the tier. A register is one part.
+            unsafe { Self::pack4(v, 0) }
         }
 
         #[inline(always)]

@@ -3,38 +3,61 @@
 //! What is listed are words of weights, as tiles take them: a float, two bfloat16 or four bytes. So the chain of products is that
 //! of a tile, without the steps that add nothing.
 
+use super::LANES;
 use crate::kernels::dense::Product;
 use crate::kernels::simd::Simd;
 
-/// Lists the words that are not 0 among `n`, and their places. Returns how many.
+/// Lists the words that are not 0 among `n`, and their places, and the padding. Returns how many.
 #[inline(always)]
 pub unsafe fn collect<S: Simd>(words: *const u32, n: usize, places: *mut u32, values: *mut u32) -> usize {
-    // SAFETY: the caller vouches for n words, and room for as many places and values.
+    // SAFETY: the caller vouches for n words, and room for as many places and values and the padding: what is listed
+    // before a register is no more than what was read, so its lanes fit behind.
     unsafe {
         let (mut count, mut at) = (0, 0);
-        while at < n {
-            let mut mask = if at + S::LANES <= n {
-                S::nonzero(S::load(words.add(at).cast()))
-            } else {
-                (at..n).fold(0, |mask, i| mask | u32::from(*words.add(i) != 0) << (i - at))
-            };
-            while mask != 0 {
-                let place = at + mask.trailing_zeros() as usize;
-                *places.add(count) = place as u32;
-                *values.add(count) = *words.add(place);
-                count += 1;
-                mask &= mask - 1;
-            }
+        let mut lanes = S::load(LANE.as_ptr().cast());
+        while at + S::LANES <= n {
+            let v = S::load(words.add(at).cast());
+            let mask = S::nonzero(v);
+            S::compress(values.add(count), v, mask);
+            S::compress(places.add(count), lanes, mask);
+            count += mask.count_ones() as usize;
+            lanes = S::add(lanes, S::splat(S::LANES as i32));
             at += S::LANES;
+        }
+        for place in at..n {
+            let value = *words.add(place);
+            if value != 0 {
+                *places.add(count) = place as u32;
+                *values.add(count) = value;
+                count += 1;
+            }
+        }
+        for i in count..count + PADDING {
+            *places.add(i) = 0;
+            *values.add(i) = 0;
         }
         count
     }
 }
 
+/// Words of 0 behind those that are listed: so sums that are exact take a number of words whose loop ends as foreseen.
+pub const PADDING: usize = 2;
+
+/// The number of each lane.
+const LANE: [u32; LANES] = {
+    let mut lane = [0; LANES];
+    let mut l = 0;
+    while l < LANES {
+        lane[l] = l as u32;
+        l += 1;
+    }
+    lane
+};
+
 /// What is multiplied with what.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows {
-    /// How many words.
+    /// How many words; behind them lie [`PADDING`] words of 0 and their places.
     pub count: usize,
     /// The rows that they belong to.
     pub places: *const u32,
@@ -73,11 +96,14 @@ unsafe fn columns<S: Simd, P: Product<S>, const NV: usize>(r: &Rows, column: usi
     unsafe {
         let mut acc = [P::zero(); NV];
         let v = r.v.add(4 * column);
-        for i in 0..r.count {
-            let row = v.add(*r.places.add(i) as usize * r.stride);
-            let w = S::quad(r.values.add(i).cast());
-            for j in 0..NV {
-                acc[j] = P::dot::<0>(acc[j], w, S::load(row.add(j * S::LANES * 4)));
+        let at_once = if P::EXACT { PADDING } else { 1 };
+        for first in (0..r.count).step_by(at_once) {
+            for i in first..first + at_once {
+                let row = v.add(*r.places.add(i) as usize * r.stride);
+                let w = S::quad(r.values.add(i).cast());
+                for j in 0..NV {
+                    acc[j] = P::dot::<0>(acc[j], w, S::load(row.add(j * S::LANES * 4)));
+                }
             }
         }
         for j in 0..NV {

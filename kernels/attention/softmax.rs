@@ -336,7 +336,7 @@ const SMALLEST: f32 = -124.0;
 ///
 /// t = n + f with |f| <= 1/2; a polynomial in f, times 2^n.
 #[inline(always)]
-unsafe fn exp2<S: Simd>(t: S::F) -> S::F {
+pub unsafe fn exp2<S: Simd>(t: S::F) -> S::F {
     /// Minimax for the relative error on |f| <= 1/2, from degree 5 down to 1; the constant is 1.
     const TERMS: [f32; 5] = [1.326_472_7e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, LN_2_TERM];
     #[allow(clippy::approx_constant)] // Near ln 2, but the best for this degree.
@@ -425,12 +425,20 @@ impl<S: Simd, R: Scores<S>> Pass<S> for Exponentials<S, R> {
     }
 }
 
+/// What is known of weights that were stored.
+struct Tally<S: Simd> {
+    /// Those that are not 0.
+    nonzero: u32,
+    /// Of integers, lane by lane.
+    sum: S::V,
+}
+
 /// How weights are stored.
 pub trait Weights<S: Simd>: 'static {
     /// Bytes of one.
     const BYTES: usize;
-    /// A register of them, rounded; what it is then, and integers' sum on top of `sum`.
-    unsafe fn store(p: *mut u8, w: S::F, sum: S::V) -> (S::V, S::V);
+    /// Registers that are stored at once where there are as many: 1, 2 or 4.
+    const BATCH: usize;
 }
 /// As they are.
 pub struct ToF32;
@@ -440,43 +448,84 @@ pub struct ToBf16;
 pub struct ToU8;
 impl<S: Simd> Weights<S> for ToF32 {
     const BYTES: usize = 4;
-    #[inline(always)]
-    unsafe fn store(p: *mut u8, w: S::F, sum: S::V) -> (S::V, S::V) {
-        // SAFETY: as the caller.
-        unsafe {
-            S::store_f(p.cast(), w);
-            (S::as_v(w), sum)
-        }
-    }
+    const BATCH: usize = 1;
 }
 impl<S: Simd> Weights<S> for ToBf16 {
     const BYTES: usize = 2;
-    #[inline(always)]
-    unsafe fn store(p: *mut u8, w: S::F, sum: S::V) -> (S::V, S::V) {
-        // SAFETY: as the caller.
-        unsafe {
-            S::store_bf16(p.cast(), w);
-            (S::as_v(w), sum)
-        }
-    }
+    const BATCH: usize = 2;
 }
 impl<S: Simd> Weights<S> for ToU8 {
     const BYTES: usize = 1;
+    const BATCH: usize = 4;
+}
+
+impl<S: Simd> Tally<S> {
+    /// Stores `N` registers of weights.
     #[inline(always)]
-    unsafe fn store(p: *mut u8, w: S::F, sum: S::V) -> (S::V, S::V) {
-        // SAFETY: as the caller; the limit keeps weights inside a byte, and NaN becomes 0.
+    unsafe fn store<W: Weights<S>, const N: usize, const COUNT: bool>(&mut self, p: *mut u8, w: [S::F; N]) {
+        // SAFETY: the caller vouches for the tier, and for room. The limit keeps weights inside a byte from above; negative
+        // ones saturate to 0, and so does what is not a number, which rounds to one.
         unsafe {
-            let q = S::round(S::max_f(w, S::splat_f(0.0)));
-            S::store_bytes(p, q);
-            (q, S::add(sum, q))
+            if W::BYTES == 1 && N == 4 {
+                let bytes =
+                    S::pack_in_order([S::round(w[0]), S::round(w[1]), S::round(w[2]), S::round(w[3])]);
+                S::store(p, bytes);
+                let ones = 0x0101_0101i32;
+                self.sum = if S::MIXED {
+                    S::dot(self.sum, S::x(bytes), S::w(S::splat(ones)))
+                } else {
+                    S::dot_columns::<0>(self.sum, S::quad((&raw const ones).cast()), bytes)
+                };
+                if COUNT {
+                    self.nonzero += S::nonzero_bytes(bytes);
+                }
+                return;
+            }
+            if W::BYTES == 2 && N == 2 {
+                S::store_2_bf16(p.cast(), [w[0], w[1]]);
+            }
+            for i in 0..N {
+                let mut stored = S::as_v(w[i]);
+                if W::BYTES == 4 {
+                    S::store_f(p.add(4 * i * S::LANES).cast(), w[i]);
+                } else if W::BYTES == 2 && N != 2 {
+                    S::store_bf16(p.add(2 * i * S::LANES).cast(), w[i]);
+                } else if W::BYTES == 1 {
+                    stored = S::round(S::max_f(w[i], S::splat_f(0.0)));
+                    S::store_bytes(p.add(i * S::LANES), stored);
+                    self.sum = S::add(self.sum, stored);
+                }
+                if COUNT {
+                    self.nonzero += S::nonzero(stored).count_ones();
+                }
+            }
         }
     }
 }
 
 /// Weights of whole groups of keys from `first` to `last`, of exponentials in the row, to `out`; `CLIP` limits them from below by 0
-/// and from above. Returns how many are not zero, and the sum of integers.
+/// and from above, and bytes are limited from above. Exponentials are at most 1, or NaN. Returns how many weights are not zero where
+/// they are clipped, and the sum of integers.
 #[inline(always)]
 pub unsafe fn weigh<S: Simd, W: Weights<S>, const CLIP: bool>(
+    span: &Span,
+    w: &Weigh,
+    out: *mut u8,
+) -> (u32, i32) {
+    // The weight of the largest exponential tells whether any is above the limit.
+    let most = if CLIP { w.factor.mul_add(1.0, w.gamma) } else { w.factor };
+    // SAFETY: as the caller.
+    unsafe {
+        if most <= w.limit || !CLIP && W::BYTES != 1 {
+            weigh_up_to::<S, W, CLIP, false>(span, w, out)
+        } else {
+            weigh_up_to::<S, W, CLIP, true>(span, w, out)
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn weigh_up_to<S: Simd, W: Weights<S>, const CLIP: bool, const LIMIT: bool>(
     span: &Span,
     w: &Weigh,
     out: *mut u8,
@@ -484,27 +533,47 @@ pub unsafe fn weigh<S: Simd, W: Weights<S>, const CLIP: bool>(
     // SAFETY: the caller vouches for the row, and for room at `out`, which may be where the exponentials are: what is written
     // never passes what was read.
     unsafe {
-        let (mut count, mut sum) = (S::splat(0), S::splat(0));
-        let (factor, gamma, limit) = (S::splat_f(w.factor), S::splat_f(w.gamma), S::splat_f(w.limit));
-        let mut to = out;
-        let mut key = span.first;
-        while key < span.last {
-            let e = S::load_f(span.row.add(4 * key).cast());
-            let mut v = S::mul_f(e, factor);
-            if CLIP {
-                // Of the two operands the maximum and the minimum keep a NaN in the second.
-                v = S::min_f(limit, S::max_f(S::splat_f(0.0), S::fma(e, factor, gamma)));
-            } else if W::BYTES == 1 {
-                v = S::min_f(limit, v);
+        let mut tally = Tally::<S> { nonzero: 0, sum: S::splat(0) };
+        let (mut from, mut to) = (span.row.add(4 * span.first), out);
+        let mut registers = (span.last - span.first).div_ceil(S::LANES);
+        while registers >= W::BATCH {
+            match W::BATCH {
+                4 => tally.store::<W, 4, CLIP>(to, weights::<S, W, CLIP, LIMIT, 4>(from, w)),
+                2 => tally.store::<W, 2, CLIP>(to, weights::<S, W, CLIP, LIMIT, 2>(from, w)),
+                _ => tally.store::<W, 1, CLIP>(to, weights::<S, W, CLIP, LIMIT, 1>(from, w)),
             }
-            let (stored, total) = W::store(to, v, sum);
-            sum = total;
-            if CLIP {
-                count = S::count(count, stored);
-            }
-            to = to.add(W::BYTES * S::LANES);
-            key += S::LANES;
+            (from, to) = (from.add(4 * W::BATCH * S::LANES), to.add(W::BYTES * W::BATCH * S::LANES));
+            registers -= W::BATCH;
         }
-        (S::sum(count) as u32, if W::BYTES == 1 { S::sum(sum) } else { 0 })
+        for _ in 0..registers {
+            tally.store::<W, 1, CLIP>(to, weights::<S, W, CLIP, LIMIT, 1>(from, w));
+            (from, to) = (from.add(4 * S::LANES), to.add(W::BYTES * S::LANES));
+        }
+        (tally.nonzero, if W::BYTES == 1 { S::sum(tally.sum) } else { 0 })
+    }
+}
+
+/// The weights of `N` registers of exponentials; those that become bytes may be negative yet.
+#[inline(always)]
+unsafe fn weights<S: Simd, W: Weights<S>, const CLIP: bool, const LIMIT: bool, const N: usize>(
+    from: *const u8,
+    w: &Weigh,
+) -> [S::F; N] {
+    // SAFETY: as the caller.
+    unsafe {
+        let factor = S::splat_f(w.factor);
+        let mut v = [factor; N];
+        for i in 0..N {
+            let e = S::load_f(from.add(4 * i * S::LANES).cast());
+            // Of the two operands the maximum and the minimum keep a NaN in the second.
+            v[i] = if CLIP { S::fma(e, factor, S::splat_f(w.gamma)) } else { S::mul_f(e, factor) };
+            if CLIP && W::BYTES != 1 {
+                v[i] = S::max_f(S::splat_f(0.0), v[i]);
+            }
+            if LIMIT {
+                v[i] = S::min_f(S::splat_f(w.limit), v[i]);
+            }
+        }
+        v
     }
 }

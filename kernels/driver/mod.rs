@@ -6,7 +6,9 @@
 
 pub mod attention;
 mod bytes;
+pub mod codes;
 mod dense;
+pub mod ecoformer;
 mod floats;
 mod schedule;
 

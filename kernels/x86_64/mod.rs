@@ -35,12 +35,14 @@ mod avx2;
 mod avx512;
 mod avx512_vnni;
 mod avx_vnni;
+mod popcount;
 mod token;
 
 pub use avx_vnni::AvxVnni;
 pub use avx2::Avx2;
 pub use avx512::Avx512;
 pub use avx512_vnni::{Avx512Bf16, Avx512Vnni, Avx512VnniVbmi};
+pub use popcount::{Avx2Nibbles, Avx512Nibbles, Avx512Words};
 
 /// Rounds to nearest even into the upper half of each lane; NaN stays NaN. The lower half is anything.
 ///

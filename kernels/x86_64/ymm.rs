@@ -381,9 +381,11 @@ macro_rules! ymm {
         }
 
         #[inline(always)]
-        unsafe fn count(count: __m256i, v: __m256i) -> __m256i {
+        unsafe fn nonzero_bytes(v: __m256i) -> u32 {
             // SAFETY: the caller vouches for the tier.
-            unsafe { _mm256_add_epi32(count, _mm256_min_epu32(v, _mm256_set1_epi32(1))) }
+            unsafe {
+                (_mm256_movemask_epi8(_mm256_cmpeq_epi8(v, _mm256_setzero_si256())) as u32).count_zeros()
+            }
         }
 
         #[inline(always)]
@@ -394,6 +396,16 @@ macro_rules! ymm {
                 let low = _mm256_adds_epi16(_mm256_packs_epi32(v[0], v[1]), zero);
                 let high = _mm256_adds_epi16(_mm256_packs_epi32(v[2], v[3]), zero);
                 _mm256_packus_epi16(low, high)
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn pack_in_order(v: [__m256i; 4]) -> __m256i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe {
+                let parts =
+                    _mm256_packus_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
+                _mm256_permutevar8x32_epi32(parts, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
             }
         }
 

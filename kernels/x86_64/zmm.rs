@@ -385,9 +385,15 @@ macro_rules! zmm {
         }
 
         #[inline(always)]
-        unsafe fn count(count: __m512i, v: __m512i) -> __m512i {
+        unsafe fn nonzero_bytes(v: __m512i) -> u32 {
             // SAFETY: the caller vouches for the tier.
-            unsafe { _mm512_add_epi32(count, _mm512_min_epu32(v, _mm512_set1_epi32(1))) }
+            unsafe { _mm512_test_epi8_mask(v, v).count_ones() }
+        }
+
+        #[inline(always)]
+        unsafe fn compress(p: *mut u32, v: __m512i, mask: u32) {
+            // SAFETY: the caller vouches for the tier and for the pointer.
+            unsafe { _mm512_storeu_si512(p.cast(), _mm512_maskz_compress_epi32(mask as u16, v)) }
         }
 
         #[inline(always)]
@@ -398,6 +404,17 @@ macro_rules! zmm {
                 let low = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), zero);
                 let high = _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), zero);
                 _mm512_packus_epi16(low, high)
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn pack_in_order(v: [__m512i; 4]) -> __m512i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe {
+                let parts =
+                    _mm512_packus_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
+                let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+                _mm512_permutexvar_epi32(order, parts)
             }
         }
 

@@ -3,7 +3,7 @@
 /// e to the x for x <= 0, to within a few parts in 10^15; 0 below -700.
 ///
 /// x = n ln 2 + r, a polynomial in r, times 2^n: each step one rounded operation of f64.
-pub(super) fn exp(x: f64) -> f64 {
+pub(crate) fn exp(x: f64) -> f64 {
     /// 1.5 * 2^52: adding it rounds to an integer.
     const MAGIC: f64 = 6_755_399_441_055_744.0;
     /// ln 2 in two parts, the first exact when multiplied by a small integer.

@@ -25,7 +25,17 @@ pub enum Sequences<'a> {
     },
 }
 
-impl Sequences<'_> {
+impl<'a> Sequences<'a> {
+    /// `batch` sequences of `len` tokens, each of which is a query and a key.
+    pub fn own(batch: usize, len: usize) -> Self {
+        Sequences::Batch { batch, q_len: len, kv_len: len }
+    }
+
+    /// Packed sequences whose tokens are queries and keys.
+    pub fn own_packed(cu_seqlens: &'a [i32]) -> Self {
+        Sequences::Packed { q: cu_seqlens, kv: cu_seqlens }
+    }
+
     /// How many.
     pub fn count(&self) -> usize {
         match self {
@@ -59,6 +69,21 @@ impl Sequences<'_> {
                 (most(q), most(kv))
             }
         }
+    }
+
+    /// Whether each has as many keys as queries.
+    pub(crate) fn check_own(&self) -> Result<()> {
+        for b in 0..self.count() {
+            let [q, kv] = [self.queries(b), self.keys(b)].map(|(first, last)| last - first);
+            if q != kv {
+                return Err(Error::shape(
+                    "sequences",
+                    format_args!("{q} keys of sequence {b}, as queries"),
+                    kv,
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Whether they are what so many tokens can be.

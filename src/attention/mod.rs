@@ -35,7 +35,7 @@
 //! in k the rows that the key is there for.
 
 mod calibrate;
-mod exp;
+pub(crate) mod exp;
 mod forward;
 mod gate;
 pub(crate) mod heads;

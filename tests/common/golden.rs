@@ -40,6 +40,18 @@ impl<'a> Golden<'a> {
         tensor.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
     }
 
+    pub fn i32(&self, name: &str) -> Vec<i32> {
+        let tensor = self.tensor(name);
+        assert_eq!(tensor.dtype(), safetensors::Dtype::I32, "{name}");
+        tensor.data().as_chunks::<4>().0.iter().map(|&b| i32::from_le_bytes(b)).collect()
+    }
+
+    pub fn i8(&self, name: &str) -> Vec<i8> {
+        let tensor = self.tensor(name);
+        assert_eq!(tensor.dtype(), safetensors::Dtype::I8, "{name}");
+        tensor.data().iter().map(|&b| b as i8).collect()
+    }
+
     pub fn u8(&self, name: &str) -> Vec<u8> {
         let tensor = self.tensor(name);
         assert_eq!(tensor.dtype(), safetensors::Dtype::U8, "{name}");

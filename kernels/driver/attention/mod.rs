@@ -5,7 +5,7 @@
 //! sums over the same chunks of keys, and give the same bits.
 
 mod finish;
-mod operands;
+pub mod operands;
 mod rows;
 mod split;
 mod whole;
@@ -273,7 +273,7 @@ impl Plan<'_> {
 ///
 /// # Safety
 /// As for [`Tile`], of so many rows and columns (a multiple of 16).
-unsafe fn multiply_all(kernels: &Multiply, t: &Tile, rows: usize, columns: usize) {
+pub unsafe fn multiply_all(kernels: &Multiply, t: &Tile, rows: usize, columns: usize) {
     let tiles = rows.div_ceil(kernels.rows());
     for i in 0..tiles {
         let rows = share(rows, tiles, i);
@@ -381,7 +381,7 @@ fn extend(keys: &mut Range<usize>, other: Range<usize>) {
 }
 
 /// Tasks below n that no other worker took.
-fn turns(next: &AtomicUsize, n: usize) -> impl Iterator<Item = usize> {
+pub fn turns(next: &AtomicUsize, n: usize) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let task = next.fetch_add(1, Ordering::Relaxed);
         (task < n).then_some(task)
@@ -389,7 +389,7 @@ fn turns(next: &AtomicUsize, n: usize) -> impl Iterator<Item = usize> {
 }
 
 /// The first n bytes of what is left.
-fn take<'a>(rest: &mut &'a mut [u8], n: usize) -> &'a mut [u8] {
+pub fn take<'a>(rest: &mut &'a mut [u8], n: usize) -> &'a mut [u8] {
     let (taken, left) = std::mem::take(rest).split_at_mut(n);
     *rest = left;
     taken

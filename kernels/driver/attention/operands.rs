@@ -46,7 +46,7 @@ impl Kind {
         }
     }
 
-    fn bytes(self) -> usize {
+    pub fn bytes(self) -> usize {
         match self {
             Kind::F32 => 4,
             Kind::Bf16 | Kind::F16 => 2,
@@ -54,7 +54,7 @@ impl Kind {
         }
     }
 
-    fn stored(self) -> Stored {
+    pub fn stored(self) -> Stored {
         match self {
             Kind::F32 => Stored::F32,
             Kind::Bf16 => Stored::Bf16,
@@ -109,6 +109,11 @@ impl<'a> Operand<'a> {
         self.kind
     }
 
+    /// Features of a head.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
     /// Bytes from a token to the next.
     pub fn stride(&self) -> usize {
         self.token
@@ -120,7 +125,7 @@ impl<'a> Operand<'a> {
     }
 
     /// The same, as bytes.
-    fn row(&self, token: usize, head: usize) -> &'a [u8] {
+    pub fn row(&self, token: usize, head: usize) -> &'a [u8] {
         assert!(token < self.tokens && head < self.heads);
         // SAFETY: the tensor's constructor proved that all its heads are there.
         unsafe { std::slice::from_raw_parts(self.at(token, head), self.dim * self.kind.bytes()) }
@@ -136,7 +141,7 @@ impl<'a> Operand<'a> {
     }
 
     /// What is flipped to make bytes unsigned, or signed, and what that adds to the zero point.
-    fn flip(&self, to: QuantType) -> (u8, i32) {
+    pub fn flip(&self, to: QuantType) -> (u8, i32) {
         match (self.kind, to) {
             (Kind::Bytes(QuantType::I8), QuantType::U8) => (0x80, 128),
             (Kind::Bytes(QuantType::U8), QuantType::I8) => (0x80, -128),

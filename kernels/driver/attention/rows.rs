@@ -2,7 +2,7 @@
 
 use super::operands::Ahead;
 use super::{Group, Mode, Plan, Row, keys_of, multiply_all, segments};
-use crate::kernels::attention::gather::Rows;
+use crate::kernels::attention::gather::{PADDING, Rows};
 use crate::kernels::attention::multiply::Tile;
 use crate::kernels::attention::softmax::{Prepare, Span, Weigh};
 use crate::kernels::attention::sums;
@@ -453,13 +453,13 @@ fn as_i64(bytes: &mut [u8]) -> &mut [i64] {
 
 /// Words of weights that are not 0, of a chunk.
 pub struct List {
-    places: [u32; CHUNK],
-    values: [u32; CHUNK],
+    places: [u32; CHUNK + PADDING],
+    values: [u32; CHUNK + PADDING],
 }
 
 impl List {
     pub fn new() -> List {
-        List { places: [0; CHUNK], values: [0; CHUNK] }
+        List { places: [0; CHUNK + PADDING], values: [0; CHUNK + PADDING] }
     }
 }
 

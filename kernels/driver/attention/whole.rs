@@ -293,11 +293,11 @@ unsafe fn gather_row(
 ) {
     let columns = plan.columns;
     let total = &mut room.total[total];
-    total.fill(0);
     for chunk in chunks(reach) {
+        let first = chunk == chunks(reach).start && !plan.wide;
         let keys = aligned(chunk, reach);
         let weights = room.scores[i * room.stride..].as_mut_ptr();
-        let sums = room.sums.as_mut_ptr();
+        let sums = if first { total.as_mut_ptr() } else { room.sums.as_mut_ptr() };
         // SAFETY: as the caller.
         unsafe {
             if packed {
@@ -307,7 +307,9 @@ unsafe fn gather_row(
                 plan.pack_and_gather_v(g, weights, &keys, room.sparse_v, list, sums);
             }
         }
-        plan.accumulate(&mut room.sums[..4 * columns], total);
+        if !first {
+            plan.accumulate(&mut room.sums[..4 * columns], total);
+        }
     }
 }
 

@@ -1,0 +1,327 @@
+//! Binary codes against binary codes: exclusive or, population count, and what becomes of the count.
+//!
+//! A code is cut into slices of 16 bits. Codes of b are packed in panels, `[slices][LANES codes]`, so that a lane adds up its own
+//! code's counts and the sums leave as 16-bit integers in order, with nothing to narrow or to shuffle. Codes of a stay as
+//! they are: each of their slices fills a register.
+
+mod scalar;
+pub mod table;
+
+/// Registers of 16-bit lanes that count bits.
+///
+/// # Safety
+/// Implementors compute what each method says. Callers of any method run on a CPU that has the instructions; pointers are
+/// valid for `LANES` elements.
+pub unsafe trait Popcount: Copy + 'static {
+    /// 16-bit lanes in a register, at most 64.
+    const LANES: usize;
+    /// A register.
+    type V: Copy;
+
+    /// All lanes `value`.
+    unsafe fn splat(value: u16) -> Self::V;
+    /// `LANES` integers at `p`.
+    unsafe fn load(p: *const u16) -> Self::V;
+    /// `LANES` integers to `p`.
+    unsafe fn store(p: *mut u16, v: Self::V);
+    /// Bitwise exclusive or.
+    unsafe fn xor(a: Self::V, b: Self::V) -> Self::V;
+    /// The bits set in each lane, in parts that [`Popcount::total`] puts together.
+    unsafe fn count(v: Self::V) -> Self::V;
+    /// Sums of counts, part by part: of up to 16 of them.
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    /// The bits of each lane, from sums of parts.
+    unsafe fn total(parts: Self::V) -> Self::V;
+    /// `a - 2 * b` in each lane, wrapping.
+    unsafe fn less_twice(a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller of each lane, as signed integers.
+    unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
+    /// Bit l is whether lane l of a is below lane l of b, as signed integers.
+    unsafe fn below(a: Self::V, b: Self::V) -> u64;
+}
+
+/// Some codes of a times some panels of b.
+#[derive(Debug)]
+pub struct Tile {
+    /// The first code of a, and the others behind it.
+    pub a: *const u64,
+    /// Words from one code to the next.
+    pub words: usize,
+    /// Panels.
+    pub b: *const u16,
+    /// Codes of b, at least one; the last panel may have fewer than it has lanes.
+    pub codes: usize,
+    /// The first row of the output.
+    pub out: *mut u16,
+    /// Integers from one row to the next.
+    pub stride: usize,
+    /// What twice the distance is taken from, if anything is.
+    pub from: u16,
+}
+
+/// A kernel over a [`Tile`].
+pub type Run = unsafe fn(&Tile);
+
+/// One code of a and some panels of b.
+#[derive(Debug)]
+pub struct Search {
+    /// The code of a.
+    pub a: *const u64,
+    /// Panels.
+    pub b: *const u16,
+    /// Codes of b, at least one.
+    pub codes: usize,
+    /// The number of the first.
+    pub first: u32,
+    /// The best so far.
+    pub best: *mut u64,
+    /// How many.
+    pub k: usize,
+}
+
+/// The slices of `R` codes, each in every lane of a register.
+///
+/// # Safety
+/// The CPU has the instructions; there are so many codes, each of at least `S` slices.
+#[inline(always)]
+unsafe fn broadcast<P: Popcount, const S: usize, const R: usize>(
+    a: *const u64,
+    words: usize,
+) -> [[P::V; S]; R] {
+    // SAFETY: as the caller.
+    unsafe {
+        let mut all = [[P::splat(0); S]; R];
+        for r in 0..R {
+            for s in 0..S {
+                all[r][s] = P::splat((*a.add(r * words + s / 4) >> (16 * (s % 4))) as u16);
+            }
+        }
+        all
+    }
+}
+
+/// The Hamming distances of `R` codes to those of a panel.
+///
+/// # Safety
+/// The CPU has the instructions; `b` is a panel of `S` slices.
+#[inline(always)]
+unsafe fn distances<P: Popcount, const S: usize, const R: usize>(
+    a: &[[P::V; S]; R],
+    b: *const u16,
+) -> [P::V; R] {
+    // SAFETY: as the caller.
+    unsafe {
+        let mut sums = [P::splat(0); R];
+        for s in 0..S {
+            let b = P::load(b.add(s * P::LANES));
+            for r in 0..R {
+                let counts = P::count(P::xor(a[r][s], b));
+                sums[r] = if s == 0 { counts } else { P::add(sums[r], counts) };
+            }
+        }
+        for r in 0..R {
+            sums[r] = P::total(sums[r]);
+        }
+        sums
+    }
+}
+
+/// The distances of `R` codes to those of b, or `from` less twice the distance.
+///
+/// # Safety
+/// The CPU has the instructions; a has `R` codes of at least `S` slices, b panels of `S` slices, out `R` rows.
+#[inline(always)]
+pub unsafe fn pairwise<P: Popcount, const S: usize, const R: usize, const TWICE: bool>(t: &Tile) {
+    // SAFETY: as the caller; a part of a panel goes through memory of our own.
+    unsafe {
+        let (whole, rest) = (t.codes / P::LANES, t.codes % P::LANES);
+        let (stride, mut b, mut out) = (t.stride, t.b, t.out);
+        let a = broadcast::<P, S, R>(t.a, t.words);
+        let from = P::splat(t.from);
+        for _ in 0..whole {
+            let sums = distances::<P, S, R>(&a, b);
+            for r in 0..R {
+                P::store(out.add(r * stride), if TWICE { P::less_twice(from, sums[r]) } else { sums[r] });
+            }
+            b = b.add(S * P::LANES);
+            out = out.add(P::LANES);
+        }
+        if rest > 0 {
+            let sums = distances::<P, S, R>(&a, b);
+            for r in 0..R {
+                let mut row = [0u16; 64];
+                P::store(row.as_mut_ptr(), if TWICE { P::less_twice(from, sums[r]) } else { sums[r] });
+                std::ptr::copy_nonoverlapping(row.as_ptr(), out.add(r * stride), rest);
+            }
+        }
+    }
+}
+
+/// Lets the codes of b compete for a place among the best of one code of a.
+///
+/// # Safety
+/// The CPU has the instructions; a has at least `S` slices, b panels of `S` slices; `k` is not 0, and so many are at `best`.
+#[inline(always)]
+pub unsafe fn nearest<P: Popcount, const S: usize>(t: &Search) {
+    // SAFETY: as the caller.
+    unsafe {
+        let a = broadcast::<P, S, 1>(t.a, 0);
+        let best = std::slice::from_raw_parts_mut(t.best, t.k);
+        // With an empty list nearly all would find a place, to lose it again.
+        let most = if best[0] == u64::MAX { bound::<P, S>(&a, t) } else { i16::MAX as u16 };
+        let mut limit = P::splat(most.min(limit(best)));
+        let (mut b, mut first) = (t.b, 0);
+        while first < t.codes {
+            let [sums] = distances::<P, S, 1>(&a, b);
+            let mut better = P::below(sums, limit);
+            if better != 0 {
+                let left = t.codes - first;
+                if left < P::LANES {
+                    better &= (1 << left) - 1;
+                }
+                let mut row = [0u16; 64];
+                P::store(row.as_mut_ptr(), sums);
+                compete(best, &row, better, t.first + first as u32);
+                limit = P::splat(most.min(self::limit(best)));
+            }
+            b = b.add(S * P::LANES);
+            first += P::LANES;
+        }
+    }
+}
+
+/// A distance that at least k codes of b are below: each lane's smallest is that of another code, so the k-th smallest of
+/// those will do. The largest there is, where that tells nothing.
+///
+/// # Safety
+/// As [`nearest`].
+#[inline(always)]
+unsafe fn bound<P: Popcount, const S: usize>(a: &[[P::V; S]; 1], t: &Search) -> u16 {
+    /// Registers of smallest, a power of two.
+    const MOST: usize = 8;
+    // SAFETY: as the caller.
+    unsafe {
+        let none = P::splat(i16::MAX as u16);
+        // Twice as many lanes as neighbours, or the k-th is far from nearest.
+        let used = (2 * t.k).div_ceil(P::LANES).next_power_of_two();
+        if used > MOST {
+            return i16::MAX as u16;
+        }
+        let mut smallest = [none; MOST];
+        for i in 0..t.codes / P::LANES {
+            let [sums] = distances::<P, S, 1>(a, t.b.add(i * S * P::LANES));
+            let at = &mut smallest[i & (used - 1)];
+            *at = P::min(*at, sums);
+        }
+        // The largest number that fewer than k are below, bit by bit; no distance has a tenth.
+        let mut kth = 0;
+        for bit in (0..9).rev() {
+            let mut below = 0;
+            let limit = P::splat(kth | 1 << bit);
+            for smallest in &smallest[..used] {
+                below += P::below(*smallest, limit).count_ones() as usize;
+            }
+            if below < t.k {
+                kth |= 1 << bit;
+            }
+        }
+        kth + 1
+    }
+}
+
+/// What a distance must be below to be among the best, for signed 16-bit integers.
+#[inline(always)]
+fn limit(best: &[u64]) -> u16 {
+    (best[0] >> 32).min(0x7fff) as u16
+}
+
+/// A neighbour, ordered by distance, then by number.
+fn neighbour(distance: u16, number: u32) -> u64 {
+    u64::from(distance) << 32 | u64::from(number)
+}
+
+/// Offers those of a panel that a bit is set for.
+#[inline(never)]
+fn compete(best: &mut [u64], distances: &[u16; 64], mut which: u64, first: u32) {
+    while which != 0 {
+        let l = which.trailing_zeros();
+        which &= which - 1;
+        offer(best, neighbour(distances[l as usize], first + l));
+    }
+}
+
+/// Puts a neighbour in place of the worst, if it is better. `best` is a heap with the worst on top.
+pub fn offer(best: &mut [u64], new: u64) {
+    if new >= best[0] {
+        return;
+    }
+    let mut at = 0;
+    loop {
+        let mut child = 2 * at + 1;
+        if child + 1 < best.len() && best[child + 1] > best[child] {
+            child += 1;
+        }
+        if child >= best.len() || best[child] <= new {
+            break;
+        }
+        best[at] = best[child];
+        at = child;
+    }
+    best[at] = new;
+}
+
+autovec! {
+    /// Codes of so many words to panels of so many slices and lanes; lanes that there is no code for are 0.
+    pub fn pack(codes: &[u64], words: usize, slices: usize, lanes: usize, to: &mut [u16]) = pack_body
+}
+
+#[inline(always)]
+fn pack_body(codes: &[u64], words: usize, slices: usize, lanes: usize, to: &mut [u16]) {
+    match words {
+        1 => pack_words::<1>(codes, slices, lanes, to),
+        2 => pack_words::<2>(codes, slices, lanes, to),
+        3 => pack_words::<3>(codes, slices, lanes, to),
+        _ => pack_words::<4>(codes, slices, lanes, to),
+    }
+}
+
+#[inline(always)]
+fn pack_words<const W: usize>(codes: &[u64], slices: usize, lanes: usize, to: &mut [u16]) {
+    let panels = codes.as_chunks::<W>().0.chunks(lanes);
+    for (panel, to) in panels.zip(to.chunks_exact_mut(slices * lanes)) {
+        for (s, to) in to.chunks_exact_mut(lanes).enumerate() {
+            let (filled, empty) = to.split_at_mut(panel.len());
+            for (to, code) in filled.iter_mut().zip(panel) {
+                *to = (code[s / 4] >> (16 * (s % 4))) as u16;
+            }
+            empty.fill(0);
+        }
+    }
+}
+
+/// The operations that make distances, on registers alone, so many times over: the bits compared.
+///
+/// # Safety
+/// The CPU has the instructions.
+#[inline(always)]
+pub unsafe fn peak<P: Popcount, const SUM: bool>(times: u64) -> u64 {
+    /// Enough to wait for none, and with what else is needed no more than there are registers.
+    const CHAINS: usize = 20;
+    // SAFETY: as the caller.
+    unsafe {
+        let mut sums = [P::splat(0); CHAINS];
+        let with = P::splat(0x5a5a);
+        for _ in 0..times {
+            for sum in &mut sums {
+                let counts = P::count(P::xor(*sum, with));
+                *sum = if SUM { P::add(*sum, counts) } else { counts };
+            }
+        }
+        let mut row = [0u16; 64];
+        for sum in sums {
+            P::store(row.as_mut_ptr(), sum);
+            std::hint::black_box(&row);
+        }
+        times * (CHAINS * P::LANES * 16) as u64
+    }
+}

@@ -1,0 +1,243 @@
+//! The loops of EcoFormer around its products: tokens to features to bits, and sums of signed rows looked up by the bits of a code.
+
+use super::attention::PANEL;
+use super::attention::softmax::exp2;
+use super::simd::Simd;
+
+/// Bits that choose a row of a table.
+pub const GROUP: usize = 4;
+
+/// A panel of tokens against the anchors of a head.
+#[derive(Debug, Clone, Copy)]
+pub struct Features {
+    /// `[anchors][PANEL]`: inner products of anchors and tokens, which become features.
+    pub rows: *mut f32,
+    /// How many.
+    pub anchors: usize,
+    /// What makes each token a unit vector; 0 for one that has no direction.
+    pub inverse: *const f32,
+    /// The squared norm of each anchor.
+    pub squares: *const f32,
+    /// Taken from each anchor's features.
+    pub centring: *const f32,
+    /// `-log2(e) / (2 sigma)`.
+    pub rate: f32,
+}
+
+/// `exp(-|x / |x| - a|^2 / (2 sigma))`, centred.
+#[inline(always)]
+pub unsafe fn features<S: Simd>(f: &Features) {
+    // SAFETY: the caller vouches for what is described, and for the tier.
+    unsafe {
+        let (rate, zero) = (S::splat_f(f.rate), S::splat_f(0.0));
+        let smallest = S::splat_f(f32::MIN_POSITIVE);
+        for token in (0..PANEL).step_by(S::LANES) {
+            let inverse = S::load_f(f.inverse.add(token));
+            let square = S::at_least(S::splat_f(1.0), inverse, smallest);
+            for anchor in 0..f.anchors {
+                let at = f.rows.add(anchor * PANEL + token);
+                // A product with what has no direction may be anything.
+                let cosine = S::mul_f(S::at_least(S::load_f(at), inverse, smallest), inverse);
+                let squares = S::add_f(square, S::splat_f(*f.squares.add(anchor)));
+                let distance = S::max_f(S::fma(cosine, S::splat_f(-2.0), squares), zero);
+                let similarity = exp2::<S>(S::mul_f(distance, rate));
+                S::store_f(at, S::sub_f(similarity, S::splat_f(*f.centring.add(anchor))));
+            }
+        }
+    }
+}
+
+/// Bit t of `masks[b]` is whether `y[b][t] > 0`, of `[bits][PANEL]`.
+#[inline(always)]
+pub unsafe fn signs<S: Simd>(y: *const f32, bits: usize, masks: *mut u64) {
+    // SAFETY: the caller vouches for the rows and the masks, and for the tier.
+    unsafe {
+        for b in 0..bits {
+            let mut mask = 0;
+            for token in (0..PANEL).step_by(S::LANES) {
+                // Of a NaN and 0 the larger is 0.
+                let above = S::max_f(S::load_f(y.add(b * PANEL + token)), S::splat_f(0.0));
+                mask |= u64::from(S::nonzero(S::as_v(above))) << token;
+            }
+            *masks.add(b) = mask;
+        }
+    }
+}
+
+/// Sums that codes look up.
+#[derive(Debug, Clone, Copy)]
+pub struct Lookup {
+    /// `[groups][16][columns]`: for each value of `GROUP` bits the sum of as many rows, each added or subtracted.
+    pub table: *const f32,
+    /// Groups of bits.
+    pub groups: usize,
+    /// A multiple of 16.
+    pub columns: usize,
+    /// The code of the first token.
+    pub codes: *const u64,
+    /// Words of a code.
+    pub words: usize,
+    /// How many tokens.
+    pub tokens: usize,
+    /// Null, or a row that is added to all.
+    pub base: *const f32,
+    /// Null, or the first token's own row: added, times `own_factor`.
+    pub own: *const u8,
+    /// Bytes from one to the next.
+    pub own_stride: usize,
+    /// What own rows count.
+    pub own_factor: f32,
+    /// Null, or what each token's sums are multiplied by.
+    pub factors: *const f32,
+    /// The sums of the first token.
+    pub out: *mut u8,
+    /// Bytes from one to the next.
+    pub out_stride: usize,
+}
+
+/// All tokens: groups are added up in order, then the base, then their own rows.
+#[inline(always)]
+pub unsafe fn lookup<S: Simd>(l: &Lookup) {
+    // SAFETY: the caller vouches for what is described, and for the tier.
+    unsafe {
+        let mut column = 0;
+        while column + 4 * S::LANES <= l.columns {
+            columns::<S, 4>(l, column);
+            column += 4 * S::LANES;
+        }
+        while column < l.columns {
+            columns::<S, 1>(l, column);
+            column += S::LANES;
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn columns<S: Simd, const N: usize>(l: &Lookup, column: usize) {
+    // SAFETY: as `lookup`.
+    unsafe {
+        let own_factor = S::splat_f(l.own_factor);
+        let table = l.table.add(column);
+        for token in 0..l.tokens {
+            let code = l.codes.add(token * l.words);
+            let mut sums = [S::splat_f(0.0); N];
+            for group in 0..l.groups {
+                let value = (*code.add(group / 16) >> (GROUP * (group % 16)) & 15) as usize;
+                let row = table.add((16 * group + value) * l.columns);
+                for n in 0..N {
+                    let part = S::load_f(row.add(n * S::LANES));
+                    sums[n] = if group == 0 { part } else { S::add_f(sums[n], part) };
+                }
+            }
+            if !l.base.is_null() {
+                for n in 0..N {
+                    sums[n] = S::add_f(sums[n], S::load_f(l.base.add(column + n * S::LANES)));
+                }
+            }
+            if !l.own.is_null() {
+                let own = l.own.add(token * l.own_stride).cast::<f32>().add(column);
+                for n in 0..N {
+                    sums[n] = S::fma(own_factor, S::load_f(own.add(n * S::LANES)), sums[n]);
+                }
+            }
+            if !l.factors.is_null() {
+                let factor = S::splat_f(*l.factors.add(token));
+                for n in 0..N {
+                    sums[n] = S::mul_f(sums[n], factor);
+                }
+            }
+            let out = l.out.add(token * l.out_stride).cast::<f32>().add(column);
+            for n in 0..N {
+                S::store_f(out.add(n * S::LANES), sums[n]);
+            }
+        }
+    }
+}
+
+autovec!(
+    /// What makes each token of a panel, `[features][PANEL]`, a unit vector; 0 where there is none: a norm that is 0, or that is
+    /// or would be beyond the floats, or NaN.
+    pub fn inverse_norms(lines: &[f32], inverse: &mut [f32; PANEL]) = inverse_norms_body
+);
+autovec!(
+    /// 1 for each bit that is set, else -1.
+    pub fn spread(mask: u64, signs: &mut [f32]) = spread_body
+);
+autovec!(
+    /// A table of [`Lookup`] from `[rows][columns]`.
+    pub fn tables(rows: &[f32], columns: usize, table: &mut [f32]) = tables_body
+);
+autovec!(
+    /// Bytes as the integers that they stand for.
+    pub fn centre(bytes: &[u8], flip: u8, zero: i32, out: &mut [f32]) = centre_body
+);
+autovec!(
+    /// `sums + factor * row`, rounded once.
+    pub fn add_multiple(factor: f32, row: &[f32], sums: &mut [f32]) = add_multiple_body
+);
+
+#[inline(always)]
+fn inverse_norms_body(lines: &[f32], inverse: &mut [f32; PANEL]) {
+    let mut squares = [0.0f32; PANEL];
+    for line in lines.chunks_exact(PANEL) {
+        for (square, x) in squares.iter_mut().zip(line) {
+            *square = x.mul_add(*x, *square);
+        }
+    }
+    for (inverse, square) in inverse.iter_mut().zip(squares) {
+        *inverse = if square > 0.0 && square < f32::INFINITY { 1.0 / square.sqrt() } else { 0.0 };
+    }
+}
+
+#[inline(always)]
+fn spread_body(mask: u64, signs: &mut [f32]) {
+    for (t, sign) in signs.iter_mut().enumerate() {
+        let minus = !(mask >> t) as u32 & 1;
+        *sign = f32::from_bits(1f32.to_bits() | minus << 31);
+    }
+}
+
+#[inline(always)]
+fn tables_body(rows: &[f32], columns: usize, table: &mut [f32]) {
+    for (rows, table) in rows.chunks(GROUP * columns).zip(table.chunks_exact_mut(16 * columns)) {
+        for (value, sums) in table.chunks_exact_mut(columns).enumerate() {
+            for (bit, row) in rows.chunks_exact(columns).enumerate() {
+                let sign = if value >> bit & 1 == 1 { 1.0 } else { -1.0 };
+                for (sum, x) in sums.iter_mut().zip(row) {
+                    *sum = if bit == 0 { sign * x } else { *sum + sign * x };
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn centre_body(bytes: &[u8], flip: u8, zero: i32, out: &mut [f32]) {
+    for (out, byte) in out.iter_mut().zip(bytes) {
+        *out = (i32::from((byte ^ flip) as i8) - zero) as f32;
+    }
+}
+
+#[inline(always)]
+fn add_multiple_body(factor: f32, row: &[f32], sums: &mut [f32]) {
+    for (sum, x) in sums.iter_mut().zip(row) {
+        *sum = factor.mul_add(*x, *sum);
+    }
+}
+
+/// Bit j of word i becomes bit i of word j.
+pub fn transpose(words: &mut [u64; 64]) {
+    // Halves of blocks change places, of 64 x 64, 32 x 32 .. 2 x 2 bits.
+    let (mut size, mut mask) = (32, 0x0000_0000_ffff_ffffu64);
+    while size > 0 {
+        for block in (0..64).step_by(2 * size) {
+            for i in block..block + size {
+                let moved = (words[i] >> size ^ words[i + size]) & mask;
+                words[i] ^= moved << size;
+                words[i + size] ^= moved;
+            }
+        }
+        size /= 2;
+        mask ^= mask << size;
+    }
+}
