@@ -392,7 +392,7 @@ impl Plan<'_> {
 }
 
 /// Aligned bytes as words.
-fn as_u32(bytes: &mut [u8]) -> &mut [u32] {
+pub fn as_u32(bytes: &mut [u8]) -> &mut [u32] {
     // SAFETY: any bytes are u32s.
     unsafe { bytes.align_to_mut().1 }
 }
