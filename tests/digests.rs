@@ -29,7 +29,7 @@ impl Digest {
     fn add(&mut self, bits: &[u32]) {
         let plain = |&bits: &u32| match f32::from_bits(bits) {
             v if v.is_nan() => f32::NAN.to_bits(),
-            v if v == 0.0 => 0,
+            0.0 => 0,
             _ => bits,
         };
         for byte in bits.iter().map(plain).chain([bits.len() as u32]).flat_map(u32::to_le_bytes) {

@@ -100,11 +100,12 @@ impl KernelHash {
             return Err(Error::shape("heads", "at least 1", heads));
         }
         check_head_dim(head_dim)?;
-        let of_head =
-            |name, len: usize, each: usize| match len % heads == 0 && (len / heads).is_multiple_of(each) {
-                true => Ok(len / heads / each),
-                false => Err(Error::shape(name, format_args!("{heads} heads of a multiple of {each}"), len)),
-            };
+        let of_head = |name, len: usize, each: usize| match len.is_multiple_of(heads)
+            && (len / heads).is_multiple_of(each)
+        {
+            true => Ok(len / heads / each),
+            false => Err(Error::shape(name, format_args!("{heads} heads of a multiple of {each}"), len)),
+        };
         let m = of_head("anchors", anchors.len(), head_dim)?;
         if !(1..=MAX_ANCHORS).contains(&m) {
             return Err(Error::value("anchors", format_args!("1 to {MAX_ANCHORS} of a head"), m));
