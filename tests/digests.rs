@@ -13,7 +13,9 @@ mod float;
 mod layer;
 
 use common::{BLOCKS, Rng, isas, say, serial};
-use siskin::{Ctx, Scratch};
+use siskin::attention::{HeadsMut, HeadsRef, Input, Sequences};
+use siskin::ecoformer::{Bandwidth, BitCodes, KernelHash, LinearAttention};
+use siskin::{Ctx, MatMut, Scratch};
 
 /// FNV-1a of 64 bits.
 struct Digest(u64);
@@ -126,4 +128,57 @@ fn attention_of_floats() {
 #[test]
 fn attention_of_bytes() {
     heads("attention_of_bytes", true, 0xd1cc_6cb9_8b37_36e4);
+}
+
+#[test]
+fn distances_of_codes() {
+    check("distances_of_codes", 0x4b94_c2bc_ad0e_31a7, |ctx, scratch, digest| {
+        let mut r = Rng::new(104);
+        for bits in [1usize, 16, 17, 48, 64, 100, 200, 256] {
+            let (a, b) = (1 + r.below(20), 1 + r.below(150));
+            let mut codes = |n: usize| {
+                let words = bits.div_ceil(64);
+                let last = u64::MAX >> (64 * words - bits);
+                let all = (0..n * words).map(|i| {
+                    let word = r.next() << 32 ^ r.next();
+                    if i % words + 1 == words { word & last } else { word }
+                });
+                BitCodes::from_words(all.collect(), bits).unwrap()
+            };
+            let (a, b, k) = (codes(a), codes(b), 5);
+            let (n, m) = (a.len(), b.len());
+            let (mut distances, mut numbers) = (vec![0u16; n * m], vec![0u32; n * k]);
+            a.hamming(&b, MatMut::new(&mut distances, n, m).unwrap(), ctx, scratch).unwrap();
+            digest.add(&distances.iter().map(|&d| d.into()).collect::<Vec<_>>());
+            let mut nearest = vec![0u16; n * k];
+            let to = MatMut::new(&mut nearest, n, k).unwrap();
+            a.nearest(&b, MatMut::new(&mut numbers, n, k).unwrap(), to, ctx, scratch).unwrap();
+            digest.add(&numbers);
+        }
+    });
+}
+
+#[test]
+fn attention_by_codes() {
+    check("attention_by_codes", 0x20cd_fa41_0e52_4ee5, |ctx, scratch, digest| {
+        let mut r = Rng::new(105);
+        for (heads, head_dim, bits, tokens) in [(1, 16, 16, 70), (2, 33, 24, 64), (3, 64, 16, 19)] {
+            let mut floats = |n: usize| (0..n).map(|_| r.float(-1.0, 1.0)).collect::<Vec<f32>>();
+            let m = 25;
+            let (anchors, centring) = (floats(heads * m * head_dim), floats(heads * m));
+            let projection = floats(heads * bits * m);
+            let hash = KernelHash::from_parts(heads, head_dim, anchors, centring, projection).unwrap();
+            let (x, v) = (floats(tokens * heads * head_dim), floats(tokens * heads * head_dim));
+            let view = |x| HeadsRef::new(x, tokens, heads, head_dim).unwrap();
+            let sequences = Sequences::Batch { batch: 1, q_len: tokens, kv_len: tokens };
+            let mut codes = BitCodes::with_capacity(0, bits).unwrap();
+            hash.encode(view(&x), &sequences, Bandwidth::Sequence, &mut codes, ctx, scratch).unwrap();
+            digest.add(&codes.words().iter().flat_map(|&w| [w as u32, (w >> 32) as u32]).collect::<Vec<_>>());
+            let mut out = vec![0.0f32; tokens * heads * head_dim];
+            let to = HeadsMut::new(&mut out, tokens, heads, head_dim).unwrap();
+            let attention = LinearAttention::new(heads, bits).unwrap();
+            attention.forward(&codes, &codes, Input::F32(view(&v)), &sequences, to, ctx, scratch).unwrap();
+            digest.add(&float::bits(&out));
+        }
+    });
 }

@@ -5,9 +5,6 @@
 // NEON is part of the architecture, so an intrinsic that takes no pointer is safe here; other tiers' are not.
 #![allow(unused_unsafe)]
 
-#[cfg(target_endian = "big")]
-compile_error!("siskin's Arm kernels are for little-endian CPUs: a lane's first byte must be its lowest");
-
 /// `name!(acc, a, b)`: one instruction of three registers; `name!(acc, a, b, I)`: of element I of the last.
 macro_rules! dot {
     ($name:ident, $instruction:literal, $elements:literal, $quad:literal) => {

@@ -101,7 +101,8 @@ test=(cargo test --package siskin --target $target)
 # What does not depend on the tier and takes minutes here.
 slow=(--skip allocate --skip long_contexts --skip 32_bits --skip largest_k --skip every_pair)
 sweep=()
-for name in {,attention_,float_,float_sparse_}kernels attention_{passes,bytes,golden} float_properties oracle digests guard tiers; do
+for name in {,attention_,codes_,float_,float_sparse_}kernels attention_{passes,bytes,golden} float_properties ecoformer \
+    ecoformer_codes oracle digests guard tiers; do
     sweep+=(--test "$name")
 done
 test_on() {
