@@ -13,8 +13,8 @@ use std::io::{Write, stdout};
 
 /// Measure one case.
 ///
-/// Of a linear layer; `siskin bench --op attention --help` and `--op hamming --help` tell the flags of attention and of binary
-/// codes.
+/// Of a linear layer; `siskin bench --op attention --help`, `--op hamming --help` and `--op ecoformer --help` tell the flags of
+/// attention, of binary codes and of EcoFormer.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -24,9 +24,9 @@ pub struct Args {
     json: bool,
     /// Read cases from standard input, a line of JSON each, and answer each with a line of JSON.
     ///
-    /// The fields of a case are the flags of this command, or with "op": "attention" or "hamming" those of attention or of binary codes;
-    /// all have the same defaults. The softmax is a field of its own: "standard", {"gamma": .., "zeta": ..} or {"alpha": .., "max_len": ..}. A
-    /// bad case is answered by {"error": "..."}.
+    /// The fields of a case are the flags of this command, or with "op": "attention", "hamming" or "ecoformer" those of that operation;
+    /// all have the same defaults. The softmax of attention is a field of its own: "standard", {"gamma": .., "zeta": ..} or
+    /// {"alpha": .., "max_len": ..}. A bad case is answered by {"error": "..."}.
     #[arg(long, exclusive = true)]
     serve: bool,
 }
@@ -67,7 +67,9 @@ pub struct Answer {
 /// The arguments of the process, with the command that has the flags of the operation asked for.
 pub fn by_op(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut args: Vec<_> = args.collect();
-    for (op, with) in [("attention", "bench-attention"), ("hamming", "bench-hamming")] {
+    for (op, with) in
+        [("attention", "bench-attention"), ("hamming", "bench-hamming"), ("ecoformer", "bench-ecoformer")]
+    {
         let asked = args.windows(2).any(|pair| pair[0] == "--op" && pair[1] == op)
             || args.iter().any(|arg| *arg == *format!("--op={op}"));
         if asked && args.get(1).is_some_and(|command| command == "bench") {

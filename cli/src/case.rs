@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::json::from_json;
-use crate::{attention, hamming};
+use crate::{attention, ecoformer, hamming};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use siskin::sparse::BlockShape;
@@ -116,8 +116,10 @@ macro_rules! choices {
     )* };
 }
 
+pub(crate) use choices;
+
 choices! {
-    Op { Linear, Attention, Hamming }
+    Op { Linear, Attention, Hamming, Ecoformer }
     WType { I8, F32, Bf16, F16 }
     XType { U8, I8, F32, Bf16, F16 }
     YType { U8, I8, I32, F32, Bf16, F16 }
@@ -365,6 +367,7 @@ pub enum AnyCase {
     Linear(Case),
     Attention(attention::Case),
     Hamming(hamming::Case),
+    Ecoformer(ecoformer::Case),
 }
 
 impl AnyCase {
@@ -379,6 +382,7 @@ impl AnyCase {
             Op::Linear => AnyCase::Linear(from_json("case", text)?),
             Op::Attention => AnyCase::Attention(from_json("case", text)?),
             Op::Hamming => AnyCase::Hamming(from_json("case", text)?),
+            Op::Ecoformer => AnyCase::Ecoformer(from_json("case", text)?),
         })
     }
 }

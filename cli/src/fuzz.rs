@@ -1,7 +1,7 @@
 //! What the fuzz targets call, with limits that keep a call short.
 
 use crate::case::{AnyCase, Case, Format};
-use crate::{attention, hamming, run, serve, survey};
+use crate::{attention, ecoformer, hamming, run, serve, survey};
 use std::path::Path;
 
 /// Answers a line of `bench --serve`. A case that would run is made small.
@@ -10,6 +10,7 @@ pub fn serve(line: &[u8]) -> String {
         AnyCase::Linear(case) if case.check().is_ok() => AnyCase::Linear(small_linear(case)),
         AnyCase::Attention(case) if case.check().is_ok() => AnyCase::Attention(small_attention(case)),
         AnyCase::Hamming(case) if case.check().is_ok() => AnyCase::Hamming(small_hamming(case)),
+        AnyCase::Ecoformer(case) if case.check().is_ok() => AnyCase::Ecoformer(small_ecoformer(case)),
         refused => refused,
     })
 }
@@ -48,6 +49,18 @@ fn small_hamming(case: hamming::Case) -> hamming::Case {
         m: case.m.map(small),
         n: small(case.n),
         k: case.k.map(small),
+        min_ms: 0,
+        threads: case.threads.min(2),
+        ..case
+    }
+}
+
+fn small_ecoformer(case: ecoformer::Case) -> ecoformer::Case {
+    ecoformer::Case {
+        n: case.n.min(200),
+        batch: case.batch.min(3),
+        heads: case.heads.min(4),
+        anchors: case.anchors.min(50),
         min_ms: 0,
         threads: case.threads.min(2),
         ..case

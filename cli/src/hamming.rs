@@ -237,7 +237,7 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
 }
 
 /// Random codes; all bits equally likely.
-fn random(len: usize, bits: usize, rng: &mut Rng) -> Result<BitCodes> {
+pub fn random(len: usize, bits: usize, rng: &mut Rng) -> Result<BitCodes> {
     let each = bits.div_ceil(64);
     let last = u64::MAX >> (64 * each - bits);
     let word = |i: usize| rng.next() & if i % each == each - 1 { last } else { u64::MAX };

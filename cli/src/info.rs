@@ -101,7 +101,7 @@ pub fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn cpu_name() -> String {
+pub fn cpu_name() -> String {
     let info = read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     name.map_or_else(|| "an unknown CPU".into(), |(_, name)| name.trim().into())

@@ -13,6 +13,7 @@ mod hamming;
 mod info;
 mod json;
 mod measure;
+mod plot;
 mod problem;
 mod progress;
 mod run;
@@ -43,10 +44,13 @@ enum What {
     BenchAttention(attention::BenchArgs),
     #[command(hide = true, override_usage = "siskin bench --op hamming [OPTIONS]")]
     BenchHamming(hamming::Args),
+    #[command(hide = true, override_usage = "siskin bench --op ecoformer [OPTIONS]")]
+    BenchEcoformer(ecoformer::BenchArgs),
     Energy(energy::Args),
     Info(info::Args),
     Verify(verify::Args),
     Survey(survey::Args),
+    Plot(plot::Args),
     /// Compute one operation from a file to a file.
     #[command(subcommand)]
     Run(run::Operation),
@@ -59,10 +63,12 @@ pub fn main() -> ExitCode {
         Some(What::Bench(args)) => bench::main(&args),
         Some(What::BenchAttention(args)) => attention::bench(&args),
         Some(What::BenchHamming(args)) => hamming::main(&args),
+        Some(What::BenchEcoformer(args)) => ecoformer::bench(&args),
         Some(What::Energy(args)) => energy::main(&args),
         Some(What::Info(args)) => info::main(&args),
         Some(What::Verify(args)) => verify::main(&args),
         Some(What::Survey(args)) => survey::main(&args),
+        Some(What::Plot(args)) => plot::main(&args),
         Some(What::Run(operation)) => run::main(&operation),
     };
     match done {

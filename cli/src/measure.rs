@@ -20,32 +20,48 @@ pub struct Times {
 
 /// Repeats a call for at least `min_ms` and at least 5 times, after warming up. `between` runs before, after and every
 /// now and then: what it measures has met the same clock frequency.
-pub fn repeat(min_ms: u64, mut call: impl FnMut() -> Result<()>, mut between: impl FnMut()) -> Result<Times> {
+pub fn repeat(min_ms: u64, mut call: impl FnMut() -> Result<()>, between: impl FnMut()) -> Result<Times> {
+    Ok(in_turn(1, min_ms, |_| call(), between)?.swap_remove(0))
+}
+
+/// As [`repeat`], of the calls 0 to below `count`: they take turns, so all have met the same clock frequency.
+pub fn in_turn(
+    count: usize,
+    min_ms: u64,
+    mut call: impl FnMut(usize) -> Result<()>,
+    mut between: impl FnMut(),
+) -> Result<Vec<Times>> {
     let enough = Duration::from_millis(min_ms);
-    let warm = Instant::now();
-    call()?;
-    call()?;
-    while warm.elapsed() < enough / 10 {
-        call()?;
-    }
-    between();
-    let mut times = Vec::with_capacity(1 << 16);
-    let (mut spent, mut since) = (Duration::ZERO, Duration::ZERO);
-    while times.len() < 5 || spent < enough {
-        let start = Instant::now();
-        call()?;
-        let time = start.elapsed();
-        times.push(time.as_secs_f64());
-        spent += time;
-        since += time;
-        if since > BETWEEN {
-            between();
-            since = Duration::ZERO;
+    for which in 0..count {
+        let warm = Instant::now();
+        call(which)?;
+        call(which)?;
+        while warm.elapsed() < enough / 10 {
+            call(which)?;
         }
     }
     between();
-    times.sort_unstable_by(f64::total_cmp);
-    Ok(Times { min: times[0], median: times[times.len() / 2] })
+    let mut times: Vec<_> = (0..count).map(|_| (Vec::with_capacity(1 << 16), Duration::ZERO)).collect();
+    let done = |times: &Vec<f64>, spent| times.len() >= 5 && spent >= enough;
+    while !times.iter().all(|(times, spent)| done(times, *spent)) {
+        for (which, (times, spent)) in times.iter_mut().enumerate() {
+            let mut since = Duration::ZERO;
+            while since <= BETWEEN && !done(times, *spent) {
+                let start = Instant::now();
+                call(which)?;
+                let time = start.elapsed();
+                times.push(time.as_secs_f64());
+                *spent += time;
+                since += time;
+            }
+        }
+        between();
+    }
+    let sorted = |(mut times, _): (Vec<f64>, _)| {
+        times.sort_unstable_by(f64::total_cmp);
+        Times { min: times[0], median: times[times.len() / 2] }
+    };
+    Ok(times.into_iter().map(sorted).collect())
 }
 
 /// What is multiplied, whose peak a layer is held against.

@@ -29,6 +29,8 @@ pub enum Operation {
     Linear(Args),
     Attention(attention::RunArgs),
     EcoformerFit(ecoformer::FitArgs),
+    EcoformerEncode(ecoformer::EncodeArgs),
+    EcoformerAttention(ecoformer::AttendArgs),
 }
 
 /// y = epilogue(x · wᵀ), from a safetensors file to another.
@@ -150,6 +152,8 @@ pub fn main(operation: &Operation) -> Result<()> {
         Operation::Linear(args) => args,
         Operation::Attention(args) => return attention::run(args),
         Operation::EcoformerFit(args) => return ecoformer::fit(args),
+        Operation::EcoformerEncode(args) => return ecoformer::encode(args),
+        Operation::EcoformerAttention(args) => return ecoformer::attend(args),
     };
     let Files { input, out, params } = &args.files;
     write(out, &compute(input, &read(input)?, params.as_deref(), MOST)?)

@@ -3,7 +3,7 @@
 use crate::case::AnyCase;
 use crate::error::{Error, Result};
 use crate::json::to_json;
-use crate::{attention, bench, hamming};
+use crate::{attention, bench, ecoformer, hamming};
 use std::io::{BufRead, Read, Write, stdin, stdout};
 
 /// No case is longer.
@@ -57,6 +57,7 @@ fn caught(case: &AnyCase) -> Result<String> {
             AnyCase::Linear(case) => to_json(&bench::answer(case)?),
             AnyCase::Attention(case) => to_json(&attention::answer(case)?),
             AnyCase::Hamming(case) => to_json(&hamming::answer(case)?),
+            AnyCase::Ecoformer(case) => to_json(&ecoformer::answer(case)?),
         })
     };
     std::panic::catch_unwind(answer)

@@ -3,6 +3,7 @@
 use crate::attention;
 use crate::case::{Case, Format, Op, Place, Step, Values, WType, XType, YType};
 use crate::check::Wants;
+use crate::ecoformer;
 use crate::error::{Error, Result};
 use crate::json::to_json;
 use crate::problem::{Problem, Rng};
@@ -13,9 +14,10 @@ use std::io::{Write, stdout};
 
 /// Check every tier of this CPU on random cases, bit for bit.
 ///
-/// Three of four cases are linear layers: shapes, blocks, types of weights, input and output, groups of scales, zero points,
+/// Five of eight cases are linear layers: shapes, blocks, types of weights, input and output, groups of scales, zero points,
 /// epilogues and threads are random. Every fourth is attention: shapes, types, layouts, sequences, masks, biases, softmax,
-/// gates and quantizers are.
+/// gates and quantizers are. Every eighth is EcoFormer: shapes, types and layouts, sequences, hashes, tokens without a direction,
+/// numerators and bandwidths are.
 ///
 /// What multiplies pairs of bfloat16 sums up in another order: layers have a tolerance of a hundred-thousandth of the terms'
 /// magnitudes and one step of the output, attention of 0.02 of the largest v. Exit status 1 if anything disagrees.
@@ -43,8 +45,9 @@ pub fn main(args: &Args) -> Result<()> {
         .build()
         .map_err(|e| Error::input("threads", "3 that can be started", e))?;
     pool.install(|| {
-        (0..args.cases).map(|i| args.seed.wrapping_add(i as u64)).try_for_each(|seed| match seed % 4 {
-            0 => attention::verify(seed, &tiers),
+        (0..args.cases).map(|i| args.seed.wrapping_add(i as u64)).try_for_each(|seed| match seed % 8 {
+            0 | 4 => attention::verify(seed, &tiers),
+            6 => ecoformer::verify(seed, &tiers),
             _ => verify(&random(seed), &tiers),
         })
     })?;

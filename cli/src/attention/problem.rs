@@ -285,7 +285,7 @@ impl Problem {
 }
 
 /// About normally distributed, mean 0 and variance 1: the sum of four uniform numbers.
-fn normal(rng: &mut Rng) -> f32 {
+pub fn normal(rng: &mut Rng) -> f32 {
     let bits = rng.next();
     let sum = (0..4).map(|i| (bits >> (16 * i) & 0xffff) as f32).sum::<f32>();
     (sum / 65535.0 - 2.0) * 3f32.sqrt()

@@ -160,17 +160,18 @@ fn stored(y: Data) -> (Dtype, Vec<u8>) {
 }
 
 /// q, k or v.
-struct Heads {
-    data: Data,
-    params: Vec<QuantParams>,
+pub struct Heads {
+    pub data: Data,
+    pub params: Vec<QuantParams>,
     /// Of four dimensions the first.
-    batch: Option<usize>,
+    pub batch: Option<usize>,
     /// Of a sequence, where there is a batch.
-    len: usize,
-    place: Place,
+    pub len: usize,
+    pub place: Place,
 }
 
-fn heads(t: &mut Tensors<'_>, name: &str) -> Result<Heads> {
+/// A tensor of tokens, and the quantizers of one of bytes.
+pub fn heads(t: &mut Tensors<'_>, name: &str) -> Result<Heads> {
     let tensor = t.view(name)?;
     let (batch, len, heads, head_dim) = match *tensor.shape() {
         [tokens, heads, head_dim] => (None, tokens, heads, head_dim),
@@ -314,20 +315,31 @@ fn lengths(t: &mut Tensors<'_>, q: &Heads, k: &Heads) -> Result<Lengths> {
     if q.batch.is_some() {
         return Err(Error::input("cu_seqlens", "none for q of 4 dimensions", "one"));
     }
-    let of_q: Vec<i32> = indices(t, "cu_seqlens")?;
-    let of_k = optional(t, "cu_seqlens_k")?.unwrap_or_else(|| of_q.clone());
-    for (name, list, tokens) in [("cu_seqlens", &of_q, q.len), ("cu_seqlens_k", &of_k, k.len)] {
-        let rises = list.first() == Some(&0) && list.windows(2).all(|pair| pair[0] <= pair[1]);
-        if !rises || list.last().is_none_or(|&last| last as usize != tokens) {
-            let expected = format_args!("0 to {tokens}, which is all tokens, and never falling");
-            return Err(Error::input(name, expected, "other numbers"));
+    let of_q = cu_seqlens(t, "cu_seqlens", q.len)?;
+    let of_k = match t.has("cu_seqlens_k") {
+        true => cu_seqlens(t, "cu_seqlens_k", k.len)?,
+        false if q.len == k.len => of_q.clone(),
+        false => {
+            let expected = format_args!("one, as k has not the {} tokens of q", q.len);
+            return Err(Error::input("cu_seqlens_k", expected, "none"));
         }
-    }
+    };
     if of_q.len() != of_k.len() {
         let expected = format_args!("{} numbers, as cu_seqlens", of_q.len());
         return Err(Error::input("cu_seqlens_k", expected, of_k.len()));
     }
     Ok(Lengths::Packed { q: of_q, kv: of_k })
+}
+
+/// Where packed sequences of so many tokens begin and end.
+pub fn cu_seqlens(t: &mut Tensors<'_>, name: &str, tokens: usize) -> Result<Vec<i32>> {
+    let list: Vec<i32> = indices(t, name)?;
+    let rises = list.first() == Some(&0) && list.windows(2).all(|pair| pair[0] <= pair[1]);
+    if !rises || list.last().is_none_or(|&last| last as usize != tokens) {
+        let expected = format_args!("0 to {tokens}, which is all tokens, and never falling");
+        return Err(Error::input(name, expected, "other numbers"));
+    }
+    Ok(list)
 }
 
 fn optional<T: TryFrom<i64>>(t: &mut Tensors<'_>, name: &str) -> Result<Option<Vec<T>>> {
