@@ -6,7 +6,9 @@ mod common;
 
 use common::{Rng, cases, isas, tiers};
 use siskin::kernels::attention::PANEL;
-use siskin::kernels::ecoformer::{Features, GROUP, Lookup, centre, inverse_norms, spread, tables, transpose};
+use siskin::kernels::ecoformer::{
+    Features, GROUP, Lookup, centre, inverse_norms, spread, spread_bytes, tables, transpose,
+};
 use siskin::kernels::float_table::FloatTier;
 use siskin::kernels::table::TIERS;
 use std::f64::consts::LOG2_E;
@@ -197,9 +199,12 @@ fn spread_bits() {
             let mut signs = [POISON; PANEL];
             // SAFETY: the tier is supported.
             unsafe { spread::pick(isa)(mask, &mut signs[..n]) };
-            for (t, sign) in signs.iter().enumerate() {
-                let want = if mask >> t & 1 == 1 { 1.0 } else { -1.0 };
-                assert_eq!(*sign, if t < n { want } else { POISON }, "{isa} {t} of {n}");
+            let mut bytes = [77u8; PANEL];
+            // SAFETY: as above.
+            unsafe { spread_bytes::pick(isa)(mask, &mut bytes[..n]) };
+            for (t, (sign, byte)) in signs.into_iter().zip(bytes).enumerate() {
+                let want = if mask >> t & 1 == 1 { (1.0, 1) } else { (-1.0, 0) };
+                assert_eq!((sign, byte), if t < n { want } else { (POISON, 77) }, "{isa} {t} of {n}");
             }
         }
     }
