@@ -1,9 +1,12 @@
-//! EcoFormer: learning the hash, beside f32 layers of as many operations.
+//! EcoFormer: learning the hash, beside f32 layers of as many operations; encoding, attention and a stream, beside softmax
+//! attention.
 #![allow(missing_docs)] // criterion_group! makes a public function.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use siskin::attention::HeadsRef;
-use siskin::ecoformer::{FitOptions, fit};
+use siskin::attention::{self, Attention, Call, HeadsMut, HeadsRef, Sequences};
+use siskin::ecoformer::{
+    Bandwidth, BitCodes, FitOptions, KernelHash, LinearAttention, Numerator, Stream, fit,
+};
 use siskin::linear::{Epilogue, Input, Linear, OnTheFly, Output};
 use siskin::{Ctx, Isa, MatMut, MatRef, Scratch};
 
@@ -67,5 +70,63 @@ fn fits(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, fits);
+/// One head of 64 features, 25 anchors and 16 bits, with what softmax attention takes for as many tokens.
+fn contexts(c: &mut Criterion) {
+    const DIM: usize = 64;
+    let lens: &[usize] = if is_test() { &[100] } else { &[784, 3136, 50_176] };
+    let parts = [25 * DIM, 25, 16 * 25].map(numbers);
+    let [anchors, centring, projection] = parts;
+    let hash = KernelHash::from_parts(1, DIM, anchors, centring, projection).unwrap();
+    for &n in lens {
+        let (x, v) = (numbers(n * DIM), numbers(n * DIM));
+        let heads = |x| HeadsRef::new(x, n, 1, DIM).unwrap();
+        let mut out = vec![0.0; n * DIM];
+        let sequences = Sequences::own(1, n);
+        let mut group = c.benchmark_group(format!("ecoformer-{n}x1x{DIM}"));
+        group.throughput(Throughput::Elements(n as u64));
+        for isa in Isa::supported() {
+            let (ctx, mut scratch) = (Ctx::serial().unwrap().with_isa(isa).unwrap(), Scratch::new());
+            let mut codes = BitCodes::with_capacity(n, 16).unwrap();
+            group.bench_function(BenchmarkId::new("encode", isa), |b| {
+                b.iter(|| {
+                    let own = Bandwidth::Sequence;
+                    hash.encode(heads(&x), &sequences, own, &mut codes, &ctx, &mut scratch).unwrap();
+                });
+            });
+            let consistent = LinearAttention::new(1, 16).unwrap().numerator(Numerator::Consistent);
+            for (name, attention) in [("attend", consistent), ("attend causal", consistent.causal())] {
+                group.bench_function(BenchmarkId::new(name, isa), |b| {
+                    b.iter(|| {
+                        let v = attention::Input::F32(heads(&v));
+                        let out = HeadsMut::new(&mut out, n, 1, DIM).unwrap();
+                        attention.forward(&codes, &codes, v, &sequences, out, &ctx, &mut scratch).unwrap();
+                    });
+                });
+            }
+            let (mut stream, code) = (Stream::new(&consistent, DIM).unwrap(), vec![0x1234]);
+            let code = BitCodes::from_words(code, 16).unwrap();
+            group.bench_function(BenchmarkId::new("append and query", isa), |b| {
+                b.iter(|| {
+                    let token = HeadsRef::new(&v[..DIM], 1, 1, DIM).unwrap();
+                    stream.append(&code, attention::Input::F32(token)).unwrap();
+                    stream.query(&code, HeadsMut::new(&mut out[..DIM], 1, 1, DIM).unwrap(), &ctx).unwrap();
+                });
+            });
+            if n > 4096 {
+                continue;
+            }
+            group.sample_size(10).bench_function(BenchmarkId::new("softmax", isa), |b| {
+                b.iter(|| {
+                    let [q, v] = [&x, &v].map(|x| attention::Input::F32(heads(x)));
+                    let out = attention::Output::F32(HeadsMut::new(&mut out, n, 1, DIM).unwrap());
+                    let attention = Attention::new(1, 1, DIM).unwrap();
+                    attention.forward(q, q, v, &Call::new(sequences), out, &ctx, &mut scratch).unwrap();
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, fits, contexts);
 criterion_main!(benches);

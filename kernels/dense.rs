@@ -60,8 +60,8 @@ pub trait Product<S: Simd>: 'static {
     unsafe fn load(p: *const i32) -> Self::Acc;
     /// To `p`.
     unsafe fn store(p: *mut i32, acc: Self::Acc);
-    /// Adds the products.
-    unsafe fn dot(acc: Self::Acc, x: S::V, w: S::V) -> Self::Acc;
+    /// Adds the products of quad `I` with each lane.
+    unsafe fn dot<const I: i32>(acc: Self::Acc, x: S::Q, w: S::V) -> Self::Acc;
     /// Sums.
     unsafe fn add(a: Self::Acc, b: Self::Acc) -> Self::Acc;
     /// All zero.
@@ -126,9 +126,9 @@ pub(crate) use integer_sums;
 impl<S: Simd> Product<S> for Int8 {
     integer_sums!();
     #[inline(always)]
-    unsafe fn dot(acc: S::V, x: S::V, w: S::V) -> S::V {
+    unsafe fn dot<const I: i32>(acc: S::V, x: S::Q, w: S::V) -> S::V {
         // SAFETY: as the caller.
-        unsafe { S::dense_dot(acc, x, w) }
+        unsafe { S::dense_dot::<I>(acc, x, w) }
     }
 }
 
@@ -177,9 +177,9 @@ impl<S: Simd> Product<S> for F32 {
         rows
     }
     #[inline(always)]
-    unsafe fn dot(acc: S::F, x: S::V, w: S::V) -> S::F {
+    unsafe fn dot<const I: i32>(acc: S::F, x: S::Q, w: S::V) -> S::F {
         // SAFETY: as the caller.
-        unsafe { S::fma(S::as_f(x), S::as_f(w), acc) }
+        unsafe { S::fma(S::as_f(S::all::<I>(x)), S::as_f(w), acc) }
     }
 }
 
@@ -195,9 +195,9 @@ impl<S: Bf16> Product<S> for Pairs {
         }
     }
     #[inline(always)]
-    unsafe fn dot(acc: S::F, x: S::V, w: S::V) -> S::F {
+    unsafe fn dot<const I: i32>(acc: S::F, x: S::Q, w: S::V) -> S::F {
         // SAFETY: as the caller.
-        unsafe { S::dot_bf16(acc, x, w) }
+        unsafe { S::dot_bf16::<I>(acc, x, w) }
     }
 }
 
@@ -207,6 +207,8 @@ pub trait Storage<S: Simd>: 'static {
     const BYTES: usize;
     /// Whether there can be scales by groups of K.
     const SCALED: bool;
+    /// Whether a register of them is ready as it lies.
+    const READY: bool;
     /// A register of them.
     unsafe fn load(p: *const u8) -> S::V;
 }
@@ -222,10 +224,11 @@ pub struct Halves;
 /// Signed bytes, made floats.
 pub struct Bytes;
 
-macro_rules! storages { ($($name:ident: $bytes:expr, scaled $scaled:literal, $p:ident => $load:expr;)*) => { $(
+macro_rules! storages { ($($name:ident: $bytes:expr, scaled $scaled:literal, ready $ready:expr, $p:ident => $load:expr;)*) => { $(
     impl<S: Simd> Storage<S> for $name {
         const BYTES: usize = $bytes;
         const SCALED: bool = $scaled;
+        const READY: bool = $ready;
         #[inline(always)]
         unsafe fn load($p: *const u8) -> S::V {
             // SAFETY: as the caller.
@@ -234,11 +237,11 @@ macro_rules! storages { ($($name:ident: $bytes:expr, scaled $scaled:literal, $p:
     }
 )* } }
 storages! {
-    Quads: S::LANES * 4 / S::X_BYTES, scaled false, p => S::dense_w(p.cast());
-    Words: S::LANES * 4, scaled false, p => S::load(p);
-    Bfloats: S::LANES * 2, scaled false, p => S::as_v(S::load_bf16(p.cast()));
-    Halves: S::LANES * 2, scaled false, p => S::as_v(S::load_f16(p.cast()));
-    Bytes: S::LANES, scaled true, p => S::as_v(S::load_i8(p.cast()));
+    Quads: S::LANES * 4 / S::X_BYTES, scaled false, ready S::X_BYTES == 1, p => S::dense_w(p.cast());
+    Words: S::LANES * 4, scaled false, ready true, p => S::load(p);
+    Bfloats: S::LANES * 2, scaled false, ready false, p => S::as_v(S::load_bf16(p.cast()));
+    Halves: S::LANES * 2, scaled false, ready false, p => S::as_v(S::load_f16(p.cast()));
+    Bytes: S::LANES, scaled true, ready false, p => S::as_v(S::load_i8(p.cast()));
 }
 
 /// The shape of a tile as a type: `MR` tokens times `PANELS` panels of `NV` registers; where sums are exact, `UNROLL`
@@ -317,15 +320,27 @@ where
         let bytes = NV * W::BYTES;
         // SAFETY: as `Run`.
         unsafe {
-            for _ in 0..steps / UNROLL {
-                for u in 0..UNROLL {
-                    Self::step(&mut acc[u], x.add(4 * u), w.add(u * bytes), t);
+            let at_once = if S::QUADS == 4 { 4 } else { UNROLL };
+            for _ in 0..steps / at_once {
+                if S::QUADS == 4 {
+                    let mut quads = [S::quads(*x); MR];
+                    for m in 1..MR {
+                        quads[m] = S::quads(x.add(m * t.stride));
+                    }
+                    Self::step::<0>(&mut acc[0], Ok(&quads), *w, t);
+                    Self::step::<1>(&mut acc[1 % UNROLL], Ok(&quads), *w, t);
+                    Self::step::<2>(&mut acc[2 % UNROLL], Ok(&quads), *w, t);
+                    Self::step::<3>(&mut acc[3 % UNROLL], Ok(&quads), *w, t);
+                } else {
+                    for u in 0..UNROLL {
+                        Self::step::<0>(&mut acc[u], Err(x.add(4 * u)), w.add(u * bytes), t);
+                    }
                 }
-                *x = x.add(4 * UNROLL);
-                *w = w.add(UNROLL * bytes);
+                *x = x.add(4 * at_once);
+                *w = w.add(at_once * bytes);
             }
-            for _ in 0..steps % UNROLL {
-                Self::step(&mut acc[0], *x, *w, t);
+            for _ in 0..steps % at_once {
+                Self::step::<0>(&mut acc[0], Err(*x), *w, t);
                 *x = x.add(4);
                 *w = w.add(bytes);
             }
@@ -338,20 +353,35 @@ where
         }
     }
 
+    /// Step `I` behind those of `weights`, whose quads of x come in registers, or from the first row's on.
     #[inline(always)]
-    unsafe fn step(acc: &mut [[[P::Acc; NV]; PANELS]; MR], x: *const u8, weights: *const u8, t: &Tile) {
+    unsafe fn step<const I: i32>(
+        acc: &mut [[[P::Acc; NV]; PANELS]; MR],
+        x: Result<&[S::Q; MR], *const u8>,
+        weights: *const u8,
+        t: &Tile,
+    ) {
         // SAFETY: as `Run`.
         unsafe {
             for p in 0..PANELS {
                 let weights = weights.add(p * t.panel_bytes);
-                let mut w = [W::load(weights); NV];
-                for v in 1..NV {
-                    w[v] = W::load(weights.add(v * W::BYTES));
-                }
+                let w = if W::READY {
+                    S::loads::<NV, I>(weights)
+                } else {
+                    let weights = weights.add(I as usize * NV * W::BYTES);
+                    let mut w = [W::load(weights); NV];
+                    for v in 1..NV {
+                        w[v] = W::load(weights.add(v * W::BYTES));
+                    }
+                    w
+                };
                 for m in 0..MR {
-                    let x = S::splat_quad(x.add(m * t.stride).cast());
+                    let x = match x {
+                        Ok(quads) => quads[m],
+                        Err(row) => S::quad(row.add(m * t.stride)),
+                    };
                     for v in 0..NV {
-                        acc[m][p][v] = P::dot(acc[m][p][v], x, w[v]);
+                        acc[m][p][v] = P::dot::<I>(acc[m][p][v], x, w[v]);
                     }
                 }
             }
@@ -392,16 +422,16 @@ pub unsafe fn peak<S: Simd>(times: u64) -> u64 {
     // SAFETY: the caller vouches for the tier; the buffer holds all that is loaded.
     unsafe {
         let buffer = Aligned([3u8; 8 * 64]);
-        let x = S::splat(0x0301_0203);
+        let x = S::quad([3u8, 2, 1, 3].as_ptr());
         let w = S::splat(0x0102_fe04);
-        let registers = S::X_BYTES == 1 && S::ISA != Isa::Scalar;
+        let registers = S::X_BYTES == 1 && !matches!(S::ISA, Isa::Scalar | Isa::Neon);
         let chains = if registers { 12 } else { 8 };
         let mut acc = [S::splat(0); 12];
         for _ in 0..times {
             let buffer = std::hint::black_box(&buffer).0.as_ptr();
             for (i, chain) in acc.iter_mut().take(chains).enumerate() {
                 let w = if registers { w } else { S::load(buffer.add(i * S::LANES * 4)) };
-                *chain = S::dense_dot(*chain, x, w);
+                *chain = S::dense_dot::<0>(*chain, x, w);
             }
         }
         let mut sum = acc[0];
@@ -419,12 +449,12 @@ pub unsafe fn float_peak<S: Simd, P: Product<S, Acc = S::F>, const ELEMENTS: u64
     // SAFETY: the caller vouches for the tier.
     unsafe {
         // Ones, in both halves: as a float a little above 1.
-        let x = S::splat(std::hint::black_box(0x3f80_3f80));
+        let x = S::quad(std::hint::black_box(&[0x80u8, 0x3f, 0x80, 0x3f]).as_ptr());
         let w = S::splat(std::hint::black_box(0x3f80_3f80));
         let mut acc = [P::zero(); 12];
         for _ in 0..times {
             for chain in &mut acc {
-                *chain = P::dot(*chain, x, w);
+                *chain = P::dot::<0>(*chain, x, w);
             }
         }
         let mut sum = acc[0];

@@ -164,6 +164,10 @@ autovec!(
     pub fn spread(mask: u64, signs: &mut [f32]) = spread_body
 );
 autovec!(
+    /// 1 for each bit that is set, else 0.
+    pub fn spread_bytes(mask: u64, bits: &mut [u8]) = spread_bytes_body
+);
+autovec!(
     /// A table of [`Lookup`] from `[rows][columns]`.
     pub fn tables(rows: &[f32], columns: usize, table: &mut [f32]) = tables_body
 );
@@ -194,6 +198,13 @@ fn spread_body(mask: u64, signs: &mut [f32]) {
     for (t, sign) in signs.iter_mut().enumerate() {
         let minus = !(mask >> t) as u32 & 1;
         *sign = f32::from_bits(1f32.to_bits() | minus << 31);
+    }
+}
+
+#[inline(always)]
+fn spread_bytes_body(mask: u64, bits: &mut [u8]) {
+    for (t, bit) in bits.iter_mut().enumerate() {
+        *bit = (mask >> t) as u8 & 1;
     }
 }
 

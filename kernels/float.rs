@@ -98,18 +98,20 @@ pub unsafe fn gather<S: Simd, P: Product<S>, const ROWS: usize, const VECS: usiz
                     }
                 }
                 let lines = panel.add(first * 4);
-                for _ in 0..group.len {
-                    let line = lines.add(usize::from(*indices) * (TOKENS * 4));
-                    let mut x = [S::load(line); VECS];
-                    for v in 1..VECS {
-                        x[v] = S::load(line.add(v * S::LANES * 4));
+                let mut len = group.len;
+                if ROWS > 1 && S::QUADS == 4 {
+                    // Counting and addressing are a good part of an entry on these CPUs.
+                    for _ in 0..len / 2 {
+                        entry::<S, P, ROWS, VECS, TOKENS>(&mut acc, lines, indices, weights);
+                        let (indices_1, weights_1) = (indices.add(1), weights.add(4 * ROWS));
+                        entry::<S, P, ROWS, VECS, TOKENS>(&mut acc, lines, indices_1, weights_1);
+                        indices = indices.add(2);
+                        weights = weights.add(8 * ROWS);
                     }
-                    for r in 0..ROWS {
-                        let w = S::splat_quad(weights.add(4 * r).cast());
-                        for v in 0..VECS {
-                            acc[r][v] = P::dot(acc[r][v], x[v], w);
-                        }
-                    }
+                    len %= 2;
+                }
+                for _ in 0..len {
+                    entry::<S, P, ROWS, VECS, TOKENS>(&mut acc, lines, indices, weights);
                     indices = indices.add(1);
                     weights = weights.add(4 * ROWS);
                 }
@@ -131,6 +133,37 @@ pub unsafe fn gather<S: Simd, P: Product<S>, const ROWS: usize, const VECS: usiz
                     }
                 }
                 first += VECS * S::LANES;
+            }
+        }
+    }
+}
+
+/// One entry: its line times each row's 4 bytes of weights.
+#[inline(always)]
+unsafe fn entry<S: Simd, P: Product<S>, const ROWS: usize, const VECS: usize, const TOKENS: usize>(
+    acc: &mut [[P::Acc; VECS]; ROWS],
+    lines: *const u8,
+    index: *const u16,
+    weights: *const u8,
+) {
+    // SAFETY: as `gather`.
+    unsafe {
+        let line = lines.add(usize::from(*index) * (TOKENS * 4));
+        let x = S::loads::<VECS, 0>(line);
+        if S::QUADS == 4 && ROWS == 4 {
+            let w = S::quads(weights);
+            for v in 0..VECS {
+                acc[0][v] = P::dot::<0>(acc[0][v], w, x[v]);
+                acc[1][v] = P::dot::<1>(acc[1][v], w, x[v]);
+                acc[2][v] = P::dot::<2>(acc[2][v], w, x[v]);
+                acc[3][v] = P::dot::<3>(acc[3][v], w, x[v]);
+            }
+        } else {
+            for r in 0..ROWS {
+                let w = S::quad(weights.add(4 * r));
+                for v in 0..VECS {
+                    acc[r][v] = P::dot::<0>(acc[r][v], w, x[v]);
+                }
             }
         }
     }
@@ -170,10 +203,20 @@ pub unsafe fn scatter<S: Simd, P: Product<S>, const LINES: usize, const VECS: us
                     for v in 1..VECS {
                         acc[v] = P::load(to.add(v * S::LANES).cast());
                     }
-                    for l in 0..LINES {
-                        let w = S::splat_quad(weights.add(4 * l).cast());
+                    if S::QUADS == 4 && LINES == 4 {
+                        let w = S::quads(weights);
                         for v in 0..VECS {
-                            acc[v] = P::dot(acc[v], x[l][v], w);
+                            acc[v] = P::dot::<0>(acc[v], w, x[0][v]);
+                            acc[v] = P::dot::<1>(acc[v], w, x[1][v]);
+                            acc[v] = P::dot::<2>(acc[v], w, x[2][v]);
+                            acc[v] = P::dot::<3>(acc[v], w, x[3][v]);
+                        }
+                    } else {
+                        for l in 0..LINES {
+                            let w = S::quad(weights.add(4 * l));
+                            for v in 0..VECS {
+                                acc[v] = P::dot::<0>(acc[v], w, x[l][v]);
+                            }
                         }
                     }
                     for v in 0..VECS {

@@ -1,8 +1,10 @@
 //! The list of kernels for floats. A tier of bytes names the registers its floats run on.
 
+#[cfg(target_arch = "aarch64")]
+use super::aarch64::{Neon, NeonBf16};
 use super::attention::table::{Multiply, Passes, multiply, passes};
 use super::convert::{self, to_bf16, widen};
-use super::dense::{Bfloats, Bytes, F32, Halves, Kernel, Pairs, Storage, Tile, Words, float_peak};
+use super::dense::{Bfloats, Bytes, F32, Halves, Kernel, Storage, Tile, Words, float_peak};
 use super::ecoformer::{Features, Lookup};
 use super::float::{Band, Columns, gather, scatter};
 use super::scalar::Scalar;
@@ -273,39 +275,98 @@ tier! {
     attention [w4: 4 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6]],
 }
 
+tier! {
+    #[cfg(target_arch = "aarch64")]
+    neon: Neon, "neon", #[target_feature(enable = "neon")],
+    dense 4 x [m1: 1, m2: 2, m3: 3, m4: 4], [s1: 1 x 4, s2: 2 x 2],
+    gather [g4: 4 x 32 by 4, g1: 1 x 32 by 8, g4s: 4 x 16 by 4, g1s: 1 x 16 by 4],
+    scatter [s32: 32 by 4, s16: 16 by 4],
+    attention [w4: 4 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5], w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5]],
+}
+
+/// NEON's, with tiles of SVE in their places.
+#[cfg(siskin_sve)]
+pub static SVE: FloatTier = {
+    use super::aarch64::sve;
+    const NEON: &FloatKernels = &neon::TIER.f32;
+    const fn four(of: usize, tokens: usize) -> GatherKernel {
+        assert!(NEON.gather[of].rows == 4 && NEON.gather[of].tokens == tokens);
+        NEON.gather[of]
+    }
+    FloatTier {
+        f32: FloatKernels {
+            dense: &[
+                DenseKernel {
+                    name: "sve-f32-dense",
+                    nr: sve::FEATURES,
+                    run: sve::DENSE_F32,
+                    several: &[],
+                    ..NEON.dense[0]
+                },
+                NEON.dense[1],
+                NEON.dense[2],
+                NEON.dense[3],
+            ],
+            gather: &[
+                GatherKernel { name: "sve-f32-gather-4x32", run: sve::gather::<32>, ..four(0, 32) },
+                NEON.gather[1],
+                GatherKernel { name: "sve-f32-gather-4x16", run: sve::gather::<16>, ..four(2, 16) },
+                NEON.gather[3],
+            ],
+            scatter: NEON.scatter,
+            peak: NEON.peak,
+        },
+        ..neon::TIER
+    }
+};
+
 /// Pairs of bfloat16, on CPUs that multiply them.
-#[cfg(target_arch = "x86_64")]
-pub mod avx512_bf16 {
-    use super::*;
-    macro_rules! kernels {
-        (#[$features:meta]) => {
-            dense!(
-                pairs: "avx512_bf16-dense", Avx512Bf16 Pairs Words, x 2 bytes, #[$features],
-                2 x [m1: 1, m2: 2, m3: 3, m4: 4, m5: 5, m6: 6, m7: 7, m8: 8, m9: 9, m10: 10, m11: 11, m12: 12],
-                [s1: 1 x 4, s2: 2 x 2, s3: 3 x 2]
-            );
-            multiply!(
-                multiply: "avx512_bf16-attention", Avx512Bf16 Pairs, #[$features],
-                [w4: 4 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6]]
-            );
-            sparse!(
-                Pairs, "avx512_bf16", Avx512Bf16, lines 2, #[$features],
-                gather [g4: 4 x 64 by 4, g1: 1 x 64 by 4, g4s: 4 x 16 by 1, g1s: 1 x 16 by 1],
-                scatter [s64: 64 by 4, s16: 16 by 1]
-            );
+#[allow(unused_macros, reason = "not on every architecture")]
+macro_rules! pairs {
+    (
+        $(#[$cfg:meta])* $module:ident: $simd:ident, $label:literal, #[$features:meta], dense $nv:literal x $runs:tt, $several:tt,
+        gather $gather:tt, scatter $scatter:tt, attention $widths:tt,
+    ) => {
+        /// Pairs of bfloat16.
+        $(#[$cfg])*
+        pub mod $module {
+            use super::*;
+            use crate::kernels::dense::Pairs;
+            dense!(pairs: concat!($label, "-dense"), $simd Pairs Words, x 2 bytes, #[$features], $nv x $runs, $several);
+            multiply!(multiply: concat!($label, "-attention"), $simd Pairs, #[$features], $widths);
+            sparse!(Pairs, $label, $simd, lines 2, #[$features], gather $gather, scatter $scatter);
             #[$features]
             unsafe fn peak(times: u64) -> u64 {
                 // SAFETY: as the caller, who vouches for the tier.
-                unsafe { float_peak::<Avx512Bf16, Pairs, 2>(times) }
+                unsafe { float_peak::<$simd, Pairs, 2>(times) }
             }
-        };
-    }
-    kernels!(#[target_feature(enable = "popcnt,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512bf16")]);
-    /// Tiles of attention.
-    pub static MULTIPLY: &Multiply = &multiply::KERNELS;
-    /// The kernels.
-    pub static KERNELS: FloatKernels =
-        FloatKernels { dense: &[pairs::KERNEL], gather: GATHER, scatter: SCATTER, peak };
+            /// Tiles of attention.
+            pub static MULTIPLY: &Multiply = &multiply::KERNELS;
+            /// The kernels.
+            pub static KERNELS: FloatKernels =
+                FloatKernels { dense: &[pairs::KERNEL], gather: GATHER, scatter: SCATTER, peak };
+        }
+    };
+}
+
+pairs! {
+    #[cfg(target_arch = "x86_64")]
+    avx512_bf16: Avx512Bf16, "avx512_bf16",
+    #[target_feature(enable = "popcnt,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512bf16")],
+    dense 2 x [m1: 1, m2: 2, m3: 3, m4: 4, m5: 5, m6: 6, m7: 7, m8: 8, m9: 9, m10: 10, m11: 11, m12: 12],
+        [s1: 1 x 4, s2: 2 x 2, s3: 3 x 2],
+    gather [g4: 4 x 64 by 4, g1: 1 x 64 by 4, g4s: 4 x 16 by 1, g1s: 1 x 16 by 1],
+    scatter [s64: 64 by 4, s16: 16 by 1],
+    attention [w4: 4 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6]],
+}
+
+pairs! {
+    #[cfg(target_arch = "aarch64")]
+    neon_bf16: NeonBf16, "neon_bf16", #[target_feature(enable = "neon,dotprod,i8mm,bf16")],
+    dense 4 x [m1: 1, m2: 2, m3: 3, m4: 4], [s1: 1 x 4, s2: 2 x 2],
+    gather [g4: 4 x 64 by 4, g1: 1 x 64 by 8, g4s: 4 x 16 by 4, g1s: 1 x 16 by 4],
+    scatter [s64: 64 by 8, s16: 16 by 4],
+    attention [w4: 4 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5], w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5]],
 }
 
 impl FloatKernels {

@@ -48,6 +48,8 @@ macro_rules! autovec {
     };
 }
 
+#[cfg(target_arch = "aarch64")]
+pub mod aarch64;
 pub mod activation;
 mod activation_tables;
 pub mod attention;

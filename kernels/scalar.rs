@@ -19,10 +19,13 @@ unsafe impl Simd for Scalar {
     const ISA: Isa = Isa::Scalar;
     const LANES: usize = 4;
     const X_BYTES: usize = 1;
+    const MIXED: bool = true;
+    const QUADS: usize = 1;
     type V = [i32; 4];
     type F = [f32; 4];
     type X = [i32; 4];
     type W = [i32; 4];
+    type Q = [i32; 4];
 
     #[inline(always)]
     unsafe fn splat(value: i32) -> [i32; 4] {
@@ -75,9 +78,28 @@ unsafe impl Simd for Scalar {
         }
     }
     #[inline(always)]
-    unsafe fn splat_quad(p: *const i8) -> [i32; 4] {
+    unsafe fn quad(p: *const u8) -> [i32; 4] {
         // SAFETY: the caller vouches for 4 bytes.
         [unsafe { p.cast::<i32>().read_unaligned() }; 4]
+    }
+    #[inline(always)]
+    unsafe fn quads(p: *const u8) -> [i32; 4] {
+        // SAFETY: as the caller.
+        unsafe { Self::quad(p) }
+    }
+    #[inline(always)]
+    unsafe fn all<const I: i32>(q: [i32; 4]) -> [i32; 4] {
+        q
+    }
+    #[inline(always)]
+    unsafe fn dot_quad<const I: i32>(acc: [i32; 4], x: [i32; 4], w: [i32; 4]) -> [i32; 4] {
+        // SAFETY: plain arithmetic.
+        unsafe { Self::dot(acc, x, w) }
+    }
+    #[inline(always)]
+    unsafe fn dot_columns<const I: i32>(acc: [i32; 4], x: [i32; 4], columns: [i32; 4]) -> [i32; 4] {
+        // SAFETY: plain arithmetic.
+        unsafe { Self::dot(acc, x, columns) }
     }
     #[inline(always)]
     unsafe fn transpose4(v: [[i32; 4]; 4]) -> [[i32; 4]; 4] {
@@ -119,14 +141,14 @@ unsafe impl Simd for Scalar {
         unsafe { Self::load(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn dense_dot(acc: [i32; 4], x: [i32; 4], w: [i32; 4]) -> [i32; 4] {
+    unsafe fn dense_dot<const I: i32>(acc: [i32; 4], x: [i32; 4], w: [i32; 4]) -> [i32; 4] {
         // SAFETY: plain arithmetic.
         unsafe { Self::dot(acc, x, w) }
     }
     #[inline(always)]
     unsafe fn repeat<const R: usize>(p: *const u8) -> [i32; 4] {
         // SAFETY: the caller vouches for 16 bytes where R is 1, else for 4.
-        unsafe { if R == 1 { Self::load(p) } else { Self::splat_quad(p.cast()) } }
+        unsafe { if R == 1 { Self::load(p) } else { Self::quad(p) } }
     }
     #[inline(always)]
     unsafe fn as_f(v: [i32; 4]) -> [f32; 4] {

@@ -19,6 +19,11 @@ pub unsafe trait Simd: Copy + 'static {
     /// Bytes of one element of x in the dense loop: 1 where the dot product takes four bytes, 2 where it takes a pair
     /// of 16-bit integers. A step of the dense loop is 4 bytes of x: `4 / X_BYTES` elements of K.
     const X_BYTES: usize;
+    /// Whether a dot product takes unsigned bytes of x and signed ones of w. Where the CPU multiplies only bytes of a kind,
+    /// linear layers flip the top bit of x, which makes it signed too, and attention that of its columns, unsigned like x.
+    const MIXED: bool;
+    /// Quads that [`Simd::quads`] brings: 1, in every lane, or 4, each multiplied as element `I` of its register.
+    const QUADS: usize;
     /// A register as i32 lanes, or as bytes.
     type V: Copy;
     /// A register as f32 lanes.
@@ -27,19 +32,46 @@ pub unsafe trait Simd: Copy + 'static {
     type X: Copy;
     /// Quads of w, ready for [`Simd::dot`].
     type W: Copy;
+    /// Quads that every lane is multiplied with.
+    type Q: Copy;
 
     /// All lanes `value`.
     unsafe fn splat(value: i32) -> Self::V;
     /// `LANES * 4` bytes at `p`.
     unsafe fn load(p: *const u8) -> Self::V;
+    /// `N` registers side by side, those from register `I * N` on.
+    #[inline(always)]
+    unsafe fn loads<const N: usize, const I: i32>(p: *const u8) -> [Self::V; N] {
+        // SAFETY: as the caller.
+        unsafe {
+            let p = p.add(I as usize * N * Self::LANES * 4);
+            let mut v = [Self::load(p); N];
+            for i in 1..N {
+                v[i] = Self::load(p.add(i * Self::LANES * 4));
+            }
+            v
+        }
+    }
+    /// `N` registers, 64 bytes from each to the next.
+    #[inline(always)]
+    unsafe fn loads_apart<const N: usize>(p: *const u8) -> [Self::V; N] {
+        // SAFETY: as the caller.
+        unsafe {
+            let mut v = [Self::load(p); N];
+            for i in 1..N {
+                v[i] = Self::load(p.add(64 * i));
+            }
+            v
+        }
+    }
     /// `LANES * 4` bytes to `p`.
     unsafe fn store(p: *mut u8, v: Self::V);
     /// Lane sums, wrapping.
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
 
-    /// Makes quads of unsigned bytes ready.
+    /// Makes quads of x ready.
     unsafe fn x(quads: Self::V) -> Self::X;
-    /// Makes quads of signed bytes ready.
+    /// Makes quads of w ready.
     unsafe fn w(quads: Self::V) -> Self::W;
     /// `acc[l] += sum over i of x[4l + i] * w[4l + i]`, exact, wrapping at 2^32.
     unsafe fn dot(acc: Self::V, x: Self::X, w: Self::W) -> Self::V;
@@ -49,8 +81,16 @@ pub unsafe trait Simd: Copy + 'static {
     /// 16 tokens of four lines to quads: register i holds tokens `i * LANES ..`; 16 bytes are read at each pointer.
     /// Only the first `16 / LANES` results count.
     unsafe fn gather16(lines: [*const u8; 4]) -> [Self::V; 4];
-    /// Four bytes at `p`, in every lane.
-    unsafe fn splat_quad(p: *const i8) -> Self::V;
+    /// Four bytes at `p`, as element 0.
+    unsafe fn quad(p: *const u8) -> Self::Q;
+    /// `QUADS * 4` bytes at `p`.
+    unsafe fn quads(p: *const u8) -> Self::Q;
+    /// A quad, in every lane.
+    unsafe fn all<const I: i32>(q: Self::Q) -> Self::V;
+    /// As [`Simd::dot`], of one quad of w.
+    unsafe fn dot_quad<const I: i32>(acc: Self::V, x: Self::X, w: Self::Q) -> Self::V;
+    /// A step of attention: x is a quad of unsigned bytes, the columns are signed where [`Simd::MIXED`], else unsigned.
+    unsafe fn dot_columns<const I: i32>(acc: Self::V, x: Self::Q, columns: Self::V) -> Self::V;
     /// Four registers of four i32 a part, transposed inside each part: result c holds element c of a, b, c, d.
     unsafe fn transpose4(v: [Self::V; 4]) -> [Self::V; 4];
     /// 16-byte part i of the register to `p + i * stride` (bytes).
@@ -77,8 +117,8 @@ pub unsafe trait Simd: Copy + 'static {
     unsafe fn prefetch_far(_p: *const u8) {}
     /// One step of K of `LANES` output features: `LANES * 4 / X_BYTES` bytes, feature by feature.
     unsafe fn dense_w(p: *const i8) -> Self::V;
-    /// Adds one step: `x` is 4 bytes of x in every lane.
-    unsafe fn dense_dot(acc: Self::V, x: Self::V, w: Self::V) -> Self::V;
+    /// Adds one step of four bytes of x.
+    unsafe fn dense_dot<const I: i32>(acc: Self::V, x: Self::Q, w: Self::V) -> Self::V;
     /// Lane l is quad `l / R` at `p`: the quads of one token, each for `R` rows of weights. R is 1, 4 or 8;
     /// `max(LANES / R, 1)` quads are read.
     unsafe fn repeat<const R: usize>(p: *const u8) -> Self::V;
@@ -231,6 +271,6 @@ pub unsafe trait Simd: Copy + 'static {
 pub unsafe trait Bf16: Simd {
     /// Elements of 2 bytes of both in turn, inside each 16-byte part: those of its first half, and of its second.
     unsafe fn zip(a: Self::V, b: Self::V) -> [Self::V; 2];
-    /// `acc[l] + x[2l] * w[2l] + x[2l + 1] * w[2l + 1]`, rounded as the instruction does it.
-    unsafe fn dot_bf16(acc: Self::F, x: Self::V, w: Self::V) -> Self::F;
+    /// `acc[l] + x[0] * w[2l] + x[1] * w[2l + 1]`, rounded as the instruction does it.
+    unsafe fn dot_bf16<const I: i32>(acc: Self::F, x: Self::Q, w: Self::V) -> Self::F;
 }

@@ -98,10 +98,10 @@ impl Layout for Lines {
             // One load for four indices: the compiler would gather them in a vector register and take them out again.
             let four = indices.cast::<u64>().read_unaligned() as usize;
             let panel = panel.add(offset);
-            let a = S::load(panel.add((four << 6) & 0x3f_ffc0));
-            let b = S::load(panel.add((four >> 10) & 0x3f_ffc0));
-            let c = S::load(panel.add((four >> 26) & 0x3f_ffc0));
-            let d = S::load(panel.add((four >> 42) & 0x3f_ffc0));
+            let [a] = S::loads_apart(panel.add((four << 6) & 0x3f_ffc0));
+            let [b] = S::loads_apart(panel.add((four >> 10) & 0x3f_ffc0));
+            let [c] = S::loads_apart(panel.add((four >> 26) & 0x3f_ffc0));
+            let [d] = S::loads_apart(panel.add((four >> 42) & 0x3f_ffc0));
             let quads = S::interleave(a, b, c, d);
             let mut x = [S::x(quads[HI * VECS]); VECS];
             for v in 1..VECS {
@@ -125,9 +125,10 @@ impl Layout for Quads {
         // SAFETY: the index is a quad of the panel; offset is inside a register's 64 bytes.
         unsafe {
             let quad = panel.add(index(indices, 0) * 256 + offset);
-            let mut x = [S::x(S::load(quad.add(HI * VECS * 64))); VECS];
+            let quads = S::loads_apart::<VECS>(quad.add(HI * VECS * 64));
+            let mut x = [S::x(quads[0]); VECS];
             for v in 1..VECS {
-                x[v] = S::x(S::load(quad.add((HI * VECS + v) * 64)));
+                x[v] = S::x(quads[v]);
             }
             x
         }
@@ -174,9 +175,10 @@ impl Layout for Quads16 {
         // SAFETY: the index is a quad of the panel.
         unsafe {
             let quad = panel.add(index(indices, 0) * 64);
-            let mut x = [S::x(S::load(quad.add(HI * VECS * S::LANES * 4))); VECS];
+            let quads = S::loads::<VECS, 0>(quad.add(HI * VECS * S::LANES * 4));
+            let mut x = [S::x(quads[0]); VECS];
             for v in 1..VECS {
-                x[v] = S::x(S::load(quad.add((HI * VECS + v) * S::LANES * 4)));
+                x[v] = S::x(quads[v]);
             }
             x
         }
@@ -259,16 +261,26 @@ unsafe fn entry<S: Simd, L: Layout, const ROWS: usize, const VECS: usize, const 
     acc: &mut [[S::V; VECS]; ROWS],
     panel: *const u8,
     indices: *const u16,
-    weights: *const i8,
+    weights: *const u8,
     offset: usize,
 ) {
     // SAFETY: the entry is inside its arrays.
     unsafe {
         let x = L::quads::<S, VECS, HI>(panel, indices, offset);
-        for r in 0..ROWS {
-            let w = S::w(S::splat_quad(weights.add(4 * r)));
+        if S::QUADS == 4 && ROWS == 4 {
+            let w = S::quads(weights);
             for v in 0..VECS {
-                acc[r][v] = S::dot(acc[r][v], x[v], w);
+                acc[0][v] = S::dot_quad::<0>(acc[0][v], x[v], w);
+                acc[1][v] = S::dot_quad::<1>(acc[1][v], x[v], w);
+                acc[2][v] = S::dot_quad::<2>(acc[2][v], x[v], w);
+                acc[3][v] = S::dot_quad::<3>(acc[3][v], x[v], w);
+            }
+            return;
+        }
+        for r in 0..ROWS {
+            let w = S::quad(weights.add(4 * r));
+            for v in 0..VECS {
+                acc[r][v] = S::dot_quad::<0>(acc[r][v], x[v], w);
             }
         }
     }
@@ -286,7 +298,7 @@ unsafe fn part<S: Simd, L: Layout, F: Finish, const ROWS: usize, const VECS: usi
     unsafe {
         let start = group.start as usize;
         let mut indices = band.indices.as_ptr().add(start * L::INDICES);
-        let mut weights = band.weights.as_ptr().cast::<i8>().add(start * ROWS * 4);
+        let mut weights = band.weights.as_ptr().add(start * ROWS * 4);
         let panel = band.panel.as_ptr().add(group.base as usize * L::TOKENS);
         let init = band.init.as_ptr().add(group.row as usize);
         let mut acc = [[S::splat(*init); VECS]; ROWS];
@@ -308,6 +320,17 @@ unsafe fn part<S: Simd, L: Layout, F: Finish, const ROWS: usize, const VECS: usi
             for v in 0..VECS {
                 acc[0][v] = S::add(acc[0][v], odd[0][v]);
             }
+        }
+        if ROWS > 1 && VECS == 4 && S::QUADS == 4 {
+            // Counting and addressing are a good part of an entry on these CPUs.
+            for _ in 0..len / 2 {
+                entry::<S, L, ROWS, VECS, HI>(&mut acc, panel, indices, weights, offset);
+                let (indices_1, weights_1) = (indices.add(L::INDICES), weights.add(4 * ROWS));
+                entry::<S, L, ROWS, VECS, HI>(&mut acc, panel, indices_1, weights_1, offset);
+                indices = indices.add(2 * L::INDICES);
+                weights = weights.add(8 * ROWS);
+            }
+            len %= 2;
         }
         for _ in 0..len {
             entry::<S, L, ROWS, VECS, HI>(&mut acc, panel, indices, weights, offset);
@@ -357,7 +380,7 @@ unsafe fn blocked<S: Simd, L: Layout, F: Finish, const VECS: usize, const HI: us
                     let end = group.start + group.len;
                     let indices = band.indices.as_ptr();
                     while e < end && index(indices, e as usize) < limit {
-                        let weights = band.weights.as_ptr().cast::<i8>().add(e as usize * 4);
+                        let weights = band.weights.as_ptr().add(e as usize * 4);
                         entry::<S, L, 1, VECS, HI>(&mut acc, panel, indices.add(e as usize), weights, offset);
                         e += 1;
                     }

@@ -1,5 +1,7 @@
 //! The one list of matrix kernels. A row here puts a kernel into dispatch, the sweep and the benchmarks.
 
+#[cfg(target_arch = "aarch64")]
+use super::aarch64::{Neon, NeonBf16, NeonDot, NeonI8mm};
 use super::attention::multiply::Quads;
 use super::attention::table::{Multiply, multiply};
 use super::panel::Packed;
@@ -87,6 +89,9 @@ pub struct Tier {
     pub isa: Isa,
     /// Whether it also needs AVX-512 VBMI.
     pub vbmi: bool,
+    /// Whether its layers of bytes multiply signed bytes of x: those of activations with the top bit flipped, which is to
+    /// move them down by 128.
+    pub signed: bool,
     /// Block-sparse kernels.
     pub sparse: &'static [SparseKernel],
     /// Block-sparse kernels for one token.
@@ -170,6 +175,7 @@ macro_rules! tier {
             pub static TIER: Tier = Tier {
                 isa: <$simd as crate::kernels::simd::Simd>::ISA,
                 vbmi: $vbmi,
+                signed: !<$simd as crate::kernels::simd::Simd>::MIXED,
                 sparse: &[$(SparseKernel {
                     name: concat!(stringify!($module), "-", stringify!($walk), "-", $rows, "x", $tokens),
                     layout: Layout::$layout,
@@ -310,6 +316,79 @@ zmm_tier! {
     pairs [Some(&float_table::avx512_bf16::KERNELS), Some(float_table::avx512_bf16::MULTIPLY)]
 }
 
+tier! {
+    #[cfg(target_arch = "aarch64")] neon: Neon, vbmi false,
+    features #[target_feature(enable = "neon")],
+    sparse [
+        l4: Lines Lines 4 x 64 by 2, l1: Lines Lines 1 x 64 by 4,
+        q4: Quads Quads 4 x 64 by 2, q1: Quads Quads 1 x 64 by 4,
+        l4s: Lines Lines16 4 x 16 by 2, l1s: Lines Lines16 1 x 16 by 4,
+        q4s: Quads Quads16 4 x 16 by 2, q1s: Quads Quads16 1 x 16 by 4,
+    ],
+    dense 2 registers x [m1: 1 unroll 2, m2: 2 unroll 1],
+    float neon, pairs [None, None],
+    attention [w2: 2 x [r1: 1, r2: 2, r3: 3], w1: 1 x [r1: 1, r2: 2, r3: 3]],
+}
+
+/// A tier of Arm's with dot products: all have the same tiles.
+#[cfg(target_arch = "aarch64")]
+macro_rules! neon_tier {
+    ($module:ident: $simd:ident, features #[$features:meta], pairs $pairs:tt) => {
+        tier! {
+            $module: $simd, vbmi false,
+            features #[$features],
+            sparse [
+                l4: Lines Lines 4 x 64 by 4, l1: Lines Lines 1 x 64 by 4,
+                q4: Quads Quads 4 x 64 by 4, q1: Quads Quads 1 x 64 by 4,
+                l4s: Lines Lines16 4 x 16 by 4, l1s: Lines Lines16 1 x 16 by 4,
+                q4s: Quads Quads16 4 x 16 by 4, q1s: Quads Quads16 1 x 16 by 4,
+            ],
+            dense 4 registers x [m1: 1 unroll 4, m2: 2 unroll 2, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1],
+            float neon, pairs $pairs,
+            attention [w4: 4 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5], w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5]],
+        }
+    };
+}
+
+#[cfg(target_arch = "aarch64")]
+neon_tier! { neon_dot: NeonDot, features #[target_feature(enable = "neon,dotprod")], pairs [None, None] }
+
+#[cfg(target_arch = "aarch64")]
+neon_tier! { neon_i8mm: NeonI8mm, features #[target_feature(enable = "neon,dotprod,i8mm")], pairs [None, None] }
+
+#[cfg(target_arch = "aarch64")]
+neon_tier! {
+    neon_bf16: NeonBf16, features #[target_feature(enable = "neon,dotprod,i8mm,bf16")],
+    pairs [Some(&float_table::neon_bf16::KERNELS), Some(float_table::neon_bf16::MULTIPLY)]
+}
+
+/// NEON's, with tiles of SVE in their places.
+#[cfg(siskin_sve)]
+mod sve {
+    use super::*;
+    use crate::kernels::aarch64::sve::{DENSE_I8, FEATURES, quads};
+    const SPARSE: [SparseKernel; 8] = {
+        let mut all = [neon::TIER.sparse[0]; 8];
+        let mut i = 0;
+        while i < 8 {
+            all[i] = neon::TIER.sparse[i];
+            i += 1;
+        }
+        all[2] = SparseKernel { name: "sve-Quads-4x64", spill: quads::<64>, ..all[2] };
+        all[6] = SparseKernel { name: "sve-Quads16-4x16", spill: quads::<16>, ..all[6] };
+        assert!(matches!(all[2].layout, Layout::Quads) && all[2].rows == 4 && all[2].tokens == 64);
+        assert!(matches!(all[6].layout, Layout::Quads) && all[6].rows == 4 && all[6].tokens == 16);
+        all
+    };
+    pub static TIER: Tier = Tier {
+        isa: Isa::Sve,
+        sparse: &SPARSE,
+        dense: DenseKernel { name: "sve-dense", nr: FEATURES, run: DENSE_I8, ..neon::TIER.dense },
+        float: &float_table::SVE,
+        ..neon::TIER
+    };
+}
+
 /// All tiers, the best variant of each last.
 pub static TIERS: &[&Tier] = &[
     &scalar::TIER,
@@ -325,6 +404,16 @@ pub static TIERS: &[&Tier] = &[
     &avx512_vnni_vbmi::TIER,
     #[cfg(target_arch = "x86_64")]
     &avx512_bf16::TIER,
+    #[cfg(target_arch = "aarch64")]
+    &neon::TIER,
+    #[cfg(siskin_sve)]
+    &sve::TIER,
+    #[cfg(target_arch = "aarch64")]
+    &neon_dot::TIER,
+    #[cfg(target_arch = "aarch64")]
+    &neon_i8mm::TIER,
+    #[cfg(target_arch = "aarch64")]
+    &neon_bf16::TIER,
 ];
 
 impl Tier {

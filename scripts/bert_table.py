@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Measures BERT-base and BERT-large layers with `siskin bench --serve` and prints the README's table.
 
-    cargo build --release -p siskin-cli && scripts/bert_table.py [--floats | --attention] [--quick] [--json FILE]
+    cargo build --release -p siskin-cli && scripts/bert_table.py [--floats | --attention | --ecoformer] [--quick] [--json FILE]
 
 Each case is one process line: whole calls, epilogue included, as a share of the dot-product peak that the same process
 measures around the case, on stored values. --quick takes m = 128 only, --floats the layers of f32, bfloat16 and of INT8
-weights alone, --attention attention with 12 heads of 64.
+weights alone, --attention attention with 12 heads of 64, --ecoformer one head of 64 by codes of 16 bits.
 """
 
 import argparse
@@ -193,16 +193,47 @@ def attention(t):
         t.ratio(f"{dtype}, 32768 keys", one, clipped)
 
 
+def ecoformer(t):
+    def case(n, **more):
+        return {"op": "ecoformer", "n": n, "heads": 1, "head_dim": 64, "threads": 1, "min_ms": 100, **more}
+
+    def cases(n, **more):
+        return [t.run(case(n, **more)) for _ in range(5)]
+
+    t.head("one head of 64 features")
+    for n in (784, 3136, 12544, 50176):
+        answers = cases(n)
+        t.row(f"{n} tokens, hash: matrix operations, of the FMA peak", [a["hash_pct_peak"] for a in answers])
+        t.row(f"{n} tokens, attention: of what its additions allow", [a["attend_pct"] for a in answers])
+    for v in ("bf16", "int8"):
+        t.row(f"3136 tokens, attention, v {v}", [a["attend_pct"] for a in cases(3136, v=v)])
+
+    t.head("ratio of times, hash included")
+    for n in (784, 3136):
+        t.row(f"{n} tokens: f32 softmax attention over EcoFormer", [a["softmax_ratio"] for a in cases(n, softmax=True)], "x")
+    for n in (784, 1568, 3136, 6272, 12544, 25088):
+        t.ratio(f"{2 * n} over {n} tokens", [case(2 * n) for _ in range(5)], [case(n) for _ in range(5)])
+    t.ratio("3136 tokens, causal over not", [case(3136, numerator="consistent", causal=True)] * 5, [case(3136)] * 5)
+    t.ratio("3136 tokens, one thread over two", [case(3136, heads=8)] * 5, [case(3136, heads=8, threads=2)] * 5)
+
+    t.head("distances between codes, of the population counts' peak")
+    for bits in (16, 64, 128, 256):
+        one = {"op": "hamming", "m": 512, "n": 512, "bits": bits, "threads": 1, "min_ms": 100}
+        t.share(f"512 x 512 codes of {bits} bits", [one] * 5)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--siskin", default="target/release/siskin")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--floats", action="store_true")
     parser.add_argument("--attention", action="store_true")
+    parser.add_argument("--ecoformer", action="store_true")
     parser.add_argument("--json", type=argparse.FileType("w"))
     args = parser.parse_args()
     table = Table(Siskin(args.siskin, args.json), (128,) if args.quick else (128, 384, 1024))
-    (attention if args.attention else floats if args.floats else int8)(table)
+    kind = ecoformer if args.ecoformer else attention if args.attention else floats if args.floats else int8
+    kind(table)
 
 
 main()

@@ -23,12 +23,26 @@ pub enum Isa {
     /// x86-64 AVX-512 BF16 and VBMI: Sapphire Rapids, Zen 4 and later. Implies `Avx512Vnni`. The one tier whose sums of
     /// bfloat16 layers round differently.
     Avx512Bf16,
+    /// Arm NEON, of every 64-bit Arm CPU: exact products of bytes by widening multiplications.
+    Neon,
+    /// Arm SVE, of any length: tiles of dense layers and of blocks of four rows and columns, where there is no `NeonDot` (A64FX).
+    /// Implies `Neon`.
+    Sve,
+    /// Arm dot products of bytes: Cortex-A76, Neoverse N1, Apple M1 and later. Implies `Neon`.
+    NeonDot,
+    /// Arm matrix products of bytes: Neoverse V1, Apple M2 and later. Implies `NeonDot`.
+    NeonI8mm,
+    /// Arm products of bfloat16: most CPUs with `NeonI8mm`, which it implies. As `Avx512Bf16`, sums of bfloat16 layers round
+    /// differently.
+    NeonBf16,
 }
 
 impl Isa {
     /// All tiers this version of siskin has kernels for on this architecture, lowest first.
     pub const ALL: &'static [Isa] = if cfg!(target_arch = "x86_64") {
         &[Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vnni, Isa::Avx512Bf16]
+    } else if cfg!(target_arch = "aarch64") {
+        &[Isa::Scalar, Isa::Neon, Isa::Sve, Isa::NeonDot, Isa::NeonI8mm, Isa::NeonBf16]
     } else {
         &[Isa::Scalar]
     };
@@ -42,7 +56,18 @@ impl Isa {
             Isa::Avx512 => "avx512",
             Isa::Avx512Vnni => "avx512-vnni",
             Isa::Avx512Bf16 => "avx512-bf16",
+            Isa::Neon => "neon",
+            Isa::Sve => "sve",
+            Isa::NeonDot => "neon-dot",
+            Isa::NeonI8mm => "neon-i8mm",
+            Isa::NeonBf16 => "neon-bf16",
         }
+    }
+
+    /// Whether it multiplies bfloat16 in pairs: sums of bfloat16 layers and attention then round differently than on the
+    /// others.
+    pub const fn pairs_bf16(self) -> bool {
+        matches!(self, Isa::Avx512Bf16 | Isa::NeonBf16)
     }
 
     /// Whether this CPU can execute the tier.
@@ -60,9 +85,24 @@ impl Isa {
                 Isa::Avx512 => avx512(),
                 Isa::Avx512Vnni => avx512() && has!("avx512vnni"),
                 Isa::Avx512Bf16 => avx512() && has!("avx512vnni") && has!("avx512vbmi") && has!("avx512bf16"),
+                _ => false,
             }
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        {
+            use std::arch::is_aarch64_feature_detected as has;
+            let dot = || has!("neon") && has!("dotprod");
+            match self {
+                Isa::Scalar => true,
+                Isa::Neon => has!("neon"),
+                Isa::Sve => cfg!(siskin_sve) && has!("neon") && has!("sve"),
+                Isa::NeonDot => dot(),
+                Isa::NeonI8mm => dot() && has!("i8mm"),
+                Isa::NeonBf16 => dot() && has!("i8mm") && has!("bf16"),
+                _ => false,
+            }
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         {
             self == Isa::Scalar
         }
@@ -83,6 +123,11 @@ impl Isa {
             Avx512 => matches!(other, Scalar | Avx2 | Avx512),
             Avx512Vnni => matches!(other, Scalar | Avx2 | Avx512 | Avx512Vnni),
             Avx512Bf16 => matches!(other, Scalar | Avx2 | Avx512 | Avx512Vnni | Avx512Bf16),
+            Neon => matches!(other, Scalar | Neon),
+            Sve => matches!(other, Scalar | Neon | Sve),
+            NeonDot => matches!(other, Scalar | Neon | NeonDot),
+            NeonI8mm => matches!(other, Scalar | Neon | NeonDot | NeonI8mm),
+            NeonBf16 => matches!(other, Scalar | Neon | NeonDot | NeonI8mm | NeonBf16),
         }
     }
 

@@ -38,6 +38,9 @@
 //!    choice.
 #![deny(unsafe_code)]
 
+#[cfg(target_endian = "big")]
+compile_error!("siskin is for little-endian CPUs: its kernels take the first byte of a lane for the lowest");
+
 #[path = "../kernels/mod.rs"]
 #[doc(hidden)]
 pub mod kernels;

@@ -107,7 +107,7 @@ fn narrow_floats_are_widened() {
         let (want, _) = d.widened().run(&serial(Isa::Scalar), &mut scratch);
         for &isa in &isas {
             let (got, _) = d.run(&serial(isa), &mut scratch);
-            if all_bf16 && isa == Isa::Avx512Bf16 {
+            if all_bf16 && isa.pairs_bf16() {
                 let most = d.v.iter().fold(0f32, |m, v| m.max(v.abs()));
                 let far = real(&got).iter().zip(real(&want)).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
                 assert!(far <= 0.02 * most, "{isa}: {far} of {most}: {:?}", d.case);

@@ -10,6 +10,7 @@ use siskin::kernels::attention::gather::{PADDING, Rows};
 use siskin::kernels::attention::multiply::Tile;
 use siskin::kernels::attention::table::Multiply;
 use siskin::kernels::attention::{LANES, PANEL};
+use siskin::quant::QuantType;
 use std::ptr;
 
 const POISON: u32 = 0x7fa5_5a5a;
@@ -21,7 +22,8 @@ const FENCE: usize = 32;
 enum Kind {
     Float,
     Pair,
-    Quad,
+    /// Of columns of the type.
+    Quad(QuantType),
 }
 
 impl Kind {
@@ -29,8 +31,17 @@ impl Kind {
         match self {
             Kind::Float => 1,
             Kind::Pair => 2,
-            Kind::Quad => 4,
+            Kind::Quad(_) => 4,
         }
+    }
+
+    fn is_quad(self) -> bool {
+        matches!(self, Kind::Quad(_))
+    }
+
+    /// What a byte of a column is.
+    fn column(self, byte: u8) -> i32 {
+        if self == Kind::Quad(QuantType::U8) { byte.into() } else { (byte as i8).into() }
     }
 }
 
@@ -52,7 +63,7 @@ fn kernels(test: &str) -> Vec<(&'static Multiply, Kind)> {
     let mut all: Vec<(&'static Multiply, Kind)> = vec![];
     for tier in tiers(test) {
         let pairs = tier.multiply_pairs.map(|kernel| (kernel, Kind::Pair));
-        let own = [(tier.multiply, Kind::Quad), (tier.float.multiply, Kind::Float)];
+        let own = [(tier.multiply, Kind::Quad(tier.multiply.columns)), (tier.float.multiply, Kind::Float)];
         for (kernel, kind) in own.into_iter().chain(pairs) {
             if !all.iter().any(|&(other, _)| ptr::eq(other, kernel)) {
                 all.push((kernel, kind));
@@ -69,7 +80,7 @@ fn pair(low: f32, high: f32) -> [u8; 4] {
     [a, b, c, d]
 }
 
-/// A word of what is broadcast (bytes unsigned), or of what is not (bytes signed).
+/// A word of what is broadcast (bytes unsigned), or of what is not.
 fn word(r: &mut Rng, kind: Kind, fill: Fill, broadcast: bool) -> [u8; 4] {
     let mut float = || match fill {
         Fill::Random => r.float(-2.0, 2.0),
@@ -82,7 +93,7 @@ fn word(r: &mut Rng, kind: Kind, fill: Fill, broadcast: bool) -> [u8; 4] {
     match kind {
         Kind::Float => float().to_le_bytes(),
         Kind::Pair => pair(float(), float()),
-        Kind::Quad => std::array::from_fn(|_| match (fill, broadcast) {
+        Kind::Quad(_) => std::array::from_fn(|_| match (fill, broadcast) {
             (Fill::Random, _) => r.byte(),
             (Fill::Small, true) => 255,
             (Fill::Small, false) => -128i8 as u8,
@@ -133,8 +144,8 @@ fn is_sum(kind: Kind, fill: Fill, got: u32, start: u32, terms: &[([u8; 4], [u8; 
                 terms.iter().fold(f32::from_bits(start), |sum, &(x, w)| float(x).mul_add(float(w), sum));
             same(f32::from_bits(got), want)
         }
-        Kind::Quad => {
-            let product = |(x, w): (u8, u8)| i32::from(x) * i32::from(w as i8);
+        Kind::Quad(_) => {
+            let product = |(x, w): (u8, u8)| i32::from(x) * kind.column(w);
             let quad = |(x, w): &([u8; 4], [u8; 4])| x.iter().copied().zip(*w).map(product).sum::<i32>();
             got as i32 == terms.iter().fold(start as i32, |sum, term| sum.wrapping_add(quad(term)))
         }
@@ -223,7 +234,7 @@ fn tiles() {
             assert_eq!(width.run.len(), kernel.rows(), "{}", kernel.name);
             let columns = width.columns;
             for (steps, fill) in STEPS.iter().flat_map(|&s| FILLS.map(|fill| (s, fill))) {
-                for mode in 0..if kind == Kind::Quad { 3 } else { 2 } {
+                for mode in 0..if kind.is_quad() { 3 } else { 2 } {
                     if leaves_out(&mut r) {
                         continue;
                     }
@@ -231,7 +242,7 @@ fn tiles() {
                     let x = Table::new(rows, steps, x_gap, |_, _| word(&mut r, kind, fill, true));
                     let w = Table::new(steps, columns, w_gap, |_, _| word(&mut r, kind, fill, false));
                     let mut start = || match kind {
-                        Kind::Quad => r.next() as u32,
+                        Kind::Quad(_) => r.next() as u32,
                         _ if fill == Fill::Small => (r.below(200) as f32 - 100.0).to_bits(),
                         _ => r.float(-1.0, 1.0).to_bits(),
                     };
@@ -293,7 +304,7 @@ fn gathers() {
                 if leaves_out(&mut r) {
                     continue;
                 }
-                let fill = if kind == Kind::Quad { FILLS[r.below(3)] } else { FILLS[r.below(2)] };
+                let fill = if kind.is_quad() { FILLS[r.below(3)] } else { FILLS[r.below(2)] };
                 let v_gap = gap(&mut r);
                 let v = Table::new(rows, columns, v_gap, |_, _| word(&mut r, kind, fill, false));
                 let words = Table::new(1, rows, 4, |_, _| {
@@ -360,7 +371,7 @@ fn scores_of_one_query() {
         for (words, fill) in (4..=68).step_by(4).flat_map(|words| FILLS.map(|fill| (words, fill))) {
             for (flip, by_sum) in [(0, 0), (0, -255), (0x80, 77), (0x80, i32::MAX), (0x80, 0)] {
                 // Those are of integers.
-                if kind != Kind::Quad && (flip, by_sum) != (0, 0) || leaves_out(&mut r) {
+                if !kind.is_quad() && (flip, by_sum) != (0, 0) || leaves_out(&mut r) {
                     continue;
                 }
                 let k_gap = own_gap(&mut r, kind);
@@ -399,9 +410,9 @@ fn scores_of_one_query() {
                 let case = format!("{} {words} words flip {flip} by {by_sum} {fill:?}", kernel.name);
                 for key in 0..PANEL {
                     let (got, want) = (got.row(0)[key], want.row(0)[key]);
-                    let bytes = (0..words).flat_map(|w| panel.word(w, key)).map(|b| i32::from(b as i8));
+                    let bytes = (0..words).flat_map(|w| panel.word(w, key)).map(|b| kind.column(b));
                     let more = bytes.sum::<i32>().wrapping_mul(by_sum) as u32;
-                    let nan = kind != Kind::Quad && same(f32::from_bits(got), f32::from_bits(want));
+                    let nan = !kind.is_quad() && same(f32::from_bits(got), f32::from_bits(want));
                     assert!(nan || got == want.wrapping_add(more), "{case}: key {key}");
                 }
                 assert!(got.is_fenced(), "{case}: wrote too far");
@@ -418,7 +429,7 @@ fn context_of_one_query() {
         let (elements, size) = (kind.elements(), 4 / kind.elements());
         for (registers, words) in (1..=6).flat_map(|n| STEPS.map(|words| (n, words))) {
             for (fill, flip) in FILLS.into_iter().flat_map(|fill| [(fill, 0), (fill, 0x80)]) {
-                if kind != Kind::Quad && flip != 0 || leaves_out(&mut r) {
+                if !kind.is_quad() && flip != 0 || leaves_out(&mut r) {
                     continue;
                 }
                 let columns = registers * kernel.context_columns;
@@ -436,7 +447,7 @@ fn context_of_one_query() {
                     flipped(out, flip)
                 });
                 let mut got = Sums::new(1, columns, columns, || match kind {
-                    Kind::Quad => r.next() as u32,
+                    Kind::Quad(_) => r.next() as u32,
                     _ => r.float(-1.0, 1.0).to_bits(),
                 });
                 let mut want = Sums { words: got.words.clone(), ..got };
@@ -471,7 +482,7 @@ fn context_of_one_query() {
                 let case = format!("{} {words} words x {columns} flip {flip} {fill:?}", kernel.name);
                 for column in 0..columns {
                     let (got, want) = (got.row(0)[column], want.row(0)[column]);
-                    let nan = kind != Kind::Quad && same(f32::from_bits(got), f32::from_bits(want));
+                    let nan = !kind.is_quad() && same(f32::from_bits(got), f32::from_bits(want));
                     assert!(nan || got == want, "{case}: column {column}");
                 }
                 assert!(got.is_fenced(), "{case}: wrote too far");

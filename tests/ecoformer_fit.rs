@@ -9,7 +9,7 @@ mod ksh;
 use common::*;
 use golden::Golden;
 use siskin::attention::HeadsRef;
-use siskin::ecoformer::{FitOptions, Learned, MAX_BITS, MAX_TOKENS, fit};
+use siskin::ecoformer::{BitCodes, FitOptions, Learned, MAX_TOKENS, fit};
 use siskin::{Ctx, Error, Isa};
 
 const GOLDEN: [&[u8]; 2] = [
@@ -231,10 +231,15 @@ fn extremes_are_learned_from() {
     assert!(learned.losses.iter().all(|l| l.before == l.after));
 
     // The most bits; two tokens.
-    let most =
-        FitOptions { bits: MAX_BITS, anchors: 2, neighbours: 1, iterations: 1, ..FitOptions::default() };
+    let most = FitOptions {
+        bits: BitCodes::MAX_BITS,
+        anchors: 2,
+        neighbours: 1,
+        iterations: 1,
+        ..FitOptions::default()
+    };
     let learned = fit(&[HeadsRef::new(&x[..8], 2, 1, 4).unwrap()], &most, &ctx).unwrap();
-    assert_eq!(learned.projection.len(), 2 * MAX_BITS);
+    assert_eq!(learned.projection.len(), 2 * BitCodes::MAX_BITS);
     assert!(learned.projection.iter().all(|v| v.is_finite()));
 }
 
@@ -273,7 +278,7 @@ fn bad_arguments_are_refused() {
     refused(&[huge(usize::MAX, usize::MAX)], &good, "shape sequences");
 
     refused(&[all], &options(&|o| o.bits = 0), "value bits");
-    refused(&[all], &options(&|o| o.bits = MAX_BITS + 1), "value bits");
+    refused(&[all], &options(&|o| o.bits = BitCodes::MAX_BITS + 1), "value bits");
     refused(&[all], &options(&|o| o.anchors = 0), "shape anchors");
     refused(&[all], &options(&|o| o.anchors = 31), "shape anchors");
     refused(&[all], &options(&|o| o.neighbours = 0), "shape neighbours");

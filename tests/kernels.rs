@@ -99,8 +99,8 @@ impl Problem {
         }
     }
 
-    /// `[row][width]`.
-    fn expected(&self, layout: Layout, height: usize, width: usize) -> Vec<i32> {
+    /// `[row][width]`, where x is signed or not.
+    fn expected(&self, layout: Layout, height: usize, width: usize, signed: bool) -> Vec<i32> {
         let mut out = vec![0; self.rows * width];
         for g in &self.groups {
             for row in 0..g.rows as usize {
@@ -118,7 +118,7 @@ impl Problem {
                                     quad_offset(width, quad, t) + i
                                 }
                             };
-                            sum += i64::from(self.panel[at])
+                            sum += number(self.panel[at], signed)
                                 * i64::from(self.weights[(e * height + row) * 4 + i]);
                         }
                     }
@@ -128,6 +128,11 @@ impl Problem {
         }
         out
     }
+}
+
+/// What a byte of x is.
+fn number(byte: u8, signed: bool) -> i64 {
+    if signed { (byte as i8).into() } else { byte.into() }
 }
 
 const LENS: [usize; 20] = [0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 100];
@@ -152,7 +157,7 @@ fn sparse_kernels() {
                     &lens,
                     extreme,
                 );
-                let want = p.expected(kernel.layout, kernel.rows, kernel.tokens);
+                let want = p.expected(kernel.layout, kernel.rows, kernel.tokens, tier.signed);
                 let mut got = vec![POISON; want.len() + 64];
                 // SAFETY: the tier is supported; the problem's groups, indices and panel fit each other; there is room.
                 unsafe { (kernel.spill)(&p.band(), got.as_mut_ptr()) };
@@ -181,7 +186,7 @@ fn sparse_kernels_to_bytes() {
                     round % 5 == 4,
                 );
                 p.init.iter_mut().for_each(|v| *v %= 100_000);
-                let sums = p.expected(kernel.layout, kernel.rows, 64);
+                let sums = p.expected(kernel.layout, kernel.rows, 64, tier.signed);
                 let scale: Vec<f32> = p.init.iter().map(|_| r.float(1e-5, 1e-3)).collect();
                 let bias: Vec<f32> = p.init.iter().map(|_| r.float(-5.0, 5.0)).collect();
                 let table: [u8; 256] = std::array::from_fn(|_| r.byte());
@@ -229,7 +234,7 @@ fn token_kernels() {
                 let k = [64, 236, 240, 244, 500, 777, 3000][round as usize % 7];
                 let p =
                     Problem::with_features(&mut r, kernel.layout, kernel.rows, (1, k), &lens, round % 4 == 3);
-                let want = p.expected(kernel.layout, kernel.rows, 1);
+                let want = p.expected(kernel.layout, kernel.rows, 1, tier.signed);
                 let mut got = vec![POISON; want.len() + 64];
                 let gathered: usize = lens.iter().map(|len| len.next_multiple_of(GATHER)).sum();
                 let room = gathered + GATHER;
@@ -256,7 +261,7 @@ fn a_token_looked_up_plainly() {
             _ => Scalar::token::<1, true>,
         };
         let p = Problem::new(&mut r, layout, rows, 1, &LENS, false);
-        let want = p.expected(layout, rows, 1);
+        let want = p.expected(layout, rows, 1, false);
         for g in &p.groups {
             let indices = &p.indices[g.start as usize * if layout == Layout::Lines { 4 } else { 1 }..];
             let weights = &p.weights[g.start as usize * 4 * rows..];
@@ -318,7 +323,7 @@ fn dense_kernels() {
                 for t in 0..m {
                     for f in 0..nr {
                         let dot: i64 =
-                            (0..k).map(|c| i64::from(x[t * k + c]) * i64::from(w[f * k + c])).sum();
+                            (0..k).map(|c| number(x[t * k + c], tier.signed) * i64::from(w[f * k + c])).sum();
                         let want = (i64::from(init[f]) + dot) as i32;
                         assert_eq!(got[t * nr + f], want, "{} m={m} k={k} ({t}, {f})", kernel.name);
                     }

@@ -371,7 +371,7 @@ fuzz_target!(|data: &[u8]| {
             }
             _ => panic!("{isa}: {got:?}, scalar {want:?}: {case:?}"),
         };
-        let pairs = case.pairs() && isa == Isa::Avx512Bf16;
+        let pairs = case.pairs() && isa.pairs_bf16();
         assert!(pairs || (want.1, want.2) == (got.1, got.2), "{isa}: {case:?}");
         // Scores of pairs are far off where they are large, and nothing can be said of bytes that come of them.
         if pairs && (!finite || sizes > 4.0 || case.types[3] > 2) {

@@ -37,7 +37,7 @@ pub unsafe fn scores<S: Simd, P: Product<S>>(t: &Keys) {
     // SAFETY: as `Run`.
     unsafe {
         let flip = S::splat(i32::from_ne_bytes([t.flip; 4]));
-        let ones = S::splat(0x0101_0101);
+        let ones = S::quad([1u8; 4].as_ptr());
         let mut ahead = t.ahead;
         // Two registers of keys at a time: one chain alone would wait for itself.
         for first in (0..PANEL).step_by(2 * S::LANES) {
@@ -59,10 +59,10 @@ pub unsafe fn scores<S: Simd, P: Product<S>>(t: &Keys) {
                     }
                     let v = S::transpose4(v);
                     for r in 0..4 {
-                        let x = S::splat_quad(t.x.add(4 * (word + r)).cast());
-                        acc[half] = P::dot(acc[half], x, v[r]);
+                        let x = S::quad(t.x.add(4 * (word + r)));
+                        acc[half] = P::dot::<0>(acc[half], x, v[r]);
                         if P::EXACT {
-                            sums[half] = P::dot(sums[half], ones, v[r]);
+                            sums[half] = P::dot::<0>(sums[half], ones, v[r]);
                         }
                     }
                 }
@@ -140,7 +140,7 @@ unsafe fn columns<S: Simd, P: Product<S>, const N: usize>(t: &Values, column: us
         let mut v = t.v.add(column * 4 / P::ELEMENTS);
         let mut ahead = t.ahead;
         for word in 0..t.words {
-            let x = S::splat_quad(t.x.add(4 * word).cast());
+            let x = S::quad(t.x.add(4 * word));
             if !ahead.is_null() {
                 for row in 0..P::ELEMENTS {
                     for n in 0..N {
@@ -156,7 +156,7 @@ unsafe fn columns<S: Simd, P: Product<S>, const N: usize>(t: &Values, column: us
                 }
                 let columns = P::columns(rows);
                 for j in 0..P::ELEMENTS {
-                    acc[n][j] = P::dot(acc[n][j], x, columns[j]);
+                    acc[n][j] = P::dot::<0>(acc[n][j], x, columns[j]);
                 }
             }
             v = v.wrapping_add(P::ELEMENTS * t.stride);

@@ -100,9 +100,9 @@ unsafe fn columns<S: Simd, P: Product<S>, const NV: usize>(r: &Rows, column: usi
         for first in (0..r.count).step_by(at_once) {
             for i in first..first + at_once {
                 let row = v.add(*r.places.add(i) as usize * r.stride);
-                let w = S::splat_quad(r.values.add(i).cast());
+                let w = S::quad(r.values.add(i).cast());
                 for j in 0..NV {
-                    acc[j] = P::dot(acc[j], w, S::load(row.add(j * S::LANES * 4)));
+                    acc[j] = P::dot::<0>(acc[j], w, S::load(row.add(j * S::LANES * 4)));
                 }
             }
         }

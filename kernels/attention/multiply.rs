@@ -36,15 +36,78 @@ pub struct Tile {
 /// The CPU has the kernel's tier; all that the tile describes is there.
 pub type Run = unsafe fn(&Tile);
 
-/// u8 x i8 to i32, four at a time as they lie in memory.
+/// Bytes to i32, four at a time as they lie in memory.
 pub struct Quads;
 
 impl<S: Simd> Product<S> for Quads {
     integer_sums!();
     #[inline(always)]
-    unsafe fn dot(acc: S::V, x: S::V, w: S::V) -> S::V {
+    unsafe fn dot<const I: i32>(acc: S::V, x: S::Q, w: S::V) -> S::V {
         // SAFETY: as the caller.
-        unsafe { S::dot(acc, S::x(x), S::w(w)) }
+        unsafe { S::dot_columns::<I>(acc, x, w) }
+    }
+}
+
+/// All steps, with or without asking for what is ahead.
+#[inline(always)]
+unsafe fn steps<S: Simd, P: Product<S>, const MR: usize, const NV: usize, const AHEAD: bool>(
+    acc: &mut [[P::Acc; NV]; MR],
+    t: &Tile,
+) {
+    // SAFETY: as `Run`.
+    unsafe {
+        let (mut x, mut w, mut ahead) = (t.x, t.w, t.ahead);
+        for _ in 0..t.steps / S::QUADS {
+            if S::QUADS == 4 {
+                let mut quads = [S::quads(x); MR];
+                for m in 1..MR {
+                    quads[m] = S::quads(x.add(m * t.x_stride));
+                }
+                step::<S, P, MR, NV, 0, AHEAD>(acc, Ok(&quads), &mut w, &mut ahead, t);
+                step::<S, P, MR, NV, 1, AHEAD>(acc, Ok(&quads), &mut w, &mut ahead, t);
+                step::<S, P, MR, NV, 2, AHEAD>(acc, Ok(&quads), &mut w, &mut ahead, t);
+                step::<S, P, MR, NV, 3, AHEAD>(acc, Ok(&quads), &mut w, &mut ahead, t);
+            } else {
+                step::<S, P, MR, NV, 0, AHEAD>(acc, Err(x), &mut w, &mut ahead, t);
+            }
+            x = x.add(4 * S::QUADS);
+        }
+        for _ in 0..t.steps % S::QUADS {
+            step::<S, P, MR, NV, 0, AHEAD>(acc, Err(x), &mut w, &mut ahead, t);
+            x = x.add(4);
+        }
+    }
+}
+
+/// One step, whose quads of x come in registers, or from the first row's on.
+#[inline(always)]
+unsafe fn step<S: Simd, P: Product<S>, const MR: usize, const NV: usize, const I: i32, const AHEAD: bool>(
+    acc: &mut [[P::Acc; NV]; MR],
+    x: Result<&[S::Q; MR], *const u8>,
+    w: &mut *const u8,
+    ahead: &mut *const u8,
+    t: &Tile,
+) {
+    // SAFETY: as `Run`.
+    unsafe {
+        let columns = S::loads::<NV, 0>(*w);
+        if AHEAD {
+            for v in 0..NV {
+                S::prefetch_far(ahead.wrapping_add(v * S::LANES * 4));
+            }
+            *ahead = ahead.wrapping_add(t.ahead_stride);
+        }
+        for m in 0..MR {
+            let x = match x {
+                Ok(quads) => quads[m],
+                Err(row) => S::quad(row.add(m * t.x_stride)),
+            };
+            for v in 0..NV {
+                acc[m][v] = P::dot::<I>(acc[m][v], x, columns[v]);
+            }
+        }
+        // Perhaps beyond the end of the last row, where nothing is read.
+        *w = w.wrapping_add(t.w_stride);
     }
 }
 
@@ -65,27 +128,10 @@ pub unsafe fn multiply<S: Simd, P: Product<S>, const MR: usize, const NV: usize>
                 }
             }
         }
-        let (mut x, mut w, mut ahead) = (t.x, t.w, t.ahead);
-        for _ in 0..t.steps {
-            let mut columns = [S::load(w); NV];
-            for v in 1..NV {
-                columns[v] = S::load(w.add(v * S::LANES * 4));
-            }
-            if !t.ahead.is_null() {
-                for v in 0..NV {
-                    S::prefetch_far(ahead.wrapping_add(v * S::LANES * 4));
-                }
-                ahead = ahead.wrapping_add(t.ahead_stride);
-            }
-            for m in 0..MR {
-                let x = S::splat_quad(x.add(m * t.x_stride).cast());
-                for v in 0..NV {
-                    acc[m][v] = P::dot(acc[m][v], x, columns[v]);
-                }
-            }
-            x = x.add(4);
-            // Perhaps beyond the end of the last row, where nothing is read.
-            w = w.wrapping_add(t.w_stride);
+        if t.ahead.is_null() {
+            steps::<S, P, MR, NV, false>(&mut acc, t);
+        } else {
+            steps::<S, P, MR, NV, true>(&mut acc, t);
         }
         for m in 0..MR {
             for v in 0..NV {

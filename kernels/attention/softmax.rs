@@ -470,7 +470,12 @@ impl<S: Simd> Tally<S> {
                 let bytes =
                     S::pack_in_order([S::round(w[0]), S::round(w[1]), S::round(w[2]), S::round(w[3])]);
                 S::store(p, bytes);
-                self.sum = S::dot(self.sum, S::x(bytes), S::w(S::splat(0x0101_0101)));
+                let ones = 0x0101_0101i32;
+                self.sum = if S::MIXED {
+                    S::dot(self.sum, S::x(bytes), S::w(S::splat(ones)))
+                } else {
+                    S::dot_columns::<0>(self.sum, S::quad((&raw const ones).cast()), bytes)
+                };
                 if COUNT {
                     self.nonzero += S::nonzero_bytes(bytes);
                 }

@@ -4,12 +4,15 @@ use super::direct;
 use super::gather::Rows;
 use super::multiply::Run;
 use super::softmax::{Prepare, Span, Weigh};
+use crate::quant::QuantType;
 
 /// Tiles of one product.
 #[derive(Debug)]
 pub struct Multiply {
     /// Registers, product.
     pub name: &'static str,
+    /// What columns of bytes are; rows are unsigned.
+    pub columns: QuantType,
     /// From wide to narrow, the narrowest a divisor of 16 columns; all go up to as many rows.
     pub widths: &'static [Width],
     /// A row of few words.
@@ -93,6 +96,11 @@ macro_rules! multiply {
             }
             pub static KERNELS: crate::kernels::attention::table::Multiply = crate::kernels::attention::table::Multiply {
                 name: $name,
+                columns: if <$simd as crate::kernels::simd::Simd>::MIXED {
+                    crate::quant::QuantType::I8
+                } else {
+                    crate::quant::QuantType::U8
+                },
                 widths: &[$(crate::kernels::attention::table::Width {
                     columns: $nv * <$simd as crate::kernels::simd::Simd>::LANES,
                     run: &[$($width::$run),*],

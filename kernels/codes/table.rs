@@ -3,6 +3,8 @@
 use super::scalar::Plain;
 use super::{Popcount, Run, Search, Tile, nearest, pairwise};
 use crate::isa::Isa;
+#[cfg(target_arch = "aarch64")]
+use crate::kernels::aarch64::NeonCounts;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::x86_64::{Avx2Nibbles, Avx512Nibbles, Avx512Words};
 
@@ -112,6 +114,12 @@ codes! {
     [s1: 1 x 4, s2: 2 x 4, s3: 3 x 4, s4: 4 x 4, s6: 6 x 2, s8: 8 x 2, s12: 12 x 1, s16: 16 x 1]
 }
 
+codes! {
+    #[cfg(target_arch = "aarch64")]
+    neon: NeonCounts, Neon, bitalg false, #[target_feature(enable = "neon")],
+    [s1: 1 x 4, s2: 2 x 4, s3: 3 x 4, s4: 4 x 4, s6: 6 x 2, s8: 8 x 2, s12: 12 x 1, s16: 16 x 1]
+}
+
 /// All rows, the best last.
 pub static CODES: &[&Codes] = &[
     &scalar::CODES,
@@ -121,6 +129,8 @@ pub static CODES: &[&Codes] = &[
     &avx512::CODES,
     #[cfg(target_arch = "x86_64")]
     &avx512_bitalg::CODES,
+    #[cfg(target_arch = "aarch64")]
+    &neon::CODES,
 ];
 
 impl Codes {

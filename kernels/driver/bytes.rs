@@ -3,6 +3,7 @@
 use super::schedule::{self, Multiply};
 use super::{Job, Memory, Out, finish, same_panels, through_rows};
 use crate::ctx::Ctx;
+use crate::kernels::attention::pack::flip;
 use crate::kernels::buffer::as_i32;
 use crate::kernels::epilogue::{Sums, Target};
 use crate::kernels::pack::Tokens;
@@ -29,6 +30,13 @@ struct Bytes<'a> {
     w: &'a Sparse,
 }
 
+impl Bytes<'_> {
+    /// Memory for a panel of signed bytes, where the tier wants them.
+    fn signed_bytes(&self) -> usize {
+        if self.job.tier.signed { self.job.shape.piece_bytes().next_multiple_of(64) } else { 0 }
+    }
+}
+
 impl Multiply for Bytes<'_> {
     fn weights(&self) -> &Sparse {
         self.w
@@ -39,12 +47,21 @@ impl Multiply for Bytes<'_> {
     }
 
     fn tile_bytes(&self, _chunks: usize) -> usize {
-        2 * SUMS + 4 * BYTES + 4 * (self.w.most_gathered() + token::GATHER)
+        self.signed_bytes() + 2 * SUMS + 4 * BYTES + 4 * (self.w.most_gathered() + token::GATHER)
     }
 
     fn begin(&self, _bands: Range<usize>, _tile: &mut [u8]) {}
 
     fn multiply(&self, panel: Panel, x: &[u8], bands: Range<usize>, tile: &mut [u8]) {
+        let (signed, tile) = tile.split_at_mut(self.signed_bytes());
+        let x = if self.job.tier.signed {
+            let signed = &mut signed[..x.len()];
+            // SAFETY: the tier is supported.
+            unsafe { flip::pick(self.job.tier.isa)(x, 0x80, signed) };
+            signed
+        } else {
+            x
+        };
         multiply(self.job, self.w, panel, x, bands, tile);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{BLOCK_BYTES, Job, Memory, all_packed, share, through_rows};
 use crate::ctx::Ctx;
+use crate::kernels::attention::pack::flip;
 use crate::kernels::buffer::as_i32;
 use crate::kernels::dense::Tile;
 use crate::kernels::epilogue::Sums;
@@ -23,9 +24,11 @@ fn rows(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
     let panels = n.div_ceil(kernel.nr);
     let most = kernel.run.len();
 
-    // Wide elements are made for a block of tokens at a time, in the task's own memory.
+    // Wide or signed elements are made for a block of tokens at a time, in the task's own memory.
     let wide = match job.shape.layout {
-        PanelLayout::Rows if kernel.x_bytes > 1 => row_stride(kernel.x_bytes * job.shape.features),
+        PanelLayout::Rows if kernel.x_bytes > 1 || job.tier.signed => {
+            row_stride(kernel.x_bytes * job.shape.features)
+        }
         _ => 0,
     };
     let k_block = k_block(job, w);
@@ -52,6 +55,13 @@ fn rows(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
             let last = (first + block).min(tokens.end);
             let x = if wide == 0 {
                 Rows { bytes: &x[first * stride..], stride }
+            } else if job.tier.signed {
+                for (from, to) in (first..last).zip(wide_x.chunks_mut(wide)) {
+                    let row = &x[from * stride..][..job.shape.features];
+                    // SAFETY: the tier is supported.
+                    unsafe { flip::pick(job.tier.isa)(row, 0x80, &mut to[..row.len()]) };
+                }
+                Rows { bytes: wide_x, stride: wide }
             } else {
                 let widen = if kernel.x_bytes == 2 { widen::<2> } else { widen::<4> };
                 widen(x, stride, first..last, job.shape.features, wide_x, wide);

@@ -45,7 +45,7 @@ unsafe impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn dense_dot(acc: __m256i, x: __m256i, w: __m256i) -> __m256i {
+    unsafe fn dense_dot<const I: i32>(acc: __m256i, x: __m256i, w: __m256i) -> __m256i {
         // SAFETY: the caller vouches for the tier.
         unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(x, w)) }
     }

@@ -45,7 +45,7 @@ unsafe impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn dense_dot(acc: __m512i, x: __m512i, w: __m512i) -> __m512i {
+    unsafe fn dense_dot<const I: i32>(acc: __m512i, x: __m512i, w: __m512i) -> __m512i {
         // SAFETY: the caller vouches for the tier.
         unsafe { _mm512_add_epi32(acc, _mm512_madd_epi16(x, w)) }
     }

@@ -37,7 +37,7 @@ macro_rules! vnni {
         }
 
         #[inline(always)]
-        unsafe fn dense_dot(acc: __m512i, x: __m512i, w: __m512i) -> __m512i {
+        unsafe fn dense_dot<const I: i32>(acc: __m512i, x: __m512i, w: __m512i) -> __m512i {
             // SAFETY: the caller vouches for the tier.
             unsafe { Self::dot(acc, x, w) }
         }
@@ -115,7 +115,7 @@ unsafe impl Bf16 for Avx512Bf16 {
         unsafe { [_mm512_unpacklo_epi16(a, b), _mm512_unpackhi_epi16(a, b)] }
     }
     #[inline(always)]
-    unsafe fn dot_bf16(acc: __m512, x: __m512i, w: __m512i) -> __m512 {
+    unsafe fn dot_bf16<const I: i32>(acc: __m512, x: __m512i, w: __m512i) -> __m512 {
         // SAFETY: the caller vouches for the tier; a register of pairs is any bits.
         unsafe {
             _mm512_dpbf16_ps(

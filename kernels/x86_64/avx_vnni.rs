@@ -39,7 +39,7 @@ unsafe impl Simd for AvxVnni {
     }
 
     #[inline(always)]
-    unsafe fn dense_dot(acc: __m256i, x: __m256i, w: __m256i) -> __m256i {
+    unsafe fn dense_dot<const I: i32>(acc: __m256i, x: __m256i, w: __m256i) -> __m256i {
         // SAFETY: the caller vouches for the tier.
         unsafe { Self::dot(acc, x, w) }
     }

@@ -5,7 +5,10 @@ macro_rules! ymm {
     () => {
         gather!();
         const LANES: usize = 8;
+        const MIXED: bool = true;
+        const QUADS: usize = 1;
         type V = __m256i;
+        type Q = __m256i;
         type F = __m256;
 
         #[inline(always)]
@@ -66,9 +69,32 @@ macro_rules! ymm {
         }
 
         #[inline(always)]
-        unsafe fn splat_quad(p: *const i8) -> __m256i {
+        unsafe fn quad(p: *const u8) -> __m256i {
             // SAFETY: the caller vouches for the tier and for the pointers.
             unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
+        }
+
+        #[inline(always)]
+        unsafe fn quads(p: *const u8) -> __m256i {
+            // SAFETY: as the caller.
+            unsafe { Self::quad(p) }
+        }
+
+        #[inline(always)]
+        unsafe fn all<const I: i32>(q: __m256i) -> __m256i {
+            q
+        }
+
+        #[inline(always)]
+        unsafe fn dot_quad<const I: i32>(acc: __m256i, x: Self::X, w: __m256i) -> __m256i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { Self::dot(acc, x, Self::w(w)) }
+        }
+
+        #[inline(always)]
+        unsafe fn dot_columns<const I: i32>(acc: __m256i, x: __m256i, columns: __m256i) -> __m256i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { Self::dot(acc, Self::x(x), Self::w(columns)) }
         }
 
         #[inline(always)]
@@ -161,7 +187,7 @@ macro_rules! ymm {
                         let quads = _mm256_castsi128_si256(_mm_loadl_epi64(p.cast()));
                         _mm256_permutevar8x32_epi32(quads, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1))
                     }
-                    8 => Self::splat_quad(p.cast()),
+                    8 => Self::quad(p),
                     _ => Self::load(p),
                 }
             }

@@ -5,7 +5,10 @@ macro_rules! zmm {
     () => {
         gather!();
         const LANES: usize = 16;
+        const MIXED: bool = true;
+        const QUADS: usize = 1;
         type V = __m512i;
+        type Q = __m512i;
         type F = __m512;
 
         #[inline(always)]
@@ -66,9 +69,32 @@ macro_rules! zmm {
         }
 
         #[inline(always)]
-        unsafe fn splat_quad(p: *const i8) -> __m512i {
+        unsafe fn quad(p: *const u8) -> __m512i {
             // SAFETY: the caller vouches for the tier and for the pointers.
             unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
+        }
+
+        #[inline(always)]
+        unsafe fn quads(p: *const u8) -> __m512i {
+            // SAFETY: as the caller.
+            unsafe { Self::quad(p) }
+        }
+
+        #[inline(always)]
+        unsafe fn all<const I: i32>(q: __m512i) -> __m512i {
+            q
+        }
+
+        #[inline(always)]
+        unsafe fn dot_quad<const I: i32>(acc: __m512i, x: Self::X, w: __m512i) -> __m512i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { Self::dot(acc, x, Self::w(w)) }
+        }
+
+        #[inline(always)]
+        unsafe fn dot_columns<const I: i32>(acc: __m512i, x: __m512i, columns: __m512i) -> __m512i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { Self::dot(acc, Self::x(x), Self::w(columns)) }
         }
 
         #[inline(always)]

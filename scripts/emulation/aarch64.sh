@@ -3,7 +3,7 @@
 # qemu from Debian's packages, and std for aarch64 by rustup; where rustup cannot, a compiler with std for both is
 # unpacked from Debian's packages into ~/.cache/siskin (600 MB), beside the machine's own, which is left alone.
 #
-#   scripts/emulation/aarch64.sh [MODEL...] [-- ARGUMENTS OF cargo test...]
+#   scripts/emulation/aarch64.sh [MODEL...]
 #
 # Some 15 times slower than the machine: PROPTEST_CASES is 32 and SISKIN_TEST_CASES 0.1 unless
 # they are set.
@@ -12,12 +12,19 @@ here=$(cd -- "$(dirname -- "$0")" && pwd)
 cd "$here/../.."
 . "$here/common.sh"
 
-# What must be detected on each: siskin has no tiers of Arm's yet.
-declare -A tiers=([cortex-a53]=scalar [cortex-a76]=scalar [neoverse-n1]=scalar [a64fx]=scalar [max]=scalar)
-models=()
-while [ $# -gt 0 ] && [ "$1" != -- ]; do models+=("$1"); shift; done
-shift $(($# > 0))
-[ ${#models[@]} -gt 0 ] || models=(cortex-a53 max)
+# What must be detected on each, and what runs there: `all` tests, or the `sweep` over the kernels with the differential and
+# golden tests, guard pages and the digests. SVE's vectors have 128, 256 or 512 bits.
+declare -A tiers=(
+    [cortex-a53]=neon [cortex-a76]=neon-dot [neoverse-n1]=neon-dot [a64fx]=sve [max,sve=off]=neon-bf16
+    [max,sve-default-vector-length=16]=neon-bf16 [max,sve-default-vector-length=32]=neon-bf16
+    [max,sve-default-vector-length=64]=neon-bf16
+)
+declare -A runs=([cortex-a76]=all)
+# A tier that is not the best of its CPU, but must have run.
+declare -A also=([a64fx]=neon)
+for bytes in 16 32 64; do also[max,sve-default-vector-length=$bytes]=sve,neon-i8mm; done
+models=("$@")
+[ ${#models[@]} -gt 0 ] || models=(cortex-a53 cortex-a76 a64fx max,sve-default-vector-length={16,32,64})
 
 target=aarch64-unknown-linux-gnu
 home=$CACHE/aarch64
@@ -85,13 +92,24 @@ flock -u 9
 
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export PROPTEST_CASES=${PROPTEST_CASES:-32} SISKIN_TEST_CASES=${SISKIN_TEST_CASES:-0.1}
-test=(cargo test --package siskin --target $target --lib --tests)
-"${test[@]}" --no-run
+# The compiler's word for the C of SVE is an error.
+export CI=true
+cargo build --package siskin --target $target
+cargo build --package siskin --target $target --release
+test=(cargo test --package siskin --target $target)
+"${test[@]}" --lib --tests --no-run
+# What does not depend on the tier and takes minutes here.
+slow=(--skip allocate --skip long_contexts --skip 32_bits --skip largest_k --skip every_pair)
+sweep=()
+for name in {,attention_,codes_,float_,float_sparse_}kernels attention_{passes,bytes,golden} float_properties ecoformer \
+    ecoformer_codes oracle digests guard tiers; do
+    sweep+=(--test "$name")
+done
 test_on() {
-    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu $1 -L /usr/aarch64-linux-gnu" \
-        "${test[@]}" --no-fail-fast -- "${SKIP_CHILDREN[@]}"
+    local run=("${test[@]}" --lib --tests)
+    [ "${runs[$1]-sweep}" = all ] || run=("${test[@]}" "${sweep[@]}")
+    SISKIN_REQUIRE_ISA=${also[$1]-} \
+        CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu $1 -L /usr/aarch64-linux-gnu" \
+        "${run[@]}" --no-fail-fast -- "${SKIP_CHILDREN[@]}" "${slow[@]}"
 }
-if [ $# -gt 0 ]; then
-    test+=("$@")
-fi
 each_model tiers "${models[@]}"

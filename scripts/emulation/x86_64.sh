@@ -63,13 +63,17 @@ export RUSTFLAGS="${RUSTFLAGS-} -C target-feature=+crt-static -C relocation-mode
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$python $home/x86run.py"
 export PROPTEST_CASES=${PROPTEST_CASES:-16} SISKIN_TEST_CASES=${SISKIN_TEST_CASES:-0.02}
 export SISKIN_TEST_NO_THREADS=1
-test=(cargo test --package siskin --target "$target" --no-default-features --lib --tests)
-"${test[@]}" --no-run
+test=(cargo test --package siskin --target "$target" --no-default-features)
+"${test[@]}" --lib --tests --no-run
 # What takes minutes here and does not depend on the tier, or is covered by smaller cases of the same.
 slow=(--skip long_contexts --skip keys_without_weight --skip 32_bits --skip allocate --skip largest_k --skip columns_beyond --skip many_columns --skip every_pair --skip activations_are_near)
+# Tiers that most machines have are held to their kernels here, and to what is detected; the others to all tests.
+sweep=(--test kernels --test attention_kernels --test attention_passes --test float_kernels --test codes_kernels --test digests --test tiers)
+declare -A runs=([corei7_haswell_4770]=sweep [corei7_skylake_x]=sweep)
 test_on() {
-    local status=0
-    EMULATED_CPU=$1 timeout 300 "${test[@]}" --no-fail-fast -- --test-threads=1 --skip threads \
+    local status=0 run=("${test[@]}" --lib --tests)
+    [ "${runs[$1]-all}" = all ] || run=("${test[@]}" "${sweep[@]}")
+    EMULATED_CPU=$1 timeout 300 "${run[@]}" --no-fail-fast -- --test-threads=1 --skip threads \
         "${SKIP_CHILDREN[@]}" "${slow[@]}" || status=$?
     [ $status = 124 ] || return $status
     echo "NOT RUN: the rest of the tests on $1: over 300 s"

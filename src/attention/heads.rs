@@ -193,6 +193,24 @@ impl<'a, T: Element> HeadsMut<'a, T> {
 
     shape_methods!();
 
+    /// The features of one token's head.
+    ///
+    /// # Panics
+    /// If there is no such token or head.
+    pub fn head_mut(&mut self, token: usize, head: usize) -> &mut [T] {
+        let l = self.layout;
+        assert!(
+            token < l.tokens && head < l.heads,
+            "token {token} of {}, head {head} of {}",
+            l.tokens,
+            l.heads
+        );
+        if l.head_dim == 0 {
+            return &mut [];
+        }
+        &mut self.data[token * l.token_stride + head * l.head_stride..][..l.head_dim]
+    }
+
     pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
         self.data.as_mut_ptr()
     }

@@ -1,5 +1,6 @@
 //! Learning the hash: kernel-based supervised hashing of the similarity that tokens have.
 
+use super::BitCodes;
 use super::descent::{Descent, Head};
 use super::neighbours::Neighbours;
 use super::random::Random;
@@ -11,9 +12,6 @@ use crate::kernels::fit::{BLOCK, Block, distances};
 use crate::view::MatRef;
 use std::collections::BTreeMap;
 
-/// The most bits of a code.
-pub const MAX_BITS: usize = 256;
-
 /// The most tokens of a sequence to learn from: sums of as many bits are exact in f32.
 pub const MAX_TOKENS: usize = 1 << 24;
 
@@ -23,7 +21,7 @@ const MAX_NUMBERS: u128 = 1 << 32;
 /// How to [`fit`]. The defaults are the authors'.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FitOptions {
-    /// Bits of a code, 1 to [`MAX_BITS`]: 16.
+    /// Bits of a code, 1 to [`BitCodes::MAX_BITS`]: 16.
     pub bits: usize,
     /// Anchors of the kernel, at most the tokens of the first sequence: 25.
     pub anchors: usize,
@@ -201,8 +199,8 @@ fn check(sequences: &[HeadsRef<'_, f32>], options: &FitOptions) -> Result<Shape>
         return Err(Error::shape("sequences", "at least one", 0));
     };
     let (heads, head_dim) = (first.heads(), first.head_dim());
-    if !(1..=MAX_BITS).contains(&bits) {
-        return Err(Error::value("bits", format_args!("1 to {MAX_BITS}"), bits));
+    if !(1..=BitCodes::MAX_BITS).contains(&bits) {
+        return Err(Error::value("bits", format_args!("1 to {}", BitCodes::MAX_BITS), bits));
     }
     if !(learning_rate > 0.0 && learning_rate.is_finite()) {
         return Err(Error::value("learning_rate", "a finite number above 0", learning_rate));

@@ -205,6 +205,8 @@ impl Linear {
         }
         scale.resize(self.out_features + PADDING, 0.0);
         bias.resize(self.out_features + PADDING, 0.0);
+        // Signed bytes are 128 less, as their zero point is.
+        let zero = if self.tier.signed { zero.wrapping_sub(128) } else { zero };
         // `sums` is padded.
         init.extend(self.sums.iter().map(|s| s.wrapping_mul(zero).wrapping_neg()));
     }

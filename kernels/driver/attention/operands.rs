@@ -227,12 +227,12 @@ impl Plan<'_> {
     ) {
         let direct = self.k_as_it_is();
         let (rows, stride, flip) = if direct {
-            (self.k.at(g.kv + keys.start, g.kv_head), self.k.token, self.k.flip(QuantType::I8).0)
+            (self.k.at(g.kv + keys.start, g.kv_head), self.k.token, self.k.flip(self.multiply.columns).0)
         } else {
             let stride = 4 * self.words;
             for (i, key) in keys.clone().enumerate() {
                 let row = self.k.row(g.kv + key, g.kv_head);
-                self.row_to_words(&self.k, row, QuantType::I8, &mut stage[i * stride..][..stride]);
+                self.row_to_words(&self.k, row, self.multiply.columns, &mut stage[i * stride..][..stride]);
             }
             (stage.as_ptr(), stride, 0)
         };
@@ -290,7 +290,7 @@ impl Plan<'_> {
             k: self.k.at(g.kv + key, g.kv_head),
             stride: self.k.token,
             words: self.words,
-            flip: self.k.flip(QuantType::I8).0,
+            flip: self.k.flip(self.multiply.columns).0,
             by_sum: -self.q.zero(g.head, QuantType::U8),
             out,
             ahead: if linear { ahead.p } else { std::ptr::null() },
@@ -316,7 +316,7 @@ impl Plan<'_> {
             v: self.v.at(g.kv + keys.start, g.kv_head),
             stride: self.v.token,
             words: keys.len() / self.keys_per_word(),
-            flip: self.v.flip(QuantType::I8).0,
+            flip: self.v.flip(self.multiply.columns).0,
             columns: self.columns,
             out,
             ahead: ahead.p,
@@ -377,7 +377,7 @@ impl Plan<'_> {
             }
             Mode::Bytes => {
                 let run = pack::quads::pick(self.ctx.isa());
-                let (flip, _) = self.v.flip(QuantType::I8);
+                let (flip, _) = self.v.flip(self.multiply.columns);
                 for (key, out) in keys.clone().step_by(4).zip(out.chunks_exact_mut(4 * columns)) {
                     let (words, tail) = as_u32(out).split_at_mut(d);
                     // Keys behind the last weigh nothing: any bytes do.
@@ -392,7 +392,7 @@ impl Plan<'_> {
 }
 
 /// Aligned bytes as words.
-fn as_u32(bytes: &mut [u8]) -> &mut [u32] {
+pub fn as_u32(bytes: &mut [u8]) -> &mut [u32] {
     // SAFETY: any bytes are u32s.
     unsafe { bytes.align_to_mut().1 }
 }

@@ -52,7 +52,7 @@ impl Plan<'_> {
             // Σ (q - zq)(k - zk) = Σ q k - zq Σ k - zk (Σ q - d zq): the second term is what sums start from.
             let d = self.job.head_dim as i32;
             let zero_q = self.q.zero(row.head, QuantType::U8);
-            let zero_k = self.k.zero(g.kv_head, QuantType::I8);
+            let zero_k = self.k.zero(g.kv_head, self.multiply.columns);
             offset = -zero_k * (sum - d * zero_q);
             scale = scale * self.q.params(row.head).0 * self.k.params(g.kv_head).0;
         }
@@ -428,7 +428,7 @@ impl Plan<'_> {
     ) {
         if self.mode == Mode::Bytes {
             let isa = self.ctx.isa();
-            let offset = i64::from(self.v.zero(g.kv_head, QuantType::I8)) * weights;
+            let offset = i64::from(self.v.zero(g.kv_head, self.multiply.columns)) * weights;
             let scale = self.v.params(g.kv_head).0 * self.job.int8.weights_scale;
             // SAFETY: the tier is supported.
             unsafe {

@@ -5,9 +5,11 @@
 
 mod attend;
 mod encode;
+mod stream;
 
 pub use attend::{Attend, attend};
 pub use encode::{Encode, Hash, encode};
+pub use stream::State;
 
 use super::attention::operands::{Kind, Operand};
 use crate::attention::Sequences;

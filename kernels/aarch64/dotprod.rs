@@ -1,0 +1,55 @@
+//! Dot products: four byte products and their sum in one instruction, of bytes that are all signed or all unsigned.
+
+use crate::isa::Isa;
+use crate::kernels::simd::Simd;
+use std::arch::aarch64::*;
+
+dot!(sdot, "sdot", "16b", "4b");
+dot!(udot, "udot", "16b", "4b");
+
+/// 128-bit `sdot` and `udot`.
+#[derive(Clone, Copy)]
+pub struct NeonDot;
+
+// SAFETY: each method is the instruction of that meaning.
+unsafe impl Simd for NeonDot {
+    const ISA: Isa = Isa::NeonDot;
+    const MIXED: bool = false;
+    type X = int32x4_t;
+    type W = int32x4_t;
+    vector!();
+
+    #[inline(always)]
+    unsafe fn x(quads: int32x4_t) -> int32x4_t {
+        quads
+    }
+
+    #[inline(always)]
+    unsafe fn w(quads: int32x4_t) -> int32x4_t {
+        quads
+    }
+
+    #[inline(always)]
+    unsafe fn dot(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { sdot!(acc, x, w) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_quad<const I: i32>(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { sdot!(acc, x, w, I) }
+    }
+
+    #[inline(always)]
+    unsafe fn dense_dot<const I: i32>(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { sdot!(acc, w, x, I) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_columns<const I: i32>(acc: int32x4_t, x: int32x4_t, columns: int32x4_t) -> int32x4_t {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { udot!(acc, columns, x, I) }
+    }
+}

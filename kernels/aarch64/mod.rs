@@ -1,0 +1,46 @@
+//! Arm tiers: registers, and the loops of products that are no dot products of a register's lanes.
+//!
+//! What stable Rust has no intrinsic for is one instruction in `asm!`, which leaves registers to the compiler; the assembler
+//! holds it to the features of the function that it ends up in.
+// NEON is part of the architecture, so an intrinsic that takes no pointer is safe here; other tiers' are not.
+#![allow(unused_unsafe)]
+
+/// `name!(acc, a, b)`: one instruction of three registers; `name!(acc, a, b, I)`: of element I of the last.
+macro_rules! dot {
+    ($name:ident, $instruction:literal, $elements:literal, $quad:literal) => {
+        macro_rules! $name {
+                    ($acc:expr, $a:expr, $b:expr) => {{
+                        let mut acc = $acc;
+                        std::arch::asm!(
+                            concat!($instruction, " {0:v}.4s, {1:v}.", $elements, ", {2:v}.", $elements),
+                            inout(vreg) acc, in(vreg) $a, in(vreg) $b,
+                            options(pure, nomem, nostack, preserves_flags)
+                        );
+                        acc
+                    }};
+                    ($acc:expr, $a:expr, $b:expr, $i:ident) => {{
+                        let mut acc = $acc;
+                        std::arch::asm!(
+                            concat!($instruction, " {0:v}.4s, {1:v}.", $elements, ", {2:v}.", $quad, "[{3}]"),
+                            inout(vreg) acc, in(vreg) $a, in(vreg) $b, const $i,
+                            options(pure, nomem, nostack, preserves_flags)
+                        );
+                        acc
+                    }};
+                }
+    };
+}
+
+#[macro_use]
+mod vector;
+mod dotprod;
+mod i8mm;
+mod neon;
+mod popcount;
+#[cfg(siskin_sve)]
+pub mod sve;
+
+pub use dotprod::NeonDot;
+pub use i8mm::{NeonBf16, NeonI8mm};
+pub use neon::Neon;
+pub use popcount::NeonCounts;

@@ -1,0 +1,63 @@
+//! NEON alone: exact dot products from widening multiplications, added in pairs.
+
+use crate::isa::Isa;
+use crate::kernels::simd::Simd;
+use std::arch::aarch64::*;
+
+/// 128-bit NEON.
+#[derive(Clone, Copy)]
+pub struct Neon;
+
+// SAFETY: each method is the NEON instruction of that meaning.
+unsafe impl Simd for Neon {
+    const ISA: Isa = Isa::Neon;
+    const MIXED: bool = false;
+    type X = int32x4_t;
+    type W = int32x4_t;
+    vector!();
+
+    #[inline(always)]
+    unsafe fn x(quads: int32x4_t) -> int32x4_t {
+        quads
+    }
+
+    #[inline(always)]
+    unsafe fn w(quads: int32x4_t) -> int32x4_t {
+        quads
+    }
+
+    #[inline(always)]
+    unsafe fn dot(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
+        // SAFETY: the caller vouches for the tier.
+        unsafe {
+            // Two products of -128 by -128 do not fit 16 bits together: they are added in 32.
+            let (x, w) = (vreinterpretq_s8_s32(x), vreinterpretq_s8_s32(w));
+            let low = vpaddlq_s16(vmull_s8(vget_low_s8(x), vget_low_s8(w)));
+            let high = vpaddlq_s16(vmull_high_s8(x, w));
+            vaddq_s32(acc, vpaddq_s32(low, high))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_quad<const I: i32>(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { Self::dot(acc, x, Self::all::<I>(w)) }
+    }
+
+    #[inline(always)]
+    unsafe fn dense_dot<const I: i32>(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { Self::dot(acc, Self::all::<I>(x), w) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_columns<const I: i32>(acc: int32x4_t, x: int32x4_t, columns: int32x4_t) -> int32x4_t {
+        // SAFETY: the caller vouches for the tier.
+        unsafe {
+            let (x, w) = (vreinterpretq_u8_s32(Self::all::<I>(x)), vreinterpretq_u8_s32(columns));
+            let low = vpaddlq_u16(vmull_u8(vget_low_u8(x), vget_low_u8(w)));
+            let high = vpaddlq_u16(vmull_high_u8(x, w));
+            vaddq_s32(acc, vreinterpretq_s32_u32(vpaddq_u32(low, high)))
+        }
+    }
+}

@@ -1,0 +1,193 @@
+#!/usr/bin/env python3
+"""What Arm cores would make of the hot loops: writes kernels/aarch64/MODEL.md, by LLVM's models of the cores.
+
+Builds the library's assembly for aarch64-unknown-linux-gnu, takes the innermost loop of each kernel that matters, counts, and
+has llvm-mca predict its cycles. A core's peak is what llvm-mca says of 16 independent products in a row.
+
+Needs std for aarch64 (`rustup target add aarch64-unknown-linux-gnu`) and llvm-mca of LLVM 20 or later: $LLVM_MCA, one on the
+path, or Debian's, unpacked into ~/.cache/siskin.
+
+    scripts/arm_model.py            writes the report
+    scripts/arm_model.py --check    fails where a promise of the report does not hold
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORT = ROOT / "kernels/aarch64/MODEL.md"
+TARGET = "aarch64-unknown-linux-gnu"
+CORES = ["neoverse-n1", "neoverse-v1", "neoverse-v2", "apple-m1"]
+# What each core's CPUs run: where a tier is above this, its loop is not that core's.
+HAS_I8MM = ["neoverse-v1", "neoverse-v2"]
+VERSION = "22"
+
+INT8, F32 = "sdot|udot", "fmla"
+MIXED, BF16 = "usdot|sudot", "bfdot"
+# Name, parts of the symbol, the instruction, multiply-adds of it, cores, and what of the peak is promised of which.
+LOOPS = [
+    ("INT8 dense, 5 tokens x 16", ["5table", "8neon_dot", "2m517h"], INT8, 16, CORES, {"neoverse-n1": 90, "neoverse-v1": 90}),
+    ("INT8 dense, 4 tokens x 16", ["5table", "8neon_dot", "2m417h"], INT8, 16, CORES, {"neoverse-n1": 90, "neoverse-v1": 90}),
+    ("INT8 dense, 1 token x 16", ["5table", "8neon_dot", "2m117h"], INT8, 16, CORES, {}),
+    ("INT8 dense, i8mm", ["5table", "9neon_i8mm", "2m517h"], MIXED, 16, HAS_I8MM, {"neoverse-v2": 90}),
+    ("INT8 blocks of 4x4 and more", ["5table", "8neon_dot", "2q4", "5spill"], INT8, 16, CORES, {"neoverse-n1": 90, "neoverse-v1": 90}),
+    ("INT8 blocks of 4x4, i8mm", ["5table", "9neon_i8mm", "2q4", "5spill"], MIXED, 16, HAS_I8MM, {"neoverse-v2": 90}),
+    ("INT8 blocks of 4x1", ["5table", "8neon_dot", "2l4", "5spill"], INT8, 16, CORES, {}),
+    ("INT8 blocks of 4x1, i8mm", ["5table", "9neon_i8mm", "2l4", "5spill"], MIXED, 16, HAS_I8MM, {}),
+    ("INT8 blocks of 1x4", ["5table", "8neon_dot", "2q1", "5spill"], INT8, 16, CORES, {}),
+    ("INT8 attention, 5 rows x 16", ["5table", "8neon_dot", "8multiply", "2w4", "2r5"], INT8, 16, CORES, {}),
+    ("INT8 dense, NEON alone, 2 x 8", ["5table", "4neon", "2m217h"], "smull2?", 8, ["neoverse-n1"], {}),
+    ("f32 dense, 4 tokens x 16", ["11float_table", "4neon", "5words", "2m417h"], F32, 4, CORES, {c: 90 for c in CORES[:3]}),
+    ("f32 dense, bfloat16 weights", ["11float_table", "4neon", "7bfloats", "2m417h"], F32, 4, CORES, {}),
+    ("f32 blocks of 4x1 and more", ["11float_table", "4neon", "2g417h"], F32, 4, CORES, {"neoverse-v1": 90, "neoverse-v2": 90}),
+    ("f32 blocks of 1x4", ["11float_table", "4neon", "3s3217h"], F32, 4, CORES, {}),
+    ("f32 attention, 4 rows x 16", ["11float_table", "4neon", "8multiply", "2w4", "2r417h"], F32, 4, CORES, {}),
+    ("bfloat16 dense, 4 tokens x 16", ["11float_table", "9neon_bf16", "2m417h"], BF16, 8, HAS_I8MM, {"neoverse-v1": 90, "neoverse-v2": 90}),
+]
+
+
+def llvm_mca():
+    """The command, and its environment."""
+    named = os.environ.get("LLVM_MCA") or shutil.which(f"llvm-mca-{VERSION}")
+    if named:
+        return [named], os.environ
+    cache = Path(os.environ.get("SISKIN_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "siskin")
+    home = cache / "llvm-mca"
+    tool = home / f"usr/lib/llvm-{VERSION}/bin/llvm-mca"
+    if not tool.exists():
+        packages = [f"llvm-{VERSION}", f"libllvm{VERSION}", "libpfm4"]
+        (home / "packages").mkdir(parents=True, exist_ok=True)
+        fetch = ["apt-get", "-q", "download", *packages]
+        done = subprocess.run(fetch, cwd=home / "packages", capture_output=True)
+        if done.returncode != 0:
+            sys.exit("NOT RUN: no llvm-mca: set LLVM_MCA (on Debian, apt-get update first)")
+        for package in (home / "packages").glob("*.deb"):
+            subprocess.run(["dpkg", "-x", package, home], check=True)
+        shutil.rmtree(home / "packages")
+    libraries = f"{home}/usr/lib/x86_64-linux-gnu:{home}/usr/lib/llvm-{VERSION}/lib"
+    return [str(tool)], {**os.environ, "LD_LIBRARY_PATH": libraries}
+
+
+MCA, ENVIRONMENT = llvm_mca()
+
+
+def cycles(body, core):
+    """Of one turn of a loop, in the long run."""
+    turns = 200
+    command = [*MCA, "-mtriple=aarch64", f"-mcpu={core}", "-mattr=+dotprod,+i8mm,+bf16", f"-iterations={turns}"]
+    done = subprocess.run(command, input="\n".join(body) + "\n", capture_output=True, text=True, env=ENVIRONMENT)
+    found = re.search(r"Total Cycles:\s+(\d+)", done.stdout)
+    if not found:
+        sys.exit(f"llvm-mca on {core}: {done.stderr}")
+    return int(found.group(1)) / turns
+
+
+def peak(line, core):
+    """Products like this one in a cycle, where they do not wait for each other."""
+    name, rest = line.split(maxsplit=1)
+    first, rest = rest.split(",", 1)
+    shape = first.strip().split(".")[1]
+    others = re.sub(r"v\d+", "v31", rest)
+    return round(16 / cycles([f"{name} v{i}.{shape},{others}" for i in range(16)], core))
+
+
+def assembly():
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "model"
+    subprocess.run(
+        ["cargo", "rustc", "--release", "--lib", "--quiet", "--target", TARGET, "--target-dir", target, "--",
+         "--emit", "asm", "-C", "codegen-units=1", "-C", "debuginfo=0"], cwd=ROOT, check=True)
+    files = (target / TARGET / "release/deps").glob("siskin-*.s")
+    return max(files, key=lambda f: f.stat().st_mtime).read_text().splitlines()
+
+
+def function(lines, parts):
+    pattern = re.compile("^_.*" + ".*".join(map(re.escape, parts)) + ".*:$")
+    start = next((i for i, line in enumerate(lines) if pattern.match(line)), None)
+    if start is None:
+        sys.exit(f"no function {parts}")
+    end = next(i for i in range(start, len(lines)) if lines[i].startswith(".Lfunc_end"))
+    body = [line.strip() for line in lines[start + 1:end]]
+    return [line for line in body if line and (line.startswith(".L") or line[0] not in "./")]
+
+
+def innermost(body):
+    """The loops without a loop in them."""
+    labels = {line[:-1]: i for i, line in enumerate(body) if line.endswith(":")}
+    loops = []
+    for i, line in enumerate(body):
+        found = re.match(r"(b\.?\w*|cbn?z|tbn?z)\s.*?(\.L\w+)$", line)
+        if found and labels.get(found.group(2), i) < i:
+            loops.append((labels[found.group(2)], i))
+    inner = [(s, e) for s, e in loops if not any((a, b) != (s, e) and a >= s and b <= e for a, b in loops)]
+    return [[line for line in body[s:e + 1] if not line.endswith(":")] for s, e in inner]
+
+
+def is_spill(line):
+    return re.match(r"(ld|st)\w*\s+[vqds]\d+.*\[sp", line)
+
+
+def main():
+    lines = assembly()
+    rows, broken = [], []
+    for name, parts, product, adds, cores, promised in LOOPS:
+        count = lambda body: sum(bool(re.match(f"({product})\\s", line)) for line in body)
+        loops = innermost(function(lines, parts))
+        # Of loops with as many products (with and without prefetches) the shorter.
+        body = min(loops, key=lambda body: (-count(body), len(body)))
+        products = count(body)
+        spills = sum(bool(is_spill(line)) for line in body)
+        loads = sum(line.startswith("ld") for line in body)
+        if spills:
+            broken.append(f"{name}: {spills} spills")
+        one = next(line for line in body if re.match(f"({product})\\s", line))
+        shares = []
+        for core in CORES:
+            if core not in cores:
+                shares.append("")
+                continue
+            most, taken = peak(one, core), cycles(body, core)
+            share = 100 * products / most / taken
+            shares.append(f"{taken:.1f} ({share:.0f} %)")
+            if share < promised.get(core, 0):
+                broken.append(f"{name}: {share:.0f} % of the peak of {core}, not {promised[core]}")
+        rows.append(f"| {name} | {products} | {len(body)} | {len(body) / products / adds:.3f} | {loads / products:.2f} | {spills} | "
+                    + " | ".join(shares) + " |")
+    peaks = {core: [peak("sdot v0.4s, v1.16b, v2.4b[1]", core), peak("fmla v0.4s, v1.4s, v2.s[1]", core)] for core in CORES}
+    text = TEXT.format(
+        cores=" | ".join(CORES),
+        rule="|---" * (6 + len(CORES)) + "|",
+        rows="\n".join(rows),
+        peaks="; ".join(f"{core} {dots} and {fmas}" for core, (dots, fmas) in peaks.items()),
+    )
+    if "--check" in sys.argv:
+        if REPORT.read_text() != text:
+            print(f"{REPORT.relative_to(ROOT)} is not what the script writes: another compiler, or it is out of date")
+    else:
+        REPORT.write_text(text)
+    print("\n".join(rows + broken))
+    if broken:
+        sys.exit(1)
+
+
+TEXT = """# Hot loops on models of real cores
+
+Made by `scripts/arm_model.py` from the release build's assembly: no Arm core was measured. Cycles are llvm-mca's, of one turn of
+the loop, and in brackets the share of what its model of the core can multiply at most. Where products are of elements, a
+dot product is 16 multiply-adds, a fused one 4. Peaks, in dot products and in fused multiply-adds a cycle: {peaks}. (Apple's real M1 has four such
+pipes; the model has three.)
+
+| loop | products | instructions | instructions per multiply-add | loads per product | spills | {cores} |
+{rule}
+{rows}
+
+**4x1.** Four lines of x become four registers of quads by eight `zip`, on the pipes that multiply: 16 of 24 operations are
+products, so two thirds of the peak is the most that this loop can reach, and no other pairing of two registers at a time needs
+fewer. Tables of four registers (`tbl`) are three operations for one result on these cores.
+"""
+
+if __name__ == "__main__":
+    main()
