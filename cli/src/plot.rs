@@ -153,10 +153,11 @@ fn draw(points: &[Point], title: &str, of: &str) -> std::result::Result<String, 
     {
         let root = SVGBackend::with_string(&mut svg, (900, 600)).into_drawing_area();
         root.fill(&WHITE)?;
+        let root = root.margin(10, 6, 6, 14);
         let root = root.titled(title, ("sans-serif", 24))?;
         let root = root.titled(of, ("sans-serif", 15))?;
         let mut chart = ChartBuilder::on(&root)
-            .margin(16)
+            .margin(10)
             .x_label_area_size(48)
             .y_label_area_size(76)
             .build_cartesian_2d(x, y)?;
