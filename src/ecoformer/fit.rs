@@ -209,7 +209,8 @@ fn check(sequences: &[HeadsRef<'_, f32>], options: &FitOptions) -> Result<Shape>
         return Err(Error::value("momentum", "0 to below 1", momentum));
     }
     if anchors == 0 || anchors > first.tokens() {
-        let expected = format_args!("1 to {}, the tokens of the first sequence", first.tokens());
+        let tokens = first.tokens();
+        let expected = format_args!("1 to {tokens}, the tokens of the first sequence");
         return Err(Error::shape("anchors", expected, anchors));
     }
     let mut numbers = 0_u128;
@@ -247,7 +248,8 @@ fn check(sequences: &[HeadsRef<'_, f32>], options: &FitOptions) -> Result<Shape>
             return Err(Error::shape("anchor_tokens", format_args!("{anchors}, the anchors"), tokens.len()));
         }
         if let Some(i) = tokens.iter().position(|&token| token >= first.tokens()) {
-            let expected = format_args!("a token below {}", first.tokens());
+            let end = first.tokens();
+            let expected = format_args!("a token below {end}");
             return Err(Error::index("anchor_tokens", i, expected, tokens[i]));
         }
     }
