@@ -1,6 +1,7 @@
-//! Kernels for sparse and quantized transformers on ordinary CPUs: block-sparse and dense linear layers of INT8, f32, bfloat16
-//! and f16, hand-written for AVX2, AVX-VNNI, AVX-512, AVX-512 VNNI and AVX-512 BF16, behind a safe API, with run-time dispatch
-//! and a scalar reference.
+//! Kernels for sparse, quantized and binarized transformers on ordinary CPUs: block-sparse and dense [linear] layers of INT8, f32,
+//! bfloat16 and f16, [attention] with the clipped softmax and the gates of Quantizable Transformers, and [EcoFormer](ecoformer)'s
+//! over binary codes; hand-written for x86-64 (AVX2 to AVX-512 BF16) and Arm (NEON to BF16, SVE), behind a safe API, with run-time
+//! dispatch and a scalar reference.
 //!
 //! ```
 //! use siskin::linear::{Epilogue, Input, Linear, OnTheFly, Output};

@@ -2,10 +2,13 @@
 //! threads and divisions into sequences.
 
 mod common;
+#[path = "common/ecoformer.rs"]
+mod ecoformer;
 #[path = "common/golden.rs"]
 mod golden;
 
 use common::*;
+use ecoformer::random_codes;
 use golden::Golden;
 use siskin::attention::{HeadParams, HeadsMut, HeadsRef, Input, Sequences};
 use siskin::ecoformer::{Bandwidth, BitCodes, KernelHash, LinearAttention, Numerator};
@@ -128,13 +131,6 @@ impl Case {
         }
         out
     }
-}
-
-fn random_codes(r: &mut Rng, n: usize, bits: usize) -> BitCodes {
-    let words =
-        (0..n).flat_map(|_| (0..bits.div_ceil(64)).map(|w| (bits - 64 * w).min(64)).collect::<Vec<_>>());
-    let words: Vec<u64> = words.map(|n| r.next() >> (64 - n)).collect();
-    BitCodes::from_words(words, bits).unwrap()
 }
 
 fn random_case(r: &mut Rng, causal: bool) -> Case {

@@ -1,25 +1,15 @@
 //! Tokens that come one by one: the context of each is that of causal attention over all, bit for bit.
 
 mod common;
+#[path = "common/ecoformer.rs"]
+mod ecoformer;
 
 use common::*;
+use ecoformer::{random_codes, some_codes};
 use siskin::attention::{HeadsMut, HeadsRef, Input, Sequences};
 use siskin::ecoformer::{BitCodes, LinearAttention, Numerator, Stream};
 use siskin::quant::{QuantParams, QuantType};
 use siskin::{Error, Scratch, bf16};
-
-fn random_codes(r: &mut Rng, n: usize, bits: usize) -> Vec<Vec<u64>> {
-    let code =
-        |r: &mut Rng| (0..bits.div_ceil(64)).map(|w| r.next() >> (64 - (bits - 64 * w).min(64))).collect();
-    (0..n).map(|_| code(r)).collect()
-}
-
-/// Of `[heads][tokens]` codes, those of some tokens.
-fn part(codes: &[Vec<u64>], bits: usize, tokens: usize, first: usize, last: usize) -> BitCodes {
-    let heads = codes.len() / tokens;
-    let own = (0..heads).flat_map(|h| codes[h * tokens + first..h * tokens + last].concat());
-    BitCodes::from_words(own.collect(), bits).unwrap()
-}
 
 #[test]
 fn a_stream_is_causal_attention() {
@@ -50,8 +40,8 @@ fn a_stream_is_causal_attention() {
         attention
             .causal()
             .forward(
-                &part(&q, bits, tokens, 0, tokens),
-                &part(&k, bits, tokens, 0, tokens),
+                &q,
+                &k,
                 input(0, tokens),
                 &Sequences::own(1, tokens),
                 HeadsMut::new(&mut want, tokens, heads, dim).unwrap(),
@@ -65,11 +55,11 @@ fn a_stream_is_causal_attention() {
             while at < tokens {
                 // Several at once too: a query then meets the last of them.
                 let next = (at + 1 + r.below(3) * r.below(40) * again).min(tokens);
-                stream.append(&part(&k, bits, tokens, at, next), input(at, next)).unwrap();
+                stream.append(&some_codes(&k, heads, at..next), input(at, next)).unwrap();
                 at = next;
                 assert_eq!(stream.tokens(), at);
                 let mut got = vec![f32::NAN; heads * dim];
-                let query = part(&q, bits, tokens, at - 1, at);
+                let query = some_codes(&q, heads, at - 1..at);
                 stream.query(&query, HeadsMut::new(&mut got, 1, heads, dim).unwrap(), &ctx).unwrap();
                 let want = &want[(at - 1) * heads * dim..at * heads * dim];
                 let same = got.iter().zip(want).all(|(a, b)| a.to_bits() == b.to_bits());
@@ -87,6 +77,10 @@ fn what_does_not_fit_is_refused() {
     let attention = attention.numerator(Numerator::Consistent);
     for dim in [0, 257] {
         assert!(matches!(Stream::new(&attention, dim), Err(Error::Value { argument: "head_dim", .. })));
+    }
+    for heads in [usize::MAX, usize::MAX / 4096, 1 << 50] {
+        let endless = LinearAttention::new(heads, 5).unwrap().numerator(Numerator::Consistent);
+        assert!(matches!(Stream::new(&endless, 4), Err(Error::Shape { argument: "heads", .. })));
     }
     let mut stream = Stream::new(&attention, 4).unwrap();
     let (v, mut out) = ([1.0f32; 24], [7.0f32; 24]);

@@ -459,3 +459,85 @@ fn codes_stay_inside() {
         }
     }
 }
+
+/// Tokens, the parts of a hash and codes; values of every type and the context.
+#[test]
+fn hashes_and_linear_attention_stay_inside() {
+    use siskin::attention::{HeadParams, HeadsMut, HeadsRef, Input, Sequences};
+    use siskin::kernels::driver::ecoformer::{Attend, Encode, Hash, Memory, attend, encode};
+    let mut r = Rng::new(7);
+    for isa in isas("hashes_and_linear_attention_stay_inside") {
+        let (ctx, mut memory) = (serial(isa), Memory::default());
+        for round in 0..cases(60) as usize {
+            let (heads, dim) = (1 + r.below(3), [1, 2, 7, 16, 24, 32, 65, 100][round % 8]);
+            let (anchors, bits) = ([1, 2, 25, 33][r.below(4)], [1, 5, 16, 63, 64, 130, 256][r.below(7)]);
+            let tokens = [1, 2, 3, 15, 16, 31, 63, 64, 65, 100, 515][r.below(11)];
+            let cu_seqlens = [0, (tokens / 3) as i32, tokens as i32];
+            let sequences = Sequences::own_packed(&cu_seqlens);
+            let mut floats = |n: usize| -> Vec<f32> { (0..n).map(|_| r.float(-1.0, 1.0)).collect() };
+            let (anchor, mean) = (floats(heads * anchors * dim), vec![0.1; heads * dim]);
+            let (squares, centring) = (floats(heads * anchors), floats(heads * anchors));
+            let projection = floats(heads * bits * anchors);
+            let words = bits.div_ceil(64);
+            // Strides whose last row ends the buffer: next to each other, apart, heads first.
+            let layouts = [(heads * dim, dim), (heads * (dim + 3), dim + 3), (dim, tokens * dim)];
+            let (token, head) = layouts[round % 3];
+            let len = (tokens - 1) * token + (heads - 1) * head + dim;
+            let mut x = floats(len);
+            x[..dim].fill(0.0);
+            for side in [Side::Front, Side::Back] {
+                let parts = [&x, &anchor, &squares, &centring, &projection].map(|p| Guarded::of(p, side));
+                let codes = Guarded::new(8 * heads * tokens * words, side);
+                for sigma in [None, Some(&[1.0; 3][..heads])] {
+                    let hash = Hash {
+                        heads,
+                        anchors,
+                        head_dim: dim,
+                        bits,
+                        anchor: parts[1].slice_like(&anchor),
+                        squares: parts[2].slice_like(&squares),
+                        centring: parts[3].slice_like(&centring),
+                        projection: parts[4].slice_like(&projection),
+                        mean: &mean,
+                        mean_square: &[1.0; 3][..heads],
+                        sigma,
+                    };
+                    let x = HeadsRef::with_strides(parts[0].slice(len), tokens, heads, dim, token, head);
+                    let job = Encode { hash, x: x.unwrap(), sequences };
+                    // SAFETY: as many words, any bits of which are numbers.
+                    let words = unsafe {
+                        std::slice::from_raw_parts_mut(codes.data.cast::<u64>(), heads * tokens * words)
+                    };
+                    encode(&job, words, &ctx, &mut memory).unwrap();
+                }
+                // SAFETY: as above; they are codes now.
+                let words: &[u64] =
+                    unsafe { std::slice::from_raw_parts(codes.data.cast(), heads * tokens * words) };
+                let params = QuantParams::u8(0.1, 100).unwrap();
+                let (bytes, halves) = (vec![7u8; len], vec![f16::ONE; len]);
+                let bfloats = vec![bf16::ONE; len];
+                let (bytes, halves) = (Guarded::of(&bytes, side), Guarded::of(&halves, side));
+                let bfloats = Guarded::of(&bfloats, side);
+                macro_rules! view {
+                    ($t:ty, $g:expr) => {
+                        HeadsRef::<$t>::with_strides($g.slice(len), tokens, heads, dim, token, head).unwrap()
+                    };
+                }
+                for v in [
+                    Input::F32(view!(f32, parts[0])),
+                    Input::Bf16(view!(bf16, bfloats)),
+                    Input::F16(view!(f16, halves)),
+                    Input::U8(view!(u8, bytes), HeadParams::All(params)),
+                ] {
+                    for (released, causal) in [(true, false), (false, false), (false, true)] {
+                        let (q, k) = (words, words);
+                        let job = Attend { heads, bits, q, k, v, sequences, released, causal };
+                        let mut out = Guarded::new(4 * len, side);
+                        let out = HeadsMut::with_strides(out.slice_mut(len), tokens, heads, dim, token, head);
+                        attend(&job, out.unwrap(), &ctx, &mut memory).unwrap();
+                    }
+                }
+            }
+        }
+    }
+}

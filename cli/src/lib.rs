@@ -27,7 +27,7 @@ mod weights;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Kernels for sparse, quantized transformers on ordinary CPUs: checked, measured and run.
+/// Kernels for sparse, quantized and binarized transformers on ordinary CPUs: checked, measured and run.
 ///
 /// Without a subcommand: a tour, under half a minute.
 #[derive(Parser)]

@@ -73,7 +73,11 @@ impl<'a> Sequences<'a> {
 
     /// Whether each has as many keys as queries.
     pub(crate) fn check_own(&self) -> Result<()> {
-        for b in 0..self.count() {
+        let different = match self {
+            Sequences::Batch { batch, .. } => 1.min(*batch),
+            Sequences::Packed { .. } => self.count(),
+        };
+        for b in 0..different {
             let [q, kv] = [self.queries(b), self.keys(b)].map(|(first, last)| last - first);
             if q != kv {
                 return Err(Error::shape(

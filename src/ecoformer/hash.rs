@@ -26,7 +26,8 @@ pub enum Bandwidth {
 /// What became of some tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Encoded {
-    /// How many heads of tokens have no direction: their norm is 0, beyond the floats, or NaN. They count as vectors of zeros.
+    /// How many heads of tokens have no direction: the square of their norm is 0 (as of a norm below 2e-23), beyond the floats (as
+    /// of one above 1.8e19), or NaN. They count as vectors of zeros.
     pub without_direction: usize,
 }
 
@@ -40,7 +41,7 @@ pub struct Encoded {
 /// ```
 ///
 /// Distances are taken by `|x|² + |a|² - 2 x·a`. A token without a direction counts as a vector of zeros, in its own code and in its
-/// sequence's sigma; the originals make NaN of the whole sequence. No y of NaN is above 0.
+/// sequence's sigma; the originals make NaN of the whole sequence. No y is NaN.
 ///
 /// ```
 /// use siskin::attention::{HeadsRef, Sequences};
@@ -87,8 +88,9 @@ impl KernelHash {
     /// `[heads, bits, m]` (its `A`). m and the number of bits follow from the lengths. There is no frozen bandwidth then.
     ///
     /// # Errors
-    /// [`Error::Shape`] if lengths do not fit each other, or there are no heads or anchors; [`Error::Value`] if a head has not 1 to
-    /// 256 features, 1 to 4096 anchors and 1 to 256 bits; [`Error::Index`] for a number that is not finite.
+    /// [`Error::Shape`] if lengths do not fit each other, or there are no heads; [`Error::Value`] if a head has not 1 to 256 features,
+    /// 1 to 4096 anchors and 1 to 256 bits; [`Error::Index`] for a number that is not finite, or an anchor the square of whose norm
+    /// is not.
     pub fn from_parts(
         heads: usize,
         head_dim: usize,
@@ -126,6 +128,15 @@ impl KernelHash {
         }
         let square = |anchor: &[f32]| -> f64 { anchor.iter().map(|&x| f64::from(x) * f64::from(x)).sum() };
         let squares: Vec<f32> = anchors.chunks_exact(head_dim).map(|anchor| square(anchor) as f32).collect();
+        // So no inner product with a token that has a direction can overflow.
+        if let Some(i) = squares.iter().position(|square| !square.is_finite()) {
+            return Err(Error::index(
+                "anchors",
+                i * head_dim,
+                "an anchor of a finite squared norm",
+                squares[i],
+            ));
+        }
         let mean_square = |anchors: &[f32]| square(anchors) / m as f64;
         let mut mean = vec![0.0; heads * head_dim];
         for (mean, anchors) in mean.chunks_exact_mut(head_dim).zip(anchors.chunks_exact(m * head_dim)) {
@@ -209,8 +220,9 @@ impl KernelHash {
     /// division into sequences. No tokens give no codes.
     ///
     /// # Errors
-    /// [`Error::Shape`] if x has other heads, the sequences are not those of x, or it all does not fit memory; [`Error::Index`] if
-    /// `cu_seqlens` are wrong; [`Error::Unsupported`] if the bandwidth is to be frozen and there is none.
+    /// [`Error::Shape`] if x has other heads, the sequences are not those of x (with as many keys as queries each), or it all does not
+    /// fit memory; [`Error::Index`] if `cu_seqlens` are wrong; [`Error::Unsupported`] if the bandwidth is to be frozen and there is
+    /// none.
     pub fn encode(
         &self,
         x: HeadsRef<'_, f32>,
@@ -226,6 +238,7 @@ impl KernelHash {
             return Err(Error::shape("x", expected, format_args!("{} of {}", x.heads(), x.head_dim())));
         }
         sequences.check(x.tokens(), x.tokens())?;
+        sequences.check_own()?;
         let sigma = match (bandwidth, &self.sigma) {
             (Bandwidth::Sequence, _) => None,
             (Bandwidth::Frozen, Some(sigma)) => Some(&sigma[..]),

@@ -45,7 +45,7 @@ impl Stream {
     ///
     /// # Errors
     /// [`Error::Value`] if a head has not 1 to 256 features; [`Error::Unsupported`] if the attention has the published numerator,
-    /// which is not causal.
+    /// which is not causal; [`Error::Shape`] if its heads do not fit memory.
     pub fn new(attention: &LinearAttention, head_dim: usize) -> Result<Self> {
         check_head_dim(head_dim)?;
         if attention.numerator == Numerator::Released {
@@ -55,14 +55,10 @@ impl Stream {
                 "the released one",
             ));
         }
-        let state = State::new(attention.heads, attention.bits, head_dim);
-        Ok(Self {
-            attention: *attention,
-            head_dim,
-            tokens: 0,
-            scales: Vec::with_capacity(attention.heads),
-            state,
-        })
+        let LinearAttention { heads, bits, .. } = *attention;
+        let state = State::new(heads, bits, head_dim)
+            .ok_or_else(|| Error::shape("heads", "as many as there is memory for", heads))?;
+        Ok(Self { attention: *attention, head_dim, tokens: 0, scales: Vec::with_capacity(heads), state })
     }
 
     /// Tokens so far.

@@ -447,6 +447,10 @@ pub fn attend(job: &Attend<'_>, mut out: HeadsMut<'_, f32>, ctx: &Ctx, memory: &
     let words = job.bits.div_ceil(64);
     let (tokens, dim) = (layout.tokens, layout.head_dim);
     assert!([job.q, job.k].iter().all(|codes| codes.len() == tokens * job.heads * words));
+    if tokens == 0 {
+        // Of which there may be any number of sequences.
+        return Ok(());
+    }
     let plan = Plan {
         job,
         v: Operand::new(&job.v),
@@ -464,9 +468,6 @@ pub fn attend(job: &Attend<'_>, mut out: HeadsMut<'_, f32>, ctx: &Ctx, memory: &
     let Memory { workers, sums, starts, .. } = memory;
     let chunks = Chunks::new(job.sequences, starts);
     let units = chunks.count() * job.heads;
-    if units == 0 {
-        return Ok(());
-    }
     let threads = ctx.threads().min(units);
     let each = plan.extents().iter().map(|n| (4 * n).next_multiple_of(64)).sum();
     let slot = plan.slot();

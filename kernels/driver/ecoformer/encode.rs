@@ -231,14 +231,15 @@ pub fn encode(job: &Encode<'_>, codes: &mut [u64], ctx: &Ctx, memory: &mut Memor
     let hash = &job.hash;
     let (tokens, columns) = (job.x.tokens(), hash.head_dim.next_multiple_of(LANES));
     assert_eq!(codes.len(), tokens * hash.heads * hash.bits.div_ceil(64));
+    if tokens == 0 {
+        // Of which there may be any number of sequences.
+        return Ok(0);
+    }
     let plan =
         Plan { hash, x: Operand::new(&Input::F32(job.x)), tokens, tier: Tier::of(ctx.isa()), ctx, columns };
     let Memory { workers, sums, starts, sigma } = memory;
     let chunks = Chunks::new(job.sequences, starts);
     let units = chunks.count() * hash.heads;
-    if units == 0 {
-        return Ok(0);
-    }
     let threads = ctx.threads().min(units);
     let each = plan.extents().iter().map(|n| (4 * n).next_multiple_of(64)).sum();
     grow(workers, threads, each, tokens)?;

@@ -35,8 +35,11 @@ fn sign(code: &[u64], b: usize) -> i8 {
 }
 
 impl State {
-    /// No tokens yet.
-    pub fn new(heads: usize, bits: usize, dim: usize) -> Self {
+    /// No tokens yet; none if there is not so much memory.
+    pub fn new(heads: usize, bits: usize, dim: usize) -> Option<Self> {
+        let floats = (2 * (bits + 1) + BLOCK) * dim;
+        let head = 4 * floats + 8 * bits + 8 * BLOCK * bits.div_ceil(64) + size_of::<Head>();
+        Vec::<u8>::new().try_reserve_exact(heads.checked_mul(head)?).ok()?;
         let sums = vec![0.0; (bits + 1) * dim];
         let head = Head {
             blocks: sums.clone(),
@@ -52,7 +55,7 @@ impl State {
             values: Vec::with_capacity(head.values.capacity()),
             ..head.clone()
         };
-        Self { bits, dim, heads: (0..heads).map(|_| room(&head)).collect() }
+        Some(Self { bits, dim, heads: (0..heads).map(|_| room(&head)).collect() })
     }
 
     /// No tokens again.
