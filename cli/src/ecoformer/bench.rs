@@ -19,8 +19,8 @@ const CHECKED_PAIRS: usize = 1 << 20;
 
 /// Measure one case of EcoFormer.
 ///
-/// Codes of tokens by a random hash, and linear attention by these codes, which are queries and keys: apart, and one after the other. All
-/// that is measured takes turns.
+/// Codes of tokens by a random hash, and linear attention by these codes, which are queries and keys: apart, and one after
+/// the other. All that is measured takes turns.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -49,8 +49,8 @@ pub struct Answer {
     pub hash_pct_peak: f64,
     pub attend_us_min: f64,
     pub attend_us_median: f64,
-    /// Additions of values to sums, and of those to contexts: 2 x tokens x heads x bits x head_dim / attend_us_min, as many as there
-    /// are with each sign for itself.
+    /// Additions of values to sums, and of those to contexts: 2 x tokens x heads x bits x head_dim / attend_us_min, as many as
+    /// there are with each sign for itself, not causal.
     pub attend_gadds: f64,
     /// Half of peak_gops: a multiply-add counts as two.
     pub peak_gadds: f64,
@@ -61,7 +61,7 @@ pub struct Answer {
     /// What a plain loop reads of a buffer of as many bytes, on as many threads, measured in between.
     pub read_gbps: f64,
     pub attend_pct_bytes: f64,
-    /// The larger of the two shares: what bounds attention would take longer.
+    /// The share of the slower of both bounds, which is the larger share.
     pub attend_pct: f64,
     pub attend_bound: Bound,
     /// This crate's softmax attention in f32 of as many tokens, heads and features, where asked for.
