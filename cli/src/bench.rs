@@ -1,15 +1,15 @@
 //! `siskin bench`: one case, or a case per line.
 
+use crate::answer::{self, Check, show};
 use crate::case::{Case, Format, Place};
 use crate::error::{Error, Result};
-use crate::json::to_json;
 use crate::measure::{Peak, PeakOf, Reader, Times, repeat};
 use crate::problem::{Problem, Y};
 use serde::Serialize;
 use siskin::Scratch;
 use siskin::linear::PackedActivations;
 use std::ffi::OsString;
-use std::io::{Write, stdout};
+use std::io::Write;
 
 /// Measure one case.
 ///
@@ -58,10 +58,8 @@ pub struct Answer {
     pub read_gbps: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loop_gbps: Option<f64>,
-    pub checked: bool,
-    pub checked_is: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mismatch: Option<String>,
+    #[serde(flatten)]
+    pub check: Check,
 }
 
 /// The arguments of the process, with the command that has the flags of the operation asked for.
@@ -84,41 +82,38 @@ pub fn main(args: &Args) -> Result<()> {
         return crate::serve::main();
     }
     let answer = answer(&args.case)?;
-    let mut out = stdout().lock();
-    if args.json {
-        writeln!(out, "{}", to_json(&answer))?;
-    } else {
-        print(&answer, &mut out)?;
-    }
-    match answer.mismatch {
-        Some(mismatch) => Err(Error::Wrong(mismatch)),
-        None => Ok(()),
-    }
+    show(&answer, args.json)
 }
 
-fn print(a: &Answer, out: &mut impl Write) -> Result<()> {
-    let c = &a.case;
-    let format = match c.block {
-        Format::Dense => "dense".to_string(),
-        block => format!("{block} blocks, {:.0} % pruned", c.sparsity * 100.0),
-    };
-    writeln!(out, "{} tokens, {} -> {} features, {format}; {}", c.m, c.k, c.n, a.kernel)?;
-    writeln!(out, "  {:>10.1} us   least of a call (median {:.1})", a.us_min, a.us_median)?;
-    writeln!(out, "  {:>10.1} us   of packing, {:.1} us of unpacking", a.us_pack, a.us_unpack)?;
-    writeln!(
-        out,
-        "  {:>10.1} GOP/s, {:.1} % of the peak of {:.1} in {}",
-        a.gops,
-        a.pct_peak,
-        a.peak_gops,
-        a.peak_of.name()
-    )?;
-    if let (Some(read), Some(plain)) = (a.read_gbps, a.loop_gbps) {
-        writeln!(out, "  {read:>10.1} GB/s of weights; a plain loop reads {plain:.1}")?;
+impl answer::Answer for Answer {
+    fn print(&self, out: &mut dyn Write) -> Result<()> {
+        let a = self;
+        let c = &a.case;
+        let format = match c.block {
+            Format::Dense => "dense".to_string(),
+            block => format!("{block} blocks, {:.0} % pruned", c.sparsity * 100.0),
+        };
+        writeln!(out, "{} tokens, {} -> {} features, {format}; {}", c.m, c.k, c.n, a.kernel)?;
+        writeln!(out, "  {:>10.1} us   least of a call (median {:.1})", a.us_min, a.us_median)?;
+        writeln!(out, "  {:>10.1} us   of packing, {:.1} us of unpacking", a.us_pack, a.us_unpack)?;
+        writeln!(
+            out,
+            "  {:>10.1} GOP/s, {:.1} % of the peak of {:.1} in {}",
+            a.gops,
+            a.pct_peak,
+            a.peak_gops,
+            a.peak_of.name()
+        )?;
+        if let (Some(read), Some(plain)) = (a.read_gbps, a.loop_gbps) {
+            writeln!(out, "  {read:>10.1} GB/s of weights; a plain loop reads {plain:.1}")?;
+        }
+        writeln!(out, "  {:>10} bytes of weights, {:.2} a value", a.packed_bytes, a.bytes_per_value)?;
+        Ok(())
     }
-    writeln!(out, "  {:>10} bytes of weights, {:.2} a value", a.packed_bytes, a.bytes_per_value)?;
-    writeln!(out, "  {}{}", if a.checked { "" } else { "NOT " }, a.checked_is)?;
-    Ok(())
+
+    fn check(&self) -> &Check {
+        &self.check
+    }
 }
 
 /// Runs a case once on a tier, and checks it.
@@ -208,13 +203,16 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
         bytes_per_value: layer.packed_bytes() as f64 / layer.stored_values().max(1) as f64,
         read_gbps: reader.is_some().then(|| layer.packed_bytes() as f64 / call.min / 1e9),
         loop_gbps: reader.map(|r| r.gbps),
-        checked: mismatch.is_none(),
-        checked_is: match peak_of {
-            PeakOf::Int8 | PeakOf::F32 | PeakOf::Popcount | PeakOf::PopcountAlone => {
-                "the same bits as the scalar tier"
-            }
-            PeakOf::Bf16 => "as the scalar tier with x in bf16, but for 1e-5 of the terms and a step of y",
-        },
-        mismatch,
+        check: Check::new(
+            match peak_of {
+                PeakOf::Int8 | PeakOf::F32 | PeakOf::Popcount | PeakOf::PopcountAlone => {
+                    "the same bits as the scalar tier"
+                }
+                PeakOf::Bf16 => {
+                    "as the scalar tier with x in bf16, but for 1e-5 of the terms and a step of y"
+                }
+            },
+            mismatch,
+        ),
     })
 }

@@ -1,14 +1,14 @@
 //! `siskin bench --op hamming`: binary codes against binary codes, every distance or the nearest.
 
+use crate::answer::{self, Check, show};
 use crate::case::{Op, check_run, ctx, on_threads};
 use crate::error::{Error, Result};
-use crate::json::to_json;
 use crate::measure::{Peak, PeakOf, repeat};
 use crate::problem::{Rng, spread};
 use serde::{Deserialize, Serialize};
 use siskin::ecoformer::BitCodes;
 use siskin::{MatMut, Scratch, measure};
-use std::io::{Write, stdout};
+use std::io::Write;
 use std::time::Instant;
 
 /// Pairs of codes that a case may have, and words and neighbours: more is refused before memory is taken.
@@ -127,41 +127,39 @@ pub struct Answer {
     /// What one thread writes of the same value to the same buffer, measured in between.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fill_gbps: Option<f64>,
-    pub checked: bool,
-    pub checked_is: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mismatch: Option<String>,
+    #[serde(flatten)]
+    pub check: Check,
 }
 
 pub fn main(args: &Args) -> Result<()> {
     let answer = answer(&args.case)?;
-    let mut out = stdout().lock();
-    if args.json {
-        writeln!(out, "{}", to_json(&answer))?;
-    } else {
-        print(&answer, &mut out)?;
-    }
-    match answer.mismatch {
-        Some(mismatch) => Err(Error::Wrong(mismatch)),
-        None => Ok(()),
-    }
+    show(&answer, args.json)
 }
 
-fn print(a: &Answer, out: &mut impl Write) -> Result<()> {
-    let c = &a.case;
-    let what = c.k.map_or("all distances".into(), |k| format!("the {k} nearest"));
-    writeln!(out, "{} x {} codes of {} bits, {what}; {}", c.m(), c.n, c.bits, a.kernel)?;
-    writeln!(out, "  {:>10.1} us   least of a call (median {:.1})", a.us_min, a.us_median)?;
-    writeln!(out, "  {:>10.2} billion pairs a second, {:.0} Gbit/s", a.gpairs, a.gbits)?;
-    let (percent, peak) = (a.pct_peak, a.peak_gbits);
-    writeln!(out, "  {percent:>10.1} % of the peak of {peak:.0}: exclusive or, population count and sum")?;
-    let (percent, peak) = (a.pct_peak_alone, a.peak_alone_gbits);
-    writeln!(out, "  {percent:>10.1} % of the peak of {peak:.0} without the sum")?;
-    if let (Some(write), Some(fill)) = (a.write_gbps, a.fill_gbps) {
-        writeln!(out, "  {write:>10.1} GB/s of distances; a plain fill writes {fill:.1}")?;
+impl answer::Answer for Answer {
+    fn print(&self, out: &mut dyn Write) -> Result<()> {
+        let a = self;
+        let c = &a.case;
+        let what = c.k.map_or("all distances".into(), |k| format!("the {k} nearest"));
+        writeln!(out, "{} x {} codes of {} bits, {what}; {}", c.m(), c.n, c.bits, a.kernel)?;
+        writeln!(out, "  {:>10.1} us   least of a call (median {:.1})", a.us_min, a.us_median)?;
+        writeln!(out, "  {:>10.2} billion pairs a second, {:.0} Gbit/s", a.gpairs, a.gbits)?;
+        let (percent, peak) = (a.pct_peak, a.peak_gbits);
+        writeln!(
+            out,
+            "  {percent:>10.1} % of the peak of {peak:.0}: exclusive or, population count and sum"
+        )?;
+        let (percent, peak) = (a.pct_peak_alone, a.peak_alone_gbits);
+        writeln!(out, "  {percent:>10.1} % of the peak of {peak:.0} without the sum")?;
+        if let (Some(write), Some(fill)) = (a.write_gbps, a.fill_gbps) {
+            writeln!(out, "  {write:>10.1} GB/s of distances; a plain fill writes {fill:.1}")?;
+        }
+        Ok(())
     }
-    writeln!(out, "  {}{}", if a.checked { "" } else { "NOT " }, a.checked_is)?;
-    Ok(())
+
+    fn check(&self) -> &Check {
+        &self.check
+    }
 }
 
 /// Runs a case.
@@ -230,9 +228,7 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
         pct_peak_alone: 100.0 * gbits / alone.gops,
         write_gbps: stores.then_some(2.0 * gpairs),
         fill_gbps: stores.then_some(fill.gbps),
-        checked: mismatch.is_none(),
-        checked_is: "as a loop over bits, in some rows",
-        mismatch,
+        check: Check::new("as a loop over bits, in some rows", mismatch),
     })
 }
 

@@ -1,5 +1,6 @@
 //! The command `siskin`, as a library so that its parts can be fuzzed.
 
+mod answer;
 mod attention;
 mod bench;
 mod case;

@@ -119,7 +119,7 @@ impl Cases {
     fn measure(&self) -> Result<Point> {
         let eco = ecoformer::answer(&self.ecoformer)?;
         let clipped = attention::answer(&self.clipped)?;
-        if let Some(what) = eco.mismatch.or(clipped.mismatch) {
+        if let Some(what) = eco.check.mismatch.or(clipped.check.mismatch) {
             return Err(Error::Wrong(what));
         }
         let softmax = eco.softmax_us_min.unwrap_or(f64::NAN);

@@ -86,7 +86,7 @@ fn measured(m: usize) -> Result<Table> {
                 ..Case::default()
             };
             let a: Answer = answer(&case)?;
-            if let Some(mismatch) = a.mismatch {
+            if let Some(mismatch) = a.check.mismatch {
                 return Err(Error::Wrong(mismatch));
             }
             let weights = match block {

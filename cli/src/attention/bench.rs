@@ -3,14 +3,14 @@
 use super::case::{Case, DType, Softmax};
 use super::check::has_pairs;
 use super::problem::Problem;
+use crate::answer::{self, Check, show};
 use crate::case::{ctx, on_threads};
 use crate::error::{Error, Result};
-use crate::json::to_json;
 use crate::measure::{Peak, PeakOf, Reader, repeat};
 use serde::Serialize;
 use siskin::Scratch;
 use siskin::attention::Skipped;
-use std::io::{Write, stdout};
+use std::io::Write;
 
 /// Pairs of a query and a key that a check of a result looks at, about.
 const CHECKED: usize = 1 << 20;
@@ -63,46 +63,44 @@ pub struct Answer {
     /// Shares of the pairs: whose v was not multiplied, and whose weight is 0 by the clip.
     pub skipped: f64,
     pub zeros: f64,
-    pub checked: bool,
-    pub checked_is: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mismatch: Option<String>,
+    #[serde(flatten)]
+    pub check: Check,
 }
 
 pub fn main(args: &Args) -> Result<()> {
     let softmax = Softmax::new(args.gamma, args.zeta, args.alpha, args.max_len)?;
     let answer = answer(&Case { softmax, ..args.case.clone() })?;
-    let mut out = stdout().lock();
-    if args.json {
-        writeln!(out, "{}", to_json(&answer))?;
-    } else {
-        print(&answer, &mut out)?;
-    }
-    match answer.mismatch {
-        Some(mismatch) => Err(Error::Wrong(mismatch)),
-        None => Ok(()),
-    }
+    show(&answer, args.json)
 }
 
-fn print(a: &Answer, out: &mut impl Write) -> Result<()> {
-    let c = &a.case;
-    let of = if c.is_packed() {
-        format!("{} packed sequences", c.cu_seqlens.len() - 1)
-    } else {
-        format!("{} x {} queries over {} keys", c.batch(), c.seq(), c.kv_len())
-    };
-    writeln!(out, "{of}, {} heads of {}; {}", c.heads, c.head_dim, c.isa.as_deref().unwrap_or_default())?;
-    writeln!(out, "  {:>10.1} us   least of a call (median {:.1})", a.us_min, a.us_median)?;
-    let (percent, peak, of) = (a.pct_peak, a.peak_gops, a.peak_of.name());
-    writeln!(out, "  {:>10.1} GOP/s, {percent:.1} % of the peak of {peak:.1} in {of}", a.gops)?;
-    match a.read_gbps {
-        Some(read) => writeln!(out, "  {:>10.1} GB/s of k and v; a plain loop reads {read:.1}", a.gbps)?,
-        None => writeln!(out, "  {:>10.1} GB/s of k and v, read once", a.gbps)?,
+impl answer::Answer for Answer {
+    fn print(&self, out: &mut dyn Write) -> Result<()> {
+        let a = self;
+        let c = &a.case;
+        let of = if c.is_packed() {
+            format!("{} packed sequences", c.cu_seqlens.len() - 1)
+        } else {
+            format!("{} x {} queries over {} keys", c.batch(), c.seq(), c.kv_len())
+        };
+        writeln!(out, "{of}, {} heads of {}; {}", c.heads, c.head_dim, c.isa.as_deref().unwrap_or_default())?;
+        writeln!(out, "  {:>10.1} us   least of a call (median {:.1})", a.us_min, a.us_median)?;
+        let (percent, peak, of) = (a.pct_peak, a.peak_gops, a.peak_of.name());
+        writeln!(out, "  {:>10.1} GOP/s, {percent:.1} % of the peak of {peak:.1} in {of}", a.gops)?;
+        match a.read_gbps {
+            Some(read) => writeln!(out, "  {:>10.1} GB/s of k and v; a plain loop reads {read:.1}", a.gbps)?,
+            None => writeln!(out, "  {:>10.1} GB/s of k and v, read once", a.gbps)?,
+        }
+        let (zeros, skipped) = (100.0 * a.zeros, 100.0 * a.skipped);
+        writeln!(
+            out,
+            "  {zeros:>10.1} % of the weights are 0 by the clip, {skipped:.1} % were not multiplied"
+        )?;
+        Ok(())
     }
-    let (zeros, skipped) = (100.0 * a.zeros, 100.0 * a.skipped);
-    writeln!(out, "  {zeros:>10.1} % of the weights are 0 by the clip, {skipped:.1} % were not multiplied")?;
-    writeln!(out, "  {}{}", if a.checked { "" } else { "NOT " }, a.checked_is)?;
-    Ok(())
+
+    fn check(&self) -> &Check {
+        &self.check
+    }
 }
 
 /// Runs a case.
@@ -181,14 +179,15 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
         pct_read: read_gbps.map(|read| 100.0 * gbps / read),
         skipped: skipped.share(),
         zeros: skipped.zeros as f64 / skipped.pairs.max(1) as f64,
-        checked: mismatch.is_none(),
-        checked_is: match (problem.in_bytes(), problem.in_pairs(isa)) {
-            (true, _) => {
-                "as a plain loop in f64 with the same quantizers, but for a step where two bytes are as near"
-            }
-            (_, true) => "as a plain loop in f64, but for 0.02 of the largest v and the rounding of y",
-            _ => "as a plain loop in f64, but for 1e-5 of the largest y and the rounding of y",
-        },
-        mismatch,
+        check: Check::new(
+            match (problem.in_bytes(), problem.in_pairs(isa)) {
+                (true, _) => {
+                    "as a plain loop in f64 with the same quantizers, but for a step where two bytes are as near"
+                }
+                (_, true) => "as a plain loop in f64, but for 0.02 of the largest v and the rounding of y",
+                _ => "as a plain loop in f64, but for 1e-5 of the largest y and the rounding of y",
+            },
+            mismatch,
+        ),
     })
 }

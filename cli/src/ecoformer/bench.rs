@@ -2,14 +2,14 @@
 
 use super::case::{Case, Numerator};
 use super::problem::Problem;
+use crate::answer::{self, Check, show};
 use crate::attention;
 use crate::case::{ctx, on_threads};
 use crate::error::{Error, Result};
-use crate::json::to_json;
 use crate::measure::{Peak, PeakOf, Reader, in_turn};
 use serde::Serialize;
 use siskin::Scratch;
-use std::io::{Write, stdout};
+use std::io::Write;
 
 /// Steps that a check of a result takes, about.
 const CHECKED: usize = 1 << 23;
@@ -72,10 +72,8 @@ pub struct Answer {
     /// softmax_us_min / us_min.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub softmax_ratio: Option<f64>,
-    pub checked: bool,
-    pub checked_is: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mismatch: Option<String>,
+    #[serde(flatten)]
+    pub check: Check,
 }
 
 /// What attention cannot do without.
@@ -88,66 +86,65 @@ pub enum Bound {
 
 pub fn main(args: &Args) -> Result<()> {
     let answer = answer(&args.case)?;
-    let mut out = stdout().lock();
-    if args.json {
-        writeln!(out, "{}", to_json(&answer))?;
-    } else {
-        print(&answer, &mut out)?;
-    }
-    match answer.mismatch {
-        Some(mismatch) => Err(Error::Wrong(mismatch)),
-        None => Ok(()),
-    }
+    show(&answer, args.json)
 }
 
-fn print(a: &Answer, out: &mut impl Write) -> Result<()> {
-    let c = &a.case;
-    writeln!(
-        out,
-        "{} x {} tokens, {} heads of {}, {} anchors, {} bits; {}",
-        c.batch,
-        c.n,
-        c.heads,
-        c.head_dim,
-        c.anchors,
-        c.bits,
-        c.isa.as_deref().unwrap_or_default()
-    )?;
-    let (us, median) = (a.us_min, a.us_median);
-    writeln!(out, "  {us:>10.1} us   least of hash and attention (median {median:.1})")?;
-    writeln!(out, "  {:>10.2} million tokens a second", a.tokens_per_s / 1e6)?;
-    writeln!(out, "  {:>10.1} us   of the hash (median {:.1})", a.hash_us_min, a.hash_us_median)?;
-    writeln!(
-        out,
-        "  {:>10.1} GOP/s of its products, {:.1} % of the peak of {:.1} in f32",
-        a.hash_gops, a.hash_pct_peak, a.peak_gops
-    )?;
-    writeln!(out, "  {:>10.1} us   of attention (median {:.1})", a.attend_us_min, a.attend_us_median)?;
-    let mark = |bound| if a.attend_bound == bound { " <- the bound" } else { "" };
-    writeln!(
-        out,
-        "  {:>10.1} billion additions a second, {:.1} % of the {:.1} that the peak allows{}",
-        a.attend_gadds,
-        a.attend_pct_additions,
-        a.peak_gadds,
-        mark(Bound::Additions)
-    )?;
-    writeln!(
-        out,
-        "  {:>10.1} GB/s of codes, values and output, {:.1} % of the {:.1} that a plain loop reads{}",
-        a.attend_gbps,
-        a.attend_pct_bytes,
-        a.read_gbps,
-        mark(Bound::Bytes)
-    )?;
-    if let (Some(us), Some(median), Some(ratio)) = (a.softmax_us_min, a.softmax_us_median, a.softmax_ratio) {
+impl answer::Answer for Answer {
+    fn print(&self, out: &mut dyn Write) -> Result<()> {
+        let a = self;
+        let c = &a.case;
         writeln!(
             out,
-            "  {us:>10.1} us   of softmax attention in f32 (median {median:.1}): {ratio:.1} times as long"
+            "{} x {} tokens, {} heads of {}, {} anchors, {} bits; {}",
+            c.batch,
+            c.n,
+            c.heads,
+            c.head_dim,
+            c.anchors,
+            c.bits,
+            c.isa.as_deref().unwrap_or_default()
         )?;
+        let (us, median) = (a.us_min, a.us_median);
+        writeln!(out, "  {us:>10.1} us   least of hash and attention (median {median:.1})")?;
+        writeln!(out, "  {:>10.2} million tokens a second", a.tokens_per_s / 1e6)?;
+        writeln!(out, "  {:>10.1} us   of the hash (median {:.1})", a.hash_us_min, a.hash_us_median)?;
+        writeln!(
+            out,
+            "  {:>10.1} GOP/s of its products, {:.1} % of the peak of {:.1} in f32",
+            a.hash_gops, a.hash_pct_peak, a.peak_gops
+        )?;
+        writeln!(out, "  {:>10.1} us   of attention (median {:.1})", a.attend_us_min, a.attend_us_median)?;
+        let mark = |bound| if a.attend_bound == bound { " <- the bound" } else { "" };
+        writeln!(
+            out,
+            "  {:>10.1} billion additions a second, {:.1} % of the {:.1} that the peak allows{}",
+            a.attend_gadds,
+            a.attend_pct_additions,
+            a.peak_gadds,
+            mark(Bound::Additions)
+        )?;
+        writeln!(
+            out,
+            "  {:>10.1} GB/s of codes, values and output, {:.1} % of the {:.1} that a plain loop reads{}",
+            a.attend_gbps,
+            a.attend_pct_bytes,
+            a.read_gbps,
+            mark(Bound::Bytes)
+        )?;
+        if let (Some(us), Some(median), Some(ratio)) =
+            (a.softmax_us_min, a.softmax_us_median, a.softmax_ratio)
+        {
+            writeln!(
+                out,
+                "  {us:>10.1} us   of softmax attention in f32 (median {median:.1}): {ratio:.1} times as long"
+            )?;
+        }
+        Ok(())
     }
-    writeln!(out, "  {}{}", if a.checked { "" } else { "NOT " }, a.checked_is)?;
-    Ok(())
+
+    fn check(&self) -> &Check {
+        &self.check
+    }
 }
 
 /// Runs a case.
@@ -242,8 +239,9 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
         softmax_us_min: of_softmax.map(|times| us(times.min)),
         softmax_us_median: of_softmax.map(|times| us(times.median)),
         softmax_ratio: of_softmax.map(|times| times.min / both.min),
-        checked: mismatch.is_none(),
-        checked_is: "as plain loops in f64, but for bits too near to tell and 1e-5 of the largest y",
-        mismatch,
+        check: Check::new(
+            "as plain loops in f64, but for bits too near to tell and 1e-5 of the largest y",
+            mismatch,
+        ),
     })
 }
