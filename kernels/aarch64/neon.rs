@@ -12,19 +12,7 @@ pub struct Neon;
 unsafe impl Simd for Neon {
     const ISA: Isa = Isa::Neon;
     const MIXED: bool = false;
-    type X = int32x4_t;
-    type W = int32x4_t;
     vector!();
-
-    #[inline(always)]
-    unsafe fn x(quads: int32x4_t) -> int32x4_t {
-        quads
-    }
-
-    #[inline(always)]
-    unsafe fn w(quads: int32x4_t) -> int32x4_t {
-        quads
-    }
 
     #[inline(always)]
     unsafe fn dot(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {

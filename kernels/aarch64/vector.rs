@@ -20,6 +20,18 @@ macro_rules! vector {
         type V = int32x4_t;
         type F = float32x4_t;
         type Q = int32x4_t;
+        type X = int32x4_t;
+        type W = int32x4_t;
+
+        #[inline(always)]
+        unsafe fn x(quads: int32x4_t) -> int32x4_t {
+            quads
+        }
+
+        #[inline(always)]
+        unsafe fn w(quads: int32x4_t) -> int32x4_t {
+            quads
+        }
 
         #[inline(always)]
         unsafe fn splat(value: i32) -> int32x4_t {
