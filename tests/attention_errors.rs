@@ -3,33 +3,15 @@
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "common/errors.rs"]
+mod errors;
 
 use common::{isas, serial};
+use errors::Kind::{self, Index, Shape, Unsupported, Value};
+use errors::named;
 use siskin::attention::*;
 use siskin::quant::QuantParams;
 use siskin::{Error, Isa, MatRef, Scratch, bf16, f16};
-
-#[derive(Debug, PartialEq)]
-enum Kind {
-    Shape,
-    Value,
-    Index(usize),
-    Unsupported,
-}
-use Kind::{Index, Shape, Unsupported, Value};
-
-fn named<T: std::fmt::Debug>(result: Result<T, Error>, kind: Kind, name: &str) {
-    let e = result.expect_err(name);
-    let (got, argument) = match &e {
-        Error::Shape { argument, .. } => (Shape, *argument),
-        Error::Value { argument, .. } => (Value, *argument),
-        Error::Index { argument, position, .. } => (Index(*position), *argument),
-        Error::Unsupported { argument, .. } => (Unsupported, *argument),
-        other => panic!("{other}"),
-    };
-    assert_eq!((got, argument), (kind, name), "{e}");
-    assert!(e.to_string().contains(name));
-}
 
 // 4 heads on 2, of 8 features; 2 sequences of 3 queries and 5 keys.
 const H: usize = 4;

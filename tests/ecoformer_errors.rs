@@ -3,35 +3,16 @@
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "common/errors.rs"]
+mod errors;
 
 use common::serial;
+use errors::Kind::{self, Index, Shape, Unsupported, Value};
+use errors::named;
 use siskin::attention::{HeadParams, HeadsMut, HeadsRef, Input, Sequences};
 use siskin::ecoformer::{Bandwidth, BitCodes, KernelHash, Learned, LinearAttention, Numerator};
 use siskin::quant::{QuantParams, QuantType};
-use siskin::{Error, Isa, Scratch};
-
-#[derive(Debug, PartialEq)]
-enum Kind {
-    Shape,
-    Value,
-    Index(usize),
-    Unsupported,
-}
-use Kind::{Index, Shape, Unsupported, Value};
-
-#[track_caller]
-fn named<T: std::fmt::Debug>(result: Result<T, Error>, kind: Kind, name: &str) {
-    let e = result.expect_err(name);
-    let (got, argument) = match &e {
-        Error::Shape { argument, .. } => (Shape, *argument),
-        Error::Value { argument, .. } => (Value, *argument),
-        Error::Index { argument, position, .. } => (Index(*position), *argument),
-        Error::Unsupported { argument, .. } => (Unsupported, *argument),
-        other => panic!("{other}"),
-    };
-    assert_eq!((got, argument), (kind, name), "{e}");
-    assert!(e.to_string().contains(name));
-}
+use siskin::{Isa, Scratch};
 
 // 2 heads of 8 features, 3 anchors and 5 bits; 6 tokens.
 const H: usize = 2;
