@@ -6,18 +6,17 @@
 
 mod sums;
 
-use super::{Chunks, Memory, Shared, Unit, floats, grow};
+use super::{Chunks, Memory, Shared, Unit, floats, grow, share_out};
 use crate::attention::{HeadsMut, Input, Sequences};
 use crate::ctx::Ctx;
 use crate::error::Result;
 use crate::kernels::attention::multiply::Tile;
 use crate::kernels::attention::{LANES, PANEL};
+use crate::kernels::driver::attention::multiply_all;
 use crate::kernels::driver::attention::operands::Operand;
-use crate::kernels::driver::attention::{multiply_all, turns};
 use crate::kernels::ecoformer::{GROUP, Lookup, tables};
 use crate::kernels::table::Tier;
 use std::ops::Range;
-use std::sync::atomic::AtomicUsize;
 use sums::accumulate;
 
 /// Tokens of a causal block: inside it each meets each before it.
@@ -317,16 +316,14 @@ pub fn attend(job: &Attend<'_>, mut out: HeadsMut<'_, f32>, ctx: &Ctx, memory: &
     let Memory { workers, sums, starts, .. } = memory;
     let chunks = Chunks::new(job.sequences, starts);
     let units = chunks.count() * job.heads;
-    let threads = ctx.threads().min(units);
     let each = plan.extents().iter().map(|n| (4 * n).next_multiple_of(64)).sum();
     let slot = plan.slot();
-    grow(workers, threads, each, tokens)?;
+    grow(workers, ctx.threads().min(units), each, tokens)?;
     grow(sums, units, slot, tokens)?;
     let shared = Shared(sums.bytes_mut().as_mut_ptr());
-    let next = AtomicUsize::new(0);
-    ctx.for_each_chunk(threads, workers.bytes_mut(), each, &|_, bytes| {
+    share_out(ctx, workers, each, units, &|bytes, units| {
         let mut room = plan.room(bytes);
-        for unit in turns(&next, units) {
+        for unit in units {
             // SAFETY: each slot is one task's.
             unsafe { plan.chunk(&chunks.unit(unit), &mut room, shared.at(unit * slot)) };
         }
@@ -341,10 +338,9 @@ pub fn attend(job: &Attend<'_>, mut out: HeadsMut<'_, f32>, ctx: &Ctx, memory: &
             }
         }
     }
-    let next = AtomicUsize::new(0);
-    ctx.for_each_chunk(threads, workers.bytes_mut(), each, &|_, bytes| {
+    share_out(ctx, workers, each, units, &|bytes, units| {
         let mut room = plan.room(bytes);
-        for unit in turns(&next, units) {
+        for unit in units {
             let unit = chunks.unit(unit);
             let (first, last) = job.sequences.queries(unit.b);
             let from = if job.causal { unit.slot } else { chunks.slots(unit.b, unit.head).start };

@@ -1,14 +1,14 @@
 //! Tokens to codes: unit vectors, kernel features against the anchors, projections, signs.
 
-use super::{Chunks, Memory, Rows, Shared, Unit, floats, grow, row};
+use super::{Chunks, Memory, Rows, Shared, Unit, floats, grow, row, share_out};
 use crate::attention::{HeadsRef, Input, Sequences};
 use crate::ctx::Ctx;
 use crate::error::Result;
 use crate::kernels::attention::multiply::Tile;
 use crate::kernels::attention::pack::prefetch;
 use crate::kernels::attention::{LANES, PANEL};
+use crate::kernels::driver::attention::multiply_all;
 use crate::kernels::driver::attention::operands::Operand;
-use crate::kernels::driver::attention::{multiply_all, turns};
 use crate::kernels::ecoformer::{Features, inverse_norms, transpose};
 use crate::kernels::pack::Tokens;
 use crate::kernels::table::Tier;
@@ -240,9 +240,8 @@ pub fn encode(job: &Encode<'_>, codes: &mut [u64], ctx: &Ctx, memory: &mut Memor
     let Memory { workers, sums, starts, sigma } = memory;
     let chunks = Chunks::new(job.sequences, starts);
     let units = chunks.count() * hash.heads;
-    let threads = ctx.threads().min(units);
     let each = plan.extents().iter().map(|n| (4 * n).next_multiple_of(64)).sum();
-    grow(workers, threads, each, tokens)?;
+    grow(workers, ctx.threads().min(units), each, tokens)?;
     let slot = 4 * plan.slot();
     sigma.clear();
     match hash.sigma {
@@ -254,10 +253,9 @@ pub fn encode(job: &Encode<'_>, codes: &mut [u64], ctx: &Ctx, memory: &mut Memor
         None => {
             grow(sums, units, slot, tokens)?;
             let shared = Shared(sums.bytes_mut().as_mut_ptr());
-            let next = AtomicUsize::new(0);
-            ctx.for_each_chunk(threads, workers.bytes_mut(), each, &|_, bytes| {
+            share_out(ctx, workers, each, units, &|bytes, units| {
                 let mut room = plan.room(bytes);
-                for unit in turns(&next, units) {
+                for unit in units {
                     // SAFETY: each slot is one task's.
                     unsafe { plan.sum(&chunks.unit(unit), &mut room, shared.at(unit * slot)) };
                 }
@@ -271,12 +269,12 @@ pub fn encode(job: &Encode<'_>, codes: &mut [u64], ctx: &Ctx, memory: &mut Memor
             }
         }
     }
-    let (next, lost) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let lost = AtomicUsize::new(0);
     let shared = Shared(codes.as_mut_ptr().cast());
     let sigma = &*sigma;
-    ctx.for_each_chunk(threads, workers.bytes_mut(), each, &|_, bytes| {
+    share_out(ctx, workers, each, units, &|bytes, units| {
         let mut room = plan.room(bytes);
-        for unit in turns(&next, units) {
+        for unit in units {
             let unit = chunks.unit(unit);
             // SAFETY: each token's head is of one unit.
             let n = unsafe { plan.codes(&unit, sigma[unit.b * hash.heads + unit.head], &mut room, shared) };

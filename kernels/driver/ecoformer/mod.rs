@@ -12,7 +12,9 @@ pub use encode::{Encode, Hash, encode};
 pub use stream::State;
 
 use super::attention::operands::{Kind, Operand};
+use super::attention::turns;
 use crate::attention::Sequences;
+use crate::ctx::Ctx;
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
@@ -21,6 +23,7 @@ use crate::kernels::ecoformer::centre;
 use crate::kernels::float_table::FloatTier;
 use crate::quant::QuantType;
 use std::ops::Range;
+use std::sync::atomic::AtomicUsize;
 
 /// Memory of a call.
 #[derive(Debug, Default)]
@@ -116,6 +119,20 @@ impl<'a> Chunks<'a> {
     fn slots(&self, b: usize, head: usize) -> Range<usize> {
         head * self.count() + self.starts[b]..head * self.count() + self.starts[b + 1]
     }
+}
+
+/// Hands units out to workers, each with `each` bytes of its own: calls `f(memory, units)` once a worker.
+fn share_out(
+    ctx: &Ctx,
+    workers: &mut Buffer,
+    each: usize,
+    units: usize,
+    f: &(impl Fn(&mut [u8], &mut dyn Iterator<Item = usize>) + Sync),
+) {
+    let next = AtomicUsize::new(0);
+    ctx.for_each_chunk(ctx.threads().min(units), workers.bytes_mut(), each, &|_, bytes| {
+        f(bytes, &mut turns(&next, units));
+    });
 }
 
 /// What is said of a call that does not fit memory.
