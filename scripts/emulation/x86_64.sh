@@ -64,15 +64,15 @@ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$python $home/x86run.py"
 export PROPTEST_CASES=${PROPTEST_CASES:-16} SISKIN_TEST_CASES=${SISKIN_TEST_CASES:-0.02}
 export SISKIN_TEST_NO_THREADS=1
 test=(cargo test --package siskin --target "$target" --no-default-features)
-"${test[@]}" --lib --tests --no-run
 # What takes minutes here and does not depend on the tier, or is covered by smaller cases of the same.
 slow=(--skip long_contexts --skip keys_without_weight --skip 32_bits --skip allocate --skip largest_k --skip columns_beyond --skip many_columns --skip every_pair --skip activations_are_near)
-# Tiers that most machines have are held to their kernels here, and to what is detected; the others to all tests.
-sweep=(--test kernels --test attention_kernels --test attention_passes --test float_kernels --test codes_kernels --test digests --test tiers)
-declare -A runs=([corei7_haswell_4770]=sweep [corei7_skylake_x]=sweep)
+# What is detected, and every kernel of the tier; of AVX-VNNI, which few machines of CI have, also what calls them.
+sweep=()
+for name in {,attention_,float_,codes_,ecoformer_}kernels attention_passes digests tiers; do sweep+=(--test "$name"); done
+declare -A more=([arrow_lake]="--test linear --test attention_bytes --test guard --test oracle")
+"${test[@]}" "${sweep[@]}" ${more[arrow_lake]} --no-run
 test_on() {
-    local status=0 run=("${test[@]}" --lib --tests)
-    [ "${runs[$1]-all}" = all ] || run=("${test[@]}" "${sweep[@]}")
+    local status=0 run=("${test[@]}" "${sweep[@]}" ${more[$1]-})
     EMULATED_CPU=$1 timeout 300 "${run[@]}" --no-fail-fast -- --test-threads=1 --skip threads \
         "${SKIP_CHILDREN[@]}" "${slow[@]}" || status=$?
     [ $status = 124 ] || return $status
