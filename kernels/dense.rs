@@ -4,6 +4,7 @@
 //! Weights are packed in panels of `NR` output features, step by step, `NR / LANES` registers a step. Integer sums start
 //! at `init`, float sums at 0: each float sum is one chain of fused multiply-adds in the order of K.
 
+use super::attention::multiply;
 use super::simd::{Bf16, Simd};
 use crate::isa::Isa;
 use std::marker::PhantomData;
@@ -261,8 +262,24 @@ where
     #[inline(always)]
     pub unsafe fn run(t: &Tile) {
         const { assert!(P::EXACT || UNROLL == 1, "a float sum is one chain") };
+        const { assert!(!(S::MATRIX && P::EXACT) || PANELS == 1, "a tile of matrices is one panel's") };
         // SAFETY: as `Run`.
         unsafe {
+            if S::MATRIX && P::EXACT {
+                return S::tile::<MR, NV, true>(&multiply::Tile {
+                    x: t.x,
+                    x_stride: t.stride,
+                    w: t.weights,
+                    w_stride: NV * W::BYTES,
+                    steps: t.steps,
+                    init: t.init,
+                    out: t.out.cast(),
+                    out_stride: NV * S::LANES * 4,
+                    resume: false,
+                    ahead: std::ptr::null(),
+                    ahead_stride: 0,
+                });
+            }
             let (mut x, mut w, mut scales, mut left) = (t.x, t.weights, t.scales, t.steps);
             let scaled = W::SCALED && !scales.is_null();
             if scaled {
@@ -323,9 +340,9 @@ where
             let at_once = if S::QUADS == 4 { 4 } else { UNROLL };
             for _ in 0..steps / at_once {
                 if S::QUADS == 4 {
-                    let mut quads = [S::quads(*x); MR];
+                    let mut quads = [S::quads::<0>(*x); MR];
                     for m in 1..MR {
-                        quads[m] = S::quads(x.add(m * t.stride));
+                        quads[m] = S::quads::<0>(x.add(m * t.stride));
                     }
                     Self::step::<0>(&mut acc[0], Ok(&quads), *w, t);
                     Self::step::<1>(&mut acc[1 % UNROLL], Ok(&quads), *w, t);
@@ -431,7 +448,7 @@ pub unsafe fn peak<S: Simd>(times: u64) -> u64 {
             let buffer = std::hint::black_box(&buffer).0.as_ptr();
             for (i, chain) in acc.iter_mut().take(chains).enumerate() {
                 let w = if registers { w } else { S::load(buffer.add(i * S::LANES * 4)) };
-                *chain = S::dense_dot::<0>(*chain, x, w);
+                *chain = if S::MATRIX { S::matrix(*chain, w, w) } else { S::dense_dot::<0>(*chain, x, w) };
             }
         }
         let mut sum = acc[0];
@@ -439,7 +456,8 @@ pub unsafe fn peak<S: Simd>(times: u64) -> u64 {
             sum = S::add(sum, *chain);
         }
         std::hint::black_box(S::sum(sum));
-        times * chains as u64 * (S::LANES * 4 / S::X_BYTES) as u64 * 2
+        let products = if S::MATRIX { 32 } else { S::LANES * 4 / S::X_BYTES };
+        times * chains as u64 * products as u64 * 2
     }
 }
 

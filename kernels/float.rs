@@ -102,16 +102,15 @@ pub unsafe fn gather<S: Simd, P: Product<S>, const ROWS: usize, const VECS: usiz
                 if ROWS > 1 && S::QUADS == 4 {
                     // Counting and addressing are a good part of an entry on these CPUs.
                     for _ in 0..len / 2 {
-                        entry::<S, P, ROWS, VECS, TOKENS>(&mut acc, lines, indices, weights);
-                        let (indices_1, weights_1) = (indices.add(1), weights.add(4 * ROWS));
-                        entry::<S, P, ROWS, VECS, TOKENS>(&mut acc, lines, indices_1, weights_1);
+                        entry::<S, P, ROWS, VECS, TOKENS, 0>(&mut acc, lines, indices, weights);
+                        entry::<S, P, ROWS, VECS, TOKENS, 1>(&mut acc, lines, indices, weights);
                         indices = indices.add(2);
                         weights = weights.add(8 * ROWS);
                     }
                     len %= 2;
                 }
                 for _ in 0..len {
-                    entry::<S, P, ROWS, VECS, TOKENS>(&mut acc, lines, indices, weights);
+                    entry::<S, P, ROWS, VECS, TOKENS, 0>(&mut acc, lines, indices, weights);
                     indices = indices.add(1);
                     weights = weights.add(4 * ROWS);
                 }
@@ -138,20 +137,27 @@ pub unsafe fn gather<S: Simd, P: Product<S>, const ROWS: usize, const VECS: usiz
     }
 }
 
-/// One entry: its line times each row's 4 bytes of weights.
+/// Entry `I`: its line times each row's 4 bytes of weights.
 #[inline(always)]
-unsafe fn entry<S: Simd, P: Product<S>, const ROWS: usize, const VECS: usize, const TOKENS: usize>(
+unsafe fn entry<
+    S: Simd,
+    P: Product<S>,
+    const ROWS: usize,
+    const VECS: usize,
+    const TOKENS: usize,
+    const I: i32,
+>(
     acc: &mut [[P::Acc; VECS]; ROWS],
     lines: *const u8,
-    index: *const u16,
+    indices: *const u16,
     weights: *const u8,
 ) {
     // SAFETY: as `gather`.
     unsafe {
-        let line = lines.add(usize::from(*index) * (TOKENS * 4));
+        let line = lines.add(usize::from(*indices.add(I as usize)) * (TOKENS * 4));
         let x = S::loads::<VECS, 0>(line);
         if S::QUADS == 4 && ROWS == 4 {
-            let w = S::quads(weights);
+            let w = S::quads::<I>(weights);
             for v in 0..VECS {
                 acc[0][v] = P::dot::<0>(acc[0][v], w, x[v]);
                 acc[1][v] = P::dot::<1>(acc[1][v], w, x[v]);
@@ -160,7 +166,7 @@ unsafe fn entry<S: Simd, P: Product<S>, const ROWS: usize, const VECS: usize, co
             }
         } else {
             for r in 0..ROWS {
-                let w = S::quad(weights.add(4 * r));
+                let w = S::quad(weights.add(4 * (I as usize * ROWS + r)));
                 for v in 0..VECS {
                     acc[r][v] = P::dot::<0>(acc[r][v], w, x[v]);
                 }
@@ -204,7 +210,7 @@ pub unsafe fn scatter<S: Simd, P: Product<S>, const LINES: usize, const VECS: us
                         acc[v] = P::load(to.add(v * S::LANES).cast());
                     }
                     if S::QUADS == 4 && LINES == 4 {
-                        let w = S::quads(weights);
+                        let w = S::quads::<0>(weights);
                         for v in 0..VECS {
                             acc[v] = P::dot::<0>(acc[v], w, x[0][v]);
                             acc[v] = P::dot::<1>(acc[v], w, x[1][v]);

@@ -140,6 +140,7 @@ macro_rules! dense {
                 lanes: <$simd as Simd>::LANES,
                 x_bytes: $x_bytes,
                 padded: 4 / $x_bytes,
+                together: 4 / $x_bytes,
                 element: <$storage as Storage<$simd>>::BYTES / <$simd as Simd>::LANES * $x_bytes / 4,
                 run: &[$($run),*],
                 several: &[$(Several { panels: $panels, run: $several }),*],

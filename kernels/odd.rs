@@ -66,6 +66,7 @@ macro_rules! odd {
                 lanes: $lanes,
                 x_bytes: $x_bytes,
                 padded: 4,
+                together: 4 / $x_bytes,
                 element: 1,
                 several: &[],
                 run: {

@@ -83,11 +83,6 @@ unsafe impl Simd for Scalar {
         [unsafe { p.cast::<i32>().read_unaligned() }; 4]
     }
     #[inline(always)]
-    unsafe fn quads(p: *const u8) -> [i32; 4] {
-        // SAFETY: as the caller.
-        unsafe { Self::quad(p) }
-    }
-    #[inline(always)]
     unsafe fn all<const I: i32>(q: [i32; 4]) -> [i32; 4] {
         q
     }

@@ -3,7 +3,14 @@
 //! Everything above (the sparse and dense loops, the epilogue, the activations) is written once over [`Simd`].
 //! Every operation here is exact or IEEE-rounded once, so all tiers give the same bits.
 
+use super::attention::multiply::Tile;
 use crate::isa::Isa;
+
+/// Where the number of a line is in its offset.
+pub const LINE: usize = 0xffff << 6;
+
+/// Bytes of a row that a product of matrices multiplies at a time.
+pub const TOGETHER: usize = 8;
 
 /// One register of `LANES` 32-bit lanes, seen as i32 (`V`) or f32 (`F`); in memory order, lanes of 16 bytes matter:
 /// `interleave` and the packs work inside each 16-byte part, as x86 and Arm do.
@@ -64,6 +71,19 @@ pub unsafe trait Simd: Copy + 'static {
             v
         }
     }
+    /// Four lines of 64 bytes at `p`, whose numbers are the 16-bit parts of `four`: a register of each.
+    #[inline(always)]
+    unsafe fn lines(p: *const u8, four: usize) -> [Self::V; 4] {
+        // SAFETY: as the caller.
+        unsafe {
+            [
+                Self::load(p.add((four << 6) & LINE)),
+                Self::load(p.add((four >> 10) & LINE)),
+                Self::load(p.add((four >> 26) & LINE)),
+                Self::load(p.add((four >> 42) & LINE)),
+            ]
+        }
+    }
     /// `LANES * 4` bytes to `p`.
     unsafe fn store(p: *mut u8, v: Self::V);
     /// Lane sums, wrapping.
@@ -83,8 +103,12 @@ pub unsafe trait Simd: Copy + 'static {
     unsafe fn gather16(lines: [*const u8; 4]) -> [Self::V; 4];
     /// Four bytes at `p`, as element 0.
     unsafe fn quad(p: *const u8) -> Self::Q;
-    /// `QUADS * 4` bytes at `p`.
-    unsafe fn quads(p: *const u8) -> Self::Q;
+    /// `QUADS * 4` bytes, `16 * I` bytes behind `p`.
+    #[inline(always)]
+    unsafe fn quads<const I: i32>(p: *const u8) -> Self::Q {
+        // SAFETY: as the caller.
+        unsafe { Self::quad(p.add(16 * I as usize)) }
+    }
     /// A quad, in every lane.
     unsafe fn all<const I: i32>(q: Self::Q) -> Self::V;
     /// As [`Simd::dot`], of one quad of w.
@@ -119,6 +143,39 @@ pub unsafe trait Simd: Copy + 'static {
     unsafe fn dense_w(p: *const i8) -> Self::V;
     /// Adds one step of four bytes of x.
     unsafe fn dense_dot<const I: i32>(acc: Self::V, x: Self::Q, w: Self::V) -> Self::V;
+
+    /// Whether the CPU multiplies matrices, 2x8 by 8x2 bytes, and so the methods up to [`Simd::rows4`] are there.
+    const MATRIX: bool = false;
+    /// Adds the products of two rows of eight unsigned bytes with two of signed ones: lanes are (0, 0), (0, 1), (1, 0), (1, 1).
+    #[inline(always)]
+    unsafe fn matrix(_acc: Self::V, _x: Self::V, _w: Self::V) -> Self::V {
+        unreachable!("no products of matrices")
+    }
+    /// A tile of `MR` rows times `NV` registers of columns. `READY` columns lie by [`TOGETHER`] bytes, others by quads.
+    #[inline(always)]
+    unsafe fn tile<const MR: usize, const NV: usize, const READY: bool>(_t: &Tile) {
+        unreachable!("no products of matrices")
+    }
+    /// Sums of four rows of weights, from their numbers at `init` on, in the tier's own order.
+    #[inline(always)]
+    unsafe fn sums4<const VECS: usize>(_init: *const i32) -> [[Self::V; VECS]; 4] {
+        unreachable!("no products of matrices")
+    }
+    /// Adds two entries of four rows: quads of x, and each entry's four quads of w.
+    #[inline(always)]
+    unsafe fn entries4<const VECS: usize>(
+        _sums: &mut [[Self::V; VECS]; 4],
+        _x: [[Self::X; VECS]; 2],
+        _w: [Self::V; 2],
+    ) {
+        unreachable!("no products of matrices")
+    }
+    /// The same sums, row by row.
+    #[inline(always)]
+    unsafe fn rows4<const VECS: usize>(_sums: [[Self::V; VECS]; 4]) -> [[Self::V; VECS]; 4] {
+        unreachable!("no products of matrices")
+    }
+
     /// Lane l is quad `l / R` at `p`: the quads of one token, each for `R` rows of weights. R is 1, 4 or 8;
     /// `max(LANES / R, 1)` quads are read.
     unsafe fn repeat<const R: usize>(p: *const u8) -> Self::V;

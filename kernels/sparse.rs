@@ -97,11 +97,7 @@ impl Layout for Lines {
         unsafe {
             // One load for four indices: the compiler would gather them in a vector register and take them out again.
             let four = indices.cast::<u64>().read_unaligned() as usize;
-            let panel = panel.add(offset);
-            let [a] = S::loads_apart(panel.add((four << 6) & 0x3f_ffc0));
-            let [b] = S::loads_apart(panel.add((four >> 10) & 0x3f_ffc0));
-            let [c] = S::loads_apart(panel.add((four >> 26) & 0x3f_ffc0));
-            let [d] = S::loads_apart(panel.add((four >> 42) & 0x3f_ffc0));
+            let [a, b, c, d] = S::lines(panel.add(offset), four);
             let quads = S::interleave(a, b, c, d);
             let mut x = [S::x(quads[HI * VECS]); VECS];
             for v in 1..VECS {
@@ -255,9 +251,9 @@ impl<A: Function> Finish for Bytes<'_, A> {
     }
 }
 
-/// One entry: its quads times each row's four weights.
+/// Entry `I`: its quads times each row's four weights.
 #[inline(always)]
-unsafe fn entry<S: Simd, L: Layout, const ROWS: usize, const VECS: usize, const HI: usize>(
+unsafe fn entry<S: Simd, L: Layout, const ROWS: usize, const VECS: usize, const HI: usize, const I: i32>(
     acc: &mut [[S::V; VECS]; ROWS],
     panel: *const u8,
     indices: *const u16,
@@ -266,9 +262,9 @@ unsafe fn entry<S: Simd, L: Layout, const ROWS: usize, const VECS: usize, const 
 ) {
     // SAFETY: the entry is inside its arrays.
     unsafe {
-        let x = L::quads::<S, VECS, HI>(panel, indices, offset);
+        let x = L::quads::<S, VECS, HI>(panel, indices.add(I as usize * L::INDICES), offset);
         if S::QUADS == 4 && ROWS == 4 {
-            let w = S::quads(weights);
+            let w = S::quads::<I>(weights);
             for v in 0..VECS {
                 acc[0][v] = S::dot_quad::<0>(acc[0][v], x[v], w);
                 acc[1][v] = S::dot_quad::<1>(acc[1][v], x[v], w);
@@ -278,7 +274,7 @@ unsafe fn entry<S: Simd, L: Layout, const ROWS: usize, const VECS: usize, const 
             return;
         }
         for r in 0..ROWS {
-            let w = S::quad(weights.add(4 * r));
+            let w = S::quad(weights.add(4 * (I as usize * ROWS + r)));
             for v in 0..VECS {
                 acc[r][v] = S::dot_quad::<0>(acc[r][v], x[v], w);
             }
@@ -301,6 +297,24 @@ unsafe fn part<S: Simd, L: Layout, F: Finish, const ROWS: usize, const VECS: usi
         let mut weights = band.weights.as_ptr().add(start * ROWS * 4);
         let panel = band.panel.as_ptr().add(group.base as usize * L::TOKENS);
         let init = band.init.as_ptr().add(group.row as usize);
+        if S::MATRIX && ROWS == 4 {
+            let mut sums = S::sums4::<VECS>(init);
+            for _ in 0..group.len / 2 {
+                let a = L::quads::<S, VECS, HI>(panel, indices, offset);
+                let b = L::quads::<S, VECS, HI>(panel, indices.add(L::INDICES), offset);
+                S::entries4(&mut sums, [a, b], S::loads::<2, 0>(weights));
+                indices = indices.add(2 * L::INDICES);
+                weights = weights.add(32);
+            }
+            if group.len % 2 == 1 {
+                let x = L::quads::<S, VECS, HI>(panel, indices, offset);
+                S::entries4(&mut sums, [x, x], [S::load(weights), S::splat(0)]);
+            }
+            for (r, acc) in S::rows4(sums).iter().enumerate().take(group.rows as usize) {
+                finish.row::<S, L, VECS, HI>(acc, group, r, offset);
+            }
+            return;
+        }
         let mut acc = [[S::splat(*init); VECS]; ROWS];
         for r in 1..ROWS {
             acc[r] = [S::splat(*init.add(r)); VECS];
@@ -310,9 +324,8 @@ unsafe fn part<S: Simd, L: Layout, F: Finish, const ROWS: usize, const VECS: usi
             // The few sums of one row would wait for themselves: every other entry has sums of its own.
             let mut odd = [[S::splat(0); VECS]; ROWS];
             while len >= 2 {
-                entry::<S, L, ROWS, VECS, HI>(&mut acc, panel, indices, weights, offset);
-                let (indices_1, weights_1) = (indices.add(L::INDICES), weights.add(4 * ROWS));
-                entry::<S, L, ROWS, VECS, HI>(&mut odd, panel, indices_1, weights_1, offset);
+                entry::<S, L, ROWS, VECS, HI, 0>(&mut acc, panel, indices, weights, offset);
+                entry::<S, L, ROWS, VECS, HI, 1>(&mut odd, panel, indices, weights, offset);
                 indices = indices.add(2 * L::INDICES);
                 weights = weights.add(8 * ROWS);
                 len -= 2;
@@ -324,16 +337,15 @@ unsafe fn part<S: Simd, L: Layout, F: Finish, const ROWS: usize, const VECS: usi
         if ROWS > 1 && VECS == 4 && S::QUADS == 4 {
             // Counting and addressing are a good part of an entry on these CPUs.
             for _ in 0..len / 2 {
-                entry::<S, L, ROWS, VECS, HI>(&mut acc, panel, indices, weights, offset);
-                let (indices_1, weights_1) = (indices.add(L::INDICES), weights.add(4 * ROWS));
-                entry::<S, L, ROWS, VECS, HI>(&mut acc, panel, indices_1, weights_1, offset);
+                entry::<S, L, ROWS, VECS, HI, 0>(&mut acc, panel, indices, weights, offset);
+                entry::<S, L, ROWS, VECS, HI, 1>(&mut acc, panel, indices, weights, offset);
                 indices = indices.add(2 * L::INDICES);
                 weights = weights.add(8 * ROWS);
             }
             len %= 2;
         }
         for _ in 0..len {
-            entry::<S, L, ROWS, VECS, HI>(&mut acc, panel, indices, weights, offset);
+            entry::<S, L, ROWS, VECS, HI, 0>(&mut acc, panel, indices, weights, offset);
             indices = indices.add(L::INDICES);
             weights = weights.add(4 * ROWS);
         }
@@ -381,7 +393,13 @@ unsafe fn blocked<S: Simd, L: Layout, F: Finish, const VECS: usize, const HI: us
                     let indices = band.indices.as_ptr();
                     while e < end && index(indices, e as usize) < limit {
                         let weights = band.weights.as_ptr().add(e as usize * 4);
-                        entry::<S, L, 1, VECS, HI>(&mut acc, panel, indices.add(e as usize), weights, offset);
+                        entry::<S, L, 1, VECS, HI, 0>(
+                            &mut acc,
+                            panel,
+                            indices.add(e as usize),
+                            weights,
+                            offset,
+                        );
                         e += 1;
                     }
                     if limit == quads {

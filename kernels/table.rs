@@ -7,6 +7,7 @@ use super::attention::table::{Multiply, multiply};
 use super::panel::Packed;
 use super::requantize::Requantize;
 use super::scalar::Scalar;
+use super::simd::TOGETHER;
 use super::sparse::{self, Band};
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::{Avx2, Avx512, Avx512Bf16, Avx512Vnni, Avx512VnniVbmi, AvxVnni};
@@ -58,6 +59,8 @@ pub struct DenseKernel {
     pub x_bytes: usize,
     /// What K is padded to a multiple of.
     pub padded: usize,
+    /// Elements of K of a feature that lie side by side: those of a step, or of more.
+    pub together: usize,
     /// Bytes of a packed weight.
     pub element: usize,
     /// `run[m - 1]` takes m tokens and one panel.
@@ -195,7 +198,12 @@ macro_rules! tier {
                     nr: $nv * <$simd as crate::kernels::simd::Simd>::LANES,
                     lanes: <$simd as crate::kernels::simd::Simd>::LANES,
                     x_bytes: <$simd as crate::kernels::simd::Simd>::X_BYTES,
-                    padded: 4,
+                    padded: if <$simd as crate::kernels::simd::Simd>::MATRIX { TOGETHER } else { 4 },
+                    together: if <$simd as crate::kernels::simd::Simd>::MATRIX {
+                        TOGETHER
+                    } else {
+                        4 / <$simd as crate::kernels::simd::Simd>::X_BYTES
+                    },
                     element: 1,
                     run: &[$($mid),*],
                     several: &[],
@@ -330,10 +338,13 @@ tier! {
     attention [w2: 2 x [r1: 1, r2: 2, r3: 3], w1: 1 x [r1: 1, r2: 2, r3: 3]],
 }
 
-/// A tier of Arm's with dot products: all have the same tiles.
+/// A tier of Arm's with dot products: all have the same tiles of panels. Products of matrices take rows in pairs.
 #[cfg(target_arch = "aarch64")]
 macro_rules! neon_tier {
-    ($module:ident: $simd:ident, features #[$features:meta], pairs $pairs:tt) => {
+    (
+        $module:ident: $simd:ident, features #[$features:meta], dense $dense:tt, pairs $pairs:tt,
+        attention [$($mid:ident: $mr:literal),*]
+    ) => {
         tier! {
             $module: $simd, vbmi false,
             features #[$features],
@@ -343,23 +354,33 @@ macro_rules! neon_tier {
                 l4s: Lines Lines16 4 x 16 by 4, l1s: Lines Lines16 1 x 16 by 4,
                 q4s: Quads Quads16 4 x 16 by 4, q1s: Quads Quads16 1 x 16 by 4,
             ],
-            dense 4 registers x [m1: 1 unroll 4, m2: 2 unroll 2, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1],
+            dense 4 registers x $dense,
             float neon, pairs $pairs,
-            attention [w4: 4 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5], w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5]],
+            attention [w4: 4 x [$($mid: $mr),*], w2: 2 x [$($mid: $mr),*], w1: 1 x [$($mid: $mr),*]],
         }
     };
 }
 
 #[cfg(target_arch = "aarch64")]
-neon_tier! { neon_dot: NeonDot, features #[target_feature(enable = "neon,dotprod")], pairs [None, None] }
+neon_tier! {
+    neon_dot: NeonDot, features #[target_feature(enable = "neon,dotprod")],
+    dense [m1: 1 unroll 4, m2: 2 unroll 2, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1],
+    pairs [None, None], attention [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5]
+}
 
 #[cfg(target_arch = "aarch64")]
-neon_tier! { neon_i8mm: NeonI8mm, features #[target_feature(enable = "neon,dotprod,i8mm")], pairs [None, None] }
+neon_tier! {
+    neon_i8mm: NeonI8mm, features #[target_feature(enable = "neon,dotprod,i8mm")],
+    dense [m1: 1 unroll 1, m2: 2 unroll 1, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1],
+    pairs [None, None], attention [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6]
+}
 
 #[cfg(target_arch = "aarch64")]
 neon_tier! {
     neon_bf16: NeonBf16, features #[target_feature(enable = "neon,dotprod,i8mm,bf16")],
-    pairs [Some(&float_table::neon_bf16::KERNELS), Some(float_table::neon_bf16::MULTIPLY)]
+    dense [m1: 1 unroll 1, m2: 2 unroll 1, m3: 3 unroll 1, m4: 4 unroll 1, m5: 5 unroll 1, m6: 6 unroll 1],
+    pairs [Some(&float_table::neon_bf16::KERNELS), Some(float_table::neon_bf16::MULTIPLY)],
+    attention [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6]
 }
 
 /// NEON's, with tiles of SVE in their places.

@@ -4,7 +4,7 @@
 Builds the library's assembly for aarch64-unknown-linux-gnu, takes the innermost loop of each kernel that matters, counts, and
 has llvm-mca predict its cycles. A core's peak is what llvm-mca says of 16 independent products in a row.
 
-Needs std for aarch64 (`rustup target add aarch64-unknown-linux-gnu`) and llvm-mca of LLVM 20 or later: $LLVM_MCA, one on the
+Needs std for aarch64 (`rustup target add aarch64-unknown-linux-gnu`), aarch64-linux-gnu-gcc and llvm-mca of LLVM 20 or later: $LLVM_MCA, one on the
 path, or Debian's, unpacked into ~/.cache/siskin.
 
     scripts/arm_model.py            writes the report
@@ -23,30 +23,37 @@ REPORT = ROOT / "kernels/aarch64/MODEL.md"
 TARGET = "aarch64-unknown-linux-gnu"
 CORES = ["neoverse-n1", "neoverse-v1", "neoverse-v2", "apple-m1"]
 # What each core's CPUs run: where a tier is above this, its loop is not that core's.
-HAS_I8MM = ["neoverse-v1", "neoverse-v2"]
+HAS_I8MM = HAS_SVE = ["neoverse-v1", "neoverse-v2"]
 VERSION = "22"
 
 INT8, F32 = "sdot|udot", "fmla"
-MIXED, BF16 = "usdot|sudot", "bfdot"
-# Name, parts of the symbol, the instruction, multiply-adds of it, cores, and what of the peak is promised of which.
+MATRIX, BF16 = "usmmla", "bfdot"
+# By their registers, as big as the core's.
+SVE_INT8, SVE_F32 = "sdot\\s+z\\S+", "fmla\\s+z\\S+"
+# Name, parts of the symbol, the instruction, multiply-adds of it (of SVE: in 128 bits), cores, and what of the peak is promised of which.
 LOOPS = [
-    ("INT8 dense, 5 tokens x 16", ["5table", "8neon_dot", "2m517h"], INT8, 16, CORES, {"neoverse-n1": 90, "neoverse-v1": 90}),
+    ("INT8 dense, 5 tokens x 16", ["5table", "8neon_dot", "2m517h"], INT8, 16, CORES, {"neoverse-n1": 95, "neoverse-v1": 95}),
     ("INT8 dense, 4 tokens x 16", ["5table", "8neon_dot", "2m417h"], INT8, 16, CORES, {"neoverse-n1": 90, "neoverse-v1": 90}),
     ("INT8 dense, 1 token x 16", ["5table", "8neon_dot", "2m117h"], INT8, 16, CORES, {}),
-    ("INT8 dense, i8mm", ["5table", "9neon_i8mm", "2m517h"], MIXED, 16, HAS_I8MM, {"neoverse-v2": 90}),
+    ("INT8 dense, i8mm, 6 tokens x 16", ["5table", "9neon_i8mm", "2m617h"], MATRIX, 32, HAS_I8MM, {"neoverse-v1": 170, "neoverse-v2": 150}),
     ("INT8 blocks of 4x4 and more", ["5table", "8neon_dot", "2q4", "5spill"], INT8, 16, CORES, {"neoverse-n1": 90, "neoverse-v1": 90}),
-    ("INT8 blocks of 4x4, i8mm", ["5table", "9neon_i8mm", "2q4", "5spill"], MIXED, 16, HAS_I8MM, {"neoverse-v2": 90}),
+    ("INT8 blocks of 4x4, i8mm", ["5table", "9neon_i8mm", "2q4", "5spill"], MATRIX, 32, HAS_I8MM, {"neoverse-v1": 115, "neoverse-v2": 100}),
     ("INT8 blocks of 4x1", ["5table", "8neon_dot", "2l4", "5spill"], INT8, 16, CORES, {}),
-    ("INT8 blocks of 4x1, i8mm", ["5table", "9neon_i8mm", "2l4", "5spill"], MIXED, 16, HAS_I8MM, {}),
+    ("INT8 blocks of 4x1, i8mm", ["5table", "9neon_i8mm", "2l4", "5spill"], MATRIX, 32, HAS_I8MM, {"neoverse-v1": 70, "neoverse-v2": 70}),
     ("INT8 blocks of 1x4", ["5table", "8neon_dot", "2q1", "5spill"], INT8, 16, CORES, {}),
     ("INT8 attention, 5 rows x 16", ["5table", "8neon_dot", "8multiply", "2w4", "2r5"], INT8, 16, CORES, {}),
+    ("INT8 attention, i8mm, 6 rows x 16", ["5table", "9neon_i8mm", "8multiply", "2w4", "2r6"], MATRIX, 32, HAS_I8MM, {"neoverse-v1": 130, "neoverse-v2": 125}),
     ("INT8 dense, NEON alone, 2 x 8", ["5table", "4neon", "2m217h"], "smull2?", 8, ["neoverse-n1"], {}),
     ("f32 dense, 4 tokens x 16", ["11float_table", "4neon", "5words", "2m417h"], F32, 4, CORES, {c: 90 for c in CORES[:3]}),
     ("f32 dense, bfloat16 weights", ["11float_table", "4neon", "7bfloats", "2m417h"], F32, 4, CORES, {}),
-    ("f32 blocks of 4x1 and more", ["11float_table", "4neon", "2g417h"], F32, 4, CORES, {"neoverse-v1": 90, "neoverse-v2": 90}),
+    ("f32 blocks of 4x1 and more", ["11float_table", "4neon", "2g417h"], F32, 4, CORES, {c: 90 for c in CORES[:3]}),
     ("f32 blocks of 1x4", ["11float_table", "4neon", "3s3217h"], F32, 4, CORES, {}),
     ("f32 attention, 4 rows x 16", ["11float_table", "4neon", "8multiply", "2w4", "2r417h"], F32, 4, CORES, {}),
     ("bfloat16 dense, 4 tokens x 16", ["11float_table", "9neon_bf16", "2m417h"], BF16, 8, HAS_I8MM, {"neoverse-v1": 90, "neoverse-v2": 90}),
+    ("INT8 dense, SVE", ["siskin_sve_dense_i8_4"], SVE_INT8, 16, HAS_SVE, {}),
+    ("INT8 blocks of 4x4 and more, SVE", ["siskin_sve_quads"], SVE_INT8, 16, HAS_SVE, {}),
+    ("f32 dense, SVE", ["siskin_sve_dense_f32_4"], SVE_F32, 4, HAS_SVE, {}),
+    ("f32 blocks of 4x1 and more, SVE", ["siskin_sve_gather"], SVE_F32, 4, HAS_SVE, {}),
 ]
 
 
@@ -78,7 +85,7 @@ MCA, ENVIRONMENT = llvm_mca()
 def cycles(body, core):
     """Of one turn of a loop, in the long run."""
     turns = 200
-    command = [*MCA, "-mtriple=aarch64", f"-mcpu={core}", "-mattr=+dotprod,+i8mm,+bf16", f"-iterations={turns}"]
+    command = [*MCA, "-mtriple=aarch64", f"-mcpu={core}", "-mattr=+dotprod,+i8mm,+bf16,+sve", f"-iterations={turns}"]
     done = subprocess.run(command, input="\n".join(body) + "\n", capture_output=True, text=True, env=ENVIRONMENT)
     found = re.search(r"Total Cycles:\s+(\d+)", done.stdout)
     if not found:
@@ -90,9 +97,12 @@ def peak(line, core):
     """Products like this one in a cycle, where they do not wait for each other."""
     name, rest = line.split(maxsplit=1)
     first, rest = rest.split(",", 1)
-    shape = first.strip().split(".")[1]
-    others = re.sub(r"v\d+", "v31", rest)
-    return round(16 / cycles([f"{name} v{i}.{shape},{others}" for i in range(16)], core))
+    register, shape = first.strip().split(".")
+    # Of SVE the last register is one of the first few.
+    *others, last = [re.sub(r"[vz]\d+", f"{register[0]}31", other) for other in rest.split(",")]
+    last = last if register[0] == "v" else re.sub(r"z31", "z7", last)
+    chains = [i for i in range(8, 24)]
+    return round(16 / cycles([f"{name} {register[0]}{i}.{shape},{','.join([*others, last])}" for i in chains], core))
 
 
 def assembly():
@@ -101,15 +111,24 @@ def assembly():
         ["cargo", "rustc", "--release", "--lib", "--quiet", "--target", TARGET, "--target-dir", target, "--",
          "--emit", "asm", "-C", "codegen-units=1", "-C", "debuginfo=0"], cwd=ROOT, check=True)
     files = (target / TARGET / "release/deps").glob("siskin-*.s")
-    return max(files, key=lambda f: f.stat().st_mtime).read_text().splitlines()
+    rust = max(files, key=lambda f: f.stat().st_mtime).read_text()
+    return (rust + sve()).splitlines()
+
+
+def sve():
+    """Of the C code, with the flags that build.rs gives."""
+    build = (ROOT / "build.rs").read_text()
+    flags = re.findall(r'\.flag(?:_if_supported)?\("(\S+)"\)', build)
+    command = ["aarch64-linux-gnu-gcc", "-std=c11", "-O2", *flags, "-S", "-o", "-", ROOT / "kernels/aarch64/sve.c"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def function(lines, parts):
-    pattern = re.compile("^_.*" + ".*".join(map(re.escape, parts)) + ".*:$")
+    pattern = re.compile(r"^\w*" + ".*".join(map(re.escape, parts)) + ".*:$")
     start = next((i for i, line in enumerate(lines) if pattern.match(line)), None)
     if start is None:
         sys.exit(f"no function {parts}")
-    end = next(i for i in range(start, len(lines)) if lines[i].startswith(".Lfunc_end"))
+    end = next(i for i in range(start, len(lines)) if lines[i].strip().startswith((".Lfunc_end", ".size")))
     body = [line.strip() for line in lines[start + 1:end]]
     return [line for line in body if line and (line.startswith(".L") or line[0] not in "./")]
 
@@ -127,7 +146,7 @@ def innermost(body):
 
 
 def is_spill(line):
-    return re.match(r"(ld|st)\w*\s+[vqds]\d+.*\[sp", line)
+    return re.match(r"(ld|st)\w*\s+[vqdsz]\d+.*\[sp", line)
 
 
 def main():
@@ -150,7 +169,7 @@ def main():
                 shares.append("")
                 continue
             most, taken = peak(one, core), cycles(body, core)
-            share = 100 * products / most / taken
+            share = 100 * products / most / taken * (2 if product == MATRIX else 1)
             shares.append(f"{taken:.1f} ({share:.0f} %)")
             if share < promised.get(core, 0):
                 broken.append(f"{name}: {share:.0f} % of the peak of {core}, not {promised[core]}")
@@ -176,17 +195,26 @@ def main():
 TEXT = """# Hot loops on models of real cores
 
 Made by `scripts/arm_model.py` from the release build's assembly: no Arm core was measured. Cycles are llvm-mca's, of one turn of
-the loop, and in brackets the share of what its model of the core can multiply at most. Where products are of elements, a
-dot product is 16 multiply-adds, a fused one 4. Peaks, in dot products and in fused multiply-adds a cycle: {peaks}. (Apple's real M1 has four such
-pipes; the model has three.)
+the loop, and in brackets the share of the dot products (of floats: of the fused multiply-adds) that its model of the core can
+do at most. Where products are of elements, a dot product is 16 multiply-adds, a fused one 4, a product of matrices 32: it counts
+as two dot products, so that the most is 200 %. Peaks, in dot products and in fused multiply-adds a cycle: {peaks}.
+(Apple's real M1 has four such pipes; the model has three.) SVE is counted in 128 bits of its registers, of which the Neoverse V1 has
+256 and the V2 128.
 
 | loop | products | instructions | instructions per multiply-add | loads per product | spills | {cores} |
 {rule}
 {rows}
 
-**4x1.** Four lines of x become four registers of quads by eight `zip`, on the pipes that multiply: 16 of 24 operations are
-products, so two thirds of the peak is the most that this loop can reach, and no other pairing of two registers at a time needs
-fewer. Tables of four registers (`tbl`) are three operations for one result on these cores.
+**4x1.** Four lines of x become four registers of quads by eight `zip`, on the pipes that multiply: with dot products 16 of 24
+operations are products, so two thirds of the peak is the most, and no other pairing of two registers at a time needs fewer: each of the
+four results needs bytes of all four lines. Tables of four registers (`tbl`) are three operations for one result on these cores.
+The model of the N1 takes three operations a cycle, and a line is three (its number masked out of four, and a load with an offset in
+a register, which is two there), so that loop is bound by these before it is by the pipes. Products of matrices need another eight
+`zip`, to pair eight columns, but then do all the products in half as many operations: three quarters of the peak.
+
+**Products of matrices.** Weights of dense layers are packed for them, eight of K side by side, so nothing is shuffled but x: a row's
+eight bytes go beside the next row's. Blocks and attention zip two quads to eight bytes on the way. `bfmmla` is not used: on the V2
+it does as much in a cycle as `bfdot`, which rounds as other tiers of pairs do.
 """
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 //! Dot products: four byte products and their sum in one instruction, of bytes that are all signed or all unsigned.
 
 use crate::isa::Isa;
-use crate::kernels::simd::Simd;
+use crate::kernels::simd::{LINE, Simd};
 use std::arch::aarch64::*;
 
 dot!(sdot, "sdot", "16b", "4b");

@@ -1,18 +1,61 @@
-//! Dot products of unsigned bytes with signed ones, and with BF16 also of bfloat16 pairs.
+//! Dot products and products of matrices of unsigned bytes with signed ones, and with BF16 dot products of bfloat16 pairs.
 
+use super::matrix;
 use crate::isa::Isa;
-use crate::kernels::simd::{Bf16, Simd};
+use crate::kernels::attention::multiply::Tile;
+use crate::kernels::simd::{Bf16, LINE, Simd};
 use std::arch::aarch64::*;
 
 dot!(usdot, "usdot", "16b", "4b");
 dot!(sudot, "sudot", "16b", "4b");
 dot!(bfdot, "bfdot", "8h", "2h");
 
+/// The methods of products of matrices.
+macro_rules! matrix {
+    () => {
+        const MATRIX: bool = true;
+
+        #[inline(always)]
+        unsafe fn matrix(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { matrix::product(acc, x, w) }
+        }
+
+        #[inline(always)]
+        unsafe fn tile<const MR: usize, const NV: usize, const READY: bool>(t: &Tile) {
+            // SAFETY: the caller vouches for the tier and for the tile.
+            unsafe { matrix::tile::<Self, MR, NV, READY>(t) }
+        }
+
+        #[inline(always)]
+        unsafe fn sums4<const VECS: usize>(init: *const i32) -> [[int32x4_t; VECS]; 4] {
+            // SAFETY: the caller vouches for four numbers.
+            unsafe { matrix::sums4(init) }
+        }
+
+        #[inline(always)]
+        unsafe fn entries4<const VECS: usize>(
+            sums: &mut [[int32x4_t; VECS]; 4],
+            x: [[int32x4_t; VECS]; 2],
+            w: [int32x4_t; 2],
+        ) {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { matrix::entries4(sums, x, w) }
+        }
+
+        #[inline(always)]
+        unsafe fn rows4<const VECS: usize>(sums: [[int32x4_t; VECS]; 4]) -> [[int32x4_t; VECS]; 4] {
+            matrix::rows4(sums)
+        }
+    };
+}
+
 macro_rules! mixed {
     ($isa:ident) => {
         const ISA: Isa = Isa::$isa;
         const MIXED: bool = true;
         vector!();
+        matrix!();
 
         #[inline(always)]
         unsafe fn dot(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
@@ -40,7 +83,7 @@ macro_rules! mixed {
     };
 }
 
-/// 128-bit `usdot` and `sudot`.
+/// 128-bit `usdot`, `sudot` and `usmmla`.
 #[derive(Clone, Copy)]
 pub struct NeonI8mm;
 

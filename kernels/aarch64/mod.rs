@@ -35,6 +35,7 @@ macro_rules! dot {
 mod vector;
 mod dotprod;
 mod i8mm;
+mod matrix;
 mod neon;
 mod popcount;
 #[cfg(siskin_sve)]

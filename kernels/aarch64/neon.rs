@@ -1,7 +1,7 @@
 //! NEON alone: exact dot products from widening multiplications, added in pairs.
 
 use crate::isa::Isa;
-use crate::kernels::simd::Simd;
+use crate::kernels::simd::{LINE, Simd};
 use std::arch::aarch64::*;
 
 /// 128-bit NEON.

@@ -11,6 +11,16 @@ macro_rules! ldur {
     };
 }
 
+/// A register from `p` and an offset in a register: the compiler would add it for `ldur`.
+macro_rules! ldr {
+    ($to:expr, $p:expr, $offset:expr) => {
+        std::arch::asm!(
+            "ldr {0:q}, [{1}, {2}]", lateout(vreg) $to, in(reg) $p, in(reg) $offset,
+            options(pure, readonly, nostack, preserves_flags)
+        )
+    };
+}
+
 /// The methods of [`Simd`](crate::kernels::simd::Simd) that need nothing beyond NEON; each tier adds its own dot products.
 macro_rules! vector {
     () => {
@@ -55,6 +65,11 @@ macro_rules! vector {
                     ldur!(v[1 % N], p, 64 * (I % 4) + 16);
                     ldur!(v[2 % N], p, 64 * (I % 4) + 32);
                     ldur!(v[3 % N], p, 64 * (I % 4) + 48);
+                } else if N == 1 && I < 16 {
+                    ldur!(v[0], p, 16 * (I % 16));
+                } else if N == 2 && I < 8 {
+                    ldur!(v[0], p, 32 * (I % 8));
+                    ldur!(v[1 % N], p, 32 * (I % 8) + 16);
                 } else {
                     for i in 0..N {
                         v[i] = Self::load(p.add(16 * (I as usize * N + i)));
@@ -80,6 +95,22 @@ macro_rules! vector {
                 if N > 3 {
                     ldur!(v[3 % N], p, 192);
                 }
+                v
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn lines(p: *const u8, four: usize) -> [int32x4_t; 4] {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let line: usize;
+                // A constant that the compiler knew would not be an operand of `and` with a shift, but a second operation.
+                std::arch::asm!("mov {}, {}", out(reg) line, const LINE, options(pure, nomem, nostack, preserves_flags));
+                let mut v = [vdupq_n_s32(0); 4];
+                ldr!(v[0], p, (four << 6) & line);
+                ldr!(v[1], p, (four >> 10) & line);
+                ldr!(v[2], p, (four >> 26) & line);
+                ldr!(v[3], p, (four >> 42) & line);
                 v
             }
         }
@@ -128,9 +159,13 @@ macro_rules! vector {
         }
 
         #[inline(always)]
-        unsafe fn quads(p: *const u8) -> int32x4_t {
+        unsafe fn quads<const I: i32>(p: *const u8) -> int32x4_t {
             // SAFETY: the caller vouches for the tier and for the pointers.
-            unsafe { Self::load(p) }
+            unsafe {
+                let mut v = vdupq_n_s32(0);
+                ldur!(v, p, 16 * I);
+                v
+            }
         }
 
         #[inline(always)]

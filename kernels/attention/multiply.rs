@@ -59,9 +59,9 @@ unsafe fn steps<S: Simd, P: Product<S>, const MR: usize, const NV: usize, const 
         let (mut x, mut w, mut ahead) = (t.x, t.w, t.ahead);
         for _ in 0..t.steps / S::QUADS {
             if S::QUADS == 4 {
-                let mut quads = [S::quads(x); MR];
+                let mut quads = [S::quads::<0>(x); MR];
                 for m in 1..MR {
-                    quads[m] = S::quads(x.add(m * t.x_stride));
+                    quads[m] = S::quads::<0>(x.add(m * t.x_stride));
                 }
                 step::<S, P, MR, NV, 0, AHEAD>(acc, Ok(&quads), &mut w, &mut ahead, t);
                 step::<S, P, MR, NV, 1, AHEAD>(acc, Ok(&quads), &mut w, &mut ahead, t);
@@ -116,6 +116,9 @@ unsafe fn step<S: Simd, P: Product<S>, const MR: usize, const NV: usize, const I
 pub unsafe fn multiply<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(t: &Tile) {
     // SAFETY: as `Run`.
     unsafe {
+        if S::MATRIX && P::EXACT {
+            return S::tile::<MR, NV, false>(t);
+        }
         let mut acc = [[P::zero(); NV]; MR];
         for v in 0..NV {
             if t.resume {

@@ -26,8 +26,8 @@ impl Dense {
         for n in 0..w.rows() {
             let panel = &mut bytes[n / kernel.nr * panel_bytes..][..panel_bytes];
             for (k, &value) in w.row(n).iter().enumerate() {
-                let step = k / kernel.per_step() * kernel.nr + n % kernel.nr;
-                let at = (step * kernel.per_step() + k % kernel.per_step()) * kernel.element;
+                let together = k / kernel.together * kernel.nr + n % kernel.nr;
+                let at = (together * kernel.together + k % kernel.together) * kernel.element;
                 panel[at..at + kernel.element].copy_from_slice(&value.to_bytes()[..kernel.element]);
             }
         }

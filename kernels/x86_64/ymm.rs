@@ -75,12 +75,6 @@ macro_rules! ymm {
         }
 
         #[inline(always)]
-        unsafe fn quads(p: *const u8) -> __m256i {
-            // SAFETY: as the caller.
-            unsafe { Self::quad(p) }
-        }
-
-        #[inline(always)]
         unsafe fn all<const I: i32>(q: __m256i) -> __m256i {
             q
         }

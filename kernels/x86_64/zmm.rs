@@ -75,12 +75,6 @@ macro_rules! zmm {
         }
 
         #[inline(always)]
-        unsafe fn quads(p: *const u8) -> __m512i {
-            // SAFETY: as the caller.
-            unsafe { Self::quad(p) }
-        }
-
-        #[inline(always)]
         unsafe fn all<const I: i32>(q: __m512i) -> __m512i {
             q
         }

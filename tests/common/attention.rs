@@ -417,7 +417,9 @@ impl Data {
         let (heads, kv_heads, width) = (self.case.heads, self.case.kv_heads, self.case.head_dim);
         let kv = h / (heads / kv_heads);
         let pick = |x: &[f32], heads: usize, h: usize, width: usize| -> Vec<f32> {
-            x.chunks_exact((heads * width).max(1)).flat_map(|row| row[h * width..][..width].to_vec()).collect()
+            x.chunks_exact((heads * width).max(1))
+                .flat_map(|row| row[h * width..][..width].to_vec())
+                .collect()
         };
         d.q = pick(&self.q, heads, h, width);
         (d.k, d.v) = (pick(&self.k, kv_heads, kv, width), pick(&self.v, kv_heads, kv, width));

@@ -1,0 +1,214 @@
+//! Products of matrices: 2x8 by 8x2 bytes in one instruction, twice the products of a dot product's.
+//!
+//! A register of sums holds two rows times two columns, row by row; one of operands eight bytes of each of two.
+
+use crate::kernels::attention::multiply::Tile;
+use crate::kernels::simd::Simd;
+use std::arch::aarch64::*;
+
+// Not `pure`: in the order that is written here, operands take the few registers that sums leave.
+macro_rules! usmmla {
+    ($acc:expr, $x:expr, $w:expr) => {{
+        let mut acc: int32x4_t = $acc;
+        std::arch::asm!(
+            "usmmla {0:v}.4s, {1:v}.16b, {2:v}.16b", inout(vreg) acc, in(vreg) $x, in(vreg) $w,
+            options(nomem, nostack, preserves_flags)
+        );
+        acc
+    }};
+}
+
+/// `acc + x · wᵀ`, of unsigned x and signed w.
+#[inline(always)]
+pub unsafe fn product(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
+    // SAFETY: the caller vouches for I8MM.
+    unsafe { usmmla!(acc, x, w) }
+}
+
+/// Two numbers at `p`, twice.
+#[inline(always)]
+unsafe fn twice(p: *const i32) -> int32x4_t {
+    // SAFETY: the caller vouches for the pointer.
+    unsafe { vreinterpretq_s32_s64(vld1q_dup_s64(p.cast())) }
+}
+
+/// The first halves of both, and the second: sums of two rows times four columns to rows, and back.
+#[inline(always)]
+fn halves(a: int32x4_t, b: int32x4_t) -> [int32x4_t; 2] {
+    // SAFETY: NEON is part of the architecture.
+    unsafe {
+        let (a, b) = (vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b));
+        [vreinterpretq_s32_s64(vtrn1q_s64(a, b)), vreinterpretq_s32_s64(vtrn2q_s64(a, b))]
+    }
+}
+
+/// Quads of two steps, those of each of four side by side.
+#[inline(always)]
+fn pairs(a: int32x4_t, b: int32x4_t) -> [int32x4_t; 2] {
+    // SAFETY: as above.
+    unsafe { [vzip1q_s32(a, b), vzip2q_s32(a, b)] }
+}
+
+/// The row beside row 2m: of an odd number the last has none, and is taken twice.
+const fn second<const MR: usize>(m: usize) -> usize {
+    if 2 * m + 1 < MR { 2 * m + 1 } else { 2 * m }
+}
+
+/// `MR` rows times `NV` registers of four columns. Of the columns either the quads of a step lie side by side, or, `READY`, those
+/// of two steps column by column; then steps are even.
+#[inline(always)]
+pub unsafe fn tile<S: Simd<V = int32x4_t>, const MR: usize, const NV: usize, const READY: bool>(t: &Tile) {
+    // SAFETY: as `multiply::Run`.
+    unsafe {
+        // Of rows in pairs: the rest is never there.
+        let mut acc = [[[vdupq_n_s32(0); 2]; NV]; MR];
+        let out = |row: usize, v: usize| t.out.add(row * t.out_stride + 16 * v).cast::<i32>();
+        for m in 0..MR.div_ceil(2) {
+            for v in 0..NV {
+                if t.resume {
+                    acc[m][v] = halves(vld1q_s32(out(2 * m, v)), vld1q_s32(out(second::<MR>(m), v)));
+                } else if !t.init.is_null() {
+                    acc[m][v] = [twice(t.init.add(4 * v)), twice(t.init.add(4 * v + 2))];
+                }
+            }
+        }
+        if t.ahead.is_null() {
+            steps::<S, MR, NV, READY, false>(&mut acc, t);
+        } else {
+            steps::<S, MR, NV, READY, true>(&mut acc, t);
+        }
+        for m in 0..MR.div_ceil(2) {
+            for v in 0..NV {
+                let [first, second] = halves(acc[m][v][0], acc[m][v][1]);
+                vst1q_s32(out(2 * m, v), first);
+                if 2 * m + 1 < MR {
+                    vst1q_s32(out(2 * m + 1, v), second);
+                }
+            }
+        }
+    }
+}
+
+/// Eight bytes of columns `4v ..`, from two steps of quads.
+#[inline(always)]
+unsafe fn columns<S: Simd<V = int32x4_t>>(w: *const u8, stride: usize, v: usize) -> [int32x4_t; 2] {
+    // SAFETY: the caller vouches for two steps.
+    unsafe {
+        let next = w.add(stride);
+        // Offsets that are constants.
+        let ([a], [b]) = match v {
+            0 => (S::loads::<1, 0>(w), S::loads::<1, 0>(next)),
+            1 => (S::loads::<1, 1>(w), S::loads::<1, 1>(next)),
+            2 => (S::loads::<1, 2>(w), S::loads::<1, 2>(next)),
+            _ => (S::loads::<1, 3>(w), S::loads::<1, 3>(next)),
+        };
+        pairs(a, b)
+    }
+}
+
+#[inline(always)]
+unsafe fn steps<
+    S: Simd<V = int32x4_t>,
+    const MR: usize,
+    const NV: usize,
+    const READY: bool,
+    const AHEAD: bool,
+>(
+    acc: &mut [[[int32x4_t; 2]; NV]; MR],
+    t: &Tile,
+) {
+    // SAFETY: as `multiply::Run`.
+    unsafe {
+        let (mut w, mut ahead) = (t.w, t.ahead);
+        let mut x = [t.x; MR];
+        for m in 1..MR {
+            x[m] = t.x.add(m * t.x_stride);
+            // Or the compiler would add it up again, turn by turn.
+            std::arch::asm!("/* {} */", inout(reg) x[m], options(pure, nomem, nostack, preserves_flags));
+        }
+        let mut at = 0;
+        for _ in 0..t.steps / 2 {
+            let mut rows = [vdupq_n_s32(0); MR];
+            for m in 0..MR.div_ceil(2) {
+                let (first, second) = (x[2 * m].add(at).cast(), x[second::<MR>(m)].add(at).cast());
+                rows[m] = vcombine_s32(vld1_s32(first), vld1_s32(second));
+            }
+            let mut w4 = [[vdupq_n_s32(0); 2]; 4];
+            for v in 0..NV {
+                if READY && v % 2 == 0 {
+                    let [a, b, c, d] = if v == 0 { S::loads::<4, 0>(w) } else { S::loads::<4, 1>(w) };
+                    (w4[v], w4[v + 1]) = ([a, b], [c, d]);
+                }
+                let [w0, w1] = if READY { w4[v] } else { columns::<S>(w, t.w_stride, v) };
+                for m in 0..MR.div_ceil(2) {
+                    acc[m][v][0] = product(acc[m][v][0], rows[m], w0);
+                    acc[m][v][1] = product(acc[m][v][1], rows[m], w1);
+                }
+                if AHEAD {
+                    S::prefetch_far(ahead.wrapping_add(16 * v));
+                    S::prefetch_far(ahead.wrapping_add(t.ahead_stride + 16 * v));
+                }
+            }
+            at += 8;
+            // Perhaps beyond the end of the last row, where nothing is read.
+            w = w.wrapping_add(2 * t.w_stride);
+            ahead = ahead.wrapping_add(2 * t.ahead_stride);
+        }
+        if t.steps % 2 == 1 {
+            let quad =
+                |row: usize| vset_lane_s32::<0>(x[row].add(at).cast::<i32>().read_unaligned(), vdup_n_s32(0));
+            for v in 0..NV {
+                let [w0, w1] = pairs(S::load(w.add(16 * v)), vdupq_n_s32(0));
+                for m in 0..MR.div_ceil(2) {
+                    let row = vcombine_s32(quad(2 * m), quad(second::<MR>(m)));
+                    acc[m][v][0] = product(acc[m][v][0], row, w0);
+                    acc[m][v][1] = product(acc[m][v][1], row, w1);
+                }
+            }
+        }
+    }
+}
+
+/// Sums of four rows of weights from `init` on: register `2p + h` is rows 2p and 2p + 1 times the tokens of half h.
+#[inline(always)]
+pub unsafe fn sums4<const VECS: usize>(init: *const i32) -> [[int32x4_t; VECS]; 4] {
+    // SAFETY: the caller vouches for four numbers.
+    unsafe {
+        let (low, high) = (twice(init), twice(init.add(2)));
+        [[low; VECS], [low; VECS], [high; VECS], [high; VECS]]
+    }
+}
+
+/// Adds two entries to them.
+#[inline(always)]
+pub unsafe fn entries4<const VECS: usize>(
+    sums: &mut [[int32x4_t; VECS]; 4],
+    x: [[int32x4_t; VECS]; 2],
+    w: [int32x4_t; 2],
+) {
+    // SAFETY: the caller vouches for I8MM.
+    unsafe {
+        let [low, high] = pairs(w[0], w[1]);
+        for v in 0..VECS {
+            let [first, second] = pairs(x[0][v], x[1][v]);
+            sums[0][v] = product(sums[0][v], first, low);
+            sums[1][v] = product(sums[1][v], second, low);
+            sums[2][v] = product(sums[2][v], first, high);
+            sums[3][v] = product(sums[3][v], second, high);
+        }
+    }
+}
+
+/// Row by row.
+#[inline(always)]
+pub fn rows4<const VECS: usize>(mut sums: [[int32x4_t; VECS]; 4]) -> [[int32x4_t; VECS]; 4] {
+    for v in 0..VECS {
+        for p in [0, 2] {
+            // SAFETY: NEON is part of the architecture.
+            let rows =
+                unsafe { [vuzp1q_s32(sums[p][v], sums[p + 1][v]), vuzp2q_s32(sums[p][v], sums[p + 1][v])] };
+            [sums[p][v], sums[p + 1][v]] = rows;
+        }
+    }
+    sums
+}
