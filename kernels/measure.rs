@@ -1,5 +1,6 @@
 //! What this CPU can do at most: the yardsticks that a measurement is held against.
 
+use super::attention::softmax::Span;
 use super::codes::table::Codes;
 use super::table::Tier;
 use crate::isa::Isa;
@@ -33,6 +34,28 @@ impl Tier {
             Some(pairs) if self.is_supported() => unsafe { (pairs.peak)(rounds) },
             _ => 0,
         }
+    }
+}
+
+/// Scores at a cache line: a row that stays in the first-level cache.
+#[repr(align(64))]
+struct Row([f32; 1024]);
+
+impl Tier {
+    /// As [`Tier::dot_products`], of exponentials: of a row of scores as attention and EcoFormer take them, again and again.
+    pub fn exponentials(&self, rounds: u64) -> u64 {
+        if !self.is_supported() {
+            return 0;
+        }
+        let (mut row, mut sums) = (Row([0.0; 1024]), [0.0; 16]);
+        let span = Span { row: row.0.as_mut_ptr().cast(), first: 0, last: row.0.len(), offset: 0 };
+        for _ in 0..rounds {
+            // Of 0 times the score: it stays a number.
+            // SAFETY: the tier is supported; the row has its scores, and sums are 16.
+            unsafe { (self.float.passes.exponentials[0])(&span, 0.0, 0.0, sums.as_mut_ptr()) };
+        }
+        std::hint::black_box(sums);
+        rounds * row.0.len() as u64
     }
 }
 

@@ -22,6 +22,11 @@ pub fn bf16_dot_products(isa: Isa, rounds: u64) -> u64 {
     if isa.is_supported() { Tier::of(isa).bf16_dot_products(rounds) } else { 0 }
 }
 
+/// As [`dot_products`], of exponentials of f32, as attention and EcoFormer take them.
+pub fn exponentials(isa: Isa, rounds: u64) -> u64 {
+    if isa.is_supported() { Tier::of(isa).exponentials(rounds) } else { 0 }
+}
+
 /// As [`dot_products`], of binary codes: exclusive or, population count and sum; the bits compared.
 pub fn population_counts(isa: Isa, rounds: u64) -> u64 {
     if isa.is_supported() { Codes::of(isa).population_counts(rounds) } else { 0 }

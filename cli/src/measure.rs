@@ -71,6 +71,7 @@ pub enum PeakOf {
     Int8,
     F32,
     Bf16,
+    Exponentials,
     /// Exclusive or, population count and sum, in bits compared.
     Popcount,
     /// The same without the sum.
@@ -91,6 +92,7 @@ impl PeakOf {
             PeakOf::Int8 => "INT8",
             PeakOf::F32 => "f32",
             PeakOf::Bf16 => "bf16",
+            PeakOf::Exponentials => "exponentials",
             PeakOf::Popcount | PeakOf::PopcountAlone => "bits",
         }
     }
@@ -100,6 +102,7 @@ impl PeakOf {
             PeakOf::Int8 => measure::dot_products(isa, rounds),
             PeakOf::F32 => measure::fused_multiply_adds(isa, rounds),
             PeakOf::Bf16 => measure::bf16_dot_products(isa, rounds),
+            PeakOf::Exponentials => measure::exponentials(isa, rounds),
             PeakOf::Popcount => measure::population_counts(isa, rounds),
             PeakOf::PopcountAlone => measure::population_counts_alone(isa, rounds),
         }

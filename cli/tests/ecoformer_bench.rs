@@ -44,7 +44,9 @@ fn serve_answers_lines_of_ecoformer() {
             let (min, median) = (number(&format!("{part}us_min")), number(&format!("{part}us_median")));
             assert!(0.0 < min && min <= median, "{part}: {answer}");
         }
-        for field in ["tokens_per_s", "hash_pct_peak", "attend_pct_additions", "attend_pct_bytes"] {
+        for field in
+            ["tokens_per_s", "hash_pct_peak", "hash_pct_bound", "attend_pct_additions", "attend_pct_bytes"]
+        {
             assert!(number(field) > 0.0, "{field}: {answer}");
         }
         let bound =

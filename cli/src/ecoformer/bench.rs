@@ -47,6 +47,11 @@ pub struct Answer {
     /// The same tier's multiply-adds of f32 on registers alone, on as many threads, measured in between.
     pub peak_gops: f64,
     pub hash_pct_peak: f64,
+    /// The same tier's exponentials on a row in the first-level cache, on as many threads, measured in between.
+    pub peak_gexps: f64,
+    /// Its products at peak_gops, then tokens x heads x anchors exponentials at peak_gexps: what the hash cannot do without.
+    pub hash_bound_us: f64,
+    pub hash_pct_bound: f64,
     pub attend_us_min: f64,
     pub attend_us_median: f64,
     /// Additions of values to sums, and of those to contexts: 2 x tokens x heads x bits x head_dim / attend_us_min, as many as
@@ -113,6 +118,11 @@ impl answer::Answer for Answer {
             "  {:>10.1} GOP/s of its products, {:.1} % of the peak of {:.1} in f32",
             a.hash_gops, a.hash_pct_peak, a.peak_gops
         )?;
+        writeln!(
+            out,
+            "  {:>10.1} us   of these at the peak and of its exponentials at {:.2} billion a second: {:.1} %",
+            a.hash_bound_us, a.peak_gexps, a.hash_pct_bound
+        )?;
         writeln!(out, "  {:>10.1} us   of attention (median {:.1})", a.attend_us_min, a.attend_us_median)?;
         let mark = |bound| if a.attend_bound == bound { " <- the bound" } else { "" };
         writeln!(
@@ -170,6 +180,7 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
     let each = of_codes + case.head_dim * (times_v * case.v.bytes() + size_of::<f32>());
     let bytes = case.n * case.batch * case.heads * each;
     let mut peak = Peak::new(PeakOf::F32, isa, case.threads);
+    let mut exponentials = Peak::new(PeakOf::Exponentials, isa, case.threads);
     let mut reader = Reader::new(isa, case.threads, bytes);
     let times = in_turn(
         if case.softmax { 4 } else { 3 },
@@ -192,6 +203,7 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
         },
         || {
             peak.burst();
+            exponentials.burst();
             reader.burst();
         },
     )?;
@@ -210,7 +222,9 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
 
     let us = |seconds: f64| (seconds * 1e9).round() / 1e3;
     let (both, hash, attend) = (times[0], times[1], times[2]);
-    let hash_gops = 2.0 * all * (case.anchors * (case.head_dim + case.bits)) as f64 / hash.min / 1e9;
+    let hash_ops = 2.0 * all * (case.anchors * (case.head_dim + case.bits)) as f64;
+    let hash_gops = hash_ops / hash.min / 1e9;
+    let hash_bound = hash_ops / peak.gops / 1e9 + all * case.anchors as f64 / exponentials.gops / 1e9;
     let attend_gadds = 2.0 * all * (case.bits * case.head_dim) as f64 / attend.min / 1e9;
     let attend_gbps = bytes as f64 / attend.min / 1e9;
     let attend_pct_additions = 100.0 * attend_gadds / (peak.gops / 2.0);
@@ -226,6 +240,9 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
         hash_gops,
         peak_gops: peak.gops,
         hash_pct_peak: 100.0 * hash_gops / peak.gops,
+        peak_gexps: exponentials.gops,
+        hash_bound_us: us(hash_bound),
+        hash_pct_bound: 100.0 * hash_bound / hash.min,
         attend_us_min: us(attend.min),
         attend_us_median: us(attend.median),
         attend_gadds,
