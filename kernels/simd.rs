@@ -115,6 +115,34 @@ pub unsafe trait Simd: Copy + 'static {
     unsafe fn dot_quad<const I: i32>(acc: Self::V, x: Self::X, w: Self::Q) -> Self::V;
     /// A step of attention: x is a quad of unsigned bytes, the columns are signed where [`Simd::MIXED`], else unsigned.
     unsafe fn dot_columns<const I: i32>(acc: Self::V, x: Self::Q, columns: Self::V) -> Self::V;
+    /// As [`Simd::dot_columns`], of a register of x: lane by lane.
+    #[inline(always)]
+    unsafe fn dot_key(acc: Self::V, x: Self::X, key: Self::V) -> Self::V {
+        // SAFETY: as the caller.
+        unsafe { Self::dot(acc, x, Self::w(key)) }
+    }
+    /// Whether [`Simd::X`] has room for bytes moved by 255 either way, and so [`Simd::shift`] is there.
+    const SHIFTS: bool = false;
+    /// `by` added to each byte of x.
+    #[inline(always)]
+    unsafe fn shift(_x: Self::X, _by: i32) -> Self::X {
+        unreachable!("x are bytes")
+    }
+    /// Lane i of each part is the sum of that part of register i.
+    #[inline(always)]
+    unsafe fn lane_sums(v: [Self::V; 4]) -> Self::V {
+        // SAFETY: as the caller.
+        unsafe {
+            let v = Self::transpose4(v);
+            Self::add(Self::add(v[0], v[1]), Self::add(v[2], v[3]))
+        }
+    }
+    /// Part p is the sum of the parts of register p; of as many registers as there are parts.
+    #[inline(always)]
+    unsafe fn part_sums(v: [Self::V; 4]) -> Self::V {
+        const { assert!(Self::LANES == 4) };
+        v[0]
+    }
     /// Four registers of four i32 a part, transposed inside each part: result c holds element c of a, b, c, d.
     unsafe fn transpose4(v: [Self::V; 4]) -> [Self::V; 4];
     /// 16-byte part i of the register to `p + i * stride` (bytes).

@@ -204,6 +204,7 @@ def ecoformer(t):
     for n in (784, 3136, 12544, 50176):
         answers = cases(n)
         t.row(f"{n} tokens, hash: matrix operations, of the FMA peak", [a["hash_pct_peak"] for a in answers])
+        t.row(f"{n} tokens, hash: of these and its exponentials at their peaks", [a["hash_pct_bound"] for a in answers])
         t.row(f"{n} tokens, attention: of what its additions allow", [a["attend_pct"] for a in answers])
     for v in ("bf16", "int8"):
         t.row(f"3136 tokens, attention, v {v}", [a["attend_pct"] for a in cases(3136, v=v)])

@@ -36,6 +36,12 @@ unsafe impl Simd for NeonDot {
     }
 
     #[inline(always)]
+    unsafe fn dot_key(acc: int32x4_t, x: int32x4_t, key: int32x4_t) -> int32x4_t {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { udot!(acc, x, key) }
+    }
+
+    #[inline(always)]
     unsafe fn dot_columns<const I: i32>(acc: int32x4_t, x: int32x4_t, columns: int32x4_t) -> int32x4_t {
         // SAFETY: the caller vouches for the tier.
         unsafe { udot!(acc, columns, x, I) }

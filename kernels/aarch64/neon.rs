@@ -41,8 +41,14 @@ unsafe impl Simd for Neon {
     #[inline(always)]
     unsafe fn dot_columns<const I: i32>(acc: int32x4_t, x: int32x4_t, columns: int32x4_t) -> int32x4_t {
         // SAFETY: the caller vouches for the tier.
+        unsafe { Self::dot_key(acc, Self::all::<I>(x), columns) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_key(acc: int32x4_t, x: int32x4_t, key: int32x4_t) -> int32x4_t {
+        // SAFETY: the caller vouches for the tier.
         unsafe {
-            let (x, w) = (vreinterpretq_u8_s32(Self::all::<I>(x)), vreinterpretq_u8_s32(columns));
+            let (x, w) = (vreinterpretq_u8_s32(x), vreinterpretq_u8_s32(key));
             let low = vpaddlq_u16(vmull_u8(vget_low_u8(x), vget_low_u8(w)));
             let high = vpaddlq_u16(vmull_high_u8(x, w));
             vaddq_s32(acc, vreinterpretq_s32_u32(vpaddq_u32(low, high)))

@@ -175,6 +175,12 @@ macro_rules! vector {
         }
 
         #[inline(always)]
+        unsafe fn lane_sums(v: [int32x4_t; 4]) -> int32x4_t {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { vpaddq_s32(vpaddq_s32(v[0], v[1]), vpaddq_s32(v[2], v[3])) }
+        }
+
+        #[inline(always)]
         unsafe fn transpose4(v: [int32x4_t; 4]) -> [int32x4_t; 4] {
             // SAFETY: the caller vouches for the tier and for the pointers.
             unsafe {

@@ -17,7 +17,7 @@ pub struct Keys {
     pub words: usize,
     /// Flipped in each byte of k.
     pub flip: u8,
-    /// What the sum of a key's bytes is multiplied by, to be added to its score: integers.
+    /// What the sum of a key's bytes is multiplied by, to be added to its score: integers, -255 to 0.
     pub by_sum: i32,
     /// 64 scores.
     pub out: *mut u8,
@@ -36,6 +36,14 @@ pub type Run = unsafe fn(&Keys);
 pub unsafe fn scores<S: Simd, P: Product<S>>(t: &Keys) {
     // SAFETY: as `Run`.
     unsafe {
+        if P::EXACT && t.words.is_multiple_of(S::LANES) {
+            return match t.words / S::LANES {
+                1 => scores_by_key::<S, 1>(t),
+                2 => scores_by_key::<S, 2>(t),
+                4 => scores_by_key::<S, 4>(t),
+                _ => scores_by_key::<S, 0>(t),
+            };
+        }
         let flip = S::splat(i32::from_ne_bytes([t.flip; 4]));
         let ones = S::quad([1u8; 4].as_ptr());
         let mut ahead = t.ahead;
@@ -71,6 +79,67 @@ pub unsafe fn scores<S: Simd, P: Product<S>>(t: &Keys) {
                 let out = t.out.add(4 * (first + half * S::LANES)).cast();
                 P::store(out, P::add_scaled(acc[half], sums[half], t.by_sum));
             }
+        }
+    }
+}
+
+/// A register of the query, ready for [`scores_by_key`].
+#[inline(always)]
+unsafe fn query<S: Simd>(t: &Keys, byte: usize) -> S::X {
+    // SAFETY: as `Run`.
+    unsafe {
+        let x = S::x(S::load(t.x.add(byte)));
+        if S::SHIFTS { S::shift(x, t.by_sum) } else { x }
+    }
+}
+
+/// Scores of bytes, whose products may be added in any order: key by key, then lanes are added up. A key is of `N` registers, or, if
+/// that is 0, of any number.
+#[inline(always)]
+unsafe fn scores_by_key<S: Simd, const N: usize>(t: &Keys) {
+    // SAFETY: as `Run`.
+    unsafe {
+        let flip = S::splat(i32::from_ne_bytes([t.flip; 4]));
+        // What each byte of a key is multiplied by less, as a query.
+        let less = S::x(S::splat(i32::from_ne_bytes([-t.by_sum as u8; 4])));
+        let words = if N > 0 { N * S::LANES } else { t.words };
+        let lines = 16 * words;
+        let mut registers = [less; N];
+        for n in 0..N {
+            registers[n] = query::<S>(t, 4 * n * S::LANES);
+        }
+        let mut ahead = t.ahead;
+        for first in (0..PANEL).step_by(S::LANES) {
+            // Of four keys, part by part.
+            let mut scores = [S::splat(0); 4];
+            for four in 0..S::LANES / 4 {
+                if !ahead.is_null() {
+                    for line in (0..lines).step_by(64) {
+                        S::prefetch_far(ahead.wrapping_add(line));
+                    }
+                    ahead = ahead.wrapping_add(lines);
+                }
+                let keys = t.k.add((first + 4 * four) * t.stride);
+                let (mut sums, mut sums_less) = ([S::splat(0); 4], [S::splat(0); 4]);
+                for n in 0..words / S::LANES {
+                    let byte = 4 * n * S::LANES;
+                    let x = if n < N { registers[n] } else { query::<S>(t, byte) };
+                    for i in 0..4 {
+                        let key = S::xor(S::load(keys.add(i * t.stride + byte)), flip);
+                        sums[i] = S::dot_key(sums[i], x, key);
+                        if !S::SHIFTS {
+                            sums_less[i] = S::dot_key(sums_less[i], less, key);
+                        }
+                    }
+                }
+                if !S::SHIFTS {
+                    for i in 0..4 {
+                        sums[i] = S::sub(sums[i], sums_less[i]);
+                    }
+                }
+                scores[four] = S::lane_sums(sums);
+            }
+            S::store(t.out.add(4 * first), S::part_sums(scores));
         }
     }
 }

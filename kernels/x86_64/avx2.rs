@@ -23,6 +23,17 @@ unsafe impl Simd for Avx2 {
         unsafe { [_mm256_and_si256(quads, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(quads)] }
     }
 
+    const SHIFTS: bool = true;
+
+    #[inline(always)]
+    unsafe fn shift(x: [__m256i; 2], by: i32) -> [__m256i; 2] {
+        // SAFETY: the caller vouches for the tier.
+        unsafe {
+            let by = _mm256_set1_epi16(by as i16);
+            [_mm256_add_epi16(x[0], by), _mm256_add_epi16(x[1], by)]
+        }
+    }
+
     #[inline(always)]
     unsafe fn w(quads: __m256i) -> [__m256i; 2] {
         // SAFETY: the caller vouches for the tier.

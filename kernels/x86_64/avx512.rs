@@ -23,6 +23,17 @@ unsafe impl Simd for Avx512 {
         unsafe { [_mm512_and_si512(quads, _mm512_set1_epi16(0xff)), _mm512_srli_epi16::<8>(quads)] }
     }
 
+    const SHIFTS: bool = true;
+
+    #[inline(always)]
+    unsafe fn shift(x: [__m512i; 2], by: i32) -> [__m512i; 2] {
+        // SAFETY: the caller vouches for the tier.
+        unsafe {
+            let by = _mm512_set1_epi16(by as i16);
+            [_mm512_add_epi16(x[0], by), _mm512_add_epi16(x[1], by)]
+        }
+    }
+
     #[inline(always)]
     unsafe fn w(quads: __m512i) -> [__m512i; 2] {
         // SAFETY: the caller vouches for the tier.

@@ -92,6 +92,29 @@ macro_rules! ymm {
         }
 
         #[inline(always)]
+        unsafe fn lane_sums(v: [__m256i; 4]) -> __m256i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe {
+                let ab =
+                    _mm256_add_epi32(_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[0], v[1]));
+                let cd =
+                    _mm256_add_epi32(_mm256_unpacklo_epi32(v[2], v[3]), _mm256_unpackhi_epi32(v[2], v[3]));
+                _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn part_sums(v: [__m256i; 4]) -> __m256i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe {
+                _mm256_add_epi32(
+                    _mm256_permute2x128_si256::<0x20>(v[0], v[1]),
+                    _mm256_permute2x128_si256::<0x31>(v[0], v[1]),
+                )
+            }
+        }
+
+        #[inline(always)]
         unsafe fn transpose4(v: [__m256i; 4]) -> [__m256i; 4] {
             // SAFETY: the caller vouches for the tier and for the pointers.
             unsafe {

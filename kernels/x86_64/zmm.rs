@@ -92,6 +92,34 @@ macro_rules! zmm {
         }
 
         #[inline(always)]
+        unsafe fn lane_sums(v: [__m512i; 4]) -> __m512i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe {
+                let ab =
+                    _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+                let cd =
+                    _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+                _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn part_sums(v: [__m512i; 4]) -> __m512i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe {
+                let ab = _mm512_add_epi32(
+                    _mm512_shuffle_i32x4::<0x44>(v[0], v[1]),
+                    _mm512_shuffle_i32x4::<0xee>(v[0], v[1]),
+                );
+                let cd = _mm512_add_epi32(
+                    _mm512_shuffle_i32x4::<0x44>(v[2], v[3]),
+                    _mm512_shuffle_i32x4::<0xee>(v[2], v[3]),
+                );
+                _mm512_add_epi32(_mm512_shuffle_i32x4::<0x88>(ab, cd), _mm512_shuffle_i32x4::<0xdd>(ab, cd))
+            }
+        }
+
+        #[inline(always)]
         unsafe fn transpose4(v: [__m512i; 4]) -> [__m512i; 4] {
             // SAFETY: the caller vouches for the tier and for the pointers.
             unsafe {

@@ -338,10 +338,11 @@ pub fn attend(job: &Attend<'_>, mut out: HeadsMut<'_, f32>, ctx: &Ctx, memory: &
             }
         }
     }
-    share_out(ctx, workers, each, units, &|bytes, units| {
+    share_out(ctx, workers, each, units, &|bytes, turns| {
         let mut room = plan.room(bytes);
-        for unit in units {
-            let unit = chunks.unit(unit);
+        for turn in turns {
+            // Backwards: what the pass before read last is still in the caches.
+            let unit = chunks.unit(units - 1 - turn);
             let (first, last) = job.sequences.queries(unit.b);
             let from = if job.causal { unit.slot } else { chunks.slots(unit.b, unit.head).start };
             // SAFETY: the sums are there, and are no longer written; each token's head is of one unit.

@@ -272,10 +272,11 @@ pub fn encode(job: &Encode<'_>, codes: &mut [u64], ctx: &Ctx, memory: &mut Memor
     let lost = AtomicUsize::new(0);
     let shared = Shared(codes.as_mut_ptr().cast());
     let sigma = &*sigma;
-    share_out(ctx, workers, each, units, &|bytes, units| {
+    share_out(ctx, workers, each, units, &|bytes, turns| {
         let mut room = plan.room(bytes);
-        for unit in units {
-            let unit = chunks.unit(unit);
+        for turn in turns {
+            // Backwards: what the pass before read last is still in the caches.
+            let unit = chunks.unit(units - 1 - turn);
             // SAFETY: each token's head is of one unit.
             let n = unsafe { plan.codes(&unit, sigma[unit.b * hash.heads + unit.head], &mut room, shared) };
             lost.fetch_add(n, Ordering::Relaxed);
