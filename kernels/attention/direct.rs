@@ -1,4 +1,5 @@
-//! A single query: k and v are used once, so they are not packed, but turned in registers on their way to the products.
+//! A single query: k and v are used once, so they are not packed, but turned in registers on their way to the products. Keys of
+//! bytes are multiplied as they lie.
 
 use super::PANEL;
 use crate::kernels::dense::Product;
