@@ -245,6 +245,27 @@ storages! {
     Bytes: S::LANES, scaled true, ready false, p => S::as_v(S::load_i8(p.cast()));
 }
 
+/// What a register of rows that lie as they are is made of.
+pub trait Parts<S: Simd>: Storage<S> {
+    /// 4 elements of each part: those of part i from `p + i * stride` (bytes).
+    unsafe fn parts(p: *const u8, stride: usize) -> S::V;
+}
+
+macro_rules! parts { ($($name:ident: $p:ident, $stride:ident => $load:expr;)*) => { $(
+    impl<S: Simd> Parts<S> for $name {
+        #[inline(always)]
+        unsafe fn parts($p: *const u8, $stride: usize) -> S::V {
+            // SAFETY: as the caller.
+            unsafe { $load }
+        }
+    }
+)* } }
+parts! {
+    Words: p, stride => S::load_parts(p, stride);
+    Bfloats: p, stride => S::as_v(S::load_bf16_parts(p, stride));
+    Halves: p, stride => S::as_v(S::load_f16_parts(p, stride));
+}
+
 /// The shape of a tile as a type: `MR` tokens times `PANELS` panels of `NV` registers; where sums are exact, `UNROLL`
 /// steps at a time go into sums of their own, so that a few tokens do not wait for one chain of additions.
 pub struct Kernel<S, P, W, const MR: usize, const NV: usize, const PANELS: usize, const UNROLL: usize>(

@@ -2,7 +2,7 @@
 
 #[cfg(target_arch = "aarch64")]
 use super::aarch64::{Neon, NeonBf16};
-use super::attention::table::{Multiply, Passes, multiply, passes};
+use super::attention::table::{Direct, Multiply, Passes, multiply, passes, single};
 use super::convert::{self, to_bf16, widen};
 use super::dense::{Bfloats, Bytes, F32, Halves, Kernel, Storage, Tile, Words, float_peak};
 use super::ecoformer::{Features, Lookup};
@@ -103,6 +103,8 @@ pub struct FloatTier {
     pub epilogue: epilogue::Run,
     /// Tiles of attention.
     pub multiply: &'static Multiply,
+    /// A single query, with k or v of bfloat16 and of halves.
+    pub narrow: [Direct; 2],
     /// The rest of attention.
     pub passes: &'static Passes,
     /// Inner products to features of a kernelized hash.
@@ -195,6 +197,8 @@ macro_rules! tier {
             tier!(@fn #[$features] token_one(band: &Band<'_>, out: *mut f32) => float_token::gather::<1>);
             tier!(@fn #[$features] token_scatter(columns: &Columns<'_>, rows: usize, out: *mut f32) => float_token::scatter);
             multiply!(multiply: concat!($label, "-f32-attention"), $simd F32, #[$features], $widths);
+            single!(single_bfloats: $simd F32 Bfloats, #[$features]);
+            single!(single_halves: $simd F32 Halves, #[$features]);
             passes!($simd, #[$features]);
             sparse!(F32, concat!($label, "-f32"), $simd, lines 4, #[$features], gather $gather, scatter $scatter);
             tier!(@fn #[$features] widen_words(from: *const u8, n: usize, to: *mut u8) => widen::<$simd, Words>);
@@ -232,6 +236,7 @@ macro_rules! tier {
                 rows_to_lines,
                 epilogue: run_epilogue,
                 multiply: &multiply::KERNELS,
+                narrow: [single_bfloats::DIRECT, single_halves::DIRECT],
                 passes: &passes::PASSES,
                 features,
                 signs,

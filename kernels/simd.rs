@@ -149,6 +149,20 @@ pub unsafe trait Simd: Copy + 'static {
     unsafe fn store_parts(p: *mut u8, stride: usize, v: Self::V);
     /// 16-byte part i of the register from `p + i * stride` (bytes).
     unsafe fn load_parts(p: *const u8, stride: usize) -> Self::V;
+    /// Four bfloat16 of each part, exact: those of part i from `p + i * stride` (bytes).
+    #[inline(always)]
+    unsafe fn load_bf16_parts(p: *const u8, _stride: usize) -> Self::F {
+        const { assert!(Self::LANES == 4) };
+        // SAFETY: as the caller.
+        unsafe { Self::load_bf16(p.cast()) }
+    }
+    /// The same of halves.
+    #[inline(always)]
+    unsafe fn load_f16_parts(p: *const u8, _stride: usize) -> Self::F {
+        const { assert!(Self::LANES == 4) };
+        // SAFETY: as the caller.
+        unsafe { Self::load_f16(p.cast()) }
+    }
     /// Lane products, wrapping.
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     /// Lane differences, wrapping.

@@ -4,13 +4,13 @@
 mod common;
 
 use common::{Rng, cases, say, tiers};
-use siskin::bf16;
 use siskin::kernels::attention::direct::{Keys, Values};
 use siskin::kernels::attention::gather::{PADDING, Rows};
 use siskin::kernels::attention::multiply::Tile;
-use siskin::kernels::attention::table::Multiply;
+use siskin::kernels::attention::table::{Direct, Multiply};
 use siskin::kernels::attention::{LANES, PANEL};
 use siskin::quant::QuantType;
+use siskin::{bf16, f16};
 use std::ptr;
 
 const POISON: u32 = 0x7fa5_5a5a;
@@ -396,7 +396,7 @@ fn scores_of_one_query() {
                         ahead_stride: 0,
                     };
                     multiply_row(kernel, &tile, PANEL);
-                    (kernel.scores)(&Keys {
+                    (kernel.direct.scores)(&Keys {
                         x: x.bytes.as_ptr(),
                         k: k.bytes.as_ptr(),
                         stride: k.stride,
@@ -467,7 +467,7 @@ fn context_of_one_query() {
                         ahead_stride: 0,
                     };
                     multiply_row(kernel, &tile, columns);
-                    (kernel.context)(&Values {
+                    (kernel.direct.context)(&Values {
                         x: x.bytes.as_ptr(),
                         v: v.bytes.as_ptr(),
                         stride: v.stride,
@@ -486,6 +486,70 @@ fn context_of_one_query() {
                     assert!(nan || got == want, "{case}: column {column}");
                 }
                 assert!(got.is_fenced(), "{case}: wrote too far");
+            }
+        }
+    }
+}
+
+/// One query, k and v of bfloat16 or of halves as they lie: the bits of the same numbers as floats.
+#[test]
+fn narrow_keys_and_values() {
+    let mut r = Rng::new(75);
+    let mut seen: Vec<*const Multiply> = vec![];
+    for tier in tiers("narrow_keys_and_values") {
+        let float = tier.float;
+        if seen.iter().any(|&other| ptr::eq(other, float.multiply)) {
+            continue;
+        }
+        seen.push(float.multiply);
+        let widen: [fn(u16) -> f32; 2] = [|x| bf16::from_bits(x).to_f32(), |x| f16::from_bits(x).to_f32()];
+        for (of, (direct, widen)) in float.narrow.iter().zip(widen).enumerate() {
+            for (n, gap) in [(16, 0), (32, 3), (64, 0), (64, 8), (80, 1), (96, 0), (128, 64), (256, 5)] {
+                let finite = |r: &mut Rng| loop {
+                    let bits = r.next() as u16;
+                    // Now and then not a number.
+                    if widen(bits).abs() < 1e4 || r.below(4000) == 0 {
+                        return bits;
+                    }
+                };
+                let x: Vec<f32> = (0..n.max(PANEL)).map(|_| r.float(-1.0, 1.0)).collect();
+                // No byte behind the last row.
+                let rows: Vec<u16> = (0..(PANEL - 1) * (n + gap) + n).map(|_| finite(&mut r)).collect();
+                let wide: Vec<f32> = rows.iter().map(|&x| widen(x)).collect();
+                let start: Vec<f32> = (0..n.max(PANEL) + 16).map(|_| r.float(-1.0, 1.0)).collect();
+                let run = |p: *const u8, bytes: usize, direct: &Direct| {
+                    let (mut scores, mut context) = (vec![7.0; PANEL], start.clone());
+                    // SAFETY: the tier is supported; rows, the query, weights and room for the sums are there.
+                    unsafe {
+                        (direct.scores)(&Keys {
+                            x: x.as_ptr().cast(),
+                            k: p,
+                            stride: (n + gap) * bytes,
+                            words: n,
+                            flip: 0,
+                            by_sum: 0,
+                            out: scores.as_mut_ptr().cast(),
+                            ahead: ptr::null(),
+                        });
+                        (direct.context)(&Values {
+                            x: x.as_ptr().cast(),
+                            v: p,
+                            stride: (n + gap) * bytes,
+                            words: PANEL,
+                            flip: 0,
+                            columns: n,
+                            out: context.as_mut_ptr().cast(),
+                            ahead: p,
+                            ahead_stride: (n + gap) * bytes,
+                        });
+                    }
+                    (scores, context)
+                };
+                let got = run(rows.as_ptr().cast(), 2, direct);
+                let want = run(wide.as_ptr().cast(), 4, &float.multiply.direct);
+                let equal = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| same(*a, *b));
+                assert!(equal(&got.0, &want.0), "{} {of} {n}: scores", float.multiply.name);
+                assert!(equal(&got.1, &want.1), "{} {of} {n}: context", float.multiply.name);
             }
         }
     }

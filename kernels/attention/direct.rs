@@ -2,7 +2,7 @@
 //! bytes are multiplied as they lie.
 
 use super::PANEL;
-use crate::kernels::dense::Product;
+use crate::kernels::dense::{Parts, Product};
 use crate::kernels::simd::Simd;
 
 /// One query and a panel of keys.
@@ -34,7 +34,7 @@ pub type Run = unsafe fn(&Keys);
 
 /// Each score is the same chain of products as in a tile.
 #[inline(always)]
-pub unsafe fn scores<S: Simd, P: Product<S>>(t: &Keys) {
+pub unsafe fn scores<S: Simd, P: Product<S>, W: Parts<S>>(t: &Keys) {
     // SAFETY: as `Run`.
     unsafe {
         if P::EXACT && t.words.is_multiple_of(S::LANES) {
@@ -47,6 +47,9 @@ pub unsafe fn scores<S: Simd, P: Product<S>>(t: &Keys) {
         }
         let flip = S::splat(i32::from_ne_bytes([t.flip; 4]));
         let ones = S::quad([1u8; 4].as_ptr());
+        // Of a word as it lies, and of four words of a register of keys.
+        let word_bytes = W::BYTES / S::LANES;
+        let block = 4 * word_bytes * S::LANES;
         let mut ahead = t.ahead;
         // Two registers of keys at a time: one chain alone would wait for itself.
         for first in (0..PANEL).step_by(2 * S::LANES) {
@@ -55,16 +58,16 @@ pub unsafe fn scores<S: Simd, P: Product<S>>(t: &Keys) {
             for word in (0..t.words).step_by(4) {
                 for half in 0..2 {
                     if !ahead.is_null() {
-                        for line in (0..16 * S::LANES).step_by(64) {
+                        for line in (0..block).step_by(64) {
                             S::prefetch_far(ahead.wrapping_add(line));
                         }
-                        ahead = ahead.wrapping_add(16 * S::LANES);
+                        ahead = ahead.wrapping_add(block);
                     }
                     // Part l of register r is key 4 l + r: transposed, each register is a word of all keys in order.
-                    let k = t.k.add((first + half * S::LANES) * t.stride + 4 * word);
+                    let k = t.k.add((first + half * S::LANES) * t.stride + word_bytes * word);
                     let mut v = [flip; 4];
                     for r in 0..4 {
-                        v[r] = S::xor(S::load_parts(k.add(r * t.stride), 4 * t.stride), flip);
+                        v[r] = S::xor(W::parts(k.add(r * t.stride), 4 * t.stride), flip);
                     }
                     let v = S::transpose4(v);
                     for r in 0..4 {
@@ -176,28 +179,37 @@ pub type RunValues = unsafe fn(&Values);
 
 /// Each sum is the same chain of products as in a tile.
 #[inline(always)]
-pub unsafe fn context<S: Simd, P: Product<S>>(t: &Values) {
+pub unsafe fn context<S: Simd, P: Product<S>, W: Parts<S>>(t: &Values) {
     // SAFETY: as `RunValues`.
     unsafe {
         let width = S::LANES * P::ELEMENTS;
         let mut column = 0;
+        // Where a word is one element, a register has one chain, and more of them wait less.
+        while P::ELEMENTS == 1 && column + 8 * width <= t.columns {
+            columns::<S, P, W, 8>(t, column);
+            column += 8 * width;
+        }
+        while P::ELEMENTS == 1 && column + 4 * width <= t.columns {
+            columns::<S, P, W, 4>(t, column);
+            column += 4 * width;
+        }
         while column + 2 * width <= t.columns {
-            columns::<S, P, 2>(t, column);
+            columns::<S, P, W, 2>(t, column);
             column += 2 * width;
         }
         if column < t.columns {
-            columns::<S, P, 1>(t, column);
+            columns::<S, P, W, 1>(t, column);
         }
     }
 }
 
 /// `N` registers of elements of each row.
 #[inline(always)]
-unsafe fn columns<S: Simd, P: Product<S>, const N: usize>(t: &Values, column: usize) {
+unsafe fn columns<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(t: &Values, column: usize) {
     // SAFETY: as `context`.
     unsafe {
         let flip = S::splat(i32::from_ne_bytes([t.flip; 4]));
-        let (bytes, part) = (S::LANES * 4, 16 * P::ELEMENTS);
+        let (bytes, part, width) = (S::LANES * 4, 16 * P::ELEMENTS, S::LANES * P::ELEMENTS);
         let mut acc = [[P::zero(); 4]; N];
         for n in 0..N {
             for j in 0..P::ELEMENTS {
@@ -207,14 +219,15 @@ unsafe fn columns<S: Simd, P: Product<S>, const N: usize>(t: &Values, column: us
                 acc[n][j] = P::load(lanes.as_ptr());
             }
         }
-        let mut v = t.v.add(column * 4 / P::ELEMENTS);
-        let mut ahead = t.ahead;
+        let mut v = t.v.add(column * W::BYTES / width);
+        let mut ahead =
+            if t.ahead.is_null() { t.ahead } else { t.ahead.wrapping_add(column * W::BYTES / width) };
         for word in 0..t.words {
             let x = S::quad(t.x.add(4 * word));
             if !ahead.is_null() {
                 for row in 0..P::ELEMENTS {
                     for n in 0..N {
-                        S::prefetch_far(ahead.wrapping_add(row * t.ahead_stride + n * bytes));
+                        S::prefetch_far(ahead.wrapping_add(row * t.ahead_stride + n * W::BYTES));
                     }
                 }
                 ahead = ahead.wrapping_add(P::ELEMENTS * t.ahead_stride);
@@ -222,7 +235,7 @@ unsafe fn columns<S: Simd, P: Product<S>, const N: usize>(t: &Values, column: us
             for n in 0..N {
                 let mut rows = [flip; 4];
                 for row in 0..P::ELEMENTS {
-                    rows[row] = S::xor(S::load(v.add(row * t.stride + n * bytes)), flip);
+                    rows[row] = S::xor(W::load(v.add(row * t.stride + n * W::BYTES)), flip);
                 }
                 let columns = P::columns(rows);
                 for j in 0..P::ELEMENTS {

@@ -17,12 +17,19 @@ pub struct Multiply {
     pub widths: &'static [Width],
     /// A row of few words.
     pub gather: unsafe fn(&Rows),
-    /// One query and 64 keys.
-    pub scores: direct::Run,
-    /// One query's weights and v.
-    pub context: direct::RunValues,
-    /// What columns are to be a multiple of for it.
+    /// A single query.
+    pub direct: Direct,
+    /// What columns are to be a multiple of for its context.
     pub context_columns: usize,
+}
+
+/// One query, with k and v as they lie.
+#[derive(Debug)]
+pub struct Direct {
+    /// And 64 keys.
+    pub scores: direct::Run,
+    /// Its weights and v.
+    pub context: direct::RunValues,
 }
 
 /// Tiles of one width.
@@ -84,16 +91,7 @@ macro_rules! multiply {
                 // SAFETY: as the caller, who also vouches for the tier.
                 unsafe { crate::kernels::attention::gather::gather::<$simd, $product>(r) }
             }
-            #[$features]
-            unsafe fn scores(t: &crate::kernels::attention::direct::Keys) {
-                // SAFETY: as the caller, who also vouches for the tier.
-                unsafe { crate::kernels::attention::direct::scores::<$simd, $product>(t) }
-            }
-            #[$features]
-            unsafe fn context(t: &crate::kernels::attention::direct::Values) {
-                // SAFETY: as the caller, who also vouches for the tier.
-                unsafe { crate::kernels::attention::direct::context::<$simd, $product>(t) }
-            }
+            crate::kernels::attention::table::single!(single: $simd $product Words, #[$features]);
             pub static KERNELS: crate::kernels::attention::table::Multiply = crate::kernels::attention::table::Multiply {
                 name: $name,
                 columns: if <$simd as crate::kernels::simd::Simd>::MIXED {
@@ -106,8 +104,7 @@ macro_rules! multiply {
                     run: &[$($width::$run),*],
                 }),*],
                 gather,
-                scores,
-                context,
+                direct: single::DIRECT,
                 context_columns: <$simd as crate::kernels::simd::Simd>::LANES
                     * <$product as crate::kernels::dense::Product<$simd>>::ELEMENTS,
             };
@@ -115,6 +112,29 @@ macro_rules! multiply {
     };
 }
 pub(crate) use multiply;
+
+/// `single!(NAME: Simd Product Storage, #[features])`: a module with `DIRECT`.
+macro_rules! single {
+    ($id:ident: $simd:ident $product:ident $storage:ident, #[$features:meta]) => {
+        mod $id {
+            use super::*;
+            use crate::kernels::attention::{direct, table::Direct};
+            use crate::kernels::dense::$storage;
+            #[$features]
+            unsafe fn scores(t: &direct::Keys) {
+                // SAFETY: as the caller, who also vouches for the tier.
+                unsafe { direct::scores::<$simd, $product, $storage>(t) }
+            }
+            #[$features]
+            unsafe fn context(t: &direct::Values) {
+                // SAFETY: as the caller, who also vouches for the tier.
+                unsafe { direct::context::<$simd, $product, $storage>(t) }
+            }
+            pub const DIRECT: Direct = Direct { scores, context };
+        }
+    };
+}
+pub(crate) use single;
 
 /// `passes!(Simd, #[features])`: a module `passes` with `PASSES`.
 macro_rules! passes {

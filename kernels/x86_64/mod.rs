@@ -44,6 +44,17 @@ pub use avx512::Avx512;
 pub use avx512_vnni::{Avx512Bf16, Avx512Vnni, Avx512VnniVbmi};
 pub use popcount::{Avx2Nibbles, Avx512Nibbles, Avx512Words};
 
+/// Four elements of 2 bytes from `p`, and four from `p + stride` (bytes).
+///
+/// # Safety
+/// They are there.
+#[inline(always)]
+unsafe fn two_parts(p: *const u8, stride: usize) -> std::arch::x86_64::__m128i {
+    use std::arch::x86_64::*;
+    // SAFETY: as the caller.
+    unsafe { _mm_unpacklo_epi64(_mm_loadl_epi64(p.cast()), _mm_loadl_epi64(p.add(stride).cast())) }
+}
+
 /// Rounds to nearest even into the upper half of each lane; NaN stays NaN. The lower half is anything.
 ///
 /// # Safety

@@ -150,6 +150,21 @@ macro_rules! ymm {
         }
 
         #[inline(always)]
+        unsafe fn load_bf16_parts(p: *const u8, stride: usize) -> __m256 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let v = _mm256_cvtepu16_epi32($crate::kernels::x86_64::two_parts(p, stride));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16_parts(p: *const u8, stride: usize) -> __m256 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe { _mm256_cvtph_ps($crate::kernels::x86_64::two_parts(p, stride)) }
+        }
+
+        #[inline(always)]
         unsafe fn mul(a: __m256i, b: __m256i) -> __m256i {
             // SAFETY: the caller vouches for the tier and for the pointers.
             unsafe { _mm256_mullo_epi32(a, b) }

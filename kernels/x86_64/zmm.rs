@@ -159,6 +159,29 @@ macro_rules! zmm {
         }
 
         #[inline(always)]
+        unsafe fn load_bf16_parts(p: *const u8, stride: usize) -> __m512 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                let v = _mm256_set_m128i(
+                    $crate::kernels::x86_64::two_parts(p.add(2 * stride), stride),
+                    $crate::kernels::x86_64::two_parts(p, stride),
+                );
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(v)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16_parts(p: *const u8, stride: usize) -> __m512 {
+            // SAFETY: the caller vouches for the tier and for the pointers.
+            unsafe {
+                _mm512_cvtph_ps(_mm256_set_m128i(
+                    $crate::kernels::x86_64::two_parts(p.add(2 * stride), stride),
+                    $crate::kernels::x86_64::two_parts(p, stride),
+                ))
+            }
+        }
+
+        #[inline(always)]
         unsafe fn mul(a: __m512i, b: __m512i) -> __m512i {
             // SAFETY: the caller vouches for the tier and for the pointers.
             unsafe { _mm512_mullo_epi32(a, b) }

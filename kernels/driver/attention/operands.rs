@@ -4,6 +4,7 @@ use super::{Group, Mode, Plan, multiply_all};
 use crate::attention::Input;
 use crate::kernels::attention::direct::{Keys, Values};
 use crate::kernels::attention::multiply::Tile;
+use crate::kernels::attention::table::Direct;
 use crate::kernels::attention::{PANEL, pack, sums};
 use crate::kernels::float_table::Stored;
 use crate::kernels::pack::Tokens;
@@ -296,7 +297,7 @@ impl Plan<'_> {
             ahead: if linear { ahead.p } else { std::ptr::null() },
         };
         // SAFETY: as the caller; the tier is supported.
-        unsafe { (self.multiply.scores)(&keys) }
+        unsafe { (self.direct(&self.k).scores)(&keys) }
     }
 
     /// A query's weights times the rows of v from a key on, unpacked, onto the sums at `out`.
@@ -323,12 +324,29 @@ impl Plan<'_> {
             ahead_stride: ahead.stride,
         };
         // SAFETY: as the caller; the tier is supported.
-        unsafe { (self.multiply.context)(&values) }
+        unsafe { (self.direct(&self.v).context)(&values) }
     }
 
-    /// Whether rows of v are of whole registers, and of what is multiplied in words.
+    /// Whether rows of v are of whole registers, and to be turned or widened.
     pub fn turns_v(&self) -> bool {
-        self.mode != Mode::F32 && self.v.dim.is_multiple_of(self.multiply.context_columns)
+        match self.mode {
+            Mode::F32 => self.narrow(&self.v).is_some() && self.v.dim == self.columns,
+            _ => self.v.dim.is_multiple_of(self.multiply.context_columns),
+        }
+    }
+
+    /// The kernels that widen a tensor which is multiplied as f32.
+    fn narrow(&self, x: &Operand<'_>) -> Option<&'static Direct> {
+        match (self.mode, x.kind) {
+            (Mode::F32, Kind::Bf16) => Some(&self.tier.float.narrow[0]),
+            (Mode::F32, Kind::F16) => Some(&self.tier.float.narrow[1]),
+            _ => None,
+        }
+    }
+
+    /// The kernels of a single query that read a tensor as it lies.
+    fn direct(&self, x: &Operand<'_>) -> &'static Direct {
+        self.narrow(x).unwrap_or(&self.multiply.direct)
     }
 
     /// Whether rows of k are whole words of what is multiplied.
@@ -342,7 +360,7 @@ impl Plan<'_> {
 
     /// Whether they can be turned in registers, four words at a time.
     pub fn reads_k_directly(&self) -> bool {
-        self.k_as_it_is() && self.words.is_multiple_of(4)
+        (self.k_as_it_is() || self.narrow(&self.k).is_some()) && self.words.is_multiple_of(4)
     }
 
     /// Keys from one on, a multiple of 4, to rows of v as tiles take them; what fills up the last step is 0.
