@@ -11,6 +11,8 @@ use std::sync::atomic::AtomicUsize;
 
 /// Most rows of a tile.
 const MOST_ROWS: usize = 48;
+/// Rows that are worth to bring all of k and v through the caches for, if scores of many keys leave the second level.
+const LEAST_ROWS: usize = 24;
 /// Bytes of scores that stay in the second-level cache while they become weights and context.
 const SCORES_BYTES: usize = 192 << 10;
 /// Rows that are asked for before they are needed.
@@ -113,8 +115,8 @@ pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, kv_len: usize, memory
     };
     let units = groups * parts;
     let high = plan.multiply.rows();
-    let tile =
-        (SCORES_BYTES / stride(kv_len) / high * high).clamp(high, MOST_ROWS).min(rows.next_multiple_of(high));
+    let tile = (SCORES_BYTES / stride(kv_len)).clamp(LEAST_ROWS, MOST_ROWS) / high * high;
+    let tile = tile.min(rows.next_multiple_of(high));
     let extents = Extents::new(plan, kv_len, tile);
     let workers = threads.min(units);
     if !memory.workers.try_grow(workers * extents.bytes()) {
