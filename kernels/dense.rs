@@ -2,7 +2,8 @@
 //!
 //! x is read where it lies, row by row; the four bytes of a step (four bytes, two bfloat16, one float) are broadcast.
 //! Weights are packed in panels of `NR` output features, step by step, `NR / LANES` registers a step. Integer sums start
-//! at `init`, float sums at 0: each float sum is one chain of fused multiply-adds in the order of K.
+//! at `init`, float sums at 0: each float sum is one chain of fused multiply-adds in the order of K. A tier that multiplies
+//! matrices of bytes takes two steps at a time, side by side in each feature's weights, and rows in pairs.
 
 use super::attention::multiply;
 use super::simd::{Bf16, Simd};
@@ -283,11 +284,11 @@ where
     #[inline(always)]
     pub unsafe fn run(t: &Tile) {
         const { assert!(P::EXACT || UNROLL == 1, "a float sum is one chain") };
-        const { assert!(!(S::MATRIX && P::EXACT) || PANELS == 1, "a tile of matrices is one panel's") };
+        const { assert!(!(S::MATRIX && P::EXACT) || PANELS * UNROLL == 1, "a tile of matrices is one panel's") };
         // SAFETY: as `Run`.
         unsafe {
             if S::MATRIX && P::EXACT {
-                return S::tile::<MR, NV, true>(&multiply::Tile {
+                S::tile::<MR, NV, true>(&multiply::Tile {
                     x: t.x,
                     x_stride: t.stride,
                     w: t.weights,
@@ -300,6 +301,7 @@ where
                     ahead: std::ptr::null(),
                     ahead_stride: 0,
                 });
+                return Self::ask_ahead(t.weights.wrapping_add(t.steps * NV * W::BYTES));
             }
             let (mut x, mut w, mut scales, mut left) = (t.x, t.weights, t.scales, t.steps);
             let scaled = W::SCALED && !scales.is_null();
@@ -382,11 +384,17 @@ where
                 *x = x.add(4);
                 *w = w.add(bytes);
             }
-            if MR == 1 && PANELS == 1 {
-                // Bound by the stream of weights: it must not stop while this panel is finished.
-                for line in 0..AHEAD {
-                    S::prefetch(w.wrapping_add(64 * line).cast());
-                }
+            Self::ask_ahead(*w);
+        }
+    }
+
+    /// A single token is bound by the stream of weights, which must not stop while its panel is finished.
+    #[inline(always)]
+    unsafe fn ask_ahead(next: *const u8) {
+        if MR == 1 && PANELS == 1 {
+            for line in 0..AHEAD {
+                // SAFETY: the caller vouches for the tier; nothing is read.
+                unsafe { S::prefetch(next.wrapping_add(64 * line).cast()) };
             }
         }
     }
@@ -449,7 +457,7 @@ where
 #[repr(align(64))]
 struct Aligned([u8; 8 * 64]);
 
-/// `times` rounds of independent chains of dot products: the fastest that the tier can multiply. Returns the operations
+/// `times` rounds of independent chains of dot products, or of products of matrices: the fastest that the tier can multiply. Returns the operations
 /// done (a multiplication and an addition are two).
 ///
 /// Where a dot product is one instruction it runs on registers alone. Where it is a multiplication and an addition, or

@@ -5,6 +5,10 @@ use super::codes::table::Codes;
 use super::table::Tier;
 use crate::isa::Isa;
 
+/// Scores at a cache line: a row that stays in the first-level cache.
+#[repr(align(64))]
+struct Row([f32; 1024]);
+
 impl Tier {
     /// Runs the tier's dot products on registers alone, `rounds` times; the operations done, a multiplication and an
     /// addition being two. Of a tier that this CPU has not, nothing is run.
@@ -15,9 +19,7 @@ impl Tier {
         // SAFETY: the tier is supported.
         unsafe { (self.peak)(rounds) }
     }
-}
 
-impl Tier {
     /// As [`Tier::dot_products`], of the fused multiply-adds of f32.
     pub fn fused_multiply_adds(&self, rounds: u64) -> u64 {
         if !self.is_supported() {
@@ -35,13 +37,7 @@ impl Tier {
             _ => 0,
         }
     }
-}
 
-/// Scores at a cache line: a row that stays in the first-level cache.
-#[repr(align(64))]
-struct Row([f32; 1024]);
-
-impl Tier {
     /// As [`Tier::dot_products`], of exponentials: of a row of scores as attention and EcoFormer take them, again and again.
     pub fn exponentials(&self, rounds: u64) -> u64 {
         if !self.is_supported() {

@@ -101,7 +101,7 @@ def peak(line, core):
     # Of SVE the last register is one of the first few.
     *others, last = [re.sub(r"[vz]\d+", f"{register[0]}31", other) for other in rest.split(",")]
     last = last if register[0] == "v" else re.sub(r"z31", "z7", last)
-    chains = [i for i in range(8, 24)]
+    chains = range(8, 24)
     return round(16 / cycles([f"{name} {register[0]}{i}.{shape},{','.join([*others, last])}" for i in chains], core))
 
 

@@ -6,7 +6,7 @@ use crate::kernels::float_table::FloatKernels;
 use crate::kernels::measure;
 use crate::kernels::table::Tier;
 
-/// Runs the dot products of a tier on registers alone, `rounds` times, and returns the operations done (a
+/// Runs the dot products of a tier, or its products of matrices, on registers alone, `rounds` times, and returns the operations done (a
 /// multiplication and an addition are two); 0 where this CPU does not have the tier.
 pub fn dot_products(isa: Isa, rounds: u64) -> u64 {
     if isa.is_supported() { Tier::of(isa).dot_products(rounds) } else { 0 }

@@ -208,7 +208,11 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
                 PeakOf::Bf16 => {
                     "as the scalar tier with x in bf16, but for 1e-5 of the terms and a step of y"
                 }
-                _ => "the same bits as the scalar tier",
+                PeakOf::Int8
+                | PeakOf::F32
+                | PeakOf::Exponentials
+                | PeakOf::Popcount
+                | PeakOf::PopcountAlone => "the same bits as the scalar tier",
             },
             mismatch,
         ),

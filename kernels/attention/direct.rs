@@ -32,7 +32,7 @@ pub struct Keys {
 /// The CPU has the kernel's tier; all that is described is there.
 pub type Run = unsafe fn(&Keys);
 
-/// Each score is the same chain of products as in a tile.
+/// Each score of floats is the same chain of products as in a tile; of bytes the same sum.
 #[inline(always)]
 pub unsafe fn scores<S: Simd, P: Product<S>, W: Parts<S>>(t: &Keys) {
     // SAFETY: as `Run`.
@@ -58,8 +58,11 @@ pub unsafe fn scores<S: Simd, P: Product<S>, W: Parts<S>>(t: &Keys) {
             for word in (0..t.words).step_by(4) {
                 for half in 0..2 {
                     if !ahead.is_null() {
-                        for line in (0..block).step_by(64) {
-                            S::prefetch_far(ahead.wrapping_add(line));
+                        // Each line once.
+                        if block >= 64 || ahead.addr() % 64 < block {
+                            for line in (0..block).step_by(64) {
+                                S::prefetch_far(ahead.wrapping_add(line));
+                            }
                         }
                         ahead = ahead.wrapping_add(block);
                     }
@@ -226,8 +229,8 @@ unsafe fn columns<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(t: &Value
             let x = S::quad(t.x.add(4 * word));
             if !ahead.is_null() {
                 for row in 0..P::ELEMENTS {
-                    for n in 0..N {
-                        S::prefetch_far(ahead.wrapping_add(row * t.ahead_stride + n * W::BYTES));
+                    for line in (0..N * W::BYTES).step_by(64) {
+                        S::prefetch_far(ahead.wrapping_add(row * t.ahead_stride + line));
                     }
                 }
                 ahead = ahead.wrapping_add(P::ELEMENTS * t.ahead_stride);

@@ -327,11 +327,12 @@ impl Plan<'_> {
         unsafe { (self.direct(&self.v).context)(&values) }
     }
 
-    /// Whether rows of v are of whole registers, and to be turned or widened.
+    /// Whether rows of v are of whole registers, without padding, and to be turned or widened.
     pub fn turns_v(&self) -> bool {
+        let whole = self.v.dim == self.columns;
         match self.mode {
-            Mode::F32 => self.narrow(&self.v).is_some() && self.v.dim == self.columns,
-            _ => self.v.dim.is_multiple_of(self.multiply.context_columns),
+            Mode::F32 => whole && self.narrow(&self.v).is_some(),
+            _ => whole && self.v.dim.is_multiple_of(self.multiply.context_columns),
         }
     }
 
@@ -358,7 +359,7 @@ impl Plan<'_> {
         }
     }
 
-    /// Whether they can be turned in registers, four words at a time.
+    /// Whether keys can be multiplied as they lie, four words at a time.
     pub fn reads_k_directly(&self) -> bool {
         (self.k_as_it_is() || self.narrow(&self.k).is_some()) && self.words.is_multiple_of(4)
     }

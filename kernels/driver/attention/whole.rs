@@ -115,7 +115,8 @@ pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, kv_len: usize, memory
     };
     let units = groups * parts;
     let high = plan.multiply.rows();
-    let tile = (SCORES_BYTES / stride(kv_len)).clamp(LEAST_ROWS, MOST_ROWS) / high * high;
+    let least = LEAST_ROWS.next_multiple_of(high);
+    let tile = (SCORES_BYTES / stride(kv_len)).clamp(least, MOST_ROWS) / high * high;
     let tile = tile.min(rows.next_multiple_of(high));
     let extents = Extents::new(plan, kv_len, tile);
     let workers = threads.min(units);

@@ -275,7 +275,7 @@ pub fn encode(job: &Encode<'_>, codes: &mut [u64], ctx: &Ctx, memory: &mut Memor
     share_out(ctx, workers, each, units, &|bytes, turns| {
         let mut room = plan.room(bytes);
         for turn in turns {
-            // Backwards: what the pass before read last is still in the caches.
+            // Backwards: where there was a pass before, what it read last is still in the caches.
             let unit = chunks.unit(units - 1 - turn);
             // SAFETY: each token's head is of one unit.
             let n = unsafe { plan.codes(&unit, sigma[unit.b * hash.heads + unit.head], &mut room, shared) };
