@@ -24,7 +24,7 @@ pub struct Multiply {
 }
 
 /// One query, with k and v as they lie.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Direct {
     /// And 64 keys.
     pub scores: direct::Run,
