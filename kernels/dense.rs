@@ -457,8 +457,8 @@ where
 #[repr(align(64))]
 struct Aligned([u8; 8 * 64]);
 
-/// `times` rounds of independent chains of dot products, or of products of matrices: the fastest that the tier can multiply. Returns the operations
-/// done (a multiplication and an addition are two).
+/// `times` rounds of independent chains of dot products, or of products of matrices: the fastest that the tier can
+/// multiply. Returns the operations done (a multiplication and an addition are two).
 ///
 /// Where a dot product is one instruction it runs on registers alone. Where it is a multiplication and an addition, or
 /// plain Rust, the compiler would multiply only once, so one operand comes from the first-level cache, which keeps up

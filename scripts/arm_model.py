@@ -214,7 +214,7 @@ a register, which is two there), so that loop is bound by these before it is by 
 
 **Products of matrices.** Weights of dense layers are packed for them, eight of K side by side, so nothing is shuffled but x: a row's
 eight bytes go beside the next row's. Blocks and attention zip two quads to eight bytes on the way. `bfmmla` is not used: on the V2
-it does as much in a cycle as `bfdot`, which rounds as other tiers of pairs do.
+it does no more in a cycle than `bfdot`.
 """
 
 if __name__ == "__main__":
