@@ -213,8 +213,9 @@ a register, which is two there), so that loop is bound by these before it is by 
 `zip`, to pair eight columns, but then do all the products in half as many operations: three quarters of the peak.
 
 **Products of matrices.** Weights of dense layers are packed for them, eight of K side by side, so nothing is shuffled but x: a row's
-eight bytes go beside the next row's. Blocks and attention zip two quads to eight bytes on the way. `bfmmla` is not used: on the V2
-it does no more in a cycle than `bfdot`.
+eight bytes go beside the next row's. Blocks and attention zip two quads to eight bytes on the way. `bfmmla` is not used: by
+these models it does twice what `bfdot` does, but adds four products at a time where that adds two, so all loops of a tier that
+multiplies pairs would have to take it together to give the same bits.
 """
 
 if __name__ == "__main__":
