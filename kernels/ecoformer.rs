@@ -29,19 +29,29 @@ pub struct Features {
 pub unsafe fn features<S: Simd>(f: &Features) {
     // SAFETY: the caller vouches for what is described, and for the tier.
     unsafe {
-        let (rate, zero) = (S::splat_f(f.rate), S::splat_f(0.0));
+        let zero = S::splat_f(0.0);
         let smallest = S::splat_f(f32::MIN_POSITIVE);
-        for token in (0..PANEL).step_by(S::LANES) {
-            let inverse = S::load_f(f.inverse.add(token));
-            let square = S::at_least(S::splat_f(1.0), inverse, smallest);
+        for token in (0..PANEL).step_by(4 * S::LANES) {
+            let (mut inverse, mut square) = ([zero; 4], [zero; 4]);
+            for i in 0..4 {
+                inverse[i] = S::load_f(f.inverse.add(token + i * S::LANES));
+                square[i] = S::at_least(S::splat_f(1.0), inverse[i], smallest);
+            }
             for anchor in 0..f.anchors {
                 let at = f.rows.add(anchor * PANEL + token);
-                // A product with what has no direction may be anything.
-                let cosine = S::mul_f(S::at_least(S::load_f(at), inverse, smallest), inverse);
-                let squares = S::add_f(square, S::splat_f(*f.squares.add(anchor)));
-                let distance = S::max_f(S::fma(cosine, S::splat_f(-2.0), squares), zero);
-                let similarity = exp2::<S>(S::mul_f(distance, rate));
-                S::store_f(at, S::sub_f(similarity, S::splat_f(*f.centring.add(anchor))));
+                let mut distance = [zero; 4];
+                for i in 0..4 {
+                    // A product with what has no direction may be anything.
+                    let product = S::at_least(S::load_f(at.add(i * S::LANES)), inverse[i], smallest);
+                    let cosine = S::mul_f(product, inverse[i]);
+                    let squares = S::add_f(square[i], S::splat_f(*f.squares.add(anchor)));
+                    distance[i] = S::max_f(S::fma(cosine, S::splat_f(-2.0), squares), zero);
+                }
+                let similarity = exp2::<S, 4>(distance, f.rate);
+                for i in 0..4 {
+                    let centred = S::sub_f(similarity[i], S::splat_f(*f.centring.add(anchor)));
+                    S::store_f(at.add(i * S::LANES), centred);
+                }
             }
         }
     }

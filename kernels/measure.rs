@@ -1,13 +1,14 @@
 //! What this CPU can do at most: the yardsticks that a measurement is held against.
 
-use super::attention::softmax::Span;
+use super::attention::CHUNK;
+use super::attention::softmax::{Scores, Span};
 use super::codes::table::Codes;
 use super::table::Tier;
 use crate::isa::Isa;
 
 /// Scores at a cache line: a row that stays in the first-level cache.
 #[repr(align(64))]
-struct Row([f32; 1024]);
+struct Row([f32; CHUNK]);
 
 impl Tier {
     /// Runs the tier's dot products on registers alone, `rounds` times; the operations done, a multiplication and an
@@ -43,14 +44,16 @@ impl Tier {
         if !self.is_supported() {
             return 0;
         }
-        let (mut row, mut sums) = (Row([0.0; 1024]), [0.0; 16]);
-        let span = Span { row: row.0.as_mut_ptr().cast(), first: 0, last: row.0.len(), offset: 0 };
+        let mut row = Row([0.0; CHUNK]);
+        let keys = Span { first: 0, last: CHUNK };
+        let mut scores = Scores { p: row.0.as_mut_ptr().cast(), last: CHUNK, ..Scores::NONE };
         for _ in 0..rounds {
             // Of 0 times the score: it stays a number.
-            // SAFETY: the tier is supported; the row has its scores, and sums are 16.
-            unsafe { (self.float.passes.exponentials[0])(&span, 0.0, 0.0, sums.as_mut_ptr()) };
+            let rows = std::slice::from_mut(&mut scores);
+            // SAFETY: the tier is supported; the row has its scores.
+            unsafe { (self.float.passes.exponentials[0])(rows, &keys, &[keys], 0.0) };
         }
-        std::hint::black_box(sums);
+        std::hint::black_box(scores);
         rounds * row.0.len() as u64
     }
 }

@@ -17,6 +17,7 @@ fn byte(v: [i32; 4], i: usize) -> u8 {
 // SAFETY: plain arithmetic on every CPU; pointers are used for exactly the bytes the trait names.
 unsafe impl Simd for Scalar {
     const ISA: Isa = Isa::Scalar;
+    const REGISTERS: usize = 16;
     const LANES: usize = 4;
     const X_BYTES: usize = 1;
     const MIXED: bool = true;
@@ -129,6 +130,10 @@ unsafe impl Simd for Scalar {
     #[inline(always)]
     unsafe fn sum(v: [i32; 4]) -> i32 {
         v.iter().fold(0, |a, &b| a.wrapping_add(b))
+    }
+    #[inline(always)]
+    unsafe fn add_bytes(acc: [i32; 4], bytes: [i32; 4]) -> [i32; 4] {
+        from_fn(|l| bytes[l].to_le_bytes().iter().fold(acc[l], |a, &b| a.wrapping_add(i32::from(b))))
     }
     #[inline(always)]
     unsafe fn dense_w(p: *const i8) -> [i32; 4] {

@@ -173,6 +173,8 @@ pub unsafe trait Simd: Copy + 'static {
     unsafe fn xor(a: Self::V, b: Self::V) -> Self::V;
     /// The wrapping sum of all lanes.
     unsafe fn sum(v: Self::V) -> i32;
+    /// Adds unsigned bytes, each to any lane.
+    unsafe fn add_bytes(acc: Self::V, bytes: Self::V) -> Self::V;
 
     /// Asks for the cache line at `p`, which need not be readable.
     #[inline(always)]
@@ -186,6 +188,8 @@ pub unsafe trait Simd: Copy + 'static {
     /// Adds one step of four bytes of x.
     unsafe fn dense_dot<const I: i32>(acc: Self::V, x: Self::Q, w: Self::V) -> Self::V;
 
+    /// How many registers there are.
+    const REGISTERS: usize;
     /// Whether the CPU multiplies matrices, 2x8 by 8x2 bytes, and so the methods up to [`Simd::rows4`] are there.
     const MATRIX: bool = false;
     /// Adds the products of two rows of eight unsigned bytes with two of signed ones: lanes are (0, 0), (0, 1), (1, 0), (1, 1).

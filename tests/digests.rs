@@ -122,7 +122,7 @@ fn heads(name: &str, bytes: bool, expected: u64) {
 
 #[test]
 fn attention_of_floats() {
-    heads("attention_of_floats", false, 0x1469_c01a_37ed_3740);
+    heads("attention_of_floats", false, 0x1f4f_08ba_66cf_0db9);
 }
 
 #[test]

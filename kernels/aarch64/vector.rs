@@ -24,6 +24,7 @@ macro_rules! ldr {
 /// The methods of [`Simd`](crate::kernels::simd::Simd) that need nothing beyond NEON; each tier adds its own dot products.
 macro_rules! vector {
     () => {
+        const REGISTERS: usize = 32;
         const LANES: usize = 4;
         const X_BYTES: usize = 1;
         const QUADS: usize = 4;
@@ -237,6 +238,15 @@ macro_rules! vector {
         unsafe fn sum(v: int32x4_t) -> i32 {
             // SAFETY: the caller vouches for the tier and for the pointers.
             unsafe { vaddvq_s32(v) }
+        }
+
+        #[inline(always)]
+        unsafe fn add_bytes(acc: int32x4_t, bytes: int32x4_t) -> int32x4_t {
+            // SAFETY: the caller vouches for the tier.
+            unsafe {
+                let sums = vpaddlq_u8(vreinterpretq_u8_s32(bytes));
+                vreinterpretq_s32_u32(vpadalq_u16(vreinterpretq_u32_s32(acc), sums))
+            }
         }
 
         #[inline(always)]

@@ -3,11 +3,15 @@
 /// Asks for some bytes, which need not be readable: rows of a head lie far apart, and no hardware guesses the next.
 pub fn prefetch(p: *const u8, bytes: usize) {
     #[cfg(target_arch = "x86_64")]
-    for line in (0..bytes).step_by(64) {
-        // SAFETY: a prefetch never faults.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(line).cast());
+    {
+        let mut line = 0;
+        while line < bytes {
+            // SAFETY: a prefetch never faults.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(line).cast());
+            }
+            line += 64;
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
@@ -23,12 +27,8 @@ autovec!(
     pub fn quads(rows: [&[u8]; 4], flip: u8, out: &mut [u32]) = quads_body
 );
 autovec!(
-    /// The sum of unsigned bytes.
-    pub fn sum_unsigned(row: &[u8]) -> i32 = sum_unsigned_body
-);
-autovec!(
-    /// Bytes, flipped by a mask.
-    pub fn flip(from: &[u8], flip: u8, to: &mut [u8]) = flip_body
+    /// Bytes, flipped by a mask; their sum, unsigned.
+    pub fn flip(from: &[u8], flip: u8, to: &mut [u8]) -> i32 = flip_body
 );
 
 #[inline(always)]
@@ -50,13 +50,11 @@ fn quads_body(rows: [&[u8]; 4], flip: u8, out: &mut [u32]) {
 }
 
 #[inline(always)]
-fn sum_unsigned_body(row: &[u8]) -> i32 {
-    row.iter().map(|&x| i32::from(x)).sum()
-}
-
-#[inline(always)]
-fn flip_body(from: &[u8], flip: u8, to: &mut [u8]) {
+fn flip_body(from: &[u8], flip: u8, to: &mut [u8]) -> i32 {
+    let mut sum = 0;
     for (from, to) in from.iter().zip(to) {
         *to = from ^ flip;
+        sum += i32::from(*to);
     }
+    sum
 }

@@ -1,24 +1,65 @@
 //! The passes of a softmax over a row of scores: prepare, maximum, exponentials and their sum, weights.
 //!
 //! A row has 4 bytes for each key. Sums are taken in 16 lanes, key by key, whatever the width of a register, so that they are the
-//! same on every tier.
+//! same on every tier. A call takes many rows: what a row begins and ends with is then hidden behind its neighbours.
 
-use super::LANES;
+use super::{CHUNK, LANES};
 use crate::kernels::simd::Simd;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Some keys of a row.
+/// A row of scores on its way to weights, and what is known of it.
 #[derive(Debug, Clone, Copy)]
-pub struct Span {
-    /// Key 0 of the row: at a cache line.
-    pub row: *mut u8,
-    /// The first key.
+pub struct Scores {
+    /// Key 0: at a cache line.
+    pub p: *mut u8,
+    /// The first of its keys.
     pub first: usize,
     /// The key behind the last.
     pub last: usize,
     /// Added to integer scores.
     pub offset: i32,
+    /// Null, or what is added to scaled scores, key by key from key 0.
+    pub bias: *const f32,
+    /// The largest score so far.
+    pub most: f32,
+    /// The sum of its exponentials so far.
+    pub total: f32,
+    /// Its weights so far that are not 0, where they are clipped.
+    pub nonzero: u32,
+    /// The sum of its weights so far, of integers.
+    pub weights: i64,
+}
+
+/// Some keys.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    /// The first.
+    pub first: usize,
+    /// The one behind the last.
+    pub last: usize,
+}
+
+impl Scores {
+    /// None.
+    pub const NONE: Self = Self {
+        p: std::ptr::null_mut(),
+        first: 0,
+        last: 0,
+        offset: 0,
+        bias: std::ptr::null(),
+        most: 0.0,
+        total: 0.0,
+        nonzero: 0,
+        weights: 0,
+    };
+
+    /// Those of some keys that are the row's.
+    #[inline(always)]
+    fn own(&self, span: &Span) -> Span {
+        let first = span.first.max(self.first);
+        Span { first, last: span.last.min(self.last).max(first) }
+    }
 }
 
 /// What scores go through before the maximum is taken.
@@ -33,93 +74,84 @@ pub struct Prepare {
     pub low: f32,
     /// The largest integer.
     pub high: f32,
-    /// Null, or what is added to the scores, key by key from key 0 of the row.
-    pub bias: *const f32,
 }
 
-/// What exponentials become.
+/// What exponentials become: `e / total * stretch + gamma`, limited, in steps.
 #[derive(Debug, Clone, Copy)]
 pub struct Weigh {
-    /// What they are multiplied by.
-    pub factor: f32,
+    /// From gamma to zeta.
+    pub stretch: f32,
     /// What is added then.
     pub gamma: f32,
-    /// The largest weight.
+    /// What a weight of 1 in memory stands for.
+    pub step: f32,
+    /// The largest weight in memory.
     pub limit: f32,
 }
 
 /// How raw scores lie in a row.
-pub trait Scores<S: Simd>: 'static {
-    /// A register of them as they lie.
-    type Raw: Copy;
-    /// 16 that nothing is smaller than.
-    const NOTHING: [u32; LANES];
-    /// From memory.
-    unsafe fn load_raw(p: *const u8) -> Self::Raw;
-    /// To memory.
-    unsafe fn store_raw(p: *mut u8, raw: Self::Raw);
+pub trait Raw<S: Simd>: 'static {
+    /// A register of the largest, as what others are less than.
+    type Most: Copy;
+    /// What nothing is smaller than.
+    const NOTHING: u32;
     /// The larger of each lane; the second where the first is NaN.
-    unsafe fn larger(a: Self::Raw, b: Self::Raw) -> Self::Raw;
-    /// What a lane stands for; -inf for what nothing is smaller than.
-    fn value(lane: u32, offset: i32) -> f32;
+    unsafe fn larger(a: S::F, b: S::F) -> S::F;
+    /// The largest of 16, what it stands for; -inf for what nothing is smaller than. None is NaN.
+    fn largest(lanes: [u32; LANES], offset: i32) -> f32;
     /// A register of what they stand for.
     unsafe fn load(p: *const u8, offset: i32) -> S::F;
+    /// All lanes the largest.
+    unsafe fn most(most: f32, offset: i32) -> Self::Most;
+    /// A register of what they stand for, less the largest.
+    unsafe fn less(p: *const u8, most: Self::Most) -> S::F;
 }
 /// Floats.
 pub struct Floats;
 /// Integers, below 2^24 with the offset.
 pub struct Ints;
-impl<S: Simd> Scores<S> for Floats {
-    type Raw = S::F;
-    const NOTHING: [u32; LANES] = [f32::NEG_INFINITY.to_bits(); LANES];
-    #[inline(always)]
-    unsafe fn load_raw(p: *const u8) -> S::F {
-        // SAFETY: as the caller.
-        unsafe { S::load_f(p.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store_raw(p: *mut u8, raw: S::F) {
-        // SAFETY: as the caller.
-        unsafe { S::store_f(p.cast(), raw) }
-    }
+impl<S: Simd> Raw<S> for Floats {
+    type Most = S::F;
+    const NOTHING: u32 = f32::NEG_INFINITY.to_bits();
     #[inline(always)]
     unsafe fn larger(a: S::F, b: S::F) -> S::F {
         // SAFETY: as the caller.
         unsafe { S::max_f(a, b) }
     }
     #[inline(always)]
-    fn value(lane: u32, _offset: i32) -> f32 {
-        f32::from_bits(lane)
+    fn largest(lanes: [u32; LANES], _offset: i32) -> f32 {
+        // Of 0 and -0 either may be there.
+        halves(lanes.map(f32::from_bits), |a, b| if b > a { b } else { a }) + 0.0
     }
     #[inline(always)]
     unsafe fn load(p: *const u8, _offset: i32) -> S::F {
         // SAFETY: as the caller.
         unsafe { S::load_f(p.cast()) }
     }
+    #[inline(always)]
+    unsafe fn most(most: f32, _offset: i32) -> S::F {
+        // SAFETY: as the caller.
+        unsafe { S::splat_f(most) }
+    }
+    #[inline(always)]
+    unsafe fn less(p: *const u8, most: S::F) -> S::F {
+        // SAFETY: as the caller.
+        unsafe { S::sub_f(S::load_f(p.cast()), most) }
+    }
 }
-impl<S: Simd> Scores<S> for Ints {
-    type Raw = S::V;
-    const NOTHING: [u32; LANES] = [i32::MIN as u32; LANES];
+impl<S: Simd> Raw<S> for Ints {
+    type Most = S::V;
+    const NOTHING: u32 = i32::MIN as u32;
     #[inline(always)]
-    unsafe fn load_raw(p: *const u8) -> S::V {
+    unsafe fn larger(a: S::F, b: S::F) -> S::F {
         // SAFETY: as the caller.
-        unsafe { S::load(p) }
+        unsafe { S::as_f(S::max(S::as_v(a), S::as_v(b))) }
     }
     #[inline(always)]
-    unsafe fn store_raw(p: *mut u8, raw: S::V) {
-        // SAFETY: as the caller.
-        unsafe { S::store(p, raw) }
-    }
-    #[inline(always)]
-    unsafe fn larger(a: S::V, b: S::V) -> S::V {
-        // SAFETY: as the caller.
-        unsafe { S::max(a, b) }
-    }
-    #[inline(always)]
-    fn value(lane: u32, offset: i32) -> f32 {
-        match lane as i32 {
+    fn largest(lanes: [u32; LANES], offset: i32) -> f32 {
+        match halves(lanes.map(|lane| lane as i32), i32::max) {
             i32::MIN => f32::NEG_INFINITY,
-            lane => (lane + offset) as f32,
+            most => (most + offset) as f32,
         }
     }
     #[inline(always)]
@@ -127,299 +159,397 @@ impl<S: Simd> Scores<S> for Ints {
         // SAFETY: as the caller.
         unsafe { S::to_f32(S::add(S::load(p), S::splat(offset))) }
     }
+    #[inline(always)]
+    unsafe fn most(most: f32, offset: i32) -> S::V {
+        // SAFETY: as the caller. The largest is an integer: as it lies in the row, its offset goes.
+        unsafe { S::splat((most as i32).wrapping_sub(offset)) }
+    }
+    #[inline(always)]
+    unsafe fn less(p: *const u8, most: S::V) -> S::F {
+        // SAFETY: as the caller. Exact, and rounded as a difference of floats would be.
+        unsafe { S::to_f32(S::sub(S::load(p), most)) }
+    }
 }
 
-/// 16 keys.
+/// 16 lanes to one: the upper half onto the lower, again and again.
+#[inline(always)]
+fn halves<T: Copy>(mut lanes: [T; LANES], join: impl Fn(T, T) -> T) -> T {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = join(lanes[i], lanes[i + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// 16 keys, in as many registers as that takes.
 type Group<S> = [<S as Simd>::F; 4];
 
-/// The 16 keys from `key` on.
+/// Bits of the 16 words at `p`.
 #[inline(always)]
-unsafe fn load<S: Simd, R: Scores<S>>(span: &Span, key: usize) -> Group<S> {
-    // SAFETY: rows are padded to whole groups.
+unsafe fn load<S: Simd>(p: *const f32) -> Group<S> {
+    // SAFETY: the caller vouches for the words, and for the tier.
     unsafe {
         let mut group = [S::splat_f(0.0); 4];
         for i in 0..LANES / S::LANES {
-            group[i] = R::load(span.row.add(4 * (key + i * S::LANES)), span.offset);
+            group[i] = S::load_f(p.add(i * S::LANES));
         }
         group
     }
 }
 
-/// Writes the 16 keys from `key` on.
+/// To the 16 words at `p`.
 #[inline(always)]
-unsafe fn store<S: Simd>(span: &Span, key: usize, group: Group<S>) {
-    // SAFETY: rows are padded to whole groups.
+unsafe fn store<S: Simd>(p: *mut f32, group: Group<S>) {
+    // SAFETY: the caller vouches for the words, and for the tier.
     unsafe {
         for i in 0..LANES / S::LANES {
-            S::store_f(span.row.add(4 * (key + i * S::LANES)).cast(), group[i]);
+            S::store_f(p.add(i * S::LANES), group[i]);
         }
     }
 }
 
+/// `inside` in the lanes of some keys of a group, `outside` in the others; bit for bit.
 #[inline(always)]
-unsafe fn to_lanes<S: Simd>(group: Group<S>) -> [f32; LANES] {
-    let mut lanes = [0.0; LANES];
-    for i in 0..LANES / S::LANES {
-        // SAFETY: the array holds a group.
-        unsafe { S::store_f(lanes.as_mut_ptr().add(i * S::LANES), group[i]) };
-    }
-    lanes
-}
-
-#[inline(always)]
-unsafe fn from_lanes<S: Simd>(lanes: &[f32; LANES]) -> Group<S> {
-    // SAFETY: the array holds a group.
+unsafe fn choose<S: Simd>(keys: &Range<usize>, inside: Group<S>, outside: Group<S>) -> Group<S> {
+    /// Lane l, and -l.
+    const LANE: [[f32; LANES]; 2] = {
+        let mut lane = [[0.0; LANES]; 2];
+        let mut l = 0;
+        while l < LANES {
+            lane[0][l] = l as f32;
+            lane[1][l] = -(l as f32);
+            l += 1;
+        }
+        lane
+    };
+    // SAFETY: the caller vouches for the tier.
     unsafe {
-        let mut group = [S::splat_f(0.0); 4];
+        let (first, last) = (keys.start as f32, keys.end as f32);
+        let mut group = inside;
         for i in 0..LANES / S::LANES {
-            group[i] = S::load_f(lanes.as_ptr().add(i * S::LANES));
+            let lane = S::load_f(LANE[0].as_ptr().add(i * S::LANES));
+            let less = S::load_f(LANE[1].as_ptr().add(i * S::LANES));
+            let own = S::at_least(inside[i], lane, S::splat_f(first));
+            let own = S::at_least(own, less, S::splat_f(1.0 - last));
+            let before = S::at_least(outside[i], less, S::splat_f(1.0 - first));
+            let behind = S::at_least(outside[i], lane, S::splat_f(last));
+            group[i] = S::as_f(S::xor(S::as_v(own), S::xor(S::as_v(before), S::as_v(behind))));
         }
         group
     }
 }
 
-/// What is done to 16 keys: those of `keys` are the span's, the others of the group must stay as they are.
+/// What is done to keys of a row.
 trait Pass<S: Simd> {
-    /// All 16.
-    unsafe fn whole(&mut self, span: &Span, key: usize);
-    /// Some of them.
-    unsafe fn edge(&mut self, span: &Span, key: usize, keys: Range<usize>);
+    /// `N` registers of keys from one on.
+    unsafe fn whole<const N: usize>(&mut self, key: usize);
+    /// Some keys of the group of 16 that begins at one: the others must stay as they are.
+    unsafe fn edge(&mut self, key: usize, keys: Range<usize>);
 }
 
-/// A pass over all keys of a span, in order. Edges are apart from the loop, which then decides nothing.
+/// Registers of keys that a pass takes at a time: as many chains of operations that wait for each other. More than 4 where there
+/// are registers for it.
+const MOST: usize = 8;
+
+/// A pass over some keys, in order, some registers at a time. Edges are apart from the loop, which then decides nothing.
 #[inline(always)]
-unsafe fn pass<S: Simd>(span: &Span, pass: &mut impl Pass<S>) {
+unsafe fn pass<S: Simd>(span: Span, pass: &mut impl Pass<S>) {
     let (first, last) = (span.first.next_multiple_of(LANES), span.last / LANES * LANES);
     // SAFETY: as the caller.
     unsafe {
         if first > span.first {
-            pass.edge(span, first - LANES, span.first..first.min(span.last));
+            let group = first - LANES;
+            pass.edge(group, span.first - group..first.min(span.last) - group);
         }
         let mut key = first;
+        while S::REGISTERS == 32 && key + MOST * S::LANES <= last {
+            pass.whole::<MOST>(key);
+            key += MOST * S::LANES;
+        }
+        while key + 4 * S::LANES <= last {
+            pass.whole::<4>(key);
+            key += 4 * S::LANES;
+        }
         while key < last {
-            pass.whole(span, key);
+            match LANES / S::LANES {
+                1 => pass.whole::<1>(key),
+                _ => pass.whole::<2>(key),
+            }
             key += LANES;
         }
         if last >= first && last < span.last {
-            pass.edge(span, last, last..span.last);
+            pass.edge(last, 0..span.last - last);
         }
     }
 }
 
-/// Scales, quantizes and biases raw scores; what is left in the row are floats.
+/// Scales, quantizes and biases raw scores of live keys; what is left are floats.
 #[inline(always)]
-pub unsafe fn prepare<S: Simd, R: Scores<S>>(span: &Span, p: &Prepare) {
-    // SAFETY: the caller vouches for the row, and for a bias of all keys of the span.
-    unsafe { pass::<S>(span, &mut Preparing::<R> { p, scores: PhantomData }) }
+pub unsafe fn prepare<S: Simd, R: Raw<S>>(rows: &mut [Scores], live: &[Span], p: &Prepare) {
+    // SAFETY: the caller vouches for the rows, for a bias of all their keys, and for the tier.
+    unsafe {
+        for row in rows {
+            for span in live {
+                pass::<S>(row.own(span), &mut Preparing::<R> { row, p, raw: PhantomData });
+            }
+        }
+    }
 }
 
 struct Preparing<'a, R> {
+    row: &'a Scores,
     p: &'a Prepare,
-    scores: PhantomData<R>,
+    raw: PhantomData<R>,
 }
 
 impl<R> Preparing<'_, R> {
     #[inline(always)]
-    unsafe fn prepare<S: Simd>(&self, mut group: Group<S>, bias: Group<S>) -> Group<S> {
+    unsafe fn prepare<S: Simd>(&self, score: S::F, bias: S::F) -> S::F {
         let p = self.p;
         // SAFETY: the caller vouches for the tier.
         unsafe {
-            for i in 0..LANES / S::LANES {
-                // A key that is not there is not there, whatever its score.
-                group[i] = S::at_least(group[i], bias[i], S::splat_f(f32::MIN));
-                if p.step == 0.0 {
-                    group[i] = S::fma(group[i], S::splat_f(p.scale), bias[i]);
-                } else {
-                    let steps = S::div_f(S::mul_f(group[i], S::splat_f(p.scale)), S::splat_f(p.step));
-                    let steps = S::max_f(S::splat_f(p.low), S::min_f(S::splat_f(p.high), steps));
-                    group[i] = S::fma(S::to_f32(S::round(steps)), S::splat_f(p.step), bias[i]);
-                }
+            // A key that is not there is not there, whatever its score.
+            let score = S::at_least(score, bias, S::splat_f(f32::MIN));
+            if p.step == 0.0 {
+                return S::fma(score, S::splat_f(p.scale), bias);
             }
+            let steps = S::div_f(S::mul_f(score, S::splat_f(p.scale)), S::splat_f(p.step));
+            let steps = S::max_f(S::splat_f(p.low), S::min_f(S::splat_f(p.high), steps));
+            S::fma(S::to_f32(S::round(steps)), S::splat_f(p.step), bias)
         }
-        group
     }
 }
 
-impl<S: Simd, R: Scores<S>> Pass<S> for Preparing<'_, R> {
+impl<S: Simd, R: Raw<S>> Pass<S> for Preparing<'_, R> {
     #[inline(always)]
-    unsafe fn whole(&mut self, span: &Span, key: usize) {
+    unsafe fn whole<const N: usize>(&mut self, key: usize) {
         // SAFETY: as the caller.
         unsafe {
-            let mut bias = [S::splat_f(0.0); 4];
-            if !self.p.bias.is_null() {
-                for i in 0..LANES / S::LANES {
-                    bias[i] = S::load_f(self.p.bias.add(key + i * S::LANES));
+            let mut bias = [S::splat_f(0.0); N];
+            if !self.row.bias.is_null() {
+                for i in 0..N {
+                    bias[i] = S::load_f(self.row.bias.add(key + i * S::LANES));
                 }
             }
-            store::<S>(span, key, self.prepare::<S>(load::<S, R>(span, key), bias));
+            for i in 0..N {
+                let at = self.row.p.add(4 * (key + i * S::LANES));
+                S::store_f(at.cast(), self.prepare::<S>(R::load(at, self.row.offset), bias[i]));
+            }
         }
     }
     #[inline(always)]
-    unsafe fn edge(&mut self, span: &Span, key: usize, keys: Range<usize>) {
-        // SAFETY: as the caller; of the bias only the span's keys are read.
+    unsafe fn edge(&mut self, key: usize, keys: Range<usize>) {
+        // SAFETY: as the caller; of the bias only these keys are read.
         unsafe {
             let mut bias = [0.0; LANES];
-            if !self.p.bias.is_null() {
+            if !self.row.bias.is_null() {
                 for at in keys.clone() {
-                    bias[at - key] = *self.p.bias.add(at);
+                    bias[at] = *self.row.bias.add(key + at);
                 }
             }
-            let lanes = to_lanes::<S>(self.prepare::<S>(load::<S, R>(span, key), from_lanes::<S>(&bias)));
-            for at in keys {
-                span.row.cast::<f32>().add(at).write(lanes[at - key]);
+            let p = self.row.p.add(4 * key);
+            let (raw, bias) = (load::<S>(p.cast()), load::<S>(bias.as_ptr()));
+            let mut own = raw;
+            for i in 0..LANES / S::LANES {
+                own[i] = self.prepare::<S>(R::load(p.add(4 * i * S::LANES), self.row.offset), bias[i]);
             }
+            store::<S>(p.cast(), choose::<S>(&keys, own, raw));
         }
     }
 }
 
-/// The largest score that is a number; -inf if there is none.
+/// The largest score of live keys, if it is larger than the largest so far; NaN is not.
 #[inline(always)]
-pub unsafe fn maximum<S: Simd, R: Scores<S>>(span: &Span) -> f32 {
-    // SAFETY: the caller vouches for the row.
+pub unsafe fn maximum<S: Simd, R: Raw<S>>(rows: &mut [Scores], live: &[Span]) {
+    // SAFETY: the caller vouches for the rows, and for the tier.
     unsafe {
-        let mut maximum = Maximum::<S, R> { most: [R::load_raw(R::NOTHING.as_ptr().cast()); 4] };
-        pass::<S>(span, &mut maximum);
-        let mut lanes = [0u32; LANES];
-        for i in 0..LANES / S::LANES {
-            R::store_raw(lanes.as_mut_ptr().add(i * S::LANES).cast(), maximum.most[i]);
-        }
-        let mut values = lanes.map(|lane| R::value(lane, span.offset));
-        let mut width = LANES / 2;
-        while width > 0 {
-            for i in 0..width {
-                if values[i + width] > values[i] {
-                    values[i] = values[i + width];
-                }
+        let nothing = S::as_f(S::splat(R::NOTHING as i32));
+        for row in rows {
+            let mut maximum = Maximum::<S, R> { p: row.p, most: [nothing; MOST], raw: PhantomData };
+            for span in live {
+                pass::<S>(row.own(span), &mut maximum);
             }
-            width /= 2;
+            let (mut most, each) = ([nothing; 4], LANES / S::LANES);
+            for i in 0..MOST {
+                most[i % each] = R::larger(maximum.most[i], most[i % each]);
+            }
+            let mut lanes = [0; LANES];
+            store::<S>(lanes.as_mut_ptr().cast(), most);
+            row.most = row.most.max(R::largest(lanes, row.offset));
         }
-        values[0]
     }
 }
 
-struct Maximum<S: Simd, R: Scores<S>> {
-    most: [R::Raw; 4],
+struct Maximum<S: Simd, R> {
+    p: *const u8,
+    most: [S::F; MOST],
+    raw: PhantomData<R>,
 }
 
-impl<S: Simd, R: Scores<S>> Pass<S> for Maximum<S, R> {
+impl<S: Simd, R: Raw<S>> Pass<S> for Maximum<S, R> {
     #[inline(always)]
-    unsafe fn whole(&mut self, span: &Span, key: usize) {
-        for i in 0..LANES / S::LANES {
+    unsafe fn whole<const N: usize>(&mut self, key: usize) {
+        for i in 0..N {
             // SAFETY: as the caller.
             unsafe {
-                let raw = R::load_raw(span.row.add(4 * (key + i * S::LANES)));
+                let raw = S::load_f(self.p.add(4 * (key + i * S::LANES)).cast());
                 self.most[i] = R::larger(raw, self.most[i]);
             }
         }
     }
     #[inline(always)]
-    unsafe fn edge(&mut self, span: &Span, key: usize, keys: Range<usize>) {
-        let mut own = R::NOTHING;
-        for at in keys {
-            // SAFETY: as the caller.
-            own[at - key] = unsafe { span.row.cast::<u32>().add(at).read() };
-        }
-        for i in 0..LANES / S::LANES {
-            // SAFETY: the array holds a group.
-            unsafe {
-                let raw = R::load_raw(own.as_ptr().add(i * S::LANES).cast());
-                self.most[i] = R::larger(raw, self.most[i]);
+    unsafe fn edge(&mut self, key: usize, keys: Range<usize>) {
+        // SAFETY: as the caller.
+        unsafe {
+            let nothing = [S::as_f(S::splat(R::NOTHING as i32)); 4];
+            let own = choose::<S>(&keys, load::<S>(self.p.add(4 * key).cast()), nothing);
+            for i in 0..LANES / S::LANES {
+                self.most[i] = R::larger(own[i], self.most[i]);
             }
         }
     }
 }
 
-/// 2^t is 0 below this.
+/// 2^t is 0 where the integer nearest to t is below this.
 const SMALLEST: f32 = -124.0;
 
-/// 2^t, of t up to 0: relative error below 3e-7; NaN stays NaN.
+/// `2^(a x)` of N registers, of products up to 0: relative error below 3e-7; NaN stays NaN.
 ///
-/// t = n + f with |f| <= 1/2; a polynomial in f, times 2^n.
+/// a x = n - f with |f| <= 1/2, both from the product before it is rounded; a polynomial in f, times 2^n. A step of all before
+/// the next: none waits for the one before.
 #[inline(always)]
-pub unsafe fn exp2<S: Simd>(t: S::F) -> S::F {
+pub unsafe fn exp2<S: Simd, const N: usize>(x: [S::F; N], a: f32) -> [S::F; N] {
     /// Minimax for the relative error on |f| <= 1/2, from degree 5 down to 1; the constant is 1.
-    const TERMS: [f32; 5] = [1.326_472_7e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, LN_2_TERM];
-    #[allow(clippy::approx_constant)] // Near ln 2, but the best for this degree.
-    const LN_2_TERM: f32 = 6.931_47e-1;
+    const TERMS: [f32; 5] = [-1.326_472_7e-3, 9.671_513e-3, -5.550_733_6e-2, 2.402_224_2e-1, LN_2_TERM];
+    #[allow(clippy::approx_constant)] // Near -ln 2, but the best for this degree.
+    const LN_2_TERM: f32 = -6.931_47e-1;
     const MAGIC: f32 = 12_582_912.0;
     // SAFETY: the caller vouches for the tier.
     unsafe {
-        let n = S::sub_f(S::add_f(t, S::splat_f(MAGIC)), S::splat_f(MAGIC));
-        let f = S::sub_f(t, n);
-        let mut p = S::splat_f(TERMS[0]);
+        let (mut n, mut f) = (x, x);
+        for i in 0..N {
+            n[i] = S::fma(x[i], S::splat_f(a), S::splat_f(MAGIC));
+        }
+        for i in 0..N {
+            n[i] = S::sub_f(n[i], S::splat_f(MAGIC));
+        }
+        for i in 0..N {
+            f[i] = S::fma(x[i], S::splat_f(-a), n[i]);
+        }
+        let mut p = [S::splat_f(TERMS[0]); N];
         for term in &TERMS[1..] {
-            p = S::fma(p, f, S::splat_f(*term));
+            for i in 0..N {
+                p[i] = S::fma(p[i], f[i], S::splat_f(*term));
+            }
         }
-        p = S::fma(p, f, S::splat_f(1.0));
-        S::at_least(S::power(p, n), t, S::splat_f(SMALLEST))
+        for i in 0..N {
+            p[i] = S::fma(p[i], f[i], S::splat_f(1.0));
+        }
+        for i in 0..N {
+            p[i] = S::at_least(S::power(p[i], n[i]), n[i], S::splat_f(SMALLEST));
+        }
+        p
     }
 }
 
-/// `2^(a * (score - b))` in place of each score, b being the largest; adds them up in the 16 lanes at `sums`.
+/// `2^(scale * (score - most))` in place of each score of a live key, 0 for each other key of `keys`, which are whole groups of one
+/// chunk; their sums, taken in 16 lanes, onto those so far.
 #[inline(always)]
-pub unsafe fn exponentials<S: Simd, R: Scores<S>>(span: &Span, a: f32, b: f32, sums: *mut f32) {
-    // SAFETY: the caller vouches for the row and the sums.
+pub unsafe fn exponentials<S: Simd, R: Raw<S>>(rows: &mut [Scores], keys: &Span, live: &[Span], scale: f32) {
+    // SAFETY: the caller vouches for the rows, and for the tier.
     unsafe {
-        let mut total = [S::splat_f(0.0); 4];
-        for i in 0..LANES / S::LANES {
-            total[i] = S::load_f(sums.add(i * S::LANES));
-        }
-        let (scale, most) = (S::splat_f(a), S::splat_f(b));
-        let mut exponentials = Exponentials::<S, R> { scale, most, total, scores: PhantomData };
-        pass::<S>(span, &mut exponentials);
-        for i in 0..LANES / S::LANES {
-            S::store_f(sums.add(i * S::LANES), exponentials.total[i]);
+        for row in rows {
+            let (most, total) = (R::most(row.most, row.offset), [S::splat_f(0.0); 4]);
+            let mut exponentials = Exponentials::<S, R> { p: row.p, scale, most, total };
+            let mut at = keys.first;
+            for span in live {
+                let own = row.own(span);
+                if own.first < own.last {
+                    clear::<S>(row.p, at..own.first);
+                    pass::<S>(own, &mut exponentials);
+                    at = own.last;
+                }
+            }
+            clear::<S>(row.p, at..keys.last);
+            let mut lanes = [0.0; LANES];
+            store::<S>(lanes.as_mut_ptr(), exponentials.total);
+            row.total += halves(lanes, |a, b| a + b);
         }
     }
 }
 
-struct Exponentials<S: Simd, R> {
-    scale: S::F,
-    most: S::F,
+/// 0 for some keys.
+#[inline(always)]
+unsafe fn clear<S: Simd>(row: *mut u8, keys: Range<usize>) {
+    let (mut key, row) = (keys.start, row.cast::<f32>());
+    // SAFETY: the caller vouches for the keys, and for the tier.
+    unsafe {
+        while key < keys.end {
+            if key.is_multiple_of(LANES) && key + LANES <= keys.end {
+                store::<S>(row.add(key), [S::splat_f(0.0); 4]);
+                key += LANES;
+            } else {
+                row.add(key).write(0.0);
+                key += 1;
+            }
+        }
+    }
+}
+
+struct Exponentials<S: Simd, R: Raw<S>> {
+    p: *mut u8,
+    scale: f32,
+    most: R::Most,
     total: Group<S>,
-    scores: PhantomData<R>,
 }
 
-impl<S: Simd, R: Scores<S>> Exponentials<S, R> {
+impl<S: Simd, R: Raw<S>> Exponentials<S, R> {
     #[inline(always)]
-    unsafe fn exponentials(&self, span: &Span, key: usize) -> Group<S> {
+    unsafe fn of<const N: usize>(&self, key: usize) -> [S::F; N] {
         // SAFETY: as the caller.
         unsafe {
-            let mut group = load::<S, R>(span, key);
-            for i in 0..LANES / S::LANES {
+            let mut x = [S::splat_f(0.0); N];
+            for i in 0..N {
                 // The difference first: it is 0 for the largest, however large.
-                group[i] = exp2::<S>(S::mul_f(S::sub_f(group[i], self.most), self.scale));
+                x[i] = R::less(self.p.add(4 * (key + i * S::LANES)), self.most);
             }
-            group
+            exp2::<S, N>(x, self.scale)
         }
     }
 }
 
-impl<S: Simd, R: Scores<S>> Pass<S> for Exponentials<S, R> {
+impl<S: Simd, R: Raw<S>> Pass<S> for Exponentials<S, R> {
     #[inline(always)]
-    unsafe fn whole(&mut self, span: &Span, key: usize) {
+    unsafe fn whole<const N: usize>(&mut self, key: usize) {
         // SAFETY: as the caller.
         unsafe {
-            let group = self.exponentials(span, key);
-            for i in 0..LANES / S::LANES {
-                self.total[i] = S::add_f(self.total[i], group[i]);
+            let e = self.of::<N>(key);
+            for i in 0..N {
+                let lanes = i % (LANES / S::LANES);
+                self.total[lanes] = S::add_f(self.total[lanes], e[i]);
+                S::store_f(self.p.add(4 * (key + i * S::LANES)).cast(), e[i]);
             }
-            store::<S>(span, key, group);
         }
     }
     #[inline(always)]
-    unsafe fn edge(&mut self, span: &Span, key: usize, keys: Range<usize>) {
-        // SAFETY: as the caller. A lane that is not the span's adds 0.
+    unsafe fn edge(&mut self, key: usize, keys: Range<usize>) {
+        // SAFETY: as the caller. A lane that is not one of the keys adds 0.
         unsafe {
-            let lanes = to_lanes::<S>(self.exponentials(span, key));
-            let mut own = [0.0; LANES];
-            for at in keys {
-                own[at - key] = lanes[at - key];
-                span.row.cast::<f32>().add(at).write(lanes[at - key]);
+            let p = self.p.add(4 * key).cast();
+            let (raw, zero) = (load::<S>(p), [S::splat_f(0.0); 4]);
+            let mut e = zero;
+            match LANES / S::LANES {
+                1 => e[..1].copy_from_slice(&self.of::<1>(key)),
+                2 => e[..2].copy_from_slice(&self.of::<2>(key)),
+                _ => e = self.of::<4>(key),
             }
-            let group = from_lanes::<S>(&own);
+            store::<S>(p, choose::<S>(&keys, e, raw));
+            let own = choose::<S>(&keys, e, zero);
             for i in 0..LANES / S::LANES {
-                self.total[i] = S::add_f(self.total[i], group[i]);
+                self.total[i] = S::add_f(self.total[i], own[i]);
             }
         }
     }
@@ -463,19 +593,14 @@ impl<S: Simd> Tally<S> {
     /// Stores `N` registers of weights.
     #[inline(always)]
     unsafe fn store<W: Weights<S>, const N: usize, const COUNT: bool>(&mut self, p: *mut u8, w: [S::F; N]) {
-        // SAFETY: the caller vouches for the tier, and for room. The limit keeps weights inside a byte from above; negative
-        // ones saturate to 0, and so does what is not a number, which rounds to one.
+        // SAFETY: the caller vouches for the tier, and for room. Weights saturate to bytes, what is not a number to 0: it rounds to
+        // a negative one.
         unsafe {
             if W::BYTES == 1 && N == 4 {
                 let bytes =
                     S::pack_in_order([S::round(w[0]), S::round(w[1]), S::round(w[2]), S::round(w[3])]);
                 S::store(p, bytes);
-                let ones = 0x0101_0101i32;
-                self.sum = if S::MIXED {
-                    S::dot(self.sum, S::x(bytes), S::w(S::splat(ones)))
-                } else {
-                    S::dot_columns::<0>(self.sum, S::quad((&raw const ones).cast()), bytes)
-                };
+                self.sum = S::add_bytes(self.sum, bytes);
                 if COUNT {
                     self.nonzero += S::nonzero_bytes(bytes);
                 }
@@ -491,7 +616,7 @@ impl<S: Simd> Tally<S> {
                 } else if W::BYTES == 2 && N != 2 {
                     S::store_bf16(p.add(2 * i * S::LANES).cast(), w[i]);
                 } else if W::BYTES == 1 {
-                    stored = S::round(S::max_f(w[i], S::splat_f(0.0)));
+                    stored = S::round(S::min_f(S::max_f(w[i], S::splat_f(0.0)), S::splat_f(255.0)));
                     S::store_bytes(p.add(i * S::LANES), stored);
                     self.sum = S::add(self.sum, stored);
                 }
@@ -503,53 +628,75 @@ impl<S: Simd> Tally<S> {
     }
 }
 
-/// Weights of whole groups of keys from `first` to `last`, of exponentials in the row, to `out`; `CLIP` limits them from below by 0
-/// and from above, and bytes are limited from above. Exponentials are at most 1, or NaN. Returns how many weights are not zero where
-/// they are clipped, and the sum of integers.
+/// What a row's exponentials are multiplied by, what is added, and the largest weight.
+struct Line {
+    factor: f32,
+    gamma: f32,
+    limit: f32,
+}
+
+impl Line {
+    #[inline(always)]
+    fn new(w: &Weigh, total: f32) -> Self {
+        // Totals are 1, of the largest score, or more; or 0, of exponentials that are, and NaN.
+        let total = if total < 1.0 { 1.0 } else { total };
+        Self { factor: w.stretch / total / w.step, gamma: w.gamma / w.step, limit: w.limit }
+    }
+}
+
+/// Weights of exponentials, which are at most 1, or NaN: of keys that are whole groups of one chunk, to where the chunk of the row
+/// begins. `CLIP` limits them from below by 0 and from above, and bytes are limited from above. Counts those that are not 0
+/// where they are clipped, and adds up integers.
 #[inline(always)]
-pub unsafe fn weigh<S: Simd, W: Weights<S>, const CLIP: bool>(
-    span: &Span,
-    w: &Weigh,
-    out: *mut u8,
-) -> (u32, i32) {
-    // The weight of the largest exponential tells whether any is above the limit.
-    let most = if CLIP { w.factor.mul_add(1.0, w.gamma) } else { w.factor };
+pub unsafe fn weigh<S: Simd, W: Weights<S>, const CLIP: bool>(rows: &mut [Scores], keys: &Span, w: &Weigh) {
+    // No weight is larger than that of a total of 1. Bytes saturate, where they are integers.
+    let line = Line::new(w, 1.0);
+    let most = if CLIP { line.factor.mul_add(1.0, line.gamma) } else { line.factor };
+    let saturates = W::BYTES == 1 && w.limit == 255.0 && most < 1e9;
     // SAFETY: as the caller.
     unsafe {
-        if most <= w.limit || !CLIP && W::BYTES != 1 {
-            weigh_up_to::<S, W, CLIP, false>(span, w, out)
+        if most <= w.limit || saturates || !CLIP && W::BYTES != 1 {
+            weigh_up_to::<S, W, CLIP, false>(rows, keys, w);
         } else {
-            weigh_up_to::<S, W, CLIP, true>(span, w, out)
+            weigh_up_to::<S, W, CLIP, true>(rows, keys, w);
         }
     }
 }
 
 #[inline(always)]
 unsafe fn weigh_up_to<S: Simd, W: Weights<S>, const CLIP: bool, const LIMIT: bool>(
-    span: &Span,
+    rows: &mut [Scores],
+    keys: &Span,
     w: &Weigh,
-    out: *mut u8,
-) -> (u32, i32) {
-    // SAFETY: the caller vouches for the row, and for room at `out`, which may be where the exponentials are: what is written
-    // never passes what was read.
-    unsafe {
-        let mut tally = Tally::<S> { nonzero: 0, sum: S::splat(0) };
-        let (mut from, mut to) = (span.row.add(4 * span.first), out);
-        let mut registers = (span.last - span.first).div_ceil(S::LANES);
-        while registers >= W::BATCH {
-            match W::BATCH {
-                4 => tally.store::<W, 4, CLIP>(to, weights::<S, W, CLIP, LIMIT, 4>(from, w)),
-                2 => tally.store::<W, 2, CLIP>(to, weights::<S, W, CLIP, LIMIT, 2>(from, w)),
-                _ => tally.store::<W, 1, CLIP>(to, weights::<S, W, CLIP, LIMIT, 1>(from, w)),
+) {
+    let chunk = keys.first / CHUNK * CHUNK;
+    for row in rows {
+        let line = Line::new(w, row.total);
+        // SAFETY: the caller vouches for the row, and the tier. What is written never passes what was read.
+        unsafe {
+            let mut tally = Tally::<S> { nonzero: 0, sum: S::splat(0) };
+            let mut from = row.p.add(4 * keys.first);
+            let mut to = row.p.add(4 * chunk + W::BYTES * (keys.first - chunk));
+            let mut registers = (keys.last - keys.first).div_ceil(S::LANES);
+            while registers >= W::BATCH {
+                match W::BATCH {
+                    4 => tally.store::<W, 4, CLIP>(to, weights::<S, W, CLIP, LIMIT, 4>(from, &line)),
+                    2 => tally.store::<W, 2, CLIP>(to, weights::<S, W, CLIP, LIMIT, 2>(from, &line)),
+                    _ => tally.store::<W, 1, CLIP>(to, weights::<S, W, CLIP, LIMIT, 1>(from, &line)),
+                }
+                from = from.add(4 * W::BATCH * S::LANES);
+                to = to.add(W::BYTES * W::BATCH * S::LANES);
+                registers -= W::BATCH;
             }
-            (from, to) = (from.add(4 * W::BATCH * S::LANES), to.add(W::BYTES * W::BATCH * S::LANES));
-            registers -= W::BATCH;
+            for _ in 0..registers {
+                tally.store::<W, 1, CLIP>(to, weights::<S, W, CLIP, LIMIT, 1>(from, &line));
+                (from, to) = (from.add(4 * S::LANES), to.add(W::BYTES * S::LANES));
+            }
+            row.nonzero += tally.nonzero;
+            if W::BYTES == 1 {
+                row.weights += i64::from(S::sum(tally.sum));
+            }
         }
-        for _ in 0..registers {
-            tally.store::<W, 1, CLIP>(to, weights::<S, W, CLIP, LIMIT, 1>(from, w));
-            (from, to) = (from.add(4 * S::LANES), to.add(W::BYTES * S::LANES));
-        }
-        (tally.nonzero, if W::BYTES == 1 { S::sum(tally.sum) } else { 0 })
     }
 }
 
@@ -557,7 +704,7 @@ unsafe fn weigh_up_to<S: Simd, W: Weights<S>, const CLIP: bool, const LIMIT: boo
 #[inline(always)]
 unsafe fn weights<S: Simd, W: Weights<S>, const CLIP: bool, const LIMIT: bool, const N: usize>(
     from: *const u8,
-    w: &Weigh,
+    w: &Line,
 ) -> [S::F; N] {
     // SAFETY: as the caller.
     unsafe {

@@ -3,7 +3,7 @@
 use super::direct;
 use super::gather::Rows;
 use super::multiply::Run;
-use super::softmax::{Prepare, Span, Weigh};
+use super::softmax::{Prepare, Scores, Span, Weigh};
 use crate::quant::QuantType;
 
 /// Tiles of one product.
@@ -48,19 +48,25 @@ impl Multiply {
     }
 }
 
-/// Exponentials of a span: `2^(a * (score - b))`, onto sums.
-pub type Exponentials = unsafe fn(&Span, f32, f32, *mut f32);
+/// Rows of scores, of live keys, to what is scaled, quantized and biased.
+pub type Preparation = unsafe fn(&mut [Scores], &[Span], &Prepare);
 
-/// Weights of a span's exponentials, to a place: how many are not 0, and the sum of integers.
-pub type Weights = unsafe fn(&Span, &Weigh, *mut u8) -> (u32, i32);
+/// The largest of rows of scores, of live keys.
+pub type Maximum = unsafe fn(&mut [Scores], &[Span]);
+
+/// Rows of scores, of live keys, to exponentials of a scale, and all of some keys that are not live to 0.
+pub type Exponentials = unsafe fn(&mut [Scores], &Span, &[Span], f32);
+
+/// Rows of exponentials to weights, of some keys.
+pub type Weights = unsafe fn(&mut [Scores], &Span, &Weigh);
 
 /// Everything else that a kind of registers does.
 #[derive(Debug)]
 pub struct Passes {
     /// Of scores that are floats, and integers.
-    pub prepare: [unsafe fn(&Span, &Prepare); 2],
+    pub prepare: [Preparation; 2],
     /// The same.
-    pub maximum: [unsafe fn(&Span) -> f32; 2],
+    pub maximum: [Maximum; 2],
     /// The same.
     pub exponentials: [Exponentials; 2],
     /// To f32, bfloat16, u8; as they are, and clipped.
@@ -142,19 +148,19 @@ macro_rules! passes {
         mod passes {
             use super::*;
             use crate::kernels::attention::{gather, softmax, table::Passes};
-            use softmax::{Floats, Ints, Prepare, Span, ToBf16, ToF32, ToU8, Weigh};
-            passes!(@ #[$features] prepare_floats(s: &Span, p: &Prepare) => softmax::prepare::<$simd, Floats>);
-            passes!(@ #[$features] prepare_ints(s: &Span, p: &Prepare) => softmax::prepare::<$simd, Ints>);
-            passes!(@ #[$features] maximum_floats(s: &Span) -> f32 => softmax::maximum::<$simd, Floats>);
-            passes!(@ #[$features] maximum_ints(s: &Span) -> f32 => softmax::maximum::<$simd, Ints>);
-            passes!(@ #[$features] exp_floats(s: &Span, a: f32, b: f32, to: *mut f32) => softmax::exponentials::<$simd, Floats>);
-            passes!(@ #[$features] exp_ints(s: &Span, a: f32, b: f32, to: *mut f32) => softmax::exponentials::<$simd, Ints>);
-            passes!(@ #[$features] plain_f32(s: &Span, w: &Weigh, to: *mut u8) -> (u32, i32) => softmax::weigh::<$simd, ToF32, false>);
-            passes!(@ #[$features] clip_f32(s: &Span, w: &Weigh, to: *mut u8) -> (u32, i32) => softmax::weigh::<$simd, ToF32, true>);
-            passes!(@ #[$features] plain_bf16(s: &Span, w: &Weigh, to: *mut u8) -> (u32, i32) => softmax::weigh::<$simd, ToBf16, false>);
-            passes!(@ #[$features] clip_bf16(s: &Span, w: &Weigh, to: *mut u8) -> (u32, i32) => softmax::weigh::<$simd, ToBf16, true>);
-            passes!(@ #[$features] plain_u8(s: &Span, w: &Weigh, to: *mut u8) -> (u32, i32) => softmax::weigh::<$simd, ToU8, false>);
-            passes!(@ #[$features] clip_u8(s: &Span, w: &Weigh, to: *mut u8) -> (u32, i32) => softmax::weigh::<$simd, ToU8, true>);
+            use softmax::{Floats, Ints, Prepare, Scores, Span, ToBf16, ToF32, ToU8, Weigh};
+            passes!(@ #[$features] prepare_floats(r: &mut [Scores], live: &[Span], p: &Prepare) => softmax::prepare::<$simd, Floats>);
+            passes!(@ #[$features] prepare_ints(r: &mut [Scores], live: &[Span], p: &Prepare) => softmax::prepare::<$simd, Ints>);
+            passes!(@ #[$features] maximum_floats(r: &mut [Scores], live: &[Span]) => softmax::maximum::<$simd, Floats>);
+            passes!(@ #[$features] maximum_ints(r: &mut [Scores], live: &[Span]) => softmax::maximum::<$simd, Ints>);
+            passes!(@ #[$features] exp_floats(r: &mut [Scores], keys: &Span, live: &[Span], a: f32) => softmax::exponentials::<$simd, Floats>);
+            passes!(@ #[$features] exp_ints(r: &mut [Scores], keys: &Span, live: &[Span], a: f32) => softmax::exponentials::<$simd, Ints>);
+            passes!(@ #[$features] plain_f32(r: &mut [Scores], keys: &Span, w: &Weigh) => softmax::weigh::<$simd, ToF32, false>);
+            passes!(@ #[$features] clip_f32(r: &mut [Scores], keys: &Span, w: &Weigh) => softmax::weigh::<$simd, ToF32, true>);
+            passes!(@ #[$features] plain_bf16(r: &mut [Scores], keys: &Span, w: &Weigh) => softmax::weigh::<$simd, ToBf16, false>);
+            passes!(@ #[$features] clip_bf16(r: &mut [Scores], keys: &Span, w: &Weigh) => softmax::weigh::<$simd, ToBf16, true>);
+            passes!(@ #[$features] plain_u8(r: &mut [Scores], keys: &Span, w: &Weigh) => softmax::weigh::<$simd, ToU8, false>);
+            passes!(@ #[$features] clip_u8(r: &mut [Scores], keys: &Span, w: &Weigh) => softmax::weigh::<$simd, ToU8, true>);
             passes!(@ #[$features] collect(w: *const u32, n: usize, at: *mut u32, to: *mut u32) -> usize => gather::collect::<$simd>);
             pub static PASSES: Passes = Passes {
                 prepare: [prepare_floats, prepare_ints],

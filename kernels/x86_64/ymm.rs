@@ -4,6 +4,7 @@
 macro_rules! ymm {
     () => {
         gather!();
+        const REGISTERS: usize = 16;
         const LANES: usize = 8;
         const MIXED: bool = true;
         const QUADS: usize = 1;
@@ -208,6 +209,12 @@ macro_rules! ymm {
                 let v = _mm_add_epi32(v, _mm_shuffle_epi32::<0b01_00_11_10>(v));
                 _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32::<0b10_11_00_01>(v)))
             }
+        }
+
+        #[inline(always)]
+        unsafe fn add_bytes(acc: __m256i, bytes: __m256i) -> __m256i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm256_add_epi32(acc, _mm256_sad_epu8(bytes, _mm256_setzero_si256())) }
         }
 
         #[inline(always)]

@@ -4,6 +4,7 @@
 macro_rules! zmm {
     () => {
         gather!();
+        const REGISTERS: usize = 32;
         const LANES: usize = 16;
         const MIXED: bool = true;
         const QUADS: usize = 1;
@@ -221,6 +222,12 @@ macro_rules! zmm {
         unsafe fn sum(v: __m512i) -> i32 {
             // SAFETY: the caller vouches for the tier and for the pointers.
             unsafe { _mm512_reduce_add_epi32(v) }
+        }
+
+        #[inline(always)]
+        unsafe fn add_bytes(acc: __m512i, bytes: __m512i) -> __m512i {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm512_add_epi32(acc, _mm512_sad_epu8(bytes, _mm512_setzero_si512())) }
         }
 
         #[inline(always)]

@@ -36,7 +36,7 @@
 
 mod calibrate;
 pub(crate) mod exp;
-mod forward;
+pub(crate) mod forward;
 mod gate;
 pub(crate) mod heads;
 mod io;

@@ -2,6 +2,7 @@
 
 use super::{Group, Mode, Plan, Row};
 use crate::attention::Output;
+use crate::attention::forward::MAX_HEAD_DIM;
 use crate::kernels::attention::pack::prefetch;
 use crate::kernels::attention::sums;
 use crate::kernels::quantize;
@@ -60,14 +61,17 @@ impl Plan<'_> {
         let d = self.job.head_dim;
         let context = &mut context[..d];
         let token = g.q + row.token;
-        if let (Mode::Bytes, Some(params)) = (self.mode, self.job.int8.context) {
-            for x in context.iter_mut() {
-                *x = params.dequantize(params.quantize(*x));
-            }
+        if let (Mode::Bytes, Some(params)) = (self.mode, &self.job.int8.context) {
+            let bytes = &mut [0; MAX_HEAD_DIM][..d];
+            quantize::quantize(context, params, bytes, self.ctx);
+            quantize::dequantize(bytes, params, context, self.ctx);
         }
-        let gate = self.job.gates.map_or(1.0, |gates| gates.row(token)[row.head]);
-        // SAFETY: the tier is supported.
-        unsafe { sums::gate::pick(self.ctx.isa())(context, gate) };
+        // Without a gate the product is that with 1, for what it makes of -0: no integer is.
+        if self.job.gates.is_some() || self.mode != Mode::Bytes {
+            let gate = self.job.gates.map_or(1.0, |gates| gates.row(token)[row.head]);
+            // SAFETY: the tier is supported.
+            unsafe { sums::gate::pick(self.ctx.isa())(context, gate) };
+        }
         let to = &self.out;
         let p = to.p.wrapping_add(token * to.token + row.head * to.head);
         // SAFETY: the output's constructor proved that the head is there and overlaps no other; each row is finished once.

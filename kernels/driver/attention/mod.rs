@@ -19,6 +19,7 @@ use crate::kernels::attention::table::{Multiply, Passes};
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
 use crate::kernels::buffer::Buffer;
 use crate::kernels::table::Tier;
+use crate::quant::QuantType;
 use crate::view::MatRef;
 use finish::Target;
 use operands::{Kind, Operand};
@@ -158,10 +159,22 @@ struct Group {
     /// The first head of q, and how many.
     head: usize,
     heads: usize,
+    /// What raw scores are multiplied by.
+    scale: f32,
+    /// Of bytes, made unsigned or signed as they are multiplied.
+    zeros: Zeros,
+}
+
+/// Zero points: of all heads of a group the same.
+#[derive(Clone, Copy)]
+struct Zeros {
+    q: i32,
+    k: i32,
+    v: i32,
 }
 
 /// One query of one head: a row of scores.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Row {
     /// Inside the sequence.
     token: usize,
@@ -186,6 +199,12 @@ impl Plan<'_> {
         let (q, q_end) = job.sequences.queries(b);
         let (kv, kv_end) = job.sequences.keys(b);
         let (q_len, kv_len) = (q_end - q, kv_end - kv);
+        let columns = self.multiply.columns;
+        let zeros = Zeros {
+            q: self.q.zero(head, QuantType::U8),
+            k: self.k.zero(kv_head, columns),
+            v: self.v.zero(kv_head, columns),
+        };
         Group {
             b,
             kv_head,
@@ -200,6 +219,8 @@ impl Plan<'_> {
             },
             head,
             heads,
+            scale: job.scale * self.q.params(head).0 * self.k.params(kv_head).0,
+            zeros,
         }
     }
 }
@@ -210,7 +231,23 @@ impl Group {
     }
 
     fn row(&self, job: &Job<'_>, row: usize) -> Row {
-        let token = row % self.q_len;
+        self.row_of(job, row % self.q_len, self.head + row / self.q_len)
+    }
+
+    /// Some rows, in order.
+    fn rows_from(&self, job: &Job<'_>, row: usize) -> impl Iterator<Item = Row> {
+        let (mut token, mut head) = (row % self.q_len, self.head + row / self.q_len);
+        std::iter::from_fn(move || {
+            let row = self.row_of(job, token, head);
+            token += 1;
+            if token == self.q_len {
+                (token, head) = (0, head + 1);
+            }
+            Some(row)
+        })
+    }
+
+    fn row_of(&self, job: &Job<'_>, token: usize, head: usize) -> Row {
         let position = self.position + token as isize;
         let (mut first, mut last) = (0, self.live as isize);
         if job.causal {
@@ -222,7 +259,7 @@ impl Group {
             last = last.min(position.saturating_add(bound(right)).saturating_add(1));
         }
         let last = last.max(0) as usize;
-        Row { token, head: self.head + row / self.q_len, first: (first as usize).min(last), last }
+        Row { token, head, first: (first as usize).min(last), last }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Group, Mode, Plan, multiply_all};
 use crate::attention::Input;
+use crate::attention::forward::MAX_HEAD_DIM;
 use crate::kernels::attention::direct::{Keys, Values};
 use crate::kernels::attention::multiply::Tile;
 use crate::kernels::attention::table::Direct;
@@ -12,7 +13,7 @@ use crate::quant::{QuantParams, QuantType};
 use std::ops::Range;
 
 /// A query that adds up the bytes of a key.
-const ONES: [u8; 256] = [1; 256];
+const ONES: [u8; MAX_HEAD_DIM] = [1; MAX_HEAD_DIM];
 
 /// What the cache is asked for while rows pass: memory that nobody has to be able to read.
 #[derive(Clone, Copy)]
@@ -180,18 +181,13 @@ impl<'a> Operand<'a> {
 impl Plan<'_> {
     /// The steps of a head of q to `x`; the sum of what is there, of bytes.
     pub fn pack_q(&self, token: usize, head: usize, x: &mut [u8]) -> i32 {
-        let row = self.q.row(token, head);
-        self.row_to_words(&self.q, row, QuantType::U8, x);
-        match self.mode {
-            // SAFETY: the tier is supported.
-            Mode::Bytes => unsafe { pack::sum_unsigned::pick(self.ctx.isa())(&x[..row.len()]) },
-            _ => 0,
-        }
+        self.row_to_words(&self.q, self.q.row(token, head), QuantType::U8, x)
     }
 
-    /// A head's features, as tiles take them, padded with zeros to whole words.
-    fn row_to_words(&self, operand: &Operand<'_>, row: &[u8], to: QuantType, out: &mut [u8]) {
+    /// A head's features, as tiles take them, padded with zeros to whole words; of bytes their sum, unsigned.
+    fn row_to_words(&self, operand: &Operand<'_>, row: &[u8], to: QuantType, out: &mut [u8]) -> i32 {
         let n = operand.dim;
+        let mut sum = 0;
         match self.mode {
             Mode::F32 => {
                 assert!(out.len() >= 4 * n);
@@ -205,14 +201,15 @@ impl Plan<'_> {
                 out[row.len()..4 * self.words].fill(0);
             }
             Mode::Bytes => {
-                match operand.flip(to) {
-                    (0, _) => out[..n].copy_from_slice(row),
-                    // SAFETY: the tier is supported.
-                    (flip, _) => unsafe { pack::flip::pick(self.ctx.isa())(row, flip, &mut out[..n]) },
+                let (flip, _) = operand.flip(to);
+                // SAFETY: the tier is supported.
+                sum = unsafe { pack::flip::pick(self.ctx.isa())(row, flip, &mut out[..n]) };
+                if n < 4 * self.words {
+                    out[n..4 * self.words].fill(0);
                 }
-                out[n..4 * self.words].fill(0);
             }
         }
+        sum
     }
 
     /// Up to 64 keys from one on to a panel; of bytes, what each key's scores start from.
@@ -275,7 +272,7 @@ impl Plan<'_> {
             // SAFETY: the tier is supported; the panel was made; there are as many ones as a head has bytes.
             unsafe {
                 multiply_all(self.multiply, &tile, 1, PANEL);
-                sums::scale::pick(self.ctx.isa())(-self.q.zero(g.head, QuantType::U8), init);
+                sums::scale::pick(self.ctx.isa())(-g.zeros.q, init);
             }
         }
     }
@@ -292,7 +289,7 @@ impl Plan<'_> {
             stride: self.k.token,
             words: self.words,
             flip: self.k.flip(self.multiply.columns).0,
-            by_sum: -self.q.zero(g.head, QuantType::U8),
+            by_sum: -g.zeros.q,
             out,
             ahead: if linear { ahead.p } else { std::ptr::null() },
         };
@@ -388,7 +385,8 @@ impl Plan<'_> {
                 let run = pack::pairs::pick(self.ctx.isa());
                 for (key, out) in keys.clone().step_by(2).zip(out.chunks_exact_mut(4 * columns)) {
                     let (words, tail) = as_u32(out).split_at_mut(d);
-                    let second = if key + 1 < keys.end { as_u16(row(key + 1)) } else { &[0; 256][..d] };
+                    let second =
+                        if key + 1 < keys.end { as_u16(row(key + 1)) } else { &[0; MAX_HEAD_DIM][..d] };
                     // SAFETY: the tier is supported.
                     unsafe { run(as_u16(row(key)), second, words) };
                     tail.fill(0);

@@ -1,15 +1,15 @@
 //! From scores to weights to context, some rows at a time and a chunk of keys at a time.
 
 use super::operands::Ahead;
-use super::{Group, Mode, Plan, Row, keys_of, multiply_all, segments};
+use super::{Group, Mode, Plan, Row, chunks, keys_of, multiply_all, segments};
 use crate::kernels::attention::gather::{PADDING, Rows};
 use crate::kernels::attention::multiply::Tile;
-use crate::kernels::attention::softmax::{Prepare, Span, Weigh};
+use crate::kernels::attention::softmax::{Prepare, Scores, Span, Weigh};
 use crate::kernels::attention::sums;
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
 use crate::kernels::buffer::{as_f32, as_i32};
-use crate::quant::QuantType;
 use std::f32::consts::LOG2_E;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// What becomes of a row's scores.
@@ -23,40 +23,23 @@ pub enum State {
     Nothing,
 }
 
-/// Scores of a row in memory, and what they are.
-#[derive(Debug, Clone, Copy)]
-pub struct Scores {
-    /// Key 0.
-    pub p: *mut u8,
-    pub row: Row,
-    /// Added to integer scores.
-    pub offset: i32,
-    /// From raw scores to scaled ones.
-    pub scale: f32,
-}
-
-/// Weights of a chunk.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Weighed {
-    /// Weights that are not 0, where the softmax is clipped.
-    pub nonzero: usize,
-    /// Their sum, of integers.
-    pub sum: i32,
-}
+/// Most segments of a chunk: keys of every other one are masked.
+const MOST_SEGMENTS: usize = CHUNK / 2;
 
 impl Plan<'_> {
-    /// What a row's scores are; `sum` is that of its q, of bytes.
+    /// A row of scores at `p`; `sum` is that of its q, of bytes.
     pub fn scores(&self, g: &Group, row: Row, p: *mut u8, sum: i32) -> Scores {
-        let (mut offset, mut scale) = (0, self.job.scale);
-        if self.mode == Mode::Bytes {
-            // Σ (q - zq)(k - zk) = Σ q k - zq Σ k - zk (Σ q - d zq): the second term is what sums start from.
-            let d = self.job.head_dim as i32;
-            let zero_q = self.q.zero(row.head, QuantType::U8);
-            let zero_k = self.k.zero(g.kv_head, self.multiply.columns);
-            offset = -zero_k * (sum - d * zero_q);
-            scale = scale * self.q.params(row.head).0 * self.k.params(g.kv_head).0;
+        // Σ (q - zq)(k - zk) = Σ q k - zq Σ k - zk (Σ q - d zq): the second term is what sums start from.
+        let offset = -g.zeros.k * (sum - self.job.head_dim as i32 * g.zeros.q);
+        Scores {
+            p,
+            first: row.first,
+            last: row.last,
+            offset,
+            bias: self.bias(g, row),
+            most: f32::NEG_INFINITY,
+            ..Scores::NONE
         }
-        Scores { p, row, offset, scale }
     }
 
     fn prepared(&self) -> bool {
@@ -106,45 +89,80 @@ impl Plan<'_> {
         unsafe { multiply_all(self.multiply, &tile, rows, keys.next_multiple_of(LANES)) };
     }
 
-    /// Prepares the scores of some keys, and finds their maximum.
+    /// Runs a pass over the rows of a tile, with those of some keys that are not masked: of all rows the same, or of all rows that
+    /// share a row of the block mask; then keys are those of one chunk.
+    fn each_live(
+        &self,
+        rows: &[Row],
+        mut scores: &mut [Scores],
+        keys: &Range<usize>,
+        mut run: impl FnMut(&mut [Scores], &[Span]),
+    ) {
+        let Some(mask) = self.job.block_mask else {
+            return run(scores, &[Span { first: keys.start, last: keys.end }]);
+        };
+        let mut first = 0;
+        while let Some(row) = rows.get(first) {
+            let block = row.token / mask.block_q;
+            let n = rows[first..].iter().take_while(|row| row.token / mask.block_q == block).count();
+            let all = Row { first: 0, last: usize::MAX, ..*row };
+            let mut live = [Span { first: 0, last: 0 }; MOST_SEGMENTS];
+            let mut count = 0;
+            for (keys, live) in segments(self.job, all, keys.clone()).zip(&mut live) {
+                *live = Span { first: keys.start, last: keys.end };
+                count += 1;
+            }
+            let (own, rest) = scores.split_at_mut(n);
+            run(own, &live[..count]);
+            (first, scores) = (first + n, rest);
+        }
+    }
+
+    /// Prepares the scores of some keys, and finds the largest.
     ///
     /// # Safety
-    /// The row has scores of these keys, and nobody else uses them.
-    pub unsafe fn maximum(&self, g: &Group, s: &Scores, keys: Range<usize>) -> f32 {
-        let mut most = f32::NEG_INFINITY;
-        for keys in segments(self.job, s.row, keys) {
-            let span = Span { row: s.p, first: keys.start, last: keys.end, offset: s.offset };
-            // SAFETY: as the caller; the bias has all keys of the sequence.
-            let m = unsafe {
-                if self.prepared() {
-                    let (mut step, mut low, mut high) = (0.0, 0.0, 0.0);
-                    if let (Mode::Bytes, Some(p)) = (self.mode, self.job.int8.scores) {
-                        step = p.scale();
-                        low = (p.dtype().min() - p.zero_point()) as f32;
-                        high = (p.dtype().max() - p.zero_point()) as f32;
+    /// The rows have scores of these keys, and nobody else uses them.
+    pub unsafe fn maximum(&self, g: &Group, rows: &[Row], scores: &mut [Scores], keys: &Range<usize>) {
+        let (prepare, maximum) = (self.passes.prepare[self.ints()], self.passes.maximum);
+        for chunk in chunks(keys) {
+            // Without a block mask all at once.
+            let keys = if self.job.block_mask.is_some() { keys_of(chunk, keys) } else { keys.clone() };
+            self.each_live(rows, scores, &keys, |scores, live| {
+                // SAFETY: as the caller; a bias has all keys of the sequence.
+                unsafe {
+                    if self.prepared() {
+                        prepare(scores, live, &self.prepare(g));
+                        maximum[0](scores, live);
+                    } else {
+                        maximum[self.ints()](scores, live);
                     }
-                    let bias = self.bias(g, s.row);
-                    let prepare = Prepare { scale: s.scale, step, low, high, bias };
-                    (self.passes.prepare[self.ints()])(&span, &prepare);
-                    (self.passes.maximum[0])(&span)
-                } else {
-                    (self.passes.maximum[self.ints()])(&span)
                 }
-            };
-            most = most.max(m);
+            });
+            if self.job.block_mask.is_none() {
+                break;
+            }
         }
-        most
+    }
+
+    fn prepare(&self, g: &Group) -> Prepare {
+        let (mut step, mut low, mut high) = (0.0, 0.0, 0.0);
+        if let (Mode::Bytes, Some(p)) = (self.mode, self.job.int8.scores) {
+            step = p.scale();
+            low = (p.dtype().min() - p.zero_point()) as f32;
+            high = (p.dtype().max() - p.zero_point()) as f32;
+        }
+        Prepare { scale: g.scale, step, low, high }
     }
 
     /// What a row is, by the largest of its prepared scores.
     ///
     /// # Safety
     /// As [`Plan::maximum`].
-    pub unsafe fn state(&self, s: &Scores, most: f32) -> State {
-        if most > f32::NEG_INFINITY {
-            return State::Maximum(most);
+    pub unsafe fn state(&self, row: Row, s: &Scores) -> State {
+        if s.most > f32::NEG_INFINITY {
+            return State::Maximum(s.most);
         }
-        for keys in segments(self.job, s.row, 0..usize::MAX) {
+        for keys in segments(self.job, row, 0..usize::MAX) {
             for key in keys {
                 // SAFETY: as the caller. Integers are never -inf, so these are floats.
                 if unsafe { s.p.cast::<f32>().add(key).read() }.is_nan() {
@@ -164,77 +182,57 @@ impl Plan<'_> {
         }
     }
 
-    /// Exponentials of the scores of a chunk, 0 for all other of `keys` up to whole groups of 16, and their sum.
+    /// Exponentials of the scores of a chunk, 0 for all other of `keys` up to whole groups of 16; their sums onto the totals.
     ///
     /// # Safety
     /// As [`Plan::maximum`], of `keys` and up to whole groups; keys are those of one chunk.
-    pub unsafe fn exponentials(&self, s: &Scores, state: State, keys: Range<usize>) -> f32 {
-        let floats = s.p.cast::<f32>();
-        let end = keys.end.next_multiple_of(LANES);
-        let start = keys.start / LANES * LANES;
-        let mut sums = [0.0f32; LANES];
-        let mut at = start;
-        // SAFETY: as the caller.
-        unsafe {
+    pub unsafe fn exponentials(
+        &self,
+        g: &Group,
+        rows: &[Row],
+        states: &[State],
+        scores: &mut [Scores],
+        keys: &Range<usize>,
+    ) {
+        let (kind, scale) = if self.prepared() { (0, 1.0) } else { (self.ints(), g.scale) };
+        let run = self.passes.exponentials[kind];
+        for (s, state) in scores.iter_mut().zip(states) {
             match state {
-                State::Maximum(most) => {
-                    let (kind, scale) = if self.prepared() { (0, 1.0) } else { (self.ints(), s.scale) };
-                    let run = self.passes.exponentials[kind];
-                    for keys in segments(self.job, s.row, keys) {
-                        floats.add(at).write_bytes(0, keys.start - at);
-                        let span = Span { row: s.p, first: keys.start, last: keys.end, offset: s.offset };
-                        run(&span, scale * LOG2_E, most, sums.as_mut_ptr());
-                        at = keys.end;
-                    }
-                }
-                State::Uniform => {
-                    for key in keys {
-                        floats.add(key).write(1.0);
-                        sums[key % LANES] += 1.0;
-                        at = key + 1;
-                    }
-                }
-                State::Nothing => {}
+                State::Maximum(most) => s.most = *most,
+                State::Uniform | State::Nothing => (s.first, s.last) = (0, 0),
             }
-            floats.add(at).write_bytes(0, end - at);
         }
-        let mut width = LANES / 2;
-        while width > 0 {
-            for i in 0..width {
-                sums[i] += sums[i + width];
-            }
-            width /= 2;
+        let groups = whole_groups(keys);
+        self.each_live(rows, scores, keys, |scores, live| {
+            // SAFETY: as the caller.
+            unsafe { run(scores, &groups, live, scale * LOG2_E) };
+        });
+        for (s, _) in scores.iter_mut().zip(states).filter(|(_, state)| **state == State::Uniform) {
+            // SAFETY: as the caller.
+            unsafe {
+                std::slice::from_raw_parts_mut(s.p.cast::<f32>().add(keys.start), keys.len()).fill(1.0)
+            };
+            s.total += keys.len() as f32;
         }
-        sums[0]
     }
 
     /// Weights of a chunk's exponentials, whole groups of 16 keys, to where the chunk of the row begins.
     ///
     /// # Safety
     /// As [`Plan::exponentials`].
-    pub unsafe fn weigh(&self, s: &Scores, total: f32, keys: Range<usize>) -> Weighed {
-        let (mut factor, mut gamma, mut limit) = (1.0 / total, 0.0, f32::INFINITY);
+    pub unsafe fn weigh(&self, scores: &mut [Scores], keys: &Range<usize>) {
+        let (mut stretch, mut gamma, mut limit) = (1.0, 0.0, f32::INFINITY);
         if let Some((low, high)) = self.job.clipped {
-            (factor, gamma, limit) = ((high - low) / total, low, 1.0);
+            (stretch, gamma, limit) = (high - low, low, 1.0);
         }
-        if total == 0.0 {
-            (factor, gamma) = (0.0, 0.0);
+        let (mut step, mut to) = (1.0, usize::from(self.mode == Mode::Pairs));
+        if self.mode == Mode::Bytes {
+            step = self.job.int8.weights_scale;
+            (limit, to) = ((limit / step).min(255.0), 2);
         }
-        let to = match self.mode {
-            Mode::F32 => 0,
-            Mode::Pairs => 1,
-            Mode::Bytes => {
-                let step = self.job.int8.weights_scale;
-                (factor, gamma, limit) = (factor / step, gamma / step, (limit / step).min(255.0));
-                2
-            }
-        };
-        let first = keys.start / LANES * LANES;
-        let span = Span { row: s.p, first, last: keys.end.next_multiple_of(LANES), offset: 0 };
         let run = self.passes.weigh[to][usize::from(self.job.clipped.is_some())];
         // SAFETY: as the caller. Weights are no wider than exponentials, so those of a chunk lie inside it.
-        let (nonzero, sum) = unsafe { run(&span, &Weigh { factor, gamma, limit }, self.weights(s.p, first)) };
-        Weighed { nonzero: nonzero as usize, sum }
+        unsafe { run(scores, &whole_groups(keys), &Weigh { stretch, gamma, step, limit }) };
     }
 
     /// Where the weight of a key is: weights begin where their chunk begins.
@@ -309,17 +307,18 @@ impl Plan<'_> {
         unsafe {
             let count = self.list_words(weights, keys, list);
             for (i, row) in v.chunks_exact_mut(4 * self.columns).take(count).enumerate() {
-                let first = keys.start + list.places[i] as usize * self.keys_per_word();
+                let place = list.places().add(i);
+                let first = keys.start + *place as usize * self.keys_per_word();
                 let word = first..(first + self.keys_per_word()).min(keys.end);
                 self.pack_v(g, word, row, Ahead::NOTHING);
                 if self.mode == Mode::Pairs {
                     for half in 0..2 {
-                        if list.values[i] >> (16 * half) & 0xffff == 0 {
+                        if *list.values().add(i) >> (16 * half) & 0xffff == 0 {
                             row.chunks_exact_mut(2).skip(half).step_by(2).for_each(|v| v.fill(0));
                         }
                     }
                 }
-                list.places[i] = i as u32;
+                *place = i as u32;
             }
             self.gather(count, list, (v.as_ptr(), 4 * self.columns), out);
         }
@@ -334,15 +333,15 @@ impl Plan<'_> {
         let words = keys.len().div_ceil(self.keys_per_word());
         let w = self.weights(weights, keys.start).cast();
         // SAFETY: as the caller: the weights are there, no more than a list has room for.
-        unsafe { (self.passes.collect)(w, words, list.places.as_mut_ptr(), list.values.as_mut_ptr()) }
+        unsafe { (self.passes.collect)(w, words, list.places(), list.values()) }
     }
 
     /// The listed words times their rows of v.
     ///
     /// # Safety
     /// Rows of v are there, and room for the sums.
-    unsafe fn gather(&self, count: usize, list: &List, (v, stride): (*const u8, usize), out: *mut u8) {
-        let (places, values, columns) = (list.places.as_ptr(), list.values.as_ptr(), self.columns);
+    unsafe fn gather(&self, count: usize, list: &mut List, (v, stride): (*const u8, usize), out: *mut u8) {
+        let (places, values, columns) = (list.places(), list.values(), self.columns);
         // SAFETY: as the caller.
         unsafe {
             (self.multiply.gather)(&Rows { count, places, values, v, stride, columns, out: out.cast() })
@@ -351,10 +350,13 @@ impl Plan<'_> {
 }
 
 impl Plan<'_> {
-    /// Whether so few of some weights are not 0 that only those are multiplied: a word of them for each, where a tile would take
-    /// all words, somewhat faster.
-    pub fn worth_listing(&self, nonzero: usize, of: usize) -> bool {
-        self.job.clipped.is_some() && 2 * nonzero * self.keys_per_word() < of
+    /// Whether so few weights of some rows are not 0 that only those are multiplied: a word of them for each, where a tile would
+    /// take all words, somewhat faster, and make no list.
+    pub fn worth_listing(&self, nonzero: usize, rows: usize, keys: usize) -> bool {
+        /// What a list takes, in words of 64 columns.
+        const LIST: usize = 32;
+        let (words, columns) = (keys.div_ceil(self.keys_per_word()), self.columns);
+        self.job.clipped.is_some() && rows * LIST * 64 + 3 * nonzero * columns / 2 < rows * words * columns
     }
 
     /// How many of some keys a row meets.
@@ -374,19 +376,11 @@ impl Plan<'_> {
     ///
     /// # Safety
     /// The row has room for these keys, up to whole groups.
-    pub unsafe fn clear_around(&self, s: &Scores, own: &Range<usize>, keys: Range<usize>) {
-        let (start, end) = (keys.start, keys.end.next_multiple_of(LANES));
-        let first = own.start / LANES * LANES;
-        let last = own.end.next_multiple_of(LANES);
-        let floats = s.p.cast::<f32>();
-        // SAFETY: as the caller.
-        unsafe {
-            if own.is_empty() || first >= end || last <= start {
-                floats.add(start).write_bytes(0, end - start);
-                return;
-            }
-            floats.add(start).write_bytes(0, first.saturating_sub(start));
-            floats.add(last.min(end)).write_bytes(0, end.saturating_sub(last));
+    pub unsafe fn clear_around(&self, s: &Scores, own: &Range<usize>, keys: &Range<usize>) {
+        let (all, own) = (whole_groups(keys), whole_groups(own));
+        for (first, last) in [(all.first, own.first.min(all.last)), (own.last.max(all.first), all.last)] {
+            // SAFETY: as the caller.
+            unsafe { s.p.cast::<f32>().add(first).write_bytes(0, last.saturating_sub(first)) };
         }
     }
 
@@ -426,24 +420,26 @@ impl Plan<'_> {
         weights: i64,
         context: &mut [f32],
     ) {
-        if self.mode == Mode::Bytes {
-            let isa = self.ctx.isa();
-            let offset = i64::from(self.v.zero(g.kv_head, self.multiply.columns)) * weights;
-            let scale = self.v.params(g.kv_head).0 * self.job.int8.weights_scale;
-            // SAFETY: the tier is supported.
-            unsafe {
-                if self.wide {
-                    sums::dequantize_wide::pick(isa)(as_i64(total), offset, scale, context);
-                } else {
-                    sums::dequantize::pick(isa)(as_i32(total), offset as i32, scale, context);
-                }
+        // SAFETY: as the caller; the tier is supported.
+        unsafe {
+            if self.mode != Mode::Bytes {
+                return self.finish(g, row, &mut as_f32(total)[..self.columns]);
             }
-        } else {
-            context.copy_from_slice(&as_f32(total)[..self.columns]);
+            let (isa, offset) = (self.ctx.isa(), i64::from(g.zeros.v) * weights);
+            let scale = self.v.params(g.kv_head).0 * self.job.int8.weights_scale;
+            if self.wide {
+                sums::dequantize_wide::pick(isa)(as_i64(total), offset, scale, context);
+            } else {
+                sums::dequantize::pick(isa)(as_i32(total), offset as i32, scale, context);
+            }
+            self.finish(g, row, context);
         }
-        // SAFETY: as the caller.
-        unsafe { self.finish(g, row, context) };
     }
+}
+
+/// Some keys up to whole groups of 16.
+fn whole_groups(keys: &Range<usize>) -> Span {
+    Span { first: keys.start / LANES * LANES, last: keys.end.next_multiple_of(LANES) }
 }
 
 fn as_i64(bytes: &mut [u8]) -> &mut [i64] {
@@ -451,15 +447,25 @@ fn as_i64(bytes: &mut [u8]) -> &mut [i64] {
     unsafe { bytes.align_to_mut().1 }
 }
 
-/// Words of weights that are not 0, of a chunk.
+/// Words of weights that are not 0, of a chunk, and their places: written before they are read. At a page: a register that is
+/// stored across two takes twenty times as long.
+#[repr(C, align(4096))]
 pub struct List {
-    places: [u32; CHUNK + PADDING],
-    values: [u32; CHUNK + PADDING],
+    places: MaybeUninit<[u32; CHUNK + PADDING]>,
+    values: MaybeUninit<[u32; CHUNK + PADDING]>,
 }
 
 impl List {
     pub fn new() -> List {
-        List { places: [0; CHUNK + PADDING], values: [0; CHUNK + PADDING] }
+        List { places: MaybeUninit::uninit(), values: MaybeUninit::uninit() }
+    }
+
+    fn places(&mut self) -> *mut u32 {
+        self.places.as_mut_ptr().cast()
+    }
+
+    fn values(&mut self) -> *mut u32 {
+        self.values.as_mut_ptr().cast()
     }
 }
 

@@ -6,9 +6,10 @@
 //! online softmax).
 
 use super::operands::{Ahead, Kind, Operand};
-use super::rows::{List, Scores, State, aligned};
-use super::{Group, Memory, Mode, NO_KEYS, Plan, chunks, extend, segments, too_large};
+use super::rows::{List, State, aligned};
+use super::{Group, Memory, Mode, NO_KEYS, Plan, Row, chunks, extend, segments, too_large};
 use crate::error::Result;
+use crate::kernels::attention::softmax::Scores;
 use crate::kernels::attention::{CHUNK, PANEL};
 use crate::kernels::buffer::{as_f32, as_i32};
 use std::ops::Range;
@@ -45,7 +46,7 @@ struct RowState {
 struct ChunkState {
     maximum: f32,
     sum: f32,
-    weights: i32,
+    weights: i64,
     /// Of the first row: the keys that are multiplied, all.
     keys: [usize; 2],
 }
@@ -234,9 +235,10 @@ impl<'a> Split<'a> {
         self.shared.at(part.contexts, chunk * g.rows() * self.plan.columns)
     }
 
-    fn scores_of(&self, g: &Group, part: &Part, row: usize, sum_of_q: i32) -> Scores {
+    fn scores_of(&self, g: &Group, part: &Part, row: usize, sum_of_q: i32) -> (Row, Scores) {
         let p = self.shared.at(part.scores, row * stride(g.kv_len));
-        self.plan.scores(g, g.row(self.plan.job, row), p, sum_of_q)
+        let row = g.row(self.plan.job, row);
+        (row, self.plan.scores(g, row, p, sum_of_q))
     }
 
     /// # Safety
@@ -298,9 +300,9 @@ impl<'a> Split<'a> {
             for i in 0..g.rows() {
                 // SAFETY: the scores of this chunk are this task's.
                 unsafe {
-                    let s = self.scores_of(&g, part, i, sums.next().map_or(0, |sum| *sum));
-                    let maximum = plan.maximum(&g, &s, chunk_keys.clone());
-                    let state = ChunkState { maximum, sum: 0.0, weights: 0, keys: [0; 2] };
+                    let (row, mut s) = self.scores_of(&g, part, i, sums.next().map_or(0, |sum| *sum));
+                    plan.maximum(&g, &[row], std::slice::from_mut(&mut s), &chunk_keys);
+                    let state = ChunkState { maximum: s.most, sum: 0.0, weights: 0, keys: [0; 2] };
                     self.chunk_state(&g, part, i, chunk).write(state);
                 }
             }
@@ -319,9 +321,10 @@ impl<'a> Split<'a> {
             unsafe {
                 let maxima =
                     (0..g.kv_len.div_ceil(CHUNK)).map(|c| (*self.chunk_state(&g, part, i, c)).maximum);
-                let row = &mut *self.row_state(part, i);
-                let s = self.scores_of(&g, part, i, row.sum_of_q);
-                row.state = plan.state(&s, maxima.fold(f32::NEG_INFINITY, f32::max));
+                let known = &mut *self.row_state(part, i);
+                let (row, mut s) = self.scores_of(&g, part, i, known.sum_of_q);
+                s.most = maxima.fold(f32::NEG_INFINITY, f32::max);
+                known.state = plan.state(row, &s);
             }
         }
     }
@@ -335,12 +338,13 @@ impl<'a> Split<'a> {
             for i in 0..g.rows() {
                 // SAFETY: as the caller.
                 unsafe {
-                    let state = *self.row_state(part, i);
-                    let s = self.scores_of(&g, part, i, state.sum_of_q);
-                    let reach = plan.reach(&g, s.row, state.state);
+                    let RowState { state, sum_of_q, .. } = *self.row_state(part, i);
+                    let (row, mut s) = self.scores_of(&g, part, i, sum_of_q);
+                    let reach = plan.reach(&g, row, state);
                     if chunks(&reach).contains(&chunk) {
-                        let sum = plan.exponentials(&s, state.state, aligned(chunk, &reach));
-                        (*self.chunk_state(&g, part, i, chunk)).sum = sum;
+                        let scores = std::slice::from_mut(&mut s);
+                        plan.exponentials(&g, &[row], &[state], scores, &aligned(chunk, &reach));
+                        (*self.chunk_state(&g, part, i, chunk)).sum = s.total;
                     }
                 }
             }
@@ -444,17 +448,17 @@ impl<'a> Split<'a> {
             let keys = aligned(chunk, &reach);
             let (mut nonzero, mut zeros) = (0, 0);
             for i in 0..rows {
-                let state = *self.row_state(part, i);
-                let s = self.scores_of(&g, part, i, state.sum_of_q);
-                let own = plan.reach(&g, s.row, state.state);
+                let RowState { state, sum_of_q, total } = *self.row_state(part, i);
+                let (row, mut s) = self.scores_of(&g, part, i, sum_of_q);
+                s.total = total;
                 // What this row does not reach, others may.
-                plan.clear_around(&s, &own, keys.clone());
-                let weighed = plan.weigh(&s, state.total, keys.clone());
-                (*self.chunk_state(&g, part, i, chunk)).weights = weighed.sum;
-                nonzero += weighed.nonzero;
-                zeros += plan.zeros(plan.pairs(s.row, state.state, whole.clone()), weighed.nonzero);
+                plan.clear_around(&s, &plan.reach(&g, row, state), &keys);
+                plan.weigh(std::slice::from_mut(&mut s), &keys);
+                (*self.chunk_state(&g, part, i, chunk)).weights = s.weights;
+                nonzero += s.nonzero as usize;
+                zeros += plan.zeros(plan.pairs(row, state, whole.clone()), s.nonzero as usize);
             }
-            let list = plan.worth_listing(nonzero, rows * keys.len());
+            let list = plan.worth_listing(nonzero, rows, keys.len());
             plan.counts.add(pairs, zeros, list);
             if !list {
                 (*self.chunk_state(&g, part, 0, chunk)).keys = [keys.start, keys.end];
@@ -543,7 +547,7 @@ impl<'a> Split<'a> {
             for chunk in 0..g.kv_len.div_ceil(CHUNK) {
                 // SAFETY: phase 3 is over; a row of context is there.
                 unsafe {
-                    weights += i64::from((*self.chunk_state(&g, part, i, chunk)).weights);
+                    weights += (*self.chunk_state(&g, part, i, chunk)).weights;
                     let sums = self.contexts(&g, part, chunk).add(i * columns);
                     plan.accumulate(std::slice::from_raw_parts_mut(sums.cast(), 4 * columns), room.total);
                 }

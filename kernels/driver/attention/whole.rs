@@ -1,9 +1,10 @@
 //! Many queries: tiles of rows with the scores of all their keys.
 
 use super::operands::Ahead;
-use super::rows::{List, Scores, State, aligned};
+use super::rows::{List, State, aligned};
 use super::{Group, Memory, Mode, NO_KEYS, Plan, Row, chunks, extend, segments, too_large};
 use crate::error::Result;
+use crate::kernels::attention::softmax::Scores;
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
 use crate::kernels::buffer::{as_f32, as_i32};
 use std::ops::Range;
@@ -141,8 +142,7 @@ fn unit_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, tile: usize, roo
         return;
     }
     let mut keys = NO_KEYS;
-    for row in rows.clone() {
-        let row = g.row(plan.job, row);
+    for row in g.rows_from(plan.job, rows.start).take(rows.len()) {
         // Only its scores tell whether a row is empty.
         let reach = if plan.job.uniform { 0..g.kv_len } else { row.first..row.last };
         extend(&mut keys, reach);
@@ -166,45 +166,31 @@ fn unit_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, tile: usize, roo
     }
 }
 
-/// What is known of a row of a tile.
-#[derive(Clone, Copy)]
-struct Known {
-    scores: Scores,
-    state: State,
-    /// The sum of its exponentials.
-    total: f32,
-    /// Its weights that are not 0, where the softmax is clipped.
-    nonzero: usize,
-    /// The sum of its weights, of integers.
-    weights: i64,
-}
-
 /// # Safety
 /// The keys that the rows can reach are packed; the room has extents for the rows.
 unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mut Room<'_>) {
     let n = rows.len();
     let (scores, stride) = (room.scores.as_mut_ptr(), room.stride);
     let mut keys = NO_KEYS;
-    let mut known = [const { None }; MOST_ROWS];
-    for (i, known) in known[..n].iter_mut().enumerate() {
-        let row = g.row(plan.job, rows.start + i);
+    let (mut own, mut known) = ([Row::default(); MOST_ROWS], [Scores::NONE; MOST_ROWS]);
+    let mut states = [State::Nothing; MOST_ROWS];
+    let (own, states, known) = (&mut own[..n], &mut states[..n], &mut known[..n]);
+    for (i, row) in g.rows_from(plan.job, rows.start).take(n).enumerate() {
         let x = &mut room.q[i * plan.q_row..][..plan.q_row];
         plan.q.prefetch(g.q + row.token + ROWS_AHEAD, row.head);
         let sum = plan.pack_q(g.q + row.token, row.head, x);
         plan.prefetch_output(g, row);
         extend(&mut keys, row.first..row.last);
-        let scores = plan.scores(g, row, scores.wrapping_add(i * stride), sum);
-        *known = Some(Known { scores, state: State::Nothing, total: 0.0, nonzero: 0, weights: 0 });
+        own[i] = row;
+        known[i] = plan.scores(g, row, scores.wrapping_add(i * stride), sum);
     }
-    let known = known.as_mut_slice();
 
     // SAFETY: the room has a row of scores for each row, as long as all panels.
     unsafe {
         let panels = if keys.is_empty() { 0..0 } else { keys.start / PANEL..keys.end.div_ceil(PANEL) };
         for panel in panels {
             let keys = panel * PANEL..((panel + 1) * PANEL).min(g.kv_len);
-            let mut all = known.iter().flatten();
-            if plan.job.block_mask.is_some() && !all.any(|k| meets(plan, k.scores.row, &keys)) {
+            if plan.job.block_mask.is_some() && !own.iter().any(|row| meets(plan, *row, &keys)) {
                 continue;
             }
             plan.multiply_panel(
@@ -217,31 +203,27 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
             );
         }
 
+        // A pass over all rows before the next: the end of a row, a chain of its own, is hidden behind the rows that follow.
+        plan.maximum(g, own, known, &(0..g.kv_len));
         let mut reach = NO_KEYS;
-        for k in known.iter_mut().flatten() {
-            k.state = plan.state(&k.scores, plan.maximum(g, &k.scores, 0..g.kv_len));
-            let own = plan.reach(g, k.scores.row, k.state);
-            extend(&mut reach, own);
+        for i in 0..n {
+            states[i] = plan.state(own[i], &known[i]);
+            extend(&mut reach, plan.reach(g, own[i], states[i]));
         }
         let reach = if reach.is_empty() { 0..0 } else { reach };
-        let (mut nonzero, mut pairs, mut zeros) = (0, 0, 0);
-        // A pass over all rows before the next: the end of a row, a chain of its own, is hidden behind the rows that follow.
-        for k in known.iter_mut().flatten() {
-            for chunk in chunks(&reach) {
-                k.total += plan.exponentials(&k.scores, k.state, aligned(chunk, &reach));
-            }
+        for chunk in chunks(&reach) {
+            plan.exponentials(g, own, states, known, &aligned(chunk, &reach));
         }
-        for k in known.iter_mut().flatten() {
-            for chunk in chunks(&reach) {
-                let own = plan.weigh(&k.scores, k.total, aligned(chunk, &reach));
-                k.nonzero += own.nonzero;
-                k.weights += i64::from(own.sum);
-            }
-            let own = plan.pairs(k.scores.row, k.state, 0..g.kv_len);
-            (nonzero, pairs, zeros) = (nonzero + k.nonzero, pairs + own, zeros + plan.zeros(own, k.nonzero));
+        for chunk in chunks(&reach) {
+            plan.weigh(known, &aligned(chunk, &reach));
+        }
+        let (mut nonzero, mut pairs, mut zeros) = (0, 0, 0);
+        for i in 0..n {
+            let (all, own) = (plan.pairs(own[i], states[i], 0..g.kv_len), known[i].nonzero as usize);
+            (nonzero, pairs, zeros) = (nonzero + own, pairs + all, zeros + plan.zeros(all, own));
         }
 
-        let list = plan.worth_listing(nonzero, n * reach.len());
+        let list = plan.worth_listing(nonzero, n, reach.len());
         plan.counts.add(pairs, zeros, list || reach.is_empty());
         let total_bytes = plan.total_bytes();
         if reach.is_empty() || plan.wide {
@@ -261,17 +243,17 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
             }
         }
         let mut places = List::new();
-        for (i, k) in known.iter().flatten().enumerate() {
-            let own = i * total_bytes..(i + 1) * total_bytes;
+        for i in 0..n {
+            let total = i * total_bytes..(i + 1) * total_bytes;
             if list {
-                gather_row(plan, g, i, &reach, own.clone(), &mut places, (room, true));
+                gather_row(plan, g, i, &reach, total.clone(), &mut places, (room, true));
             }
             // Perhaps 0 times infinity: but a key that weighs nothing is not read.
-            if !plan.finite(&mut room.total[own.clone()]) {
-                gather_row(plan, g, i, &reach, own.clone(), &mut places, (room, false));
+            if !plan.finite(&mut room.total[total.clone()]) {
+                gather_row(plan, g, i, &reach, total.clone(), &mut places, (room, false));
             }
             // The row is of this tile alone.
-            plan.finish_row(g, k.scores.row, &mut room.total[own], k.weights, room.row);
+            plan.finish_row(g, own[i], &mut room.total[total], known[i].weights, room.row);
         }
     }
 }
