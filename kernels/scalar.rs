@@ -128,6 +128,11 @@ unsafe impl Simd for Scalar {
         from_fn(|l| a[l] ^ b[l])
     }
     #[inline(always)]
+    unsafe fn quad_of_each(p: *const u8) -> [i32; 4] {
+        // SAFETY: as the caller.
+        unsafe { Self::load(p) }
+    }
+    #[inline(always)]
     unsafe fn sum(v: [i32; 4]) -> i32 {
         v.iter().fold(0, |a, &b| a.wrapping_add(b))
     }

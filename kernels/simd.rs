@@ -121,6 +121,11 @@ pub unsafe trait Simd: Copy + 'static {
         // SAFETY: as the caller.
         unsafe { Self::dot(acc, x, Self::w(key)) }
     }
+    /// A quad of its own in each lane, where a quad is in all of them: `QUADS` is 1.
+    #[inline(always)]
+    unsafe fn quad_of_each(_p: *const u8) -> Self::Q {
+        unreachable!("elements of a register multiply")
+    }
     /// Whether [`Simd::X`] has room for bytes moved by 255 either way, and so [`Simd::shift`] is there.
     const SHIFTS: bool = false;
     /// `by` added to each byte of x.

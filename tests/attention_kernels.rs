@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Rng, cases, say, tiers};
-use siskin::kernels::attention::direct::{Keys, Values};
+use siskin::kernels::attention::direct::{Keys, Turns, Values};
 use siskin::kernels::attention::gather::{PADDING, Rows};
 use siskin::kernels::attention::multiply::Tile;
 use siskin::kernels::attention::table::{Direct, Multiply};
@@ -363,57 +363,102 @@ fn flipped(word: [u8; 4], flip: u8) -> [u8; 4] {
     word.map(|b| b ^ flip)
 }
 
-/// One query and 64 keys as they lie: the scores of the tile that packed keys make.
+/// Rows of heads as they lie: head by head in each row, or row by row of each head; no byte behind the last.
+struct Heads {
+    rows: Table,
+    words: usize,
+    turns: Turns,
+}
+
+impl Heads {
+    fn new(
+        r: &mut Rng,
+        (heads, rows, words): (usize, usize, usize),
+        kind: Kind,
+        mut word: impl FnMut(&mut Rng) -> [u8; 4],
+    ) -> Self {
+        let (by_row, gap) = (r.below(3) > 0, if r.below(2) == 0 { 0 } else { own_gap(r, kind) });
+        let (n, across) = if by_row { (rows, heads * words) } else { (heads * rows, words) };
+        let mut rows_of = Table::new(n, across, gap, |_, _| word(r));
+        rows_of.bytes.truncate((n * rows_of.stride).saturating_sub(gap));
+        let head = if by_row { 4 * words } else { rows * rows_of.stride };
+        let (p, stride) = (rows_of.bytes.as_ptr(), rows_of.stride);
+        Heads { rows: rows_of, words, turns: Turns { rows: p, stride, head, heads, bytes: 4 * words } }
+    }
+
+    fn word(&self, head: usize, row: usize, at: usize) -> [u8; 4] {
+        assert!(at < self.words);
+        let from = head * self.turns.head + row * self.turns.stride + 4 * at;
+        self.rows.bytes[from..from + 4].try_into().unwrap()
+    }
+
+    fn byte(&self, head: usize, row: usize, at: usize) -> u8 {
+        self.word(head, row, at / 4)[at % 4]
+    }
+}
+
+/// How many heads: fewer than a register has parts, as many, and more; so many that words are not laid side by side.
+const HEADS: [usize; 8] = [1, 2, 3, 4, 5, 8, 12, 20];
+
+/// A query of each head and keys as they lie: the scores of the tile that packed keys make.
 #[test]
 fn scores_of_one_query() {
     let mut r = Rng::new(73);
     for (kernel, kind) in kernels("scores_of_one_query") {
         for (words, fill) in (4..=68).step_by(4).flat_map(|words| FILLS.map(|fill| (words, fill))) {
-            for (flip, by_sum) in [(0, 0), (0, -255), (0x80, -77), (0x80, -128), (0x80, 0)] {
+            for (flip, by_sum) in [(0, 0), (0, -255), (0, -128), (0x80, -77), (0x80, -128), (0x80, 0)] {
                 // Those are of integers.
                 if !kind.is_quad() && (flip, by_sum) != (0, 0) || leaves_out(&mut r) {
                     continue;
                 }
-                let k_gap = own_gap(&mut r, kind);
-                let x = Table::new(1, words, 0, |_, _| word(&mut r, kind, fill, true));
-                let k = Table::new(PANEL, words, k_gap, |_, _| word(&mut r, kind, fill, false));
-                let panel = Table::new(words, PANEL, 0, |word, key| flipped(k.word(key, word), flip));
-                let mut want = Sums::new(1, PANEL, PANEL, || POISON);
-                let mut got = Sums::new(1, PANEL, PANEL, || POISON);
-                // SAFETY: the tier is supported; the query, all keys and room for their scores are there.
+                let (heads, keys) = (HEADS[r.below(8)], [16, 32, 48, 64, 128, 144][r.below(6)]);
+                let k = Heads::new(&mut r, (heads, keys, words), kind, |r| word(r, kind, fill, false));
+                let x = Table::new(heads, words, gap(&mut r), |_, _| word(&mut r, kind, fill, true));
+                let mut want = Sums::new(heads, keys, keys + 5, || POISON);
+                let mut got = Sums::new(heads, keys, keys + 5, || POISON);
+                // SAFETY: the tier is supported; queries, all keys and room for their scores are there.
                 unsafe {
-                    let tile = Tile {
-                        x: x.bytes.as_ptr(),
-                        x_stride: 0,
-                        w: panel.bytes.as_ptr(),
-                        w_stride: panel.stride,
-                        steps: words,
-                        init: ptr::null(),
-                        out: want.p(),
-                        out_stride: 0,
-                        resume: false,
-                        ahead: ptr::null(),
-                        ahead_stride: 0,
-                    };
-                    multiply_row(kernel, &tile, PANEL);
+                    for head in 0..heads {
+                        let panel =
+                            Table::new(words, keys, 0, |word, key| flipped(k.word(head, key, word), flip));
+                        let tile = Tile {
+                            x: x.bytes.as_ptr().add(head * x.stride),
+                            x_stride: 0,
+                            w: panel.bytes.as_ptr(),
+                            w_stride: panel.stride,
+                            steps: words,
+                            init: ptr::null(),
+                            out: want.p().add(head * 4 * want.stride),
+                            out_stride: 0,
+                            resume: false,
+                            ahead: ptr::null(),
+                            ahead_stride: 0,
+                        };
+                        multiply_row(kernel, &tile, keys);
+                    }
                     (kernel.direct.scores)(&Keys {
+                        k: k.turns,
+                        keys,
                         x: x.bytes.as_ptr(),
-                        k: k.bytes.as_ptr(),
-                        stride: k.stride,
+                        x_stride: x.stride,
                         words,
                         flip,
                         by_sum,
                         out: got.p(),
-                        ahead: nowhere(&mut r),
+                        out_stride: 4 * got.stride,
                     });
                 }
-                let case = format!("{} {words} words flip {flip} by {by_sum} {fill:?}", kernel.name);
-                for key in 0..PANEL {
-                    let (got, want) = (got.row(0)[key], want.row(0)[key]);
-                    let bytes = (0..words).flat_map(|w| panel.word(w, key)).map(|b| kind.column(b));
+                let case = format!(
+                    "{} {heads} heads {keys} keys {words} words flip {flip} by {by_sum} {fill:?} {:?}",
+                    kernel.name, k.turns
+                );
+                for (head, key) in (0..heads).flat_map(|head| (0..keys).map(move |key| (head, key))) {
+                    let (got, want) = (got.row(head)[key], want.row(head)[key]);
+                    let bytes =
+                        (0..words).flat_map(|w| flipped(k.word(head, key, w), flip)).map(|b| kind.column(b));
                     let more = bytes.sum::<i32>().wrapping_mul(by_sum) as u32;
                     let nan = !kind.is_quad() && same(f32::from_bits(got), f32::from_bits(want));
-                    assert!(nan || got == want.wrapping_add(more), "{case}: key {key}");
+                    assert!(nan || got == want.wrapping_add(more), "{case}: head {head} key {key}");
                 }
                 assert!(got.is_fenced(), "{case}: wrote too far");
             }
@@ -421,7 +466,7 @@ fn scores_of_one_query() {
     }
 }
 
-/// One query's weights and rows of v as they lie: the sums of the tile that packed rows make.
+/// A query's weights of each head and rows of v as they lie: the sums of the tile that packed rows make.
 #[test]
 fn context_of_one_query() {
     let mut r = Rng::new(74);
@@ -432,58 +477,59 @@ fn context_of_one_query() {
                 if !kind.is_quad() && flip != 0 || leaves_out(&mut r) {
                     continue;
                 }
-                let columns = registers * kernel.context_columns;
-                let v_gap = own_gap(&mut r, kind);
-                let x = Table::new(1, words, 0, |_, _| word(&mut r, kind, fill, true));
+                let (columns, heads) = (registers * kernel.context_columns, HEADS[r.below(8)]);
                 let per_row = columns / elements;
-                let v = Table::new(words * elements, per_row, v_gap, |_, _| word(&mut r, kind, fill, false));
-                // Word w of a column is that column of so many rows.
-                let packed = Table::new(words, columns, 0, |word, column| {
-                    let mut out = [0; 4];
-                    for (row, to) in out.chunks_exact_mut(size).enumerate() {
-                        let at = (word * elements + row) * v.stride + column * size;
-                        to.copy_from_slice(&v.bytes[at..][..size]);
-                    }
-                    flipped(out, flip)
+                let x = Table::new(heads, words, gap(&mut r), |_, _| word(&mut r, kind, fill, true));
+                let v = Heads::new(&mut r, (heads, words * elements, per_row), kind, |r| {
+                    word(r, kind, fill, false)
                 });
-                let mut got = Sums::new(1, columns, columns, || match kind {
-                    Kind::Quad(_) => r.next() as u32,
-                    _ => r.float(-1.0, 1.0).to_bits(),
-                });
-                let mut want = Sums { words: got.words.clone(), ..got };
-                // SAFETY: the tier is supported; weights, rows and room for all columns are there.
+                let mut got = Sums::new(heads, columns, columns + 5, || 0);
+                let mut want = Sums::new(heads, columns, columns + 5, || 0);
+                // SAFETY: the tier is supported; weights, all rows and their sums are there.
                 unsafe {
-                    let tile = Tile {
-                        x: x.bytes.as_ptr(),
-                        x_stride: 0,
-                        w: packed.bytes.as_ptr(),
-                        w_stride: packed.stride,
-                        steps: words,
-                        init: ptr::null(),
-                        out: want.p(),
-                        out_stride: 0,
-                        resume: true,
-                        ahead: ptr::null(),
-                        ahead_stride: 0,
-                    };
-                    multiply_row(kernel, &tile, columns);
+                    for head in 0..heads {
+                        // Word w of a column is that column of so many rows.
+                        let packed = Table::new(words, columns, 0, |word, column| {
+                            let mut out = [0; 4];
+                            for (i, to) in out.iter_mut().enumerate() {
+                                *to = v.byte(head, word * elements + i / size, column * size + i % size);
+                            }
+                            flipped(out, flip)
+                        });
+                        let tile = Tile {
+                            x: x.bytes.as_ptr().add(head * x.stride),
+                            x_stride: 0,
+                            w: packed.bytes.as_ptr(),
+                            w_stride: packed.stride,
+                            steps: words,
+                            init: ptr::null(),
+                            out: want.p().add(head * 4 * want.stride),
+                            out_stride: 0,
+                            resume: true,
+                            ahead: ptr::null(),
+                            ahead_stride: 0,
+                        };
+                        multiply_row(kernel, &tile, columns);
+                    }
                     (kernel.direct.context)(&Values {
-                        x: x.bytes.as_ptr(),
-                        v: v.bytes.as_ptr(),
-                        stride: v.stride,
+                        v: v.turns,
                         words,
+                        x: x.bytes.as_ptr(),
+                        x_stride: x.stride,
                         flip,
                         columns,
                         out: got.p(),
-                        ahead: nowhere(&mut r),
-                        ahead_stride: v.stride,
+                        out_stride: 4 * got.stride,
                     });
                 }
-                let case = format!("{} {words} words x {columns} flip {flip} {fill:?}", kernel.name);
-                for column in 0..columns {
-                    let (got, want) = (got.row(0)[column], want.row(0)[column]);
+                let case = format!(
+                    "{} {heads} heads {words} words x {columns} flip {flip} {fill:?} {:?}",
+                    kernel.name, v.turns
+                );
+                for (head, column) in (0..heads).flat_map(|h| (0..columns).map(move |column| (h, column))) {
+                    let (got, want) = (got.row(head)[column], want.row(head)[column]);
                     let nan = !kind.is_quad() && same(f32::from_bits(got), f32::from_bits(want));
-                    assert!(nan || got == want, "{case}: column {column}");
+                    assert!(nan || got == want, "{case}: head {head} column {column}");
                 }
                 assert!(got.is_fenced(), "{case}: wrote too far");
             }
@@ -516,31 +562,37 @@ fn narrow_keys_and_values() {
                 // No byte behind the last row.
                 let rows: Vec<u16> = (0..(PANEL - 1) * (n + gap) + n).map(|_| finite(&mut r)).collect();
                 let wide: Vec<f32> = rows.iter().map(|&x| widen(x)).collect();
-                let start: Vec<f32> = (0..n.max(PANEL) + 16).map(|_| r.float(-1.0, 1.0)).collect();
                 let run = |p: *const u8, bytes: usize, direct: &Direct| {
-                    let (mut scores, mut context) = (vec![7.0; PANEL], start.clone());
+                    let (mut scores, mut context) = (vec![7.0; PANEL], vec![0.0; n]);
+                    let turns = Turns {
+                        rows: p,
+                        stride: (n + gap) * bytes,
+                        head: n * bytes,
+                        heads: 1,
+                        bytes: n * bytes,
+                    };
                     // SAFETY: the tier is supported; rows, the query, weights and room for the sums are there.
                     unsafe {
                         (direct.scores)(&Keys {
+                            k: turns,
+                            keys: PANEL,
                             x: x.as_ptr().cast(),
-                            k: p,
-                            stride: (n + gap) * bytes,
+                            x_stride: 0,
                             words: n,
                             flip: 0,
                             by_sum: 0,
                             out: scores.as_mut_ptr().cast(),
-                            ahead: ptr::null(),
+                            out_stride: 0,
                         });
                         (direct.context)(&Values {
-                            x: x.as_ptr().cast(),
-                            v: p,
-                            stride: (n + gap) * bytes,
+                            v: turns,
                             words: PANEL,
+                            x: x.as_ptr().cast(),
+                            x_stride: 0,
                             flip: 0,
                             columns: n,
                             out: context.as_mut_ptr().cast(),
-                            ahead: p,
-                            ahead_stride: (n + gap) * bytes,
+                            out_stride: 0,
                         });
                     }
                     (scores, context)

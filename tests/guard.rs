@@ -334,9 +334,10 @@ fn attention_stays_inside() {
         for round in 0..cases(150) as usize {
             let mut case = Case::random(&mut r);
             if round / 5 % 3 == 1 {
-                // A single query reads k and v as they lie, whole panels of keys at a time.
+                // Single queries, a head each, read k and v as they lie.
                 let dim = [8, 24, 40, 64, 72, 128, 256][r.below(7)];
-                case = Case::plain(case.seed, 2, dim, 1, 64 * (1 + r.below(3)));
+                let heads = [1, 2, 4, 5, 8][r.below(5)];
+                case = Case::plain(case.seed, heads, dim, 1, [16, 50, 64, 128, 191, 700][r.below(6)]);
             }
             case.types = [TYPES[round % 5]; 4];
             case.types[3] = TYPES[r.below(5)];

@@ -1,32 +1,115 @@
-//! A single query: k and v are used once, so they are not packed, but turned in registers on their way to the products. Keys of
-//! bytes are multiplied as they lie.
+//! Single queries, a head each: k and v are used once, so they are not packed, but turned in registers on their way to the products.
+//! Keys of bytes are multiplied as they lie.
+//!
+//! Heads of a token lie side by side, so heads take turns at some keys: memory is read about as it lies.
 
-use super::PANEL;
+use super::LANES;
 use crate::kernels::dense::{Parts, Product};
 use crate::kernels::simd::Simd;
+use std::mem::MaybeUninit;
 
-/// One query and a panel of keys.
+/// Heads that take turns at rows of k or v.
+#[derive(Debug, Clone, Copy)]
+pub struct Turns {
+    /// The first row of the first head.
+    pub rows: *const u8,
+    /// Bytes from a row to the next.
+    pub stride: usize,
+    /// Bytes from a head to the next.
+    pub head: usize,
+    /// How many heads.
+    pub heads: usize,
+    /// Bytes of a row of a head.
+    pub bytes: usize,
+}
+
+/// A turn of all heads, and what the cache is asked for while it passes: as many bytes as are read.
+struct Turn {
+    /// How many rows.
+    rows: usize,
+    /// Whether what lies behind these rows is asked for, in order; or the rows of the same head that follow.
+    line: bool,
+    /// Into the first-level cache; or the second.
+    near: bool,
+    at: *const u8,
+}
+
+impl Turns {
+    /// A head's row.
+    #[inline(always)]
+    fn at(&self, head: usize, row: usize) -> *const u8 {
+        self.rows.wrapping_add(head * self.head + row * self.stride)
+    }
+
+    /// The turn that begins at a row, of as many rows or a multiple of them.
+    #[inline(always)]
+    fn turn(&self, row: usize, least: usize) -> Turn {
+        /// Bytes of a turn that fit the first-level cache beside those that are asked for; and what of it is better.
+        const NEAR: [usize; 2] = [24 << 10, 16 << 10];
+        /// Rows of a turn that does not fit.
+        const FAR: usize = 64;
+        let token = self.heads * self.bytes;
+        let near = least * token <= NEAR[0];
+        let rows = if near { (NEAR[1] / token / least * least).max(least) } else { FAR };
+        let line = token == self.stride && self.head == self.bytes;
+        Turn { rows, line, near, at: self.at(0, row + rows) }
+    }
+}
+
+impl Turn {
+    /// For as much as is read now: some bytes of some rows of a head.
+    #[inline(always)]
+    unsafe fn ask<S: Simd>(&mut self, t: &Turns, now: *const u8, rows: usize, bytes: usize) {
+        // SAFETY: the caller vouches for the tier; what is asked for need not be there.
+        unsafe {
+            if !self.line {
+                for row in 0..rows {
+                    for line in (0..bytes).step_by(64) {
+                        S::prefetch_far(now.wrapping_add((self.rows + row) * t.stride + line));
+                    }
+                }
+                return;
+            }
+            let end = self.at.wrapping_add(rows * bytes);
+            // Each line once.
+            self.at = self.at.wrapping_add(self.at.align_offset(64));
+            while self.at < end {
+                if self.near {
+                    S::prefetch(self.at.cast());
+                } else {
+                    S::prefetch_far(self.at);
+                }
+                self.at = self.at.wrapping_add(64);
+            }
+            self.at = end;
+        }
+    }
+}
+
+/// Queries and keys.
 #[derive(Debug, Clone, Copy)]
 pub struct Keys {
-    /// The query, in words of 4 bytes.
+    /// The heads.
+    pub k: Turns,
+    /// How many keys: a multiple of 16.
+    pub keys: usize,
+    /// The first query, in words of 4 bytes.
     pub x: *const u8,
-    /// The first key.
-    pub k: *const u8,
-    /// Bytes from a key to the next.
-    pub stride: usize,
+    /// Bytes from a query to the next.
+    pub x_stride: usize,
     /// Words of a head: a multiple of 4.
     pub words: usize,
     /// Flipped in each byte of k.
     pub flip: u8,
     /// What the sum of a key's bytes is multiplied by, to be added to its score: integers, -255 to 0.
     pub by_sum: i32,
-    /// 64 scores.
+    /// Scores of the first query.
     pub out: *mut u8,
-    /// Null, or what the cache is asked for: as many bytes as the keys have.
-    pub ahead: *const u8,
+    /// Bytes from the scores of a query to those of the next.
+    pub out_stride: usize,
 }
 
-/// A kernel for one query and 64 keys.
+/// A kernel for queries and their keys.
 ///
 /// # Safety
 /// The CPU has the kernel's tier; all that is described is there.
@@ -38,143 +121,273 @@ pub unsafe fn scores<S: Simd, P: Product<S>, W: Parts<S>>(t: &Keys) {
     // SAFETY: as `Run`.
     unsafe {
         if P::EXACT && t.words.is_multiple_of(S::LANES) {
-            return match t.words / S::LANES {
-                1 => scores_by_key::<S, 1>(t),
-                2 => scores_by_key::<S, 2>(t),
-                4 => scores_by_key::<S, 4>(t),
-                _ => scores_by_key::<S, 0>(t),
+            // Signed queries, as they are where zero is in the middle, need no sums of keys.
+            let signed = S::MIXED && !S::SHIFTS && t.by_sum == -128;
+            return match (t.words / S::LANES, signed) {
+                (1, true) => scores_by_key::<S, 1, true>(t),
+                (2, true) => scores_by_key::<S, 2, true>(t),
+                (1, false) => scores_by_key::<S, 1, false>(t),
+                (2, false) => scores_by_key::<S, 2, false>(t),
+                (4, false) => scores_by_key::<S, 4, false>(t),
+                _ => scores_by_key::<S, 0, false>(t),
             };
         }
-        let flip = S::splat(i32::from_ne_bytes([t.flip; 4]));
-        let ones = S::quad([1u8; 4].as_ptr());
-        // Of a word as it lies, and of four words of a register of keys.
-        let word_bytes = W::BYTES / S::LANES;
-        let block = 4 * word_bytes * S::LANES;
-        let mut ahead = t.ahead;
-        // Two registers of keys at a time: one chain alone would wait for itself.
-        for first in (0..PANEL).step_by(2 * S::LANES) {
-            let mut acc = [P::zero(); 2];
-            let mut sums = [P::zero(); 2];
-            for word in (0..t.words).step_by(4) {
-                for half in 0..2 {
-                    if !ahead.is_null() {
-                        // Each line once.
-                        if block >= 64 || ahead.addr() % 64 < block {
-                            for line in (0..block).step_by(64) {
-                                S::prefetch_far(ahead.wrapping_add(line));
-                            }
-                        }
-                        ahead = ahead.wrapping_add(block);
-                    }
-                    // Part l of register r is key 4 l + r: transposed, each register is a word of all keys in order.
-                    let k = t.k.add((first + half * S::LANES) * t.stride + word_bytes * word);
-                    let mut v = [flip; 4];
-                    for r in 0..4 {
-                        v[r] = S::xor(W::parts(k.add(r * t.stride), 4 * t.stride), flip);
-                    }
-                    let v = S::transpose4(v);
-                    for r in 0..4 {
-                        let x = S::quad(t.x.add(4 * (word + r)));
-                        acc[half] = P::dot::<0>(acc[half], x, v[r]);
-                        if P::EXACT {
-                            sums[half] = P::dot::<0>(sums[half], ones, v[r]);
-                        }
-                    }
+        let parts = S::LANES / 4;
+        if !P::EXACT && S::QUADS == 1 && t.k.heads.is_multiple_of(parts) {
+            let mut queries = Queries([MaybeUninit::uninit(); MOST_WORDS]);
+            if t.k.heads / parts * t.words * S::LANES <= MOST_WORDS {
+                return scores_by_heads::<S, P, W>(t, &mut queries);
+            }
+        }
+        let mut first = 0;
+        while first < t.keys {
+            let mut turn = t.k.turn(first, LANES);
+            let keys = turn.rows.min(t.keys - first);
+            // A register of keys of a head is one chain of products, which would wait for itself.
+            let (each, mut i) = (keys / S::LANES, 0);
+            while i < t.k.heads * each {
+                let own = [i, i + 1].map(|i| (i / each, first + i % each * S::LANES));
+                if i + 1 < t.k.heads * each {
+                    chains::<S, P, W, 2>(t, own, &mut turn);
+                } else {
+                    chains::<S, P, W, 1>(t, [own[0]], &mut turn);
                 }
+                i += 2;
             }
-            for half in 0..2 {
-                let out = t.out.add(4 * (first + half * S::LANES)).cast();
-                P::store(out, P::add_scaled(acc[half], sums[half], t.by_sum));
-            }
+            first += keys;
         }
     }
 }
 
-/// A register of the query, ready for [`scores_by_key`].
+/// Words of the queries of some heads, side by side.
+const MOST_WORDS: usize = 4096;
+
+/// Word by word of as many heads as a register has parts, four times each.
+#[repr(align(64))]
+struct Queries([MaybeUninit<u32>; MOST_WORDS]);
+
+/// Scores of four keys of as many heads as a register has parts: so a turn is only of four keys.
 #[inline(always)]
-unsafe fn query<S: Simd>(t: &Keys, byte: usize) -> S::X {
+unsafe fn scores_by_heads<S: Simd, P: Product<S>, W: Parts<S>>(t: &Keys, queries: &mut Queries) {
+    // SAFETY: as `Run`; there is room for the queries.
+    unsafe {
+        let parts = S::LANES / 4;
+        let to = queries.0.as_mut_ptr().cast::<u32>();
+        for head in 0..t.k.heads {
+            let from = t.x.add(head * t.x_stride).cast::<u32>();
+            for word in 0..t.words {
+                let to = to.add(((head / parts * t.words) + word) * S::LANES + head % parts * 4);
+                for i in 0..4 {
+                    to.add(i).write(from.add(word).read());
+                }
+            }
+        }
+        let (groups, mut first) = (t.k.heads / parts, 0);
+        while first < t.keys {
+            let mut turn = t.k.turn(first, 4);
+            let keys = turn.rows.min(t.keys - first);
+            for key in (first..first + keys).step_by(4) {
+                let mut group = 0;
+                while group + 3 <= groups {
+                    heads::<S, P, W, 3>(t, key, group, to, &mut turn);
+                    group += 3;
+                }
+                match groups - group {
+                    2 => heads::<S, P, W, 2>(t, key, group, to, &mut turn),
+                    1 => heads::<S, P, W, 1>(t, key, group, to, &mut turn),
+                    _ => {}
+                }
+            }
+            first += keys;
+        }
+    }
+}
+
+/// Four keys from one on, of the heads of some groups: each register is a chain of products, which would wait for itself.
+#[inline(always)]
+unsafe fn heads<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
+    t: &Keys,
+    key: usize,
+    group: usize,
+    queries: *const u32,
+    turn: &mut Turn,
+) {
     // SAFETY: as `Run`.
     unsafe {
-        let x = S::x(S::load(t.x.add(byte)));
-        if S::SHIFTS { S::shift(x, t.by_sum) } else { x }
+        let (parts, word_bytes) = (S::LANES / 4, W::BYTES / S::LANES);
+        let mut acc = [P::zero(); N];
+        for word in (0..t.words).step_by(4) {
+            for i in 0..N {
+                let k = t.k.at((group + i) * parts, key).add(word_bytes * word);
+                for part in 0..parts {
+                    turn.ask::<S>(&t.k, k.wrapping_add(part * t.k.head), 4, 4 * word_bytes);
+                }
+                // Part l of register r is key r of head l: transposed, each register is a word of the keys of all heads.
+                let mut v = [S::splat(0); 4];
+                for r in 0..4 {
+                    v[r] = W::parts(k.add(r * t.k.stride), t.k.head);
+                }
+                let v = S::transpose4(v);
+                let x = queries.add(((group + i) * t.words + word) * S::LANES);
+                for r in 0..4 {
+                    acc[i] = P::dot::<0>(acc[i], S::quad_of_each(x.add(r * S::LANES).cast()), v[r]);
+                }
+            }
+        }
+        for i in 0..N {
+            let out = t.out.add((group + i) * parts * t.out_stride + 4 * key);
+            let mut lanes = [0i32; 16];
+            P::store(lanes.as_mut_ptr(), acc[i]);
+            S::store_parts(out, t.out_stride, S::load(lanes.as_ptr().cast()));
+        }
+    }
+}
+
+/// Registers of scores: of a head, from a key on.
+#[inline(always)]
+unsafe fn chains<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
+    t: &Keys,
+    own: [(usize, usize); N],
+    turn: &mut Turn,
+) {
+    // SAFETY: as `Run`.
+    unsafe {
+        let flip = S::splat(i32::from_ne_bytes([t.flip; 4]));
+        let ones = S::quad([1u8; 4].as_ptr());
+        // Of a word as it lies.
+        let word_bytes = W::BYTES / S::LANES;
+        let (mut acc, mut sums) = ([P::zero(); N], [P::zero(); N]);
+        let (mut keys, mut queries) = ([t.k.rows; N], [t.x; N]);
+        for i in 0..N {
+            keys[i] = t.k.at(own[i].0, own[i].1);
+            queries[i] = t.x.add(own[i].0 * t.x_stride);
+        }
+        for word in (0..t.words).step_by(4) {
+            for i in 0..N {
+                // Part l of register r is key 4 l + r: transposed, each register is a word of all keys in order.
+                let k = keys[i].add(word_bytes * word);
+                turn.ask::<S>(&t.k, k, S::LANES, 4 * word_bytes);
+                let mut v = [flip; 4];
+                for r in 0..4 {
+                    v[r] = S::xor(W::parts(k.add(r * t.k.stride), 4 * t.k.stride), flip);
+                }
+                let v = S::transpose4(v);
+                for r in 0..4 {
+                    let x = S::quad(queries[i].add(4 * (word + r)));
+                    acc[i] = P::dot::<0>(acc[i], x, v[r]);
+                    if P::EXACT {
+                        sums[i] = P::dot::<0>(sums[i], ones, v[r]);
+                    }
+                }
+            }
+        }
+        for i in 0..N {
+            let out = t.out.add(own[i].0 * t.out_stride + 4 * own[i].1).cast();
+            P::store(out, P::add_scaled(acc[i], sums[i], t.by_sum));
+        }
     }
 }
 
 /// Scores of bytes, whose products may be added in any order: key by key, then lanes are added up. A key is of `N` registers, or, if
-/// that is 0, of any number.
+/// that is 0, of any number. Either the query is unsigned, and the key's bytes are added up as well where the tier needs that; or
+/// `SIGNED`, the key unsigned, and what that adds to each score is taken away.
 #[inline(always)]
-unsafe fn scores_by_key<S: Simd, const N: usize>(t: &Keys) {
+unsafe fn scores_by_key<S: Simd, const N: usize, const SIGNED: bool>(t: &Keys) {
     // SAFETY: as `Run`.
     unsafe {
-        let flip = S::splat(i32::from_ne_bytes([t.flip; 4]));
+        let flip = S::splat(i32::from_ne_bytes([if SIGNED { t.flip ^ 0x80 } else { t.flip }; 4]));
         // What each byte of a key is multiplied by less, as a query.
         let less = S::x(S::splat(i32::from_ne_bytes([-t.by_sum as u8; 4])));
         let words = if N > 0 { N * S::LANES } else { t.words };
-        let lines = 16 * words;
-        let mut registers = [less; N];
-        for n in 0..N {
-            registers[n] = query::<S>(t, 4 * n * S::LANES);
-        }
-        let mut ahead = t.ahead;
-        for first in (0..PANEL).step_by(S::LANES) {
-            // Of four keys, part by part.
-            let mut scores = [S::splat(0); 4];
-            for four in 0..S::LANES / 4 {
-                if !ahead.is_null() {
-                    for line in (0..lines).step_by(64) {
-                        S::prefetch_far(ahead.wrapping_add(line));
+        let mut first = 0;
+        while first < t.keys {
+            let mut turn = t.k.turn(first, LANES);
+            let keys = turn.rows.min(t.keys - first);
+            for head in 0..t.k.heads {
+                let query = t.x.add(head * t.x_stride);
+                let out = t.out.add(head * t.out_stride + 4 * first);
+                let (mut unsigned, mut signed) = ([less; N], [S::w(flip); N]);
+                let mut start = S::splat(0);
+                for n in 0..N {
+                    let x = S::load(query.add(4 * n * S::LANES));
+                    unsigned[n] = moved::<S>(t, x);
+                    if SIGNED {
+                        let x = S::xor(x, S::splat(i32::from_ne_bytes([0x80; 4])));
+                        signed[n] = S::w(x);
+                        // Keys are 128 higher.
+                        start = S::dot(start, S::x(S::splat(i32::from_ne_bytes([0x80; 4]))), signed[n]);
                     }
-                    ahead = ahead.wrapping_add(lines);
                 }
-                let keys = t.k.add((first + 4 * four) * t.stride);
-                let (mut sums, mut sums_less) = ([S::splat(0); 4], [S::splat(0); 4]);
-                for n in 0..words / S::LANES {
-                    let byte = 4 * n * S::LANES;
-                    let x = if n < N { registers[n] } else { query::<S>(t, byte) };
-                    for i in 0..4 {
-                        let key = S::xor(S::load(keys.add(i * t.stride + byte)), flip);
-                        sums[i] = S::dot_key(sums[i], x, key);
-                        if !S::SHIFTS {
-                            sums_less[i] = S::dot_key(sums_less[i], less, key);
+                let start = S::sub(S::splat(0), start);
+                for register in (0..keys).step_by(S::LANES) {
+                    // Of four keys, part by part.
+                    let mut scores = [S::splat(0); 4];
+                    for four in 0..S::LANES / 4 {
+                        let keys = t.k.at(head, first + register + 4 * four);
+                        turn.ask::<S>(&t.k, keys, 4, 4 * words);
+                        let (mut sums, mut sums_less) = ([start; 4], [S::splat(0); 4]);
+                        for n in 0..words / S::LANES {
+                            let byte = 4 * n * S::LANES;
+                            let x = if n < N { unsigned[n] } else { moved::<S>(t, S::load(query.add(byte))) };
+                            for i in 0..4 {
+                                let key = S::xor(S::load(keys.add(i * t.k.stride + byte)), flip);
+                                if SIGNED {
+                                    sums[i] = S::dot(sums[i], S::x(key), signed[n]);
+                                    continue;
+                                }
+                                sums[i] = S::dot_key(sums[i], x, key);
+                                if !S::SHIFTS {
+                                    sums_less[i] = S::dot_key(sums_less[i], less, key);
+                                }
+                            }
                         }
+                        if !S::SHIFTS && !SIGNED {
+                            for i in 0..4 {
+                                sums[i] = S::sub(sums[i], sums_less[i]);
+                            }
+                        }
+                        scores[four] = S::lane_sums(sums);
                     }
+                    S::store(out.add(4 * register), S::part_sums(scores));
                 }
-                if !S::SHIFTS {
-                    for i in 0..4 {
-                        sums[i] = S::sub(sums[i], sums_less[i]);
-                    }
-                }
-                scores[four] = S::lane_sums(sums);
             }
-            S::store(t.out.add(4 * first), S::part_sums(scores));
+            first += keys;
         }
     }
 }
 
-/// Weights of one query and as many rows of v.
+/// A register of a query, less what its zero point is, where the tier has room for that.
+#[inline(always)]
+unsafe fn moved<S: Simd>(t: &Keys, x: S::V) -> S::X {
+    // SAFETY: as `Run`.
+    unsafe {
+        let x = S::x(x);
+        if S::SHIFTS { S::shift(x, t.by_sum) } else { x }
+    }
+}
+
+/// Weights of queries, and rows of v.
 #[derive(Debug, Clone, Copy)]
 pub struct Values {
-    /// The weights, in words of 4 bytes.
-    pub x: *const u8,
-    /// The row of the first.
-    pub v: *const u8,
-    /// Bytes from a row to the next.
-    pub stride: usize,
-    /// Words of weights.
+    /// The heads.
+    pub v: Turns,
+    /// Words of weights: as many rows as they have elements.
     pub words: usize,
+    /// The weights of the first query, in words of 4 bytes.
+    pub x: *const u8,
+    /// Bytes from the weights of a query to those of the next.
+    pub x_stride: usize,
     /// Flipped in each byte of v.
     pub flip: u8,
     /// Columns: of whole registers of elements.
     pub columns: usize,
-    /// Their sums, which go on from what is there.
+    /// The sums of the first query: 0.
     pub out: *mut u8,
-    /// Null, or what the cache is asked for: as many bytes as the rows have, if they lie side by side.
-    pub ahead: *const u8,
-    /// Bytes from a row to the next.
-    pub ahead_stride: usize,
+    /// Bytes from the sums of a query to those of the next.
+    pub out_stride: usize,
 }
 
-/// A kernel for the context of one query.
+/// A kernel for the context of queries.
 ///
 /// # Safety
 /// As [`Run`].
@@ -186,74 +399,103 @@ pub unsafe fn context<S: Simd, P: Product<S>, W: Parts<S>>(t: &Values) {
     // SAFETY: as `RunValues`.
     unsafe {
         let width = S::LANES * P::ELEMENTS;
-        let mut column = 0;
-        // Where a word is one element, a register has one chain, and more of them wait less.
-        while P::ELEMENTS == 1 && column + 8 * width <= t.columns {
-            columns::<S, P, W, 8>(t, column);
-            column += 8 * width;
+        let mut first = 0;
+        while first < t.words {
+            let mut turn = t.v.turn(first * P::ELEMENTS, 4);
+            let words = (turn.rows / P::ELEMENTS).min(t.words - first);
+            for head in 0..t.v.heads {
+                let own = Words { head, first, words };
+                let mut column = 0;
+                // Where a word is one element, a register has one chain, and more of them wait less.
+                while P::ELEMENTS == 1 && column + 8 * width <= t.columns {
+                    columns::<S, P, W, 8>(t, own, column, &mut turn);
+                    column += 8 * width;
+                }
+                while P::ELEMENTS == 1 && column + 4 * width <= t.columns {
+                    columns::<S, P, W, 4>(t, own, column, &mut turn);
+                    column += 4 * width;
+                }
+                while column + 2 * width <= t.columns {
+                    columns::<S, P, W, 2>(t, own, column, &mut turn);
+                    column += 2 * width;
+                }
+                if column < t.columns {
+                    columns::<S, P, W, 1>(t, own, column, &mut turn);
+                }
+            }
+            first += words;
         }
-        while P::ELEMENTS == 1 && column + 4 * width <= t.columns {
-            columns::<S, P, W, 4>(t, column);
-            column += 4 * width;
-        }
-        while column + 2 * width <= t.columns {
-            columns::<S, P, W, 2>(t, column);
-            column += 2 * width;
-        }
-        if column < t.columns {
-            columns::<S, P, W, 1>(t, column);
+        for head in 0..t.v.heads {
+            for column in (0..t.columns).step_by(width) {
+                in_order::<S, P>(t.out.add(head * t.out_stride + 4 * column));
+            }
         }
     }
 }
 
-/// `N` registers of elements of each row.
+/// Some words of the weights of a head.
+#[derive(Clone, Copy)]
+struct Words {
+    head: usize,
+    first: usize,
+    words: usize,
+}
+
+/// `N` registers of elements of each row, onto sums as products make them: not yet in order.
 #[inline(always)]
-unsafe fn columns<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(t: &Values, column: usize) {
+unsafe fn columns<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
+    t: &Values,
+    own: Words,
+    column: usize,
+    turn: &mut Turn,
+) {
     // SAFETY: as `context`.
     unsafe {
         let flip = S::splat(i32::from_ne_bytes([t.flip; 4]));
-        let (bytes, part, width) = (S::LANES * 4, 16 * P::ELEMENTS, S::LANES * P::ELEMENTS);
+        let width = S::LANES * P::ELEMENTS;
+        let out = t.out.add(own.head * t.out_stride + 4 * column).cast::<i32>();
         let mut acc = [[P::zero(); 4]; N];
         for n in 0..N {
             for j in 0..P::ELEMENTS {
-                let out = t.out.add(4 * column + n * P::ELEMENTS * bytes + 16 * j);
-                let mut lanes = [0i32; 16];
-                S::store(lanes.as_mut_ptr().cast(), S::load_parts(out, part));
-                acc[n][j] = P::load(lanes.as_ptr());
+                acc[n][j] = P::load(out.add(n * width + j * S::LANES));
             }
         }
-        let mut v = t.v.add(column * W::BYTES / width);
-        let mut ahead =
-            if t.ahead.is_null() { t.ahead } else { t.ahead.wrapping_add(column * W::BYTES / width) };
-        for word in 0..t.words {
-            let x = S::quad(t.x.add(4 * word));
-            if !ahead.is_null() {
-                for row in 0..P::ELEMENTS {
-                    for line in (0..N * W::BYTES).step_by(64) {
-                        S::prefetch_far(ahead.wrapping_add(row * t.ahead_stride + line));
-                    }
-                }
-                ahead = ahead.wrapping_add(P::ELEMENTS * t.ahead_stride);
-            }
+        let mut v = t.v.at(own.head, own.first * P::ELEMENTS).add(column * W::BYTES / width);
+        let x = t.x.add(own.head * t.x_stride + 4 * own.first);
+        for word in 0..own.words {
+            let x = S::quad(x.add(4 * word));
+            turn.ask::<S>(&t.v, v, P::ELEMENTS, N * W::BYTES);
             for n in 0..N {
                 let mut rows = [flip; 4];
                 for row in 0..P::ELEMENTS {
-                    rows[row] = S::xor(W::load(v.add(row * t.stride + n * W::BYTES)), flip);
+                    rows[row] = S::xor(W::load(v.add(row * t.v.stride + n * W::BYTES)), flip);
                 }
                 let columns = P::columns(rows);
                 for j in 0..P::ELEMENTS {
                     acc[n][j] = P::dot::<0>(acc[n][j], x, columns[j]);
                 }
             }
-            v = v.wrapping_add(P::ELEMENTS * t.stride);
+            v = v.wrapping_add(P::ELEMENTS * t.v.stride);
         }
         for n in 0..N {
             for j in 0..P::ELEMENTS {
-                let out = t.out.add(4 * column + n * P::ELEMENTS * bytes + 16 * j);
-                let mut lanes = [0i32; 16];
-                P::store(lanes.as_mut_ptr(), acc[n][j]);
-                S::store_parts(out, part, S::load(lanes.as_ptr().cast()));
+                P::store(out.add(n * width + j * S::LANES), acc[n][j]);
             }
+        }
+    }
+}
+
+/// A register of elements' sums, in order: part i of register j is that of columns `4 (ELEMENTS i + j)` on.
+#[inline(always)]
+unsafe fn in_order<S: Simd, P: Product<S>>(out: *mut u8) {
+    // SAFETY: as `context`.
+    unsafe {
+        let mut sums = [S::splat(0); 4];
+        for j in 0..P::ELEMENTS {
+            sums[j] = S::load(out.add(4 * j * S::LANES));
+        }
+        for j in 0..P::ELEMENTS {
+            S::store_parts(out.add(16 * j), 16 * P::ELEMENTS, sums[j]);
         }
     }
 }

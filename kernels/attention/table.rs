@@ -17,18 +17,18 @@ pub struct Multiply {
     pub widths: &'static [Width],
     /// A row of few words.
     pub gather: unsafe fn(&Rows),
-    /// A single query.
+    /// Single queries.
     pub direct: Direct,
     /// What columns are to be a multiple of for its context.
     pub context_columns: usize,
 }
 
-/// One query, with k and v as they lie.
+/// A query of each head, with k and v as they lie.
 #[derive(Debug, Clone, Copy)]
 pub struct Direct {
-    /// And 64 keys.
+    /// And their keys.
     pub scores: direct::Run,
-    /// Its weights and v.
+    /// Their weights and v.
     pub context: direct::RunValues,
 }
 

@@ -76,6 +76,12 @@ macro_rules! ymm {
         }
 
         #[inline(always)]
+        unsafe fn quad_of_each(p: *const u8) -> __m256i {
+            // SAFETY: as the caller.
+            unsafe { Self::load(p) }
+        }
+
+        #[inline(always)]
         unsafe fn all<const I: i32>(q: __m256i) -> __m256i {
             q
         }

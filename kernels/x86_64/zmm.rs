@@ -76,6 +76,12 @@ macro_rules! zmm {
         }
 
         #[inline(always)]
+        unsafe fn quad_of_each(p: *const u8) -> __m512i {
+            // SAFETY: as the caller.
+            unsafe { Self::load(p) }
+        }
+
+        #[inline(always)]
         unsafe fn all<const I: i32>(q: __m512i) -> __m512i {
             q
         }

@@ -140,7 +140,7 @@ impl Counts {
 }
 
 /// A sequence with one head of k and v, and the heads of q that meet it.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Group {
     /// The sequence.
     b: usize,
@@ -166,7 +166,7 @@ struct Group {
 }
 
 /// Zero points: of all heads of a group the same.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Zeros {
     q: i32,
     k: i32,

@@ -3,7 +3,7 @@
 use super::{Group, Mode, Plan, multiply_all};
 use crate::attention::Input;
 use crate::attention::forward::MAX_HEAD_DIM;
-use crate::kernels::attention::direct::{Keys, Values};
+use crate::kernels::attention::direct::{Keys, Turns, Values};
 use crate::kernels::attention::multiply::Tile;
 use crate::kernels::attention::table::Direct;
 use crate::kernels::attention::{PANEL, pack, sums};
@@ -277,60 +277,73 @@ impl Plan<'_> {
         }
     }
 
-    /// Scores of one query by the 64 keys from one on, unpacked.
+    /// Heads, from a group's on, that take turns at the rows of an operand from one on.
+    fn turns(&self, operand: &Operand<'_>, g: &Group, row: usize, heads: usize) -> Turns {
+        Turns {
+            rows: operand.at(row, g.kv_head),
+            stride: operand.token,
+            head: operand.head,
+            heads,
+            bytes: operand.dim * operand.kind.bytes(),
+        }
+    }
+
+    /// Scores of the queries of some heads, from a group's on, by keys as they lie.
     ///
     /// # Safety
-    /// The keys are there, and room for their scores; [`Plan::reads_k_directly`].
-    pub unsafe fn multiply_keys(&self, g: &Group, x: *const u8, key: usize, out: *mut u8, ahead: Ahead) {
-        let linear = ahead.stride == self.k.dim * self.k.kind.bytes();
+    /// The keys are there, a multiple of 16, and room for their scores; [`Plan::reads_k_directly`]; heads have one zero point.
+    pub unsafe fn scores_directly(
+        &self,
+        g: &Group,
+        heads: usize,
+        x: *const u8,
+        keys: Range<usize>,
+        (out, out_stride): (*mut u8, usize),
+    ) {
         let keys = Keys {
+            k: self.turns(&self.k, g, g.kv + keys.start, heads),
+            keys: keys.len(),
             x,
-            k: self.k.at(g.kv + key, g.kv_head),
-            stride: self.k.token,
+            x_stride: self.q_row,
             words: self.words,
             flip: self.k.flip(self.multiply.columns).0,
             by_sum: -g.zeros.q,
             out,
-            ahead: if linear { ahead.p } else { std::ptr::null() },
+            out_stride,
         };
         // SAFETY: as the caller; the tier is supported.
         unsafe { (self.direct(&self.k).scores)(&keys) }
     }
 
-    /// A query's weights times the rows of v from a key on, unpacked, onto the sums at `out`.
+    /// Weights of the queries of some heads, from a group's on, times the rows of v as they lie, onto sums of 0.
     ///
     /// # Safety
-    /// Whole words of weights, their rows and sums are there; [`Plan::turns_v`].
-    pub unsafe fn multiply_values(
+    /// Whole words of weights, their rows and sums are there; [`Plan::takes_v_directly`].
+    pub unsafe fn context_directly(
         &self,
         g: &Group,
-        x: *const u8,
+        heads: usize,
+        (x, x_stride): (*const u8, usize),
         keys: Range<usize>,
-        out: *mut u8,
-        ahead: Ahead,
+        (out, out_stride): (*mut u8, usize),
     ) {
         let values = Values {
-            x,
-            v: self.v.at(g.kv + keys.start, g.kv_head),
-            stride: self.v.token,
+            v: self.turns(&self.v, g, g.kv + keys.start, heads),
             words: keys.len() / self.keys_per_word(),
+            x,
+            x_stride,
             flip: self.v.flip(self.multiply.columns).0,
             columns: self.columns,
             out,
-            ahead: ahead.p,
-            ahead_stride: ahead.stride,
+            out_stride,
         };
         // SAFETY: as the caller; the tier is supported.
         unsafe { (self.direct(&self.v).context)(&values) }
     }
 
-    /// Whether rows of v are of whole registers, without padding, and to be turned or widened.
-    pub fn turns_v(&self) -> bool {
-        let whole = self.v.dim == self.columns;
-        match self.mode {
-            Mode::F32 => whole && self.narrow(&self.v).is_some(),
-            _ => whole && self.v.dim.is_multiple_of(self.multiply.context_columns),
-        }
+    /// Whether rows of v are of whole registers, without padding.
+    pub fn takes_v_directly(&self) -> bool {
+        self.v.dim == self.columns && self.v.dim.is_multiple_of(self.multiply.context_columns)
     }
 
     /// The kernels that widen a tensor which is multiplied as f32.

@@ -10,7 +10,7 @@ use super::rows::{List, State, aligned};
 use super::{Group, Memory, Mode, NO_KEYS, Plan, Row, chunks, extend, segments, too_large};
 use crate::error::Result;
 use crate::kernels::attention::softmax::Scores;
-use crate::kernels::attention::{CHUNK, PANEL};
+use crate::kernels::attention::{CHUNK, LANES, PANEL};
 use crate::kernels::buffer::{as_f32, as_i32};
 use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
@@ -21,6 +21,7 @@ pub const MOST_ROWS: usize = 16;
 /// A sequence with one head of k and v, and where its numbers are in the shared memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Part {
+    group: Group,
     /// Of the sequence, the first of its tasks.
     task: usize,
     /// Bytes.
@@ -91,6 +92,7 @@ pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, kv_len: usize, memory
             let g = plan.group(b, index);
             let n = g.kv_len.div_ceil(CHUNK);
             parts.push(Part {
+                group: g,
                 task: first,
                 scores: take(g.rows(), stride(g.kv_len)),
                 rows: take(g.rows(), size_of::<RowState>()),
@@ -218,8 +220,8 @@ impl<'a> Split<'a> {
         Task { chunk: task - self.parts[last].task, parts: first + own.start..first + own.end }
     }
 
-    fn part(&self, part: usize) -> (&'a Part, Group) {
-        (&self.parts[part], self.plan.group(part / self.groups, part % self.groups))
+    fn part(&self, part: usize) -> (&'a Part, &'a Group) {
+        (&self.parts[part], &self.parts[part].group)
     }
 
     fn row_state(&self, part: &Part, row: usize) -> *mut RowState {
@@ -268,26 +270,34 @@ impl<'a> Split<'a> {
         let chunk_keys = chunk * CHUNK..((chunk + 1) * CHUNK).min(g.kv_len);
         let keys = keys.start.max(chunk_keys.start)..keys.end.min(chunk_keys.end);
         let panels = if keys.is_empty() { 0..0 } else { keys.start / PANEL..keys.end.div_ceil(PANEL) };
-        for panel in panels {
-            let keys = panel * PANEL..((panel + 1) * PANEL).min(g.kv_len);
+        let meets = |g: &Group, keys: &Range<usize>| {
+            (0..g.rows()).any(|i| segments(plan.job, g.row(plan.job, i), keys.clone()).next().is_some())
+        };
+        let direct = g.rows() == 1 && plan.reads_k_directly();
+        let mut panels = panels.map(|panel| panel * PANEL..((panel + 1) * PANEL).min(g.kv_len)).peekable();
+        while let Some(mut keys) = panels.next() {
+            if direct && meets(g, &keys) {
+                while let Some(next) = panels.next_if(|next| meets(g, next)) {
+                    keys.end = next.end;
+                }
+                // SAFETY: rows of scores are as long as all panels.
+                keys = unsafe { self.scores_directly(parts.clone(), keys, room) };
+            }
             let mut first = 0;
             for (turn, part) in parts.clone().enumerate() {
                 let (part, g) = self.part(part);
                 let rows = g.rows();
                 let x = room.q[first * plan.q_row..].as_ptr();
                 first += rows;
-                let meets = |i| segments(plan.job, g.row(plan.job, i), keys.clone()).next().is_some();
-                if !(0..rows).any(meets) {
+                if keys.is_empty() || !meets(g, &keys) {
                     continue;
                 }
-                let ahead = self.ahead(&plan.k, &g, keys.end, (turn, parts.len()));
-                if rows == 1 && keys.len() == PANEL && plan.reads_k_directly() {
-                    let out = self.shared.at(part.scores, 4 * keys.start);
-                    // SAFETY: the row of scores is as long as all panels.
-                    unsafe { plan.multiply_keys(&g, x, keys.start, out, ahead) };
-                    continue;
-                }
-                plan.pack_k(&g, keys.clone(), room.panel, room.init, room.stage, ahead);
+                let ahead = if direct {
+                    Ahead::NOTHING
+                } else {
+                    self.ahead(&plan.k, g, keys.end, (turn, parts.len()))
+                };
+                plan.pack_k(g, keys.clone(), room.panel, room.init, room.stage, ahead);
                 let out = (self.shared.at::<u8>(part.scores, 4 * keys.start), stride(g.kv_len));
                 let (panel, init) = (room.panel.as_ptr(), room.init.as_ptr());
                 // SAFETY: rows of scores are as long as all panels.
@@ -300,13 +310,51 @@ impl<'a> Split<'a> {
             for i in 0..g.rows() {
                 // SAFETY: the scores of this chunk are this task's.
                 unsafe {
-                    let (row, mut s) = self.scores_of(&g, part, i, sums.next().map_or(0, |sum| *sum));
-                    plan.maximum(&g, &[row], std::slice::from_mut(&mut s), &chunk_keys);
+                    let (row, mut s) = self.scores_of(g, part, i, sums.next().map_or(0, |sum| *sum));
+                    plan.maximum(g, &[row], std::slice::from_mut(&mut s), &chunk_keys);
                     let state = ChunkState { maximum: s.most, sum: 0.0, weights: 0, keys: [0; 2] };
-                    self.chunk_state(&g, part, i, chunk).write(state);
+                    self.chunk_state(g, part, i, chunk).write(state);
                 }
             }
         }
+    }
+
+    /// Scores of parts of one row by most of some keys, as they lie; the keys that are left, less than 16.
+    ///
+    /// # Safety
+    /// As [`Split::scores`].
+    unsafe fn scores_directly(
+        &self,
+        parts: Range<usize>,
+        keys: Range<usize>,
+        room: &Room<'_>,
+    ) -> Range<usize> {
+        let plan = self.plan;
+        let left = keys.start + keys.len() / LANES * LANES;
+        let mut first = parts.start;
+        while first < parts.end {
+            let (part, g) = self.part(first);
+            let heads = self.alike(first..parts.end, |other| self.part(other).1.zeros.q == g.zeros.q);
+            let x = room.q[(first - parts.start) * plan.q_row..].as_ptr();
+            let out = (self.shared.at(part.scores, 4 * keys.start), self.apart(first, |part| part.scores));
+            // SAFETY: as the caller.
+            unsafe { plan.scores_directly(g, heads, x, keys.start..left, out) };
+            first += heads;
+        }
+        left..keys.end
+    }
+
+    /// How many parts from the first on are of heads of k and v that follow each other, and alike.
+    fn alike(&self, parts: Range<usize>, alike: impl Fn(usize) -> bool) -> usize {
+        let head = self.part(parts.start).1.kv_head;
+        let follows = |part: usize| self.part(part).1.kv_head == head + part - parts.start;
+        parts.clone().take_while(|part| follows(*part) && alike(*part)).count()
+    }
+
+    /// Bytes from what parts of a sequence have to what the next has.
+    fn apart(&self, part: usize, of: impl Fn(&Part) -> usize) -> usize {
+        let first = part / self.groups * self.groups;
+        if self.groups == 1 { 0 } else { of(&self.parts[first + 1]) - of(&self.parts[first]) }
     }
 
     /// # Safety
@@ -320,9 +368,9 @@ impl<'a> Split<'a> {
             // SAFETY: as the caller.
             unsafe {
                 let maxima =
-                    (0..g.kv_len.div_ceil(CHUNK)).map(|c| (*self.chunk_state(&g, part, i, c)).maximum);
+                    (0..g.kv_len.div_ceil(CHUNK)).map(|c| (*self.chunk_state(g, part, i, c)).maximum);
                 let known = &mut *self.row_state(part, i);
-                let (row, mut s) = self.scores_of(&g, part, i, known.sum_of_q);
+                let (row, mut s) = self.scores_of(g, part, i, known.sum_of_q);
                 s.most = maxima.fold(f32::NEG_INFINITY, f32::max);
                 known.state = plan.state(row, &s);
             }
@@ -339,12 +387,12 @@ impl<'a> Split<'a> {
                 // SAFETY: as the caller.
                 unsafe {
                     let RowState { state, sum_of_q, .. } = *self.row_state(part, i);
-                    let (row, mut s) = self.scores_of(&g, part, i, sum_of_q);
-                    let reach = plan.reach(&g, row, state);
+                    let (row, mut s) = self.scores_of(g, part, i, sum_of_q);
+                    let reach = plan.reach(g, row, state);
                     if chunks(&reach).contains(&chunk) {
                         let scores = std::slice::from_mut(&mut s);
-                        plan.exponentials(&g, &[row], &[state], scores, &aligned(chunk, &reach));
-                        (*self.chunk_state(&g, part, i, chunk)).sum = s.total;
+                        plan.exponentials(g, &[row], &[state], scores, &aligned(chunk, &reach));
+                        (*self.chunk_state(g, part, i, chunk)).sum = s.total;
                     }
                 }
             }
@@ -358,7 +406,7 @@ impl<'a> Split<'a> {
         for i in 0..g.rows() {
             // SAFETY: as the caller.
             unsafe {
-                let sums = (0..g.kv_len.div_ceil(CHUNK)).map(|c| (*self.chunk_state(&g, part, i, c)).sum);
+                let sums = (0..g.kv_len.div_ceil(CHUNK)).map(|c| (*self.chunk_state(g, part, i, c)).sum);
                 (*self.row_state(part, i)).total = sums.fold(0.0, |a, b| a + b);
             }
         }
@@ -379,12 +427,17 @@ impl<'a> Split<'a> {
         if dense.is_empty() {
             return;
         }
+        let direct = g.rows() == 1 && plan.takes_v_directly();
+        if direct {
+            // SAFETY: as the caller.
+            unsafe { self.context_directly(chunk, parts.clone()) };
+        }
         let mut start = whole.start.max(dense.start / PANEL * PANEL);
         while start < dense.end {
             let block = start..(start + PANEL).min(dense.end);
             for (turn, part) in parts.clone().enumerate() {
                 // SAFETY: as the caller.
-                unsafe { self.multiply_block(chunk, part, &block, (turn, parts.len()), room) };
+                unsafe { self.multiply_block(chunk, part, &block, (turn, parts.len()), direct, room) };
             }
             start = block.end;
         }
@@ -393,16 +446,54 @@ impl<'a> Split<'a> {
             for i in 0..g.rows() {
                 // SAFETY: as the caller; the row is this task's.
                 unsafe {
-                    let out = self.contexts(&g, part, chunk).add(i * plan.columns);
+                    let out = self.contexts(g, part, chunk).add(i * plan.columns);
                     let row = std::slice::from_raw_parts_mut(out.cast(), 4 * plan.columns);
                     // Perhaps 0 times infinity: but a key that weighs nothing is not read.
-                    let keys = self.dense(&g, part, chunk);
+                    let keys = self.dense(g, part, chunk);
                     if !keys.is_empty() && !plan.finite(row) {
-                        self.gather(&g, part, &keys, i, out.cast(), room);
+                        self.gather(g, part, &keys, i, out.cast(), room);
                     }
                 }
             }
         }
+    }
+
+    /// Contexts of parts of one row, of whole words of weights, from v as it lies.
+    ///
+    /// # Safety
+    /// As [`Split::context`].
+    unsafe fn context_directly(&self, chunk: usize, parts: Range<usize>) {
+        let plan = self.plan;
+        let mut first = parts.start;
+        while first < parts.end {
+            let (part, g) = self.part(first);
+            // SAFETY: as the caller.
+            unsafe {
+                let keys = self.whole_words(g, part, chunk);
+                let heads = self.alike(first..parts.end, |other| {
+                    let (part, g) = self.part(other);
+                    self.whole_words(g, part, chunk) == keys
+                });
+                if !keys.is_empty() {
+                    let weights = plan.weights(self.shared.at(part.scores, 0), keys.start);
+                    let x = (weights.cast_const(), self.apart(first, |part| part.scores));
+                    let out = (self.contexts(g, part, chunk).cast(), self.apart(first, |part| part.contexts));
+                    plan.context_directly(g, heads, x, keys, out);
+                }
+                first += heads;
+            }
+        }
+    }
+
+    /// Of the keys that a part multiplies all, those of whole words of weights.
+    ///
+    /// # Safety
+    /// As [`Split::dense`].
+    unsafe fn whole_words(&self, g: &Group, part: &Part, chunk: usize) -> Range<usize> {
+        // SAFETY: as the caller.
+        let keys = unsafe { self.dense(g, part, chunk) };
+        let each = self.plan.keys_per_word();
+        keys.start..keys.start + keys.len() / each * each
     }
 
     /// What to ask for of k or v while a panel passes in turns.
@@ -429,7 +520,7 @@ impl<'a> Split<'a> {
     unsafe fn weigh_or_list(&self, chunk: usize, part: usize, room: &mut Room<'_>) -> Range<usize> {
         let (plan, (part, g)) = (self.plan, self.part(part));
         let rows = g.rows();
-        let contexts = self.contexts(&g, part, chunk);
+        let contexts = self.contexts(g, part, chunk);
         // SAFETY: as the caller.
         unsafe {
             contexts.write_bytes(0, rows * plan.columns);
@@ -438,7 +529,7 @@ impl<'a> Split<'a> {
             for i in 0..rows {
                 let (row, state) = (g.row(plan.job, i), (*self.row_state(part, i)).state);
                 pairs += plan.pairs(row, state, whole.clone());
-                let own = plan.reach(&g, row, state);
+                let own = plan.reach(g, row, state);
                 extend(&mut reach, own);
             }
             if reach.is_empty() || !chunks(&reach).contains(&chunk) {
@@ -449,23 +540,23 @@ impl<'a> Split<'a> {
             let (mut nonzero, mut zeros) = (0, 0);
             for i in 0..rows {
                 let RowState { state, sum_of_q, total } = *self.row_state(part, i);
-                let (row, mut s) = self.scores_of(&g, part, i, sum_of_q);
+                let (row, mut s) = self.scores_of(g, part, i, sum_of_q);
                 s.total = total;
                 // What this row does not reach, others may.
-                plan.clear_around(&s, &plan.reach(&g, row, state), &keys);
+                plan.clear_around(&s, &plan.reach(g, row, state), &keys);
                 plan.weigh(std::slice::from_mut(&mut s), &keys);
-                (*self.chunk_state(&g, part, i, chunk)).weights = s.weights;
+                (*self.chunk_state(g, part, i, chunk)).weights = s.weights;
                 nonzero += s.nonzero as usize;
                 zeros += plan.zeros(plan.pairs(row, state, whole.clone()), s.nonzero as usize);
             }
             let list = plan.worth_listing(nonzero, rows, keys.len());
             plan.counts.add(pairs, zeros, list);
             if !list {
-                (*self.chunk_state(&g, part, 0, chunk)).keys = [keys.start, keys.end];
+                (*self.chunk_state(g, part, 0, chunk)).keys = [keys.start, keys.end];
                 return keys;
             }
             for i in 0..rows {
-                self.gather(&g, part, &keys, i, contexts.add(i * plan.columns).cast(), room);
+                self.gather(g, part, &keys, i, contexts.add(i * plan.columns).cast(), room);
             }
             0..0
         }
@@ -498,7 +589,7 @@ impl<'a> Split<'a> {
         }
     }
 
-    /// A panel's keys of a part that multiplies all, onto what is there.
+    /// A panel's keys of a part that multiplies all, or only the rest behind whole words, onto what is there.
     ///
     /// # Safety
     /// As [`Split::gather`].
@@ -508,28 +599,29 @@ impl<'a> Split<'a> {
         part: usize,
         block: &Range<usize>,
         turn: (usize, usize),
+        rest: bool,
         room: &mut Room<'_>,
     ) {
         let (plan, (part, g)) = (self.plan, self.part(part));
         // SAFETY: as the caller.
         unsafe {
-            let dense = self.dense(&g, part, chunk);
+            let mut dense = self.dense(g, part, chunk);
+            if rest {
+                dense.start = self.whole_words(g, part, chunk).end;
+            }
             let keys = dense.start.max(block.start)..dense.end.min(block.end);
             if keys.is_empty() {
                 return;
             }
-            let ahead = self.ahead(&plan.v, &g, block.end, turn);
-            let out = self.contexts(&g, part, chunk).cast();
+            let ahead = self.ahead(&plan.v, g, block.end, turn);
+            let out = self.contexts(g, part, chunk).cast();
             let row = self.shared.at::<u8>(part.scores, 0);
-            if g.rows() == 1 && keys.len() == PANEL && plan.turns_v() {
-                return plan.multiply_values(&g, plan.weights(row, keys.start), keys, out, ahead);
-            }
             let weights = (row, stride(g.kv_len), g.rows());
             if plan.reads_v_directly() {
                 let v = (plan.v.at(g.kv + keys.start, g.kv_head), plan.v.stride());
                 plan.multiply_v(weights, keys, v, out, (true, ahead));
             } else {
-                plan.pack_v(&g, keys.clone(), room.v, ahead);
+                plan.pack_v(g, keys.clone(), room.v, ahead);
                 let v = (room.v.as_ptr(), 4 * plan.columns);
                 plan.multiply_v(weights, keys, v, out, (true, Ahead::NOTHING));
             }
@@ -547,13 +639,13 @@ impl<'a> Split<'a> {
             for chunk in 0..g.kv_len.div_ceil(CHUNK) {
                 // SAFETY: phase 3 is over; a row of context is there.
                 unsafe {
-                    weights += (*self.chunk_state(&g, part, i, chunk)).weights;
-                    let sums = self.contexts(&g, part, chunk).add(i * columns);
+                    weights += (*self.chunk_state(g, part, i, chunk)).weights;
+                    let sums = self.contexts(g, part, chunk).add(i * columns);
                     plan.accumulate(std::slice::from_raw_parts_mut(sums.cast(), 4 * columns), room.total);
                 }
             }
             // SAFETY: the rows of a part are its own.
-            unsafe { plan.finish_row(&g, g.row(plan.job, i), room.total, weights, room.row) };
+            unsafe { plan.finish_row(g, g.row(plan.job, i), room.total, weights, room.row) };
         }
     }
 }
