@@ -57,20 +57,22 @@ impl Turns {
 }
 
 impl Turn {
-    /// For as much as is read now: some bytes of some rows of a head.
+    /// For as much as is read now: some bytes of some rows of some heads.
     #[inline(always)]
-    unsafe fn ask<S: Simd>(&mut self, t: &Turns, now: *const u8, rows: usize, bytes: usize) {
+    unsafe fn ask<S: Simd>(&mut self, t: &Turns, now: *const u8, heads: usize, rows: usize, bytes: usize) {
         // SAFETY: the caller vouches for the tier; what is asked for need not be there.
         unsafe {
             if !self.line {
-                for row in 0..rows {
+                for (head, row) in (0..heads).flat_map(|head| (0..rows).map(move |row| (head, row))) {
                     for line in (0..bytes).step_by(64) {
-                        S::prefetch_far(now.wrapping_add((self.rows + row) * t.stride + line));
+                        S::prefetch_far(
+                            now.wrapping_add(head * t.head + (self.rows + row) * t.stride + line),
+                        );
                     }
                 }
                 return;
             }
-            let end = self.at.wrapping_add(rows * bytes);
+            let end = self.at.wrapping_add(heads * rows * bytes);
             // Each line once.
             self.at = self.at.wrapping_add(self.at.align_offset(64));
             while self.at < end {
@@ -219,9 +221,7 @@ unsafe fn heads<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
         for word in (0..t.words).step_by(4) {
             for i in 0..N {
                 let k = t.k.at((group + i) * parts, key).add(word_bytes * word);
-                for part in 0..parts {
-                    turn.ask::<S>(&t.k, k.wrapping_add(part * t.k.head), 4, 4 * word_bytes);
-                }
+                turn.ask::<S>(&t.k, k, parts, 4, 4 * word_bytes);
                 // Part l of register r is key r of head l: transposed, each register is a word of the keys of all heads.
                 let mut v = [S::splat(0); 4];
                 for r in 0..4 {
@@ -266,7 +266,7 @@ unsafe fn chains<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
             for i in 0..N {
                 // Part l of register r is key 4 l + r: transposed, each register is a word of all keys in order.
                 let k = keys[i].add(word_bytes * word);
-                turn.ask::<S>(&t.k, k, S::LANES, 4 * word_bytes);
+                turn.ask::<S>(&t.k, k, 1, S::LANES, 4 * word_bytes);
                 let mut v = [flip; 4];
                 for r in 0..4 {
                     v[r] = S::xor(W::parts(k.add(r * t.k.stride), 4 * t.k.stride), flip);
@@ -324,7 +324,7 @@ unsafe fn scores_by_key<S: Simd, const N: usize, const SIGNED: bool>(t: &Keys) {
                     let mut scores = [S::splat(0); 4];
                     for four in 0..S::LANES / 4 {
                         let keys = t.k.at(head, first + register + 4 * four);
-                        turn.ask::<S>(&t.k, keys, 4, 4 * words);
+                        turn.ask::<S>(&t.k, keys, 1, 4, 4 * words);
                         let (mut sums, mut sums_less) = ([start; 4], [S::splat(0); 4]);
                         for n in 0..words / S::LANES {
                             let byte = 4 * n * S::LANES;
@@ -464,7 +464,7 @@ unsafe fn columns<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
         let x = t.x.add(own.head * t.x_stride + 4 * own.first);
         for word in 0..own.words {
             let x = S::quad(x.add(4 * word));
-            turn.ask::<S>(&t.v, v, P::ELEMENTS, N * W::BYTES);
+            turn.ask::<S>(&t.v, v, 1, P::ELEMENTS, N * W::BYTES);
             for n in 0..N {
                 let mut rows = [flip; 4];
                 for row in 0..P::ELEMENTS {
