@@ -72,6 +72,18 @@ pub trait Product<S: Simd>: 'static {
     unsafe fn add_scaled(a: Self::Acc, b: Self::Acc, times: i32) -> Self::Acc;
     /// `a * scale + b`, of float sums.
     unsafe fn scale(a: Self::Acc, scale: S::F, b: Self::Acc) -> Self::Acc;
+    /// Whether the CPU multiplies matrices of them, and so the methods below are there.
+    const MATRIX: bool = false;
+    /// As [`Simd::matrix`].
+    #[inline(always)]
+    unsafe fn matrix(_acc: Self::Acc, _x: S::V, _w: S::V) -> Self::Acc {
+        unreachable!("no products of matrices")
+    }
+    /// As [`Simd::tile`].
+    #[inline(always)]
+    unsafe fn tile<const MR: usize, const NV: usize, const READY: bool>(_t: &multiply::Tile) {
+        unreachable!("no products of matrices")
+    }
 }
 
 /// u8 x i8 to i32, as the tier multiplies in dense tiles.
@@ -120,6 +132,19 @@ macro_rules! integer_sums {
         #[inline(always)]
         unsafe fn scale(a: S::V, _scale: S::F, _b: S::V) -> S::V {
             a
+        }
+        const MATRIX: bool = S::MATRIX;
+        #[inline(always)]
+        unsafe fn matrix(acc: S::V, x: S::V, w: S::V) -> S::V {
+            // SAFETY: as the caller.
+            unsafe { S::matrix(acc, x, w) }
+        }
+        #[inline(always)]
+        unsafe fn tile<const MR: usize, const NV: usize, const READY: bool>(
+            t: &crate::kernels::attention::multiply::Tile,
+        ) {
+            // SAFETY: as the caller.
+            unsafe { S::tile::<MR, NV, READY>(t) }
         }
     };
 }
@@ -200,6 +225,17 @@ impl<S: Bf16> Product<S> for Pairs {
     unsafe fn dot<const I: i32>(acc: S::F, x: S::Q, w: S::V) -> S::F {
         // SAFETY: as the caller.
         unsafe { S::dot_bf16::<I>(acc, x, w) }
+    }
+    const MATRIX: bool = S::MATRIX;
+    #[inline(always)]
+    unsafe fn matrix(acc: S::F, x: S::V, w: S::V) -> S::F {
+        // SAFETY: as the caller.
+        unsafe { S::matrix_bf16(acc, x, w) }
+    }
+    #[inline(always)]
+    unsafe fn tile<const MR: usize, const NV: usize, const READY: bool>(t: &multiply::Tile) {
+        // SAFETY: as the caller.
+        unsafe { S::tile_bf16::<MR, NV, READY>(t) }
     }
 }
 
@@ -284,20 +320,20 @@ where
     #[inline(always)]
     pub unsafe fn run(t: &Tile) {
         const { assert!(P::EXACT || UNROLL == 1, "a float sum is one chain") };
-        const { assert!(!(S::MATRIX && P::EXACT) || PANELS * UNROLL == 1, "a tile of matrices is one panel's") };
+        const { assert!(!P::MATRIX || PANELS * UNROLL == 1, "a tile of matrices is one panel's") };
         // SAFETY: as `Run`.
         unsafe {
-            if S::MATRIX && P::EXACT {
-                S::tile::<MR, NV, true>(&multiply::Tile {
+            if P::MATRIX {
+                P::tile::<MR, NV, true>(&multiply::Tile {
                     x: t.x,
                     x_stride: t.stride,
                     w: t.weights,
                     w_stride: NV * W::BYTES,
                     steps: t.steps,
-                    init: t.init,
+                    init: if P::EXACT { t.init } else { std::ptr::null() },
                     out: t.out.cast(),
                     out_stride: NV * S::LANES * 4,
-                    resume: false,
+                    resume: !P::EXACT && t.resume,
                     ahead: std::ptr::null(),
                     ahead_stride: 0,
                 });
@@ -501,7 +537,7 @@ pub unsafe fn float_peak<S: Simd, P: Product<S, Acc = S::F>, const ELEMENTS: u64
         let mut acc = [P::zero(); 12];
         for _ in 0..times {
             for chain in &mut acc {
-                *chain = P::dot::<0>(*chain, x, w);
+                *chain = if P::MATRIX { P::matrix(*chain, w, w) } else { P::dot::<0>(*chain, x, w) };
             }
         }
         let mut sum = acc[0];
@@ -509,6 +545,7 @@ pub unsafe fn float_peak<S: Simd, P: Product<S, Acc = S::F>, const ELEMENTS: u64
             sum = P::add(sum, *chain);
         }
         std::hint::black_box(S::sum(S::as_v(sum)));
-        times * 12 * S::LANES as u64 * ELEMENTS * 2
+        let products = S::LANES as u64 * ELEMENTS * if P::MATRIX { 2 } else { 1 };
+        times * 12 * products * 2
     }
 }

@@ -4,11 +4,11 @@
 use super::aarch64::{Neon, NeonBf16};
 use super::attention::table::{Direct, Multiply, Passes, multiply, passes, single};
 use super::convert::{self, to_bf16, widen};
-use super::dense::{Bfloats, Bytes, F32, Halves, Kernel, Storage, Tile, Words, float_peak};
+use super::dense::{Bfloats, Bytes, F32, Halves, Kernel, Product, Storage, Tile, Words, float_peak};
 use super::ecoformer::{Features, Lookup};
 use super::float::{Band, Columns, gather, scatter};
 use super::scalar::Scalar;
-use super::simd::Simd;
+use super::simd::{Simd, TOGETHER};
 use super::table::{DenseKernel, Several};
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::{Avx2, Avx512, Avx512Bf16};
@@ -136,13 +136,14 @@ macro_rules! dense {
                     unsafe { Kernel::<$simd, $product, $storage, $few, $nv, $panels, 1>::run(t) }
                 }
             )*
+            const STEP: usize = if <$product as Product<$simd>>::MATRIX { TOGETHER } else { 4 };
             pub const KERNEL: DenseKernel = DenseKernel {
                 name: $name,
                 nr: $nv * <$simd as Simd>::LANES,
                 lanes: <$simd as Simd>::LANES,
                 x_bytes: $x_bytes,
-                padded: 4 / $x_bytes,
-                together: 4 / $x_bytes,
+                padded: STEP / $x_bytes,
+                together: STEP / $x_bytes,
                 element: <$storage as Storage<$simd>>::BYTES / <$simd as Simd>::LANES * $x_bytes / 4,
                 run: &[$($run),*],
                 several: &[$(Several { panels: $panels, run: $several }),*],
@@ -369,10 +370,10 @@ pairs! {
 pairs! {
     #[cfg(target_arch = "aarch64")]
     neon_bf16: NeonBf16, "neon_bf16", #[target_feature(enable = "neon,dotprod,i8mm,bf16")],
-    dense 4 x [m1: 1, m2: 2, m3: 3, m4: 4], [s1: 1 x 4, s2: 2 x 2],
+    dense 4 x [m1: 1, m2: 2, m3: 3, m4: 4, m5: 5, m6: 6], [],
     gather [g4: 4 x 64 by 4, g1: 1 x 64 by 8, g4s: 4 x 16 by 4, g1s: 1 x 16 by 4],
     scatter [s64: 64 by 8, s16: 16 by 4],
-    attention [w4: 4 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5], w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5]],
+    attention [w4: 4 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6]],
 }
 
 impl FloatKernels {

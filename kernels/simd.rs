@@ -381,4 +381,14 @@ pub unsafe trait Bf16: Simd {
     unsafe fn zip(a: Self::V, b: Self::V) -> [Self::V; 2];
     /// `acc[l] + x[0] * w[2l] + x[1] * w[2l + 1]`, rounded as the instruction does it.
     unsafe fn dot_bf16<const I: i32>(acc: Self::F, x: Self::Q, w: Self::V) -> Self::F;
+    /// As [`Simd::matrix`], 2x4 by 4x2: the same bits as a dot product of the first pairs, then of the second.
+    #[inline(always)]
+    unsafe fn matrix_bf16(_acc: Self::F, _x: Self::V, _w: Self::V) -> Self::F {
+        unreachable!("no products of matrices")
+    }
+    /// As [`Simd::tile`].
+    #[inline(always)]
+    unsafe fn tile_bf16<const MR: usize, const NV: usize, const READY: bool>(_t: &Tile) {
+        unreachable!("no products of matrices")
+    }
 }

@@ -27,7 +27,7 @@ HAS_I8MM = HAS_SVE = ["neoverse-v1", "neoverse-v2"]
 VERSION = "22"
 
 INT8, F32 = "sdot|udot", "fmla"
-MATRIX, BF16 = "usmmla", "bfdot"
+MATRIX, MATRIX_BF16, BF16 = "usmmla", "bfmmla", "bfdot"
 # By their registers, as big as the core's.
 SVE_INT8, SVE_F32 = "sdot\\s+z\\S+", "fmla\\s+z\\S+"
 # Name, parts of the symbol, the instruction, multiply-adds of it (of SVE: in 128 bits), cores, and what of the peak is promised of which.
@@ -49,7 +49,9 @@ LOOPS = [
     ("f32 blocks of 4x1 and more", ["11float_table", "4neon", "2g417h"], F32, 4, CORES, {c: 90 for c in CORES[:3]}),
     ("f32 blocks of 1x4", ["11float_table", "4neon", "3s3217h"], F32, 4, CORES, {}),
     ("f32 attention, 4 rows x 16", ["11float_table", "4neon", "8multiply", "2w4", "2r417h"], F32, 4, CORES, {}),
-    ("bfloat16 dense, 4 tokens x 16", ["11float_table", "9neon_bf16", "2m417h"], BF16, 8, HAS_I8MM, {"neoverse-v1": 90, "neoverse-v2": 90}),
+    ("bfloat16 dense, 6 tokens x 16", ["11float_table", "9neon_bf16", "2m617h"], MATRIX_BF16, 16, HAS_I8MM, {"neoverse-v1": 170, "neoverse-v2": 150}),
+    ("bfloat16 blocks of 4x1 and more", ["11float_table", "9neon_bf16", "2g4"], BF16, 8, HAS_I8MM, {"neoverse-v1": 90, "neoverse-v2": 90}),
+    ("bfloat16 attention, 6 rows x 16", ["11float_table", "9neon_bf16", "8multiply", "2w4", "2r6"], MATRIX_BF16, 16, HAS_I8MM, {"neoverse-v1": 130, "neoverse-v2": 125}),
     ("INT8 dense, SVE", ["siskin_sve_dense_i8_4"], SVE_INT8, 16, HAS_SVE, {}),
     ("INT8 blocks of 4x4 and more, SVE", ["siskin_sve_quads"], SVE_INT8, 16, HAS_SVE, {}),
     ("f32 dense, SVE", ["siskin_sve_dense_f32_4"], SVE_F32, 4, HAS_SVE, {}),
@@ -169,7 +171,7 @@ def main():
                 shares.append("")
                 continue
             most, taken = peak(one, core), cycles(body, core)
-            share = 100 * products / most / taken * (2 if product == MATRIX else 1)
+            share = 100 * products / most / taken * (2 if product in (MATRIX, MATRIX_BF16) else 1)
             shares.append(f"{taken:.1f} ({share:.0f} %)")
             if share < promised.get(core, 0):
                 broken.append(f"{name}: {share:.0f} % of the peak of {core}, not {promised[core]}")
@@ -196,8 +198,8 @@ TEXT = """# Hot loops on models of real cores
 
 Made by `scripts/arm_model.py` from the release build's assembly: no Arm core was measured. Cycles are llvm-mca's, of one turn of
 the loop, and in brackets the share of the dot products (of floats: of the fused multiply-adds) that its model of the core can
-do at most. Where products are of elements, a dot product is 16 multiply-adds, a fused one 4, a product of matrices 32: it counts
-as two dot products, so that the most is 200 %. Peaks, in dot products and in fused multiply-adds a cycle: {peaks}.
+do at most. Where products are of elements, a dot product is 16 multiply-adds (of bfloat16 8), a fused one 4, a product of matrices 32 (16): it
+counts as two dot products, so that the most is 200 %. Peaks, in dot products and in fused multiply-adds a cycle: {peaks}.
 (Apple's real M1 has four such pipes; the model has three.) SVE is counted in 128 bits of its registers, of which the Neoverse V1 has
 256 and the V2 128.
 
@@ -213,9 +215,9 @@ a register, which is two there), so that loop is bound by these before it is by 
 `zip`, to pair eight columns, but then do all the products in half as many operations: three quarters of the peak.
 
 **Products of matrices.** Weights of dense layers are packed for them, eight of K side by side, so nothing is shuffled but x: a row's
-eight bytes go beside the next row's. Blocks and attention zip two quads to eight bytes on the way. `bfmmla` is not used: by
-these models it does twice what `bfdot` does, but adds four products at a time where that adds two, so all loops of a tier that
-multiplies pairs would have to take it together to give the same bits.
+eight bytes go beside the next row's. Blocks of bytes and attention zip two quads to eight bytes on the way. Of bfloat16 dense layers
+and attention take `bfmmla`, which the architecture defines as two `bfdot`, one after the other: so blocks, single tokens and
+single queries, which have one row of sums or wait for their loads, take that and get the same bits.
 """
 
 if __name__ == "__main__":

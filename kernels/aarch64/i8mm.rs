@@ -1,4 +1,4 @@
-//! Dot products and products of matrices of unsigned bytes with signed ones, and with BF16 dot products of bfloat16 pairs.
+//! Dot products and products of matrices of unsigned bytes with signed ones, and with BF16 of bfloat16.
 
 use super::matrix;
 use crate::isa::Isa;
@@ -24,7 +24,7 @@ macro_rules! matrix {
         #[inline(always)]
         unsafe fn tile<const MR: usize, const NV: usize, const READY: bool>(t: &Tile) {
             // SAFETY: the caller vouches for the tier and for the tile.
-            unsafe { matrix::tile::<Self, MR, NV, READY>(t) }
+            unsafe { matrix::tile::<Self, matrix::Quads, MR, NV, READY>(t) }
         }
 
         #[inline(always)]
@@ -116,5 +116,17 @@ unsafe impl Bf16 for NeonBf16 {
     unsafe fn dot_bf16<const I: i32>(acc: float32x4_t, x: int32x4_t, w: int32x4_t) -> float32x4_t {
         // SAFETY: the caller vouches for the tier.
         unsafe { bfdot!(acc, w, x, I) }
+    }
+
+    #[inline(always)]
+    unsafe fn matrix_bf16(acc: float32x4_t, x: int32x4_t, w: int32x4_t) -> float32x4_t {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { Self::as_f(matrix::product_bf16(Self::as_v(acc), x, w)) }
+    }
+
+    #[inline(always)]
+    unsafe fn tile_bf16<const MR: usize, const NV: usize, const READY: bool>(t: &Tile) {
+        // SAFETY: the caller vouches for the tier and for the tile.
+        unsafe { matrix::tile::<Self, matrix::Pairs, MR, NV, READY>(t) }
     }
 }

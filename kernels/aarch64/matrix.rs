@@ -1,9 +1,10 @@
-//! Products of matrices: 2x8 by 8x2 bytes in one instruction, twice the products of a dot product's.
+//! Products of matrices: 2x8 by 8x2 bytes, or 2x4 by 4x2 bfloat16, in one instruction, twice the products of a dot product's.
 //!
-//! A register of sums holds two rows times two columns, row by row; one of operands eight bytes of each of two.
+//! A register of sums holds two rows times two columns, row by row; one of operands eight bytes of each of two. A sum of bfloat16 is
+//! that of two dot products of pairs, one after the other, bit for bit: so the architecture defines it (`BFMatMulAdd`).
 
 use crate::kernels::attention::multiply::Tile;
-use crate::kernels::simd::Simd;
+use crate::kernels::simd::{Bf16, Simd};
 use std::arch::aarch64::*;
 
 // Not `pure`: in the order that is written here, operands take the few registers that sums leave.
@@ -18,11 +19,67 @@ macro_rules! usmmla {
     }};
 }
 
+macro_rules! bfmmla {
+    ($acc:expr, $x:expr, $w:expr) => {{
+        let mut acc: int32x4_t = $acc;
+        std::arch::asm!(
+            "bfmmla {0:v}.4s, {1:v}.8h, {2:v}.8h", inout(vreg) acc, in(vreg) $x, in(vreg) $w,
+            options(nomem, nostack, preserves_flags)
+        );
+        acc
+    }};
+}
+
 /// `acc + x · wᵀ`, of unsigned x and signed w.
 #[inline(always)]
 pub unsafe fn product(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
     // SAFETY: the caller vouches for I8MM.
     unsafe { usmmla!(acc, x, w) }
+}
+
+/// The same of bfloat16; sums are floats.
+#[inline(always)]
+pub unsafe fn product_bf16(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
+    // SAFETY: the caller vouches for BF16.
+    unsafe { bfmmla!(acc, x, w) }
+}
+
+/// What a tile multiplies.
+pub trait Elements<S> {
+    /// `acc + x · wᵀ`.
+    unsafe fn product(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t;
+    /// Adds the products of quad 0 of x with the quad in each lane.
+    unsafe fn dot(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t;
+}
+
+/// Bytes.
+pub struct Quads;
+impl<S: Simd<V = int32x4_t, Q = int32x4_t>> Elements<S> for Quads {
+    #[inline(always)]
+    unsafe fn product(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
+        // SAFETY: as the caller.
+        unsafe { product(acc, x, w) }
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
+        // SAFETY: as the caller.
+        unsafe { S::dot_columns::<0>(acc, x, w) }
+    }
+}
+
+/// Pairs of bfloat16.
+pub struct Pairs;
+impl<S: Bf16<V = int32x4_t, Q = int32x4_t, F = float32x4_t>> Elements<S> for Pairs {
+    #[inline(always)]
+    unsafe fn product(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
+        // SAFETY: as the caller.
+        unsafe { product_bf16(acc, x, w) }
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
+        // SAFETY: as the caller.
+        unsafe { S::as_v(S::dot_bf16::<0>(S::as_f(acc), x, w)) }
+    }
 }
 
 /// Two numbers at `p`, twice.
@@ -57,7 +114,15 @@ const fn second<const MR: usize>(m: usize) -> usize {
 /// `MR` rows times `NV` registers of four columns. Of the columns either the quads of a step lie side by side, or, `READY`, those
 /// of two steps column by column; then steps are even.
 #[inline(always)]
-pub unsafe fn tile<S: Simd<V = int32x4_t>, const MR: usize, const NV: usize, const READY: bool>(t: &Tile) {
+pub unsafe fn tile<
+    S: Simd<V = int32x4_t, Q = int32x4_t>,
+    E: Elements<S>,
+    const MR: usize,
+    const NV: usize,
+    const READY: bool,
+>(
+    t: &Tile,
+) {
     // SAFETY: as `multiply::Run`.
     unsafe {
         // Of rows in pairs: the rest is never there.
@@ -73,16 +138,25 @@ pub unsafe fn tile<S: Simd<V = int32x4_t>, const MR: usize, const NV: usize, con
             }
         }
         if t.ahead.is_null() {
-            steps::<S, MR, NV, READY, false>(&mut acc, t);
+            steps::<S, E, MR, NV, READY, false>(&mut acc, t);
         } else {
-            steps::<S, MR, NV, READY, true>(&mut acc, t);
+            steps::<S, E, MR, NV, READY, true>(&mut acc, t);
         }
+        let last = t.steps % 2 == 1;
+        let w = t.w.wrapping_add((t.steps.max(1) - 1) * t.w_stride);
         for m in 0..MR.div_ceil(2) {
             for v in 0..NV {
-                let [first, second] = halves(acc[m][v][0], acc[m][v][1]);
-                vst1q_s32(out(2 * m, v), first);
-                if 2 * m + 1 < MR {
-                    vst1q_s32(out(2 * m + 1, v), second);
+                let rows = halves(acc[m][v][0], acc[m][v][1]);
+                for (row, mut sums) in [2 * m, 2 * m + 1].into_iter().zip(rows) {
+                    if row >= MR {
+                        break;
+                    }
+                    // A step that has none beside it.
+                    if last {
+                        let x = S::quad(t.x.add(row * t.x_stride + 4 * (t.steps - 1)));
+                        sums = E::dot(sums, x, S::load(w.add(16 * v)));
+                    }
+                    vst1q_s32(out(row, v), sums);
                 }
             }
         }
@@ -108,7 +182,8 @@ unsafe fn columns<S: Simd<V = int32x4_t>>(w: *const u8, stride: usize, v: usize)
 
 #[inline(always)]
 unsafe fn steps<
-    S: Simd<V = int32x4_t>,
+    S: Simd<V = int32x4_t, Q = int32x4_t>,
+    E: Elements<S>,
     const MR: usize,
     const NV: usize,
     const READY: bool,
@@ -126,7 +201,7 @@ unsafe fn steps<
             // Or the compiler would add it up again, turn by turn.
             std::arch::asm!("/* {} */", inout(reg) x[m], options(pure, nomem, nostack, preserves_flags));
         }
-        let mut at = 0;
+        let mut at = 0usize;
         for _ in 0..t.steps / 2 {
             let mut rows = [vdupq_n_s32(0); MR];
             for m in 0..MR.div_ceil(2) {
@@ -141,8 +216,8 @@ unsafe fn steps<
                 }
                 let [w0, w1] = if READY { w4[v] } else { columns::<S>(w, t.w_stride, v) };
                 for m in 0..MR.div_ceil(2) {
-                    acc[m][v][0] = product(acc[m][v][0], rows[m], w0);
-                    acc[m][v][1] = product(acc[m][v][1], rows[m], w1);
+                    acc[m][v][0] = E::product(acc[m][v][0], rows[m], w0);
+                    acc[m][v][1] = E::product(acc[m][v][1], rows[m], w1);
                 }
                 if AHEAD {
                     S::prefetch_far(ahead.wrapping_add(16 * v));
@@ -150,21 +225,11 @@ unsafe fn steps<
                 }
             }
             at += 8;
+            // Or each row would have a pointer to move, which takes more operations than an offset for all.
+            std::arch::asm!("/* {} */", inout(reg) at, options(pure, nomem, nostack, preserves_flags));
             // Perhaps beyond the end of the last row, where nothing is read.
             w = w.wrapping_add(2 * t.w_stride);
             ahead = ahead.wrapping_add(2 * t.ahead_stride);
-        }
-        if t.steps % 2 == 1 {
-            let quad =
-                |row: usize| vset_lane_s32::<0>(x[row].add(at).cast::<i32>().read_unaligned(), vdup_n_s32(0));
-            for v in 0..NV {
-                let [w0, w1] = pairs(S::load(w.add(16 * v)), vdupq_n_s32(0));
-                for m in 0..MR.div_ceil(2) {
-                    let row = vcombine_s32(quad(2 * m), quad(second::<MR>(m)));
-                    acc[m][v][0] = product(acc[m][v][0], row, w0);
-                    acc[m][v][1] = product(acc[m][v][1], row, w1);
-                }
-            }
         }
     }
 }

@@ -116,8 +116,8 @@ unsafe fn step<S: Simd, P: Product<S>, const MR: usize, const NV: usize, const I
 pub unsafe fn multiply<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(t: &Tile) {
     // SAFETY: as `Run`.
     unsafe {
-        if S::MATRIX && P::EXACT {
-            return S::tile::<MR, NV, false>(t);
+        if P::MATRIX {
+            return P::tile::<MR, NV, false>(t);
         }
         let mut acc = [[P::zero(); NV]; MR];
         for v in 0..NV {

@@ -80,7 +80,8 @@ fn k_block(job: &Job<'_>, w: &Dense) -> usize {
     if !job.shape.layout.is_float() || w.scales().is_some() || w.steps() <= 2 * MOST {
         return w.steps();
     }
-    w.steps().div_ceil(w.steps().div_ceil(MOST))
+    // A product of matrices takes two steps.
+    w.steps().div_ceil(w.steps().div_ceil(MOST)).next_multiple_of(2)
 }
 
 /// Some tokens' rows, as the kernel wants their elements.

@@ -78,7 +78,7 @@ impl Linear {
         if let Output::PackedFloats(to, layout) = &mut y {
             let shape = Shape { tokens: m, features: self.out_features, layout: *layout };
             to.resize(shape)?;
-            to.clear_half_pairs(shape);
+            to.clear_last_four(shape);
             to.scale = Scale::default();
         }
         if m == 0 || self.out_features == 0 {

@@ -177,12 +177,12 @@ impl PackedActivations {
         Ok(())
     }
 
-    /// Zeros the half of a pair that rows of an odd number of features do not write: it is multiplied by 0, which what was
-    /// there before might not survive.
-    pub(super) fn clear_half_pairs(&mut self, shape: Shape) {
-        if shape.layout == PanelLayout::Bf16Rows && shape.features % 2 == 1 {
+    /// Zeros what rows leave of the last four bfloat16: it is multiplied by 0, in pairs or in matrices, which what was there before
+    /// might not survive.
+    pub(super) fn clear_last_four(&mut self, shape: Shape) {
+        if shape.layout == PanelLayout::Bf16Rows && !shape.features.is_multiple_of(4) {
             for row in self.data.bytes_mut().chunks_mut(shape.features_padded()).take(shape.tokens) {
-                row[2 * shape.features..][..2].fill(0);
+                row[2 * shape.features..2 * shape.features.next_multiple_of(4)].fill(0);
             }
         }
     }
@@ -400,8 +400,8 @@ impl Packer<'_> {
                 Input::F16(x, _) => convert::row(x.row(token), element, row, tier),
                 _ => {}
             }
-            // The other half of a last pair.
-            row[bytes..bytes.next_multiple_of(4)].fill(0);
+            // The rest of a last pair, or of a last row of a matrix.
+            row[bytes..bytes.next_multiple_of(8)].fill(0);
         }
         if let Some(lines) = lines {
             let words = bytes.next_multiple_of(4);
