@@ -89,32 +89,33 @@ impl Plan<'_> {
         unsafe { multiply_all(self.multiply, &tile, rows, keys.next_multiple_of(LANES)) };
     }
 
-    /// Runs a pass over the rows of a tile, with those of some keys that are not masked: of all rows the same, or of all rows that
-    /// share a row of the block mask; then keys are those of one chunk.
+    /// Runs a pass over the rows of a tile, with those of some keys that are not masked: of all rows the same; or, chunk by chunk, of
+    /// all rows that share a row of the block mask.
     fn each_live(
         &self,
         rows: &[Row],
-        mut scores: &mut [Scores],
+        scores: &mut [Scores],
         keys: &Range<usize>,
         mut run: impl FnMut(&mut [Scores], &[Span]),
     ) {
         let Some(mask) = self.job.block_mask else {
             return run(scores, &[Span { first: keys.start, last: keys.end }]);
         };
-        let mut first = 0;
-        while let Some(row) = rows.get(first) {
-            let block = row.token / mask.block_q;
-            let n = rows[first..].iter().take_while(|row| row.token / mask.block_q == block).count();
-            let all = Row { first: 0, last: usize::MAX, ..*row };
-            let mut live = [Span { first: 0, last: 0 }; MOST_SEGMENTS];
-            let mut count = 0;
-            for (keys, live) in segments(self.job, all, keys.clone()).zip(&mut live) {
-                *live = Span { first: keys.start, last: keys.end };
-                count += 1;
+        for keys in chunks(keys).map(|chunk| keys_of(chunk, keys)) {
+            let (mut rows, mut scores) = (rows, &mut *scores);
+            while let Some(row) = rows.first() {
+                let block = row.token / mask.block_q;
+                let n = rows.iter().take_while(|row| row.token / mask.block_q == block).count();
+                let all = Row { first: 0, last: usize::MAX, ..*row };
+                let (mut live, mut count) = ([Span { first: 0, last: 0 }; MOST_SEGMENTS], 0);
+                for (keys, live) in segments(self.job, all, keys.clone()).zip(&mut live) {
+                    *live = Span { first: keys.start, last: keys.end };
+                    count += 1;
+                }
+                let (own, rest) = scores.split_at_mut(n);
+                run(own, &live[..count]);
+                (rows, scores) = (&rows[n..], rest);
             }
-            let (own, rest) = scores.split_at_mut(n);
-            run(own, &live[..count]);
-            (first, scores) = (first + n, rest);
         }
     }
 
@@ -124,24 +125,17 @@ impl Plan<'_> {
     /// The rows have scores of these keys, and nobody else uses them.
     pub unsafe fn maximum(&self, g: &Group, rows: &[Row], scores: &mut [Scores], keys: &Range<usize>) {
         let (prepare, maximum) = (self.passes.prepare[self.ints()], self.passes.maximum);
-        for chunk in chunks(keys) {
-            // Without a block mask all at once.
-            let keys = if self.job.block_mask.is_some() { keys_of(chunk, keys) } else { keys.clone() };
-            self.each_live(rows, scores, &keys, |scores, live| {
-                // SAFETY: as the caller; a bias has all keys of the sequence.
-                unsafe {
-                    if self.prepared() {
-                        prepare(scores, live, &self.prepare(g));
-                        maximum[0](scores, live);
-                    } else {
-                        maximum[self.ints()](scores, live);
-                    }
+        self.each_live(rows, scores, keys, |scores, live| {
+            // SAFETY: as the caller; a bias has all keys of the sequence.
+            unsafe {
+                if self.prepared() {
+                    prepare(scores, live, &self.prepare(g));
+                    maximum[0](scores, live);
+                } else {
+                    maximum[self.ints()](scores, live);
                 }
-            });
-            if self.job.block_mask.is_none() {
-                break;
             }
-        }
+        });
     }
 
     fn prepare(&self, g: &Group) -> Prepare {
