@@ -5,7 +5,7 @@ mod common;
 
 use common::{Rng, cases, say, tiers};
 use siskin::kernels::attention::direct::{Keys, Turns, Values};
-use siskin::kernels::attention::gather::{PADDING, Rows};
+use siskin::kernels::attention::gather::{PADDING, Rows, Weights};
 use siskin::kernels::attention::multiply::Tile;
 use siskin::kernels::attention::table::{Direct, Multiply};
 use siskin::kernels::attention::{LANES, PANEL};
@@ -347,6 +347,62 @@ fn gathers() {
                 }
                 let case = format!("{} {count} of {rows} rows x {columns} {fill:?}", kernel.name);
                 assert_eq!(got.row(0), want.row(0), "{case}");
+                assert!(got.is_fenced(), "{case}: wrote too far");
+            }
+        }
+    }
+}
+
+/// Rows of few words each, with v: the sums of the tile that takes all words.
+#[test]
+fn gathers_of_rows() {
+    let mut r = Rng::new(81);
+    for (kernel, kind) in kernels("gathers_of_rows") {
+        for (columns, words) in [16, 64, 80, 128].into_iter().flat_map(|c| STEPS.map(|words| (c, words))) {
+            for rows in [1, 2, 7] {
+                if leaves_out(&mut r) {
+                    continue;
+                }
+                let fill = if kind.is_quad() { FILLS[r.below(3)] } else { FILLS[r.below(2)] };
+                let v = Table::new(words, columns, gap(&mut r), |_, _| word(&mut r, kind, fill, false));
+                let x = Table::new(rows, words, gap(&mut r), |row, _| {
+                    if r.below(10) < [1, 10, 0, 3][row % 4] { word(&mut r, kind, fill, true) } else { [0; 4] }
+                });
+                let mut want = Sums::new(rows, columns, columns, || POISON);
+                let mut got = Sums::new(rows, columns, columns, || POISON);
+                // SAFETY: the tier is supported; all rows and columns are there.
+                unsafe {
+                    for row in 0..rows {
+                        let tile = Tile {
+                            x: x.bytes.as_ptr().add(row * x.stride),
+                            x_stride: 0,
+                            w: v.bytes.as_ptr(),
+                            w_stride: v.stride,
+                            steps: words,
+                            init: ptr::null(),
+                            out: want.p().add(row * 4 * want.stride),
+                            out_stride: 0,
+                            resume: false,
+                            ahead: ptr::null(),
+                            ahead_stride: 0,
+                        };
+                        multiply_row(kernel, &tile, columns);
+                    }
+                    (kernel.gather_rows)(&Weights {
+                        rows,
+                        x: x.bytes.as_ptr(),
+                        x_stride: x.stride,
+                        words,
+                        v: v.bytes.as_ptr(),
+                        stride: v.stride,
+                        columns,
+                        out: got.p().cast(),
+                    });
+                }
+                let case = format!("{} {rows} rows of {words} words x {columns} {fill:?}", kernel.name);
+                for row in 0..rows {
+                    assert_eq!(got.row(row), want.row(row), "{case}: row {row}");
+                }
                 assert!(got.is_fenced(), "{case}: wrote too far");
             }
         }

@@ -3,9 +3,10 @@
 //! What is listed are words of weights, as tiles take them: a float, two bfloat16 or four bytes. So the chain of products is that
 //! of a tile, without the steps that add nothing.
 
-use super::LANES;
+use super::{CHUNK, LANES};
 use crate::kernels::dense::Product;
 use crate::kernels::simd::Simd;
+use std::mem::MaybeUninit;
 
 /// Lists the words that are not 0 among `n`, and their places, and the padding. Returns how many.
 #[inline(always)]
@@ -108,6 +109,76 @@ unsafe fn columns<S: Simd, P: Product<S>, const NV: usize>(r: &Rows, column: usi
         }
         for j in 0..NV {
             P::store(r.out.add(column + j * S::LANES), acc[j]);
+        }
+    }
+}
+
+/// Words of weights that are not 0, of a chunk, and their places: written before they are read. At a page: a register that is
+/// stored across two takes twenty times as long.
+#[repr(C, align(4096))]
+pub struct List {
+    places: MaybeUninit<[u32; CHUNK + PADDING]>,
+    values: MaybeUninit<[u32; CHUNK + PADDING]>,
+}
+
+impl Default for List {
+    fn default() -> Self {
+        List { places: MaybeUninit::uninit(), values: MaybeUninit::uninit() }
+    }
+}
+
+impl List {
+    /// The places.
+    pub fn places(&mut self) -> *mut u32 {
+        self.places.as_mut_ptr().cast()
+    }
+
+    /// The words.
+    pub fn values(&mut self) -> *mut u32 {
+        self.values.as_mut_ptr().cast()
+    }
+}
+
+/// Weights of some rows, of a chunk, and v.
+#[derive(Debug, Clone, Copy)]
+pub struct Weights {
+    /// How many rows.
+    pub rows: usize,
+    /// The words of row 0.
+    pub x: *const u8,
+    /// Bytes from a row to the next.
+    pub x_stride: usize,
+    /// Words of a row.
+    pub words: usize,
+    /// Row 0 of v.
+    pub v: *const u8,
+    /// Bytes from a row of v to the next.
+    pub stride: usize,
+    /// Columns: a multiple of 16.
+    pub columns: usize,
+    /// Their sums for row 0, 4 bytes each; those of the next row follow.
+    pub out: *mut i32,
+}
+
+/// The sums of each row by its own list.
+#[inline(always)]
+pub unsafe fn gather_rows<S: Simd, P: Product<S>>(w: &Weights) {
+    let mut list = List::default();
+    // SAFETY: the caller vouches for what is described; a list has room for a chunk.
+    unsafe {
+        for row in 0..w.rows {
+            let (places, values) = (list.places(), list.values());
+            let count = collect::<S>(w.x.add(row * w.x_stride).cast(), w.words, places, values);
+            let out = w.out.add(row * w.columns);
+            gather::<S, P>(&Rows {
+                count,
+                places,
+                values,
+                v: w.v,
+                stride: w.stride,
+                columns: w.columns,
+                out,
+            });
         }
     }
 }

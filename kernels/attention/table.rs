@@ -1,7 +1,7 @@
 //! The list of attention kernels: those of floats by the registers they run on, those of bytes and of pairs by tier.
 
 use super::direct;
-use super::gather::Rows;
+use super::gather::{Rows, Weights};
 use super::multiply::Run;
 use super::softmax::{Prepare, Scores, Span, Weigh};
 use crate::quant::QuantType;
@@ -17,6 +17,8 @@ pub struct Multiply {
     pub widths: &'static [Width],
     /// A row of few words.
     pub gather: unsafe fn(&Rows),
+    /// Rows of few words each.
+    pub gather_rows: unsafe fn(&Weights),
     /// Single queries.
     pub direct: Direct,
     /// What columns are to be a multiple of for its context.
@@ -58,7 +60,7 @@ pub type Maximum = unsafe fn(&mut [Scores], &[Span]);
 pub type Exponentials = unsafe fn(&mut [Scores], &Span, &[Span], f32);
 
 /// Rows of exponentials to weights, of some keys.
-pub type Weights = unsafe fn(&mut [Scores], &Span, &Weigh);
+pub type Weighing = unsafe fn(&mut [Scores], &Span, &Weigh);
 
 /// Everything else that a kind of registers does.
 #[derive(Debug)]
@@ -70,7 +72,7 @@ pub struct Passes {
     /// The same.
     pub exponentials: [Exponentials; 2],
     /// To f32, bfloat16, u8; as they are, and clipped.
-    pub weigh: [[Weights; 2]; 3],
+    pub weigh: [[Weighing; 2]; 3],
     /// The words of weights that are not 0.
     pub collect: unsafe fn(*const u32, usize, *mut u32, *mut u32) -> usize,
 }
@@ -97,6 +99,11 @@ macro_rules! multiply {
                 // SAFETY: as the caller, who also vouches for the tier.
                 unsafe { crate::kernels::attention::gather::gather::<$simd, $product>(r) }
             }
+            #[$features]
+            unsafe fn gather_rows(w: &crate::kernels::attention::gather::Weights) {
+                // SAFETY: as the caller, who also vouches for the tier.
+                unsafe { crate::kernels::attention::gather::gather_rows::<$simd, $product>(w) }
+            }
             crate::kernels::attention::table::single!(single: $simd $product Words, #[$features]);
             pub static KERNELS: crate::kernels::attention::table::Multiply = crate::kernels::attention::table::Multiply {
                 name: $name,
@@ -110,6 +117,7 @@ macro_rules! multiply {
                     run: &[$($width::$run),*],
                 }),*],
                 gather,
+                gather_rows,
                 direct: single::DIRECT,
                 context_columns: <$simd as crate::kernels::simd::Simd>::LANES
                     * <$product as crate::kernels::dense::Product<$simd>>::ELEMENTS,

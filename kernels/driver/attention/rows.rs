@@ -2,14 +2,13 @@
 
 use super::operands::Ahead;
 use super::{Group, Mode, Plan, Row, chunks, keys_of, multiply_all, segments};
-use crate::kernels::attention::gather::{PADDING, Rows};
+use crate::kernels::attention::gather::{List, Rows, Weights};
 use crate::kernels::attention::multiply::Tile;
 use crate::kernels::attention::softmax::{Prepare, Scores, Span, Weigh};
 use crate::kernels::attention::sums;
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
 use crate::kernels::buffer::{as_f32, as_i32};
 use std::f32::consts::LOG2_E;
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// What becomes of a row's scores.
@@ -265,7 +264,32 @@ impl Plan<'_> {
         unsafe { multiply_all(self.multiply, &tile, rows, self.columns) };
     }
 
-    /// The same for one row, of weights that are not 0; keys start at a multiple of 16.
+    /// The same by weights that are not 0, row by row, from 0.
+    ///
+    /// # Safety
+    /// As [`Plan::multiply_v`].
+    pub unsafe fn gather_rows(
+        &self,
+        (weights, stride, rows): (*mut u8, usize, usize),
+        keys: &Range<usize>,
+        (v, v_stride): (*const u8, usize),
+        out: *mut u8,
+    ) {
+        let weights = Weights {
+            rows,
+            x: self.weights(weights, keys.start),
+            x_stride: stride,
+            words: keys.len().div_ceil(self.keys_per_word()),
+            v,
+            stride: v_stride,
+            columns: self.columns,
+            out: out.cast(),
+        };
+        // SAFETY: as the caller.
+        unsafe { (self.multiply.gather_rows)(&weights) };
+    }
+
+    /// The same for one row; keys start at a multiple of 16.
     ///
     /// # Safety
     /// As [`Plan::multiply_v`].
@@ -348,7 +372,7 @@ impl Plan<'_> {
     /// take all words, somewhat faster, and make no list.
     pub fn worth_listing(&self, nonzero: usize, rows: usize, keys: usize) -> bool {
         /// What a list takes, in words of 64 columns.
-        const LIST: usize = 32;
+        const LIST: usize = 16;
         let (words, columns) = (keys.div_ceil(self.keys_per_word()), self.columns);
         self.job.clipped.is_some() && rows * LIST * 64 + 3 * nonzero * columns / 2 < rows * words * columns
     }
@@ -439,28 +463,6 @@ fn whole_groups(keys: &Range<usize>) -> Span {
 fn as_i64(bytes: &mut [u8]) -> &mut [i64] {
     // SAFETY: any bytes are i64s.
     unsafe { bytes.align_to_mut().1 }
-}
-
-/// Words of weights that are not 0, of a chunk, and their places: written before they are read. At a page: a register that is
-/// stored across two takes twenty times as long.
-#[repr(C, align(4096))]
-pub struct List {
-    places: MaybeUninit<[u32; CHUNK + PADDING]>,
-    values: MaybeUninit<[u32; CHUNK + PADDING]>,
-}
-
-impl List {
-    pub fn new() -> List {
-        List { places: MaybeUninit::uninit(), values: MaybeUninit::uninit() }
-    }
-
-    fn places(&mut self) -> *mut u32 {
-        self.places.as_mut_ptr().cast()
-    }
-
-    fn values(&mut self) -> *mut u32 {
-        self.values.as_mut_ptr().cast()
-    }
 }
 
 /// The keys of a chunk from a multiple of 16 on.

@@ -6,9 +6,10 @@
 //! online softmax).
 
 use super::operands::{Ahead, Kind, Operand};
-use super::rows::{List, State, aligned};
+use super::rows::{State, aligned};
 use super::{Group, Memory, Mode, NO_KEYS, Plan, Row, chunks, extend, segments, too_large};
 use crate::error::Result;
+use crate::kernels::attention::gather::List;
 use crate::kernels::attention::softmax::Scores;
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
 use crate::kernels::buffer::{as_f32, as_i32};
@@ -577,7 +578,7 @@ impl<'a> Split<'a> {
     ) {
         let plan = self.plan;
         let weights = self.shared.at::<u8>(part.scores, i * stride(g.kv_len));
-        let mut list = List::new();
+        let mut list = List::default();
         // SAFETY: as the caller.
         unsafe {
             if plan.reads_v_directly() {

@@ -1,9 +1,10 @@
 //! Many queries: tiles of rows with the scores of all their keys.
 
 use super::operands::Ahead;
-use super::rows::{List, State, aligned};
+use super::rows::{State, aligned};
 use super::{Group, Memory, Mode, NO_KEYS, Plan, Row, chunks, extend, segments, too_large};
 use crate::error::Result;
+use crate::kernels::attention::gather::List;
 use crate::kernels::attention::softmax::Scores;
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
 use crate::kernels::buffer::{as_f32, as_i32};
@@ -229,28 +230,26 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
         if reach.is_empty() || plan.wide {
             room.total[..n * total_bytes].fill(0);
         }
-        if !list {
-            for chunk in chunks(&reach) {
-                let keys = aligned(chunk, &reach);
-                let v = (room.v[plan.v_bytes(keys.start)..].as_ptr(), 4 * plan.columns);
-                let weights = (scores, stride, n);
-                if chunk == chunks(&reach).start && !plan.wide {
-                    plan.multiply_v(weights, keys, v, room.total.as_mut_ptr(), (false, Ahead::NOTHING));
-                } else {
-                    plan.multiply_v(weights, keys, v, room.sums.as_mut_ptr(), (false, Ahead::NOTHING));
-                    plan.accumulate(&mut room.sums[..4 * n * plan.columns], room.total);
-                }
+        for chunk in chunks(&reach) {
+            let keys = aligned(chunk, &reach);
+            let v = (room.v[plan.v_bytes(keys.start)..].as_ptr(), 4 * plan.columns);
+            let weights = (scores, stride, n);
+            let first = chunk == chunks(&reach).start && !plan.wide;
+            let out = if first { room.total.as_mut_ptr() } else { room.sums.as_mut_ptr() };
+            if list {
+                plan.gather_rows(weights, &keys, v, out);
+            } else {
+                plan.multiply_v(weights, keys, v, out, (false, Ahead::NOTHING));
+            }
+            if !first {
+                plan.accumulate(&mut room.sums[..4 * n * plan.columns], room.total);
             }
         }
-        let mut places = List::new();
         for i in 0..n {
             let total = i * total_bytes..(i + 1) * total_bytes;
-            if list {
-                gather_row(plan, g, i, &reach, total.clone(), &mut places, (room, true));
-            }
             // Perhaps 0 times infinity: but a key that weighs nothing is not read.
             if !plan.finite(&mut room.total[total.clone()]) {
-                gather_row(plan, g, i, &reach, total.clone(), &mut places, (room, false));
+                gather_row(plan, g, i, &reach, total.clone(), room);
             }
             // The row is of this tile alone.
             plan.finish_row(g, own[i], &mut room.total[total], known[i].weights, room.row);
@@ -263,20 +262,19 @@ fn meets(plan: &Plan<'_>, row: Row, keys: &Range<usize>) -> bool {
     segments(plan.job, row, keys.clone()).next().is_some()
 }
 
-/// Sums of row i over the keys that weigh anything, to `total` of `room.total`; of v as packed, or packed for this row alone.
+/// Sums of row i over the keys that weigh anything, to `total` of `room.total`; of v packed for this row alone.
 ///
 /// # Safety
-/// Its weights are there, and v is.
+/// Its weights are there.
 unsafe fn gather_row(
     plan: &Plan<'_>,
     g: &Group,
     i: usize,
     reach: &Range<usize>,
     total: Range<usize>,
-    list: &mut List,
-    (room, packed): (&mut Room<'_>, bool),
+    room: &mut Room<'_>,
 ) {
-    let columns = plan.columns;
+    let (columns, mut list) = (plan.columns, List::default());
     let total = &mut room.total[total];
     for chunk in chunks(reach) {
         let first = chunk == chunks(reach).start && !plan.wide;
@@ -284,14 +282,7 @@ unsafe fn gather_row(
         let weights = room.scores[i * room.stride..].as_mut_ptr();
         let sums = if first { total.as_mut_ptr() } else { room.sums.as_mut_ptr() };
         // SAFETY: as the caller.
-        unsafe {
-            if packed {
-                let v = (room.v[plan.v_bytes(keys.start)..].as_ptr(), 4 * columns);
-                plan.gather_v(weights, &keys, v, list, sums);
-            } else {
-                plan.pack_and_gather_v(g, weights, &keys, room.sparse_v, list, sums);
-            }
-        }
+        unsafe { plan.pack_and_gather_v(g, weights, &keys, room.sparse_v, &mut list, sums) };
         if !first {
             plan.accumulate(&mut room.sums[..4 * columns], total);
         }
