@@ -9,6 +9,7 @@ pub mod pack;
 pub mod softmax;
 pub mod sums;
 pub mod table;
+pub mod weigh;
 
 /// Keys that are summed as one: partial sums of such chunks of a sequence are added up in order, wherever and whenever they were
 /// made.

@@ -1,9 +1,9 @@
-//! The passes of a softmax over a row of scores: prepare, maximum, exponentials and their sum, weights.
+//! The passes of a softmax over rows of scores: prepare, maximum, exponentials and their sums; the last, to weights, is in `weigh.rs`.
 //!
 //! A row has 4 bytes for each key. Sums are taken in 16 lanes, key by key, whatever the width of a register, so that they are the
 //! same on every tier. A call takes many rows: what a row begins and ends with is then hidden behind its neighbours.
 
-use super::{CHUNK, LANES};
+use super::LANES;
 use crate::kernels::simd::Simd;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -74,19 +74,6 @@ pub struct Prepare {
     pub low: f32,
     /// The largest integer.
     pub high: f32,
-}
-
-/// What exponentials become: `e / total * stretch + gamma`, limited, in steps.
-#[derive(Debug, Clone, Copy)]
-pub struct Weigh {
-    /// From gamma to zeta.
-    pub stretch: f32,
-    /// What is added then.
-    pub gamma: f32,
-    /// What a weight of 1 in memory stands for.
-    pub step: f32,
-    /// The largest weight in memory.
-    pub limit: f32,
 }
 
 /// How raw scores lie in a row.
@@ -552,175 +539,5 @@ impl<S: Simd, R: Raw<S>> Pass<S> for Exponentials<S, R> {
                 self.total[i] = S::add_f(self.total[i], own[i]);
             }
         }
-    }
-}
-
-/// What is known of weights that were stored.
-struct Tally<S: Simd> {
-    /// Those that are not 0.
-    nonzero: u32,
-    /// Of integers, lane by lane.
-    sum: S::V,
-}
-
-/// How weights are stored.
-pub trait Weights<S: Simd>: 'static {
-    /// Bytes of one.
-    const BYTES: usize;
-    /// Registers that are stored at once where there are as many: 1, 2 or 4.
-    const BATCH: usize;
-}
-/// As they are.
-pub struct ToF32;
-/// bfloat16.
-pub struct ToBf16;
-/// Unsigned bytes, rounded to nearest even.
-pub struct ToU8;
-impl<S: Simd> Weights<S> for ToF32 {
-    const BYTES: usize = 4;
-    const BATCH: usize = 1;
-}
-impl<S: Simd> Weights<S> for ToBf16 {
-    const BYTES: usize = 2;
-    const BATCH: usize = 2;
-}
-impl<S: Simd> Weights<S> for ToU8 {
-    const BYTES: usize = 1;
-    const BATCH: usize = 4;
-}
-
-impl<S: Simd> Tally<S> {
-    /// Stores `N` registers of weights.
-    #[inline(always)]
-    unsafe fn store<W: Weights<S>, const N: usize, const COUNT: bool>(&mut self, p: *mut u8, w: [S::F; N]) {
-        // SAFETY: the caller vouches for the tier, and for room. Weights saturate to bytes, what is not a number to 0: it rounds to
-        // a negative one.
-        unsafe {
-            if W::BYTES == 1 && N == 4 {
-                let bytes =
-                    S::pack_in_order([S::round(w[0]), S::round(w[1]), S::round(w[2]), S::round(w[3])]);
-                S::store(p, bytes);
-                self.sum = S::add_bytes(self.sum, bytes);
-                if COUNT {
-                    self.nonzero += S::nonzero_bytes(bytes);
-                }
-                return;
-            }
-            if W::BYTES == 2 && N == 2 {
-                S::store_2_bf16(p.cast(), [w[0], w[1]]);
-            }
-            for i in 0..N {
-                let mut stored = S::as_v(w[i]);
-                if W::BYTES == 4 {
-                    S::store_f(p.add(4 * i * S::LANES).cast(), w[i]);
-                } else if W::BYTES == 2 && N != 2 {
-                    S::store_bf16(p.add(2 * i * S::LANES).cast(), w[i]);
-                } else if W::BYTES == 1 {
-                    stored = S::round(S::min_f(S::max_f(w[i], S::splat_f(0.0)), S::splat_f(255.0)));
-                    S::store_bytes(p.add(i * S::LANES), stored);
-                    self.sum = S::add(self.sum, stored);
-                }
-                if COUNT {
-                    self.nonzero += S::nonzero(stored).count_ones();
-                }
-            }
-        }
-    }
-}
-
-/// What a row's exponentials are multiplied by, what is added, and the largest weight.
-struct Line {
-    factor: f32,
-    gamma: f32,
-    limit: f32,
-}
-
-impl Line {
-    #[inline(always)]
-    fn new(w: &Weigh, total: f32) -> Self {
-        // Totals are 1, of the largest score, or more; or 0, of exponentials that are, and NaN.
-        let total = if total < 1.0 { 1.0 } else { total };
-        Self { factor: w.stretch / total / w.step, gamma: w.gamma / w.step, limit: w.limit }
-    }
-}
-
-/// Weights of exponentials, which are at most 1, or NaN: of keys that are whole groups of one chunk, to where the chunk of the row
-/// begins. `CLIP` limits them from below by 0 and from above, and bytes are limited from above. Counts those that are not 0
-/// where they are clipped, and adds up integers.
-#[inline(always)]
-pub unsafe fn weigh<S: Simd, W: Weights<S>, const CLIP: bool>(rows: &mut [Scores], keys: &Span, w: &Weigh) {
-    // No weight is larger than that of a total of 1. Bytes saturate, where they are integers.
-    let line = Line::new(w, 1.0);
-    let most = if CLIP { line.factor.mul_add(1.0, line.gamma) } else { line.factor };
-    let saturates = W::BYTES == 1 && w.limit == 255.0 && most < 1e9;
-    // SAFETY: as the caller.
-    unsafe {
-        if most <= w.limit || saturates || !CLIP && W::BYTES != 1 {
-            weigh_up_to::<S, W, CLIP, false>(rows, keys, w);
-        } else {
-            weigh_up_to::<S, W, CLIP, true>(rows, keys, w);
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn weigh_up_to<S: Simd, W: Weights<S>, const CLIP: bool, const LIMIT: bool>(
-    rows: &mut [Scores],
-    keys: &Span,
-    w: &Weigh,
-) {
-    let chunk = keys.first / CHUNK * CHUNK;
-    for row in rows {
-        let line = Line::new(w, row.total);
-        // SAFETY: the caller vouches for the row, and the tier. What is written never passes what was read.
-        unsafe {
-            let mut tally = Tally::<S> { nonzero: 0, sum: S::splat(0) };
-            let mut from = row.p.add(4 * keys.first);
-            let mut to = row.p.add(4 * chunk + W::BYTES * (keys.first - chunk));
-            let mut registers = (keys.last - keys.first).div_ceil(S::LANES);
-            while registers >= W::BATCH {
-                match W::BATCH {
-                    4 => tally.store::<W, 4, CLIP>(to, weights::<S, W, CLIP, LIMIT, 4>(from, &line)),
-                    2 => tally.store::<W, 2, CLIP>(to, weights::<S, W, CLIP, LIMIT, 2>(from, &line)),
-                    _ => tally.store::<W, 1, CLIP>(to, weights::<S, W, CLIP, LIMIT, 1>(from, &line)),
-                }
-                from = from.add(4 * W::BATCH * S::LANES);
-                to = to.add(W::BYTES * W::BATCH * S::LANES);
-                registers -= W::BATCH;
-            }
-            for _ in 0..registers {
-                tally.store::<W, 1, CLIP>(to, weights::<S, W, CLIP, LIMIT, 1>(from, &line));
-                (from, to) = (from.add(4 * S::LANES), to.add(W::BYTES * S::LANES));
-            }
-            row.nonzero += tally.nonzero;
-            if W::BYTES == 1 {
-                row.weights += i64::from(S::sum(tally.sum));
-            }
-        }
-    }
-}
-
-/// The weights of `N` registers of exponentials; those that become bytes may be negative yet.
-#[inline(always)]
-unsafe fn weights<S: Simd, W: Weights<S>, const CLIP: bool, const LIMIT: bool, const N: usize>(
-    from: *const u8,
-    w: &Line,
-) -> [S::F; N] {
-    // SAFETY: as the caller.
-    unsafe {
-        let factor = S::splat_f(w.factor);
-        let mut v = [factor; N];
-        for i in 0..N {
-            let e = S::load_f(from.add(4 * i * S::LANES).cast());
-            // Of the two operands the maximum and the minimum keep a NaN in the second.
-            v[i] = if CLIP { S::fma(e, factor, S::splat_f(w.gamma)) } else { S::mul_f(e, factor) };
-            if CLIP && W::BYTES != 1 {
-                v[i] = S::max_f(S::splat_f(0.0), v[i]);
-            }
-            if LIMIT {
-                v[i] = S::min_f(S::splat_f(w.limit), v[i]);
-            }
-        }
-        v
     }
 }

@@ -3,7 +3,8 @@
 use super::direct;
 use super::gather::{Rows, Weights};
 use super::multiply::Run;
-use super::softmax::{Prepare, Scores, Span, Weigh};
+use super::softmax::{Prepare, Scores, Span};
+use super::weigh::Weigh;
 use crate::quant::QuantType;
 
 /// Tiles of one product.
@@ -155,20 +156,21 @@ macro_rules! passes {
     ($simd:ident, #[$features:meta]) => {
         mod passes {
             use super::*;
-            use crate::kernels::attention::{gather, softmax, table::Passes};
-            use softmax::{Floats, Ints, Prepare, Scores, Span, ToBf16, ToF32, ToU8, Weigh};
+            use crate::kernels::attention::{gather, softmax, table::Passes, weigh};
+            use softmax::{Floats, Ints, Prepare, Scores, Span};
+            use weigh::{ToBf16, ToF32, ToU8, Weigh};
             passes!(@ #[$features] prepare_floats(r: &mut [Scores], live: &[Span], p: &Prepare) => softmax::prepare::<$simd, Floats>);
             passes!(@ #[$features] prepare_ints(r: &mut [Scores], live: &[Span], p: &Prepare) => softmax::prepare::<$simd, Ints>);
             passes!(@ #[$features] maximum_floats(r: &mut [Scores], live: &[Span]) => softmax::maximum::<$simd, Floats>);
             passes!(@ #[$features] maximum_ints(r: &mut [Scores], live: &[Span]) => softmax::maximum::<$simd, Ints>);
             passes!(@ #[$features] exp_floats(r: &mut [Scores], keys: &Span, live: &[Span], a: f32) => softmax::exponentials::<$simd, Floats>);
             passes!(@ #[$features] exp_ints(r: &mut [Scores], keys: &Span, live: &[Span], a: f32) => softmax::exponentials::<$simd, Ints>);
-            passes!(@ #[$features] plain_f32(r: &mut [Scores], keys: &Span, w: &Weigh) => softmax::weigh::<$simd, ToF32, false>);
-            passes!(@ #[$features] clip_f32(r: &mut [Scores], keys: &Span, w: &Weigh) => softmax::weigh::<$simd, ToF32, true>);
-            passes!(@ #[$features] plain_bf16(r: &mut [Scores], keys: &Span, w: &Weigh) => softmax::weigh::<$simd, ToBf16, false>);
-            passes!(@ #[$features] clip_bf16(r: &mut [Scores], keys: &Span, w: &Weigh) => softmax::weigh::<$simd, ToBf16, true>);
-            passes!(@ #[$features] plain_u8(r: &mut [Scores], keys: &Span, w: &Weigh) => softmax::weigh::<$simd, ToU8, false>);
-            passes!(@ #[$features] clip_u8(r: &mut [Scores], keys: &Span, w: &Weigh) => softmax::weigh::<$simd, ToU8, true>);
+            passes!(@ #[$features] plain_f32(r: &mut [Scores], keys: &Span, w: &Weigh) => weigh::weigh::<$simd, ToF32, false>);
+            passes!(@ #[$features] clip_f32(r: &mut [Scores], keys: &Span, w: &Weigh) => weigh::weigh::<$simd, ToF32, true>);
+            passes!(@ #[$features] plain_bf16(r: &mut [Scores], keys: &Span, w: &Weigh) => weigh::weigh::<$simd, ToBf16, false>);
+            passes!(@ #[$features] clip_bf16(r: &mut [Scores], keys: &Span, w: &Weigh) => weigh::weigh::<$simd, ToBf16, true>);
+            passes!(@ #[$features] plain_u8(r: &mut [Scores], keys: &Span, w: &Weigh) => weigh::weigh::<$simd, ToU8, false>);
+            passes!(@ #[$features] clip_u8(r: &mut [Scores], keys: &Span, w: &Weigh) => weigh::weigh::<$simd, ToU8, true>);
             passes!(@ #[$features] collect(w: *const u32, n: usize, at: *mut u32, to: *mut u32) -> usize => gather::collect::<$simd>);
             pub static PASSES: Passes = Passes {
                 prepare: [prepare_floats, prepare_ints],

@@ -23,7 +23,7 @@
 //! # The arithmetic
 //!
 //! f32: a score is one chain of fused multiply-adds over the features of a head; `e_j = exp(scale * s_j + bias_j - max)`,
-//! which is 0 where it is below 2^-124; sums over keys are taken in chunks of 512 keys of a sequence, each in 16 lanes
+//! which is 0 where the nearest power of 2 is below 2^-124; sums over keys are taken in chunks of 512 keys of a sequence, each in 16 lanes
 //! and a fixed tree, added up in order; `w_j` is rounded to f32; the context is one chain over the keys of a chunk
 //! whose weight is not 0, chunks added up in order. So the same bits come out on every tier, at any number of threads, in any
 //! batch, padded or packed, all at once or token by token. bfloat16 in pairs (`vdpbf16ps`) rounds in its own way, and its
