@@ -1,4 +1,4 @@
-//! Compiles the C under kernels/: for Arm, kernels/aarch64/sve.c, and under the feature `oracle`, which is for siskin's own
+//! Compiles the C under kernels/: for Arm, kernels/aarch64/sve.c, and under the feature `internal`, which is for siskin's own
 //! tests, kernels/oracle.c. Nothing is ever compiled for the building machine's CPU.
 
 fn main() {
@@ -9,7 +9,7 @@ fn main() {
     println!("cargo::rustc-check-cfg=cfg(siskin_oracle)");
     println!("cargo::rustc-check-cfg=cfg(siskin_sve)");
     sve();
-    #[cfg(feature = "oracle")]
+    #[cfg(feature = "internal")]
     oracle();
 }
 
@@ -45,7 +45,7 @@ fn sve() {
 }
 
 /// Sets the cfg `siskin_oracle` if there is a C compiler. Without one: a warning, or an error where CI=true.
-#[cfg(feature = "oracle")]
+#[cfg(feature = "internal")]
 fn oracle() {
     let built = cc::Build::new()
         .file("kernels/oracle.c")

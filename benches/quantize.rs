@@ -2,7 +2,8 @@
 #![allow(missing_docs)] // criterion_group! makes a public function.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use siskin::quant::{self, QuantParams, QuantType, Scheme};
+use siskin::Element;
+use siskin::quant::{self, QuantParams, Scheme};
 use siskin::{Ctx, Isa, MatMut, MatRef, bf16};
 
 /// Tokens x features of a BERT-base activation: 384 KiB of f32, more than L1 and less than L2.
@@ -34,7 +35,7 @@ fn quantize(c: &mut Criterion) {
             });
         });
         group.bench_function(BenchmarkId::new("f32-u8-per-token", isa), |b| {
-            let scheme = Scheme::Asymmetric(QuantType::U8);
+            let scheme = Scheme::Asymmetric(Element::U8);
             b.iter(|| {
                 let y = MatMut::new(&mut q, rows, cols).unwrap();
                 quant::quantize_per_token(x, scheme, y, &mut each, &ctx).unwrap();

@@ -6,11 +6,12 @@
 //! fails if a byte is more than one step from the original's.
 
 use safetensors::SafeTensors;
+use siskin::Element;
 use siskin::attention::{
     Attention, Calibrator, Call, Clipped, ContextOrder, Gate, HeadsMut, HeadsRef, Input, Output, Sequences,
 };
 use siskin::linear::{self, Epilogue, Linear, OnTheFly};
-use siskin::quant::{QuantParams, QuantType, RunningMinMax, Scheme};
+use siskin::quant::{QuantParams, RunningMinMax, Scheme};
 use siskin::{Ctx, Error, MatMut, MatRef, Result, Scratch};
 
 const HEADS: usize = 2;
@@ -62,7 +63,7 @@ fn run(case: &Case<'_>, attention: Attention) -> Result<()> {
     };
 
     // Once: the quantizers, from sample batches in floats.
-    let observer = RunningMinMax::new(Scheme::Asymmetric(QuantType::U8));
+    let observer = RunningMinMax::new(Scheme::Asymmetric(Element::U8));
     let mut calibrator = Calibrator::new(attention, ContextOrder::AfterGate, observer);
     for batch in 0.. {
         let Ok(x) = case.floats(&format!("in.calib.{batch}")) else { break };

@@ -3,8 +3,9 @@
 //! The first layer writes its output as bytes in the layout that the second reads. The scales come from a run in f32 on
 //! the same weights, as a calibration would find them, and that run is what the result is compared with.
 
+use siskin::Element;
 use siskin::linear::{Activation, Epilogue, Input, Linear, Output, PackedActivations, Residual, gelu_table};
-use siskin::quant::{QuantType, Scheme, per_tensor, quantize, sqnr_db};
+use siskin::quant::{Scheme, per_tensor, quantize, sqnr_db};
 use siskin::sparse::{BlockShape, Bsr, Norm, prune};
 use siskin::{Ctx, MatMut, MatRef, Result, Scratch};
 
@@ -29,7 +30,7 @@ fn main() -> Result<()> {
     let mut exact = reference(&activated, &down, &down_bias)?;
     exact.iter_mut().zip(&x).for_each(|(y, x)| *y += x);
     let params =
-        |v: &[f32], cols| per_tensor(MatRef::new(v, TOKENS, cols)?, Scheme::Asymmetric(QuantType::U8), &ctx);
+        |v: &[f32], cols| per_tensor(MatRef::new(v, TOKENS, cols)?, Scheme::Asymmetric(Element::U8), &ctx);
     let x_params = params(&x, MODEL)?;
     let before = params(&hidden, HIDDEN)?;
     let after = params(&activated, HIDDEN)?;

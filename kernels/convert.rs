@@ -3,10 +3,9 @@
 use super::dense::Storage;
 use super::float_table::FloatTier;
 use super::pack::Tokens;
-use super::panel::Packed;
 use super::simd::Simd;
-use super::weights::Weight;
-use crate::view::{Element, MatRef};
+use crate::base::element::{Element, ElementType, Weight};
+use crate::base::view::MatRef;
 
 /// The signature: so many elements from the first place to the second.
 ///
@@ -57,18 +56,20 @@ pub unsafe fn to_bf16<S: Simd, W: Storage<S>>(from: *const u8, n: usize, to: *mu
 }
 
 /// A row of floats as the bytes of packed activations of a float layout, by a tier that this CPU has.
-pub fn row<T: Weight>(from: &[T], element: Packed, to: &mut [u8], tier: &FloatTier) {
-    let run = match element {
-        Packed::Bf16 => tier.to_bf16[T::STORED as usize],
-        _ => tier.widen[T::STORED as usize],
+pub fn row<T: Weight>(from: &[T], element: Element, to: &mut [u8], tier: &FloatTier) {
+    let run = match (element, T::ELEMENT) {
+        (Element::Bf16, Element::F32) => tier.to_bf16[0],
+        (Element::Bf16, Element::Bf16) => tier.to_bf16[1],
+        (Element::Bf16, Element::F16) => tier.to_bf16[2],
+        (_, stored) => *tier.widen.of(stored),
     };
-    assert!(to.len() >= from.len() * if element == Packed::Bf16 { 2 } else { 4 });
+    assert!(to.len() >= element.bytes_of(from.len()));
     // SAFETY: the assert gives room; the caller vouches for the tier.
     unsafe { run(from.as_ptr().cast(), from.len(), to.as_mut_ptr()) }
 }
 
 /// Rows as they are, of 4-byte elements or of pairs of 2-byte ones, to a panel of lines.
-pub fn rows_to_lines<T: Element>(rows: MatRef<'_, T>, panel: &mut [u8], width: usize, tier: &FloatTier) {
+pub fn rows_to_lines<T: ElementType>(rows: MatRef<'_, T>, panel: &mut [u8], width: usize, tier: &FloatTier) {
     let size = size_of::<T>();
     let words = rows.cols() * size / 4;
     let padded = words.next_multiple_of(4);

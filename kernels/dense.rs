@@ -7,7 +7,7 @@
 
 use super::attention::multiply;
 use super::simd::{Bf16, Simd};
-use crate::isa::Isa;
+use crate::base::isa::Isa;
 use std::marker::PhantomData;
 
 /// What a dense kernel reads and writes.

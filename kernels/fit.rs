@@ -3,7 +3,7 @@
 //! Columns are `[blocks][columns][BLOCK]`: all columns of a block of tokens lie together. No product is fused with
 //! its sum, and no order of a sum depends on the tier, so the bits are the same on all.
 
-use crate::ctx::Ctx;
+use crate::base::ctx::Ctx;
 
 /// Tokens of a block.
 pub const BLOCK: usize = 32;

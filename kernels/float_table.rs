@@ -4,7 +4,7 @@
 use super::aarch64::{Neon, NeonBf16};
 use super::attention::table::{Direct, Multiply, Passes, multiply, passes, single};
 use super::convert::{self, to_bf16, widen};
-use super::dense::{Bfloats, Bytes, F32, Halves, Kernel, Product, Storage, Tile, Words, float_peak};
+use super::dense::{Bfloats, Bytes, F32, Halves, Kernel, Product, Tile, Words, float_peak};
 use super::ecoformer::{Features, Lookup};
 use super::float::{Band, Columns, gather, scatter};
 use super::scalar::Scalar;
@@ -13,6 +13,7 @@ use super::table::{DenseKernel, Several};
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::{Avx2, Avx512, Avx512Bf16};
 use super::{ecoformer, epilogue, float_token, pack};
+use crate::base::element::Element;
 
 /// A block-sparse kernel that gathers lines: some groups of rows times one panel of tokens.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +52,14 @@ pub struct FloatKernels {
     pub peak: unsafe fn(u64) -> u64,
 }
 
+impl FloatKernels {
+    /// The dense kernel for weights of an element type.
+    pub fn dense_of(&self, stored: Element) -> &DenseKernel {
+        let fits = |k: &&DenseKernel| k.stored == stored;
+        self.dense.iter().find(fits).unwrap_or_else(|| unreachable!("no dense kernel for {stored}"))
+    }
+}
+
 /// Block-sparse kernels for one token.
 #[derive(Debug, Clone, Copy)]
 pub struct TokenKernels {
@@ -62,26 +71,28 @@ pub struct TokenKernels {
     pub scatter: unsafe fn(&Columns<'_>, usize, *mut f32),
 }
 
-/// How weights are stored, in the order of the kernels' lists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
-    /// Floats.
-    F32,
-    /// bfloat16.
-    Bf16,
-    /// Halves.
-    F16,
-    /// Signed bytes.
-    I8,
+/// One entry for each element type that the weights of float kernels are stored as.
+#[derive(Debug, Clone, Copy)]
+pub struct Stored<T> {
+    /// Of f32.
+    pub f32: T,
+    /// Of bfloat16.
+    pub bf16: T,
+    /// Of f16.
+    pub f16: T,
+    /// Of signed bytes.
+    pub i8: T,
 }
 
-impl Stored {
-    /// Bytes of an element.
-    pub fn bytes(self) -> usize {
-        match self {
-            Stored::F32 => 4,
-            Stored::Bf16 | Stored::F16 => 2,
-            Stored::I8 => 1,
+impl<T> Stored<T> {
+    /// The entry of an element type that weights are stored as.
+    pub fn of(&self, element: Element) -> &T {
+        match element {
+            Element::F32 => &self.f32,
+            Element::Bf16 => &self.bf16,
+            Element::F16 => &self.f16,
+            Element::I8 | Element::U8 => &self.i8,
+            other => unreachable!("no weights of {other}"),
         }
     }
 }
@@ -94,7 +105,7 @@ pub struct FloatTier {
     /// One token through block-sparse weights.
     pub token: TokenKernels,
     /// To f32, by what is stored.
-    pub widen: [convert::Run; 4],
+    pub widen: Stored<convert::Run>,
     /// To bfloat16, by what is stored (bytes never are).
     pub to_bf16: [convert::Run; 3],
     /// Rows of 4-byte elements to a panel of lines.
@@ -117,7 +128,7 @@ pub struct FloatTier {
 
 macro_rules! dense {
     (
-        $id:ident: $name:expr, $simd:ident $product:ident $storage:ident, x $x_bytes:literal bytes,
+        $id:ident: $name:expr, $simd:ident $product:ident $storage:ident of $stored:ident, x $x_bytes:literal bytes,
         #[$features:meta], $nv:literal x [$($run:ident: $mr:literal),*], [$($several:ident: $few:literal x $panels:literal),*]
     ) => {
         mod $id {
@@ -144,7 +155,7 @@ macro_rules! dense {
                 x_bytes: $x_bytes,
                 padded: STEP / $x_bytes,
                 together: STEP / $x_bytes,
-                element: <$storage as Storage<$simd>>::BYTES / <$simd as Simd>::LANES * $x_bytes / 4,
+                stored: Element::$stored,
                 run: &[$($run),*],
                 several: &[$(Several { panels: $panels, run: $several }),*],
             };
@@ -190,10 +201,10 @@ macro_rules! tier {
         $(#[$cfg])*
         pub mod $module {
             use super::*;
-            dense!(words: concat!($label, "-f32-dense"), $simd F32 Words, x 4 bytes, #[$features], $nv x $runs, $several);
-            dense!(bfloats: concat!($label, "-f32-bf16-dense"), $simd F32 Bfloats, x 4 bytes, #[$features], $nv x $runs, $several);
-            dense!(halves: concat!($label, "-f32-f16-dense"), $simd F32 Halves, x 4 bytes, #[$features], $nv x $runs, $several);
-            dense!(bytes: concat!($label, "-f32-i8-dense"), $simd F32 Bytes, x 4 bytes, #[$features], $nv x $runs, $several);
+            dense!(words: concat!($label, "-f32-dense"), $simd F32 Words of F32, x 4 bytes, #[$features], $nv x $runs, $several);
+            dense!(bfloats: concat!($label, "-f32-bf16-dense"), $simd F32 Bfloats of Bf16, x 4 bytes, #[$features], $nv x $runs, $several);
+            dense!(halves: concat!($label, "-f32-f16-dense"), $simd F32 Halves of F16, x 4 bytes, #[$features], $nv x $runs, $several);
+            dense!(bytes: concat!($label, "-f32-i8-dense"), $simd F32 Bytes of I8, x 4 bytes, #[$features], $nv x $runs, $several);
             tier!(@fn #[$features] token_four(band: &Band<'_>, out: *mut f32) => float_token::gather::<4>);
             tier!(@fn #[$features] token_one(band: &Band<'_>, out: *mut f32) => float_token::gather::<1>);
             tier!(@fn #[$features] token_scatter(columns: &Columns<'_>, rows: usize, out: *mut f32) => float_token::scatter);
@@ -232,7 +243,7 @@ macro_rules! tier {
                     gather: [token_four, token_one],
                     scatter: token_scatter,
                 },
-                widen: [widen_words, widen_bfloats, widen_halves, widen_bytes],
+                widen: Stored { f32: widen_words, bf16: widen_bfloats, f16: widen_halves, i8: widen_bytes },
                 to_bf16: [words_to_bf16, bfloats_to_bf16, halves_to_bf16],
                 rows_to_lines,
                 epilogue: run_epilogue,
@@ -339,7 +350,7 @@ macro_rules! pairs {
         pub mod $module {
             use super::*;
             use crate::kernels::dense::Pairs;
-            dense!(pairs: concat!($label, "-dense"), $simd Pairs Words, x 2 bytes, #[$features], $nv x $runs, $several);
+            dense!(pairs: concat!($label, "-dense"), $simd Pairs Words of Bf16, x 2 bytes, #[$features], $nv x $runs, $several);
             multiply!(multiply: concat!($label, "-attention"), $simd Pairs, #[$features], $widths);
             sparse!(Pairs, $label, $simd, lines 2, #[$features], gather $gather, scatter $scatter);
             #[$features]

@@ -4,7 +4,7 @@ use super::attention::CHUNK;
 use super::attention::softmax::{Scores, Span};
 use super::codes::table::Codes;
 use super::table::Tier;
-use crate::isa::Isa;
+use crate::base::isa::Isa;
 
 /// Scores at a cache line: a row that stays in the first-level cache.
 #[repr(align(64))]

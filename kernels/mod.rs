@@ -13,7 +13,7 @@ macro_rules! autovec {
         $vis mod $name {
             #[allow(unused_imports)]
             use super::*;
-            use crate::isa::Isa;
+            use crate::base::isa::Isa;
 
             /// The kernel's type. Safe to call where the tier it was picked for is supported.
             pub type Fn = unsafe fn($($ty),*) $(-> $ret)?;
@@ -53,11 +53,9 @@ pub mod aarch64;
 pub mod activation;
 mod activation_tables;
 pub mod attention;
-pub mod buffer;
 pub mod codes;
 pub mod convert;
 pub mod dense;
-pub mod driver;
 pub mod ecoformer;
 pub mod epilogue;
 pub mod fit;
@@ -65,7 +63,7 @@ pub mod float;
 pub mod float_table;
 pub mod float_token;
 pub mod measure;
-#[cfg(feature = "oracle")]
+#[cfg(feature = "internal")]
 pub mod odd;
 #[cfg(siskin_oracle)]
 pub mod oracle;
@@ -78,6 +76,5 @@ pub mod simd;
 pub mod sparse;
 pub mod table;
 pub mod token;
-pub mod weights;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;

@@ -8,6 +8,7 @@ use super::dense::{Int8, Kernel, Quads as Packed, Run, Tile};
 use super::scalar::Scalar;
 use super::sparse::{self, Lines, Lines16, Quads, Quads16};
 use super::table::{DenseKernel, Layout, SparseKernel, TIERS, Tier};
+use crate::base::element::Element;
 
 /// `MR` tokens times `NR` features, `KR` elements of `4 / KR` bytes a step.
 ///
@@ -67,7 +68,7 @@ macro_rules! odd {
                 x_bytes: $x_bytes,
                 padded: 4,
                 together: 4 / $x_bytes,
-                element: 1,
+                stored: Element::I8,
                 several: &[],
                 run: {
                     const RUN: &[Run] = &[$($run),*];

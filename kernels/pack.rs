@@ -4,7 +4,7 @@
 //! lines of memory are read on one side and written on the other, so rows a power of two apart cost no more.
 
 use super::simd::Simd;
-use crate::view::{MatMut, MatRef};
+use crate::base::view::{MatMut, MatRef};
 
 /// Some tokens and where their panel is.
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,7 @@
 //! Where the tokens of packed activations lie.
 
-use crate::error::{Error, Result};
+use crate::base::element::Element;
+use crate::base::error::{Error, Result};
 
 /// The layouts of [`PackedActivations`](crate::linear::PackedActivations). Which one a layer reads: [`crate::linear::Linear::input_layout`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,30 +23,19 @@ pub enum PanelLayout {
     Bf16Pairs,
 }
 
-/// What packed activations are made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Packed {
-    /// Unsigned bytes.
-    U8,
-    /// f32.
-    F32,
-    /// bfloat16.
-    Bf16,
-}
-
 impl PanelLayout {
     /// What it is made of.
-    pub fn element(self) -> Packed {
+    pub fn element(self) -> Element {
         match self {
-            PanelLayout::Rows | PanelLayout::Lines | PanelLayout::Quads => Packed::U8,
-            PanelLayout::F32Rows | PanelLayout::F32Lines => Packed::F32,
-            PanelLayout::Bf16Rows | PanelLayout::Bf16Pairs => Packed::Bf16,
+            PanelLayout::Rows | PanelLayout::Lines | PanelLayout::Quads => Element::U8,
+            PanelLayout::F32Rows | PanelLayout::F32Lines => Element::F32,
+            PanelLayout::Bf16Rows | PanelLayout::Bf16Pairs => Element::Bf16,
         }
     }
 
     /// Whether it holds floats.
     pub fn is_float(self) -> bool {
-        self.element() != Packed::U8
+        self.element() != Element::U8
     }
 
     /// Whether it goes token by token.
@@ -56,9 +46,9 @@ impl PanelLayout {
     /// The token-by-token layout of the same element.
     pub fn rows(self) -> PanelLayout {
         match self.element() {
-            Packed::U8 => PanelLayout::Rows,
-            Packed::F32 => PanelLayout::F32Rows,
-            Packed::Bf16 => PanelLayout::Bf16Rows,
+            Element::F32 => PanelLayout::F32Rows,
+            Element::Bf16 => PanelLayout::Bf16Rows,
+            _ => PanelLayout::Rows,
         }
     }
 
@@ -81,16 +71,12 @@ impl PanelLayout {
 
     /// Bytes of an element.
     pub fn element_bytes(self) -> usize {
-        match self.element() {
-            Packed::U8 => 1,
-            Packed::Bf16 => 2,
-            Packed::F32 => 4,
-        }
+        self.element().bytes_of(1)
     }
 
     /// Tokens of a whole panel.
     pub fn width(self) -> usize {
-        if self.element() == Packed::F32 { 32 } else { 64 }
+        if self.element() == Element::F32 { 32 } else { 64 }
     }
 }
 

@@ -4,9 +4,9 @@
 //! The round half to even is an addition: at 1.5 * 2^23 the f32 are the integers, so that adding it rounds, and the
 //! low byte of the sum's bits is the integer. As the bounds are integers, clamping before rounding changes nothing.
 
-use crate::ctx::Ctx;
-use crate::isa::Isa;
-use crate::quant::{QuantParams, QuantType};
+use crate::base::ctx::Ctx;
+use crate::base::isa::Isa;
+use crate::base::params::QuantParams;
 use half::{bf16, f16};
 
 /// 1.5 * 2^23. The low byte of its bits is 0.
@@ -30,8 +30,8 @@ impl From<&QuantParams> for Affine {
     fn from(p: &QuantParams) -> Self {
         Self {
             scale: p.scale(),
-            low: (p.dtype().min() - p.zero_point()) as f32,
-            high: (p.dtype().max() - p.zero_point()) as f32,
+            low: (p.range().0 - p.zero_point()) as f32,
+            high: (p.range().1 - p.zero_point()) as f32,
             zero: p.zero_point() as u8,
         }
     }
@@ -112,43 +112,6 @@ impl Real for f16 {
     }
 }
 
-/// What reals are quantized to; every bit pattern is valid.
-pub trait Integer: Sized {
-    /// The run-time name of the type.
-    const TYPE: QuantType;
-
-    /// The same memory as bytes.
-    fn bytes(x: &[Self]) -> &[u8];
-    /// The same memory as bytes.
-    fn bytes_mut(x: &mut [Self]) -> &mut [u8];
-}
-
-impl Integer for u8 {
-    const TYPE: QuantType = QuantType::U8;
-
-    fn bytes(x: &[u8]) -> &[u8] {
-        x
-    }
-
-    fn bytes_mut(x: &mut [u8]) -> &mut [u8] {
-        x
-    }
-}
-
-impl Integer for i8 {
-    const TYPE: QuantType = QuantType::I8;
-
-    fn bytes(x: &[i8]) -> &[u8] {
-        // SAFETY: i8 and u8 have one size and alignment, and every byte is valid as either.
-        unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) }
-    }
-
-    fn bytes_mut(x: &mut [i8]) -> &mut [u8] {
-        // SAFETY: as for `bytes`; the only reference to the memory is the one given up here.
-        unsafe { std::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), x.len()) }
-    }
-}
-
 /// `y[i] = params.quantize(x[i])` as bytes, up to the shorter length.
 pub fn quantize<X: Real>(x: &[X], params: &QuantParams, y: &mut [u8], ctx: &Ctx) {
     // SAFETY: a Ctx only holds a tier that this CPU has.
@@ -158,8 +121,8 @@ pub fn quantize<X: Real>(x: &[X], params: &QuantParams, y: &mut [u8], ctx: &Ctx)
 /// `y[i] = params.dequantize(x[i])` from bytes, up to the shorter length.
 pub fn dequantize(x: &[u8], params: &QuantParams, y: &mut [f32], ctx: &Ctx) {
     // An i8 with its top bit flipped is a u8, 128 higher.
-    let flip = params.dtype().min() as u8;
-    let zero = params.zero_point() - params.dtype().min();
+    let flip = params.range().0 as u8;
+    let zero = params.zero_point() - params.range().0;
     // SAFETY: a Ctx only holds a tier that this CPU has.
     unsafe { dequantize_u8::pick(ctx.isa())(x, params.scale(), (flip, zero), y) }
 }

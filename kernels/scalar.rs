@@ -1,7 +1,7 @@
 //! The reference tier: plain Rust over four lanes, on every CPU.
 
 use super::simd::Simd;
-use crate::isa::Isa;
+use crate::base::isa::Isa;
 use half::{bf16, f16};
 use std::array::from_fn;
 

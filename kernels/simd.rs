@@ -4,7 +4,7 @@
 //! Every operation here is exact or IEEE-rounded once, so all tiers give the same bits.
 
 use super::attention::multiply::Tile;
-use crate::isa::Isa;
+use crate::base::isa::Isa;
 
 /// Where the number of a line is in its offset.
 pub const LINE: usize = 0xffff << 6;

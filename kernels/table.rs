@@ -4,7 +4,6 @@
 use super::aarch64::{Neon, NeonBf16, NeonDot, NeonI8mm};
 use super::attention::multiply::Quads;
 use super::attention::table::{Multiply, multiply};
-use super::panel::Packed;
 use super::requantize::Requantize;
 use super::scalar::Scalar;
 use super::simd::TOGETHER;
@@ -12,7 +11,8 @@ use super::sparse::{self, Band};
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::{Avx2, Avx512, Avx512Bf16, Avx512Vnni, Avx512VnniVbmi, AvxVnni};
 use super::{dense, epilogue, float_table, pack, token};
-use crate::isa::Isa;
+use crate::base::element::Element;
+use crate::base::isa::Isa;
 
 pub use super::panel::PanelLayout as Layout;
 
@@ -61,8 +61,8 @@ pub struct DenseKernel {
     pub padded: usize,
     /// Elements of K of a feature that lie side by side: those of a step, or of more.
     pub together: usize,
-    /// Bytes of a packed weight.
-    pub element: usize,
+    /// What packed weights are stored as.
+    pub stored: Element,
     /// `run[m - 1]` takes m tokens and one panel.
     pub run: &'static [dense::Run],
     /// `several[m - 1]` takes m tokens and more panels than one: for fewer tokens than keep a core busy.
@@ -204,7 +204,7 @@ macro_rules! tier {
                     } else {
                         4 / <$simd as crate::kernels::simd::Simd>::X_BYTES
                     },
-                    element: 1,
+                    stored: Element::I8,
                     run: &[$($mid),*],
                     several: &[],
                 },
@@ -461,9 +461,9 @@ impl Tier {
     }
 
     /// The float kernels that read packed activations of an element.
-    pub fn floats(&self, element: Packed) -> &'static float_table::FloatKernels {
+    pub fn floats(&self, element: Element) -> &'static float_table::FloatKernels {
         match self.pairs {
-            Some(pairs) if element == Packed::Bf16 => pairs,
+            Some(pairs) if element == Element::Bf16 => pairs,
             _ => &self.float.f32,
         }
     }

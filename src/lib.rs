@@ -42,33 +42,46 @@
 #[cfg(target_endian = "big")]
 compile_error!("siskin is for little-endian CPUs: its kernels take the first byte of a lane for the lowest");
 
+mod base;
+#[cfg_attr(feature = "internal", allow(missing_docs))]
+mod driver;
+#[cfg_attr(feature = "internal", allow(missing_docs))]
 #[path = "../kernels/mod.rs"]
-#[doc(hidden)]
-pub mod kernels;
+mod kernels;
 
 pub mod attention;
-mod ctx;
 pub mod ecoformer;
-mod error;
-mod isa;
 pub mod linear;
 #[doc(hidden)]
 pub mod measure;
-#[allow(unsafe_code)]
-mod parallel;
 pub mod quant;
 mod scratch;
 pub mod sparse;
-mod view;
 
-#[cfg(siskin_oracle)]
+/// What siskin's own tests and benchmarks reach: no part of the API, and not sound for every argument.
+#[cfg(feature = "internal")]
 #[doc(hidden)]
-pub use kernels::oracle;
+pub mod internal {
+    pub use crate::base::{buffer, params};
+    #[cfg(siskin_oracle)]
+    pub use crate::kernels::oracle;
 
-pub use ctx::{Ctx, Parallelism};
-pub use error::{Error, Result};
+    /// Macro-kernels and packed weights.
+    pub mod driver {
+        pub use crate::driver::*;
+    }
+
+    /// Micro-kernels and their table.
+    pub mod kernels {
+        pub use crate::kernels::*;
+    }
+}
+
+pub use base::ctx::{Ctx, Parallelism};
+pub use base::element::{Element, ElementType};
+pub use base::error::{Error, Result};
+pub use base::isa::Isa;
+pub use base::parallel::Executor;
+pub use base::view::{MatMut, MatRef};
 pub use half::{bf16, f16};
-pub use isa::Isa;
-pub use parallel::Executor;
 pub use scratch::Scratch;
-pub use view::{DType, Element, MatMut, MatRef};

@@ -1,6 +1,6 @@
 //! Yardsticks for benchmarks: how fast this CPU multiplies and reads when it does nothing else.
 
-use crate::isa::Isa;
+use crate::base::isa::Isa;
 use crate::kernels::codes::table::Codes;
 use crate::kernels::float_table::FloatKernels;
 use crate::kernels::measure;

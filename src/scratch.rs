@@ -1,7 +1,7 @@
 //! Memory that calls reuse.
 
-use crate::kernels::buffer::Buffer;
-use crate::kernels::driver::{attention, ecoformer};
+use crate::base::buffer::Buffer;
+use crate::driver::{attention, ecoformer};
 
 /// Working memory of calls, owned by the caller. It grows to what the largest call needs and is kept: the second call
 /// of the same shape allocates nothing.

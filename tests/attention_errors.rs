@@ -32,7 +32,7 @@ fn call() -> Call<'static> {
     Call::new(batch())
 }
 
-fn heads<T: siskin::Element>(x: &[T], tokens: usize, heads: usize, d: usize) -> HeadsRef<'_, T> {
+fn heads<T: siskin::ElementType>(x: &[T], tokens: usize, heads: usize, d: usize) -> HeadsRef<'_, T> {
     HeadsRef::new(&x[..tokens * heads * d], tokens, heads, d).unwrap()
 }
 

@@ -7,9 +7,10 @@ mod common;
 
 use common::{isas, serial};
 use safetensors::SafeTensors;
+use siskin::Element;
 use siskin::attention::*;
 use siskin::linear::{self, Activation, Epilogue, Linear, OnTheFly, Residual};
-use siskin::quant::{QuantParams, QuantType};
+use siskin::quant::QuantParams;
 use siskin::{Ctx, Isa, MatMut, MatRef, Scratch, f16};
 
 struct Golden<'a>(SafeTensors<'a>, &'a str);
@@ -457,7 +458,7 @@ fn int8_case(name: &str, opt: bool, n: usize, gamma: f32, isa: Isa, ctx: &Ctx) {
     attend_bytes(&a, bytes, &call.int8(int8), out, ctx);
     let want: Vec<u8> = codes.iter().map(|&x| context.quantize(x) as u8).collect();
     assert_eq!(got, want, "{isa} {name} codes");
-    assert_eq!(context.dtype(), QuantType::U8);
+    assert_eq!(context.dtype(), Element::U8);
 
     // As OPT goes on: quantized, then gated, in f32.
     if opt {

@@ -4,12 +4,12 @@
 mod common;
 
 use common::{Rng, cases, say, tiers};
-use siskin::kernels::attention::direct::{Keys, Turns, Values};
-use siskin::kernels::attention::gather::{PADDING, Rows, Weights};
-use siskin::kernels::attention::multiply::Tile;
-use siskin::kernels::attention::table::{Direct, Multiply};
-use siskin::kernels::attention::{LANES, PANEL};
-use siskin::quant::QuantType;
+use siskin::Element;
+use siskin::internal::kernels::attention::direct::{Keys, Turns, Values};
+use siskin::internal::kernels::attention::gather::{PADDING, Rows, Weights};
+use siskin::internal::kernels::attention::multiply::Tile;
+use siskin::internal::kernels::attention::table::{Direct, Multiply};
+use siskin::internal::kernels::attention::{LANES, PANEL};
 use siskin::{bf16, f16};
 use std::ptr;
 
@@ -23,7 +23,7 @@ enum Kind {
     Float,
     Pair,
     /// Of columns of the type.
-    Quad(QuantType),
+    Quad(Element),
 }
 
 impl Kind {
@@ -41,7 +41,7 @@ impl Kind {
 
     /// What a byte of a column is.
     fn column(self, byte: u8) -> i32 {
-        if self == Kind::Quad(QuantType::U8) { byte.into() } else { (byte as i8).into() }
+        if self == Kind::Quad(Element::U8) { byte.into() } else { (byte as i8).into() }
     }
 }
 

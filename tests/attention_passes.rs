@@ -5,12 +5,12 @@ mod common;
 
 use common::{Rng, cases, say, tiers};
 use siskin::bf16;
-use siskin::kernels::attention::LANES;
-use siskin::kernels::attention::gather::PADDING;
-use siskin::kernels::attention::softmax::{Prepare, Scores, Span};
-use siskin::kernels::attention::table::Passes;
-use siskin::kernels::attention::weigh::Weigh;
-use siskin::kernels::table::TIERS;
+use siskin::internal::kernels::attention::LANES;
+use siskin::internal::kernels::attention::gather::PADDING;
+use siskin::internal::kernels::attention::softmax::{Prepare, Scores, Span};
+use siskin::internal::kernels::attention::table::Passes;
+use siskin::internal::kernels::attention::weigh::Weigh;
+use siskin::internal::kernels::table::TIERS;
 use std::f32::consts::LOG2_E;
 use std::ptr;
 

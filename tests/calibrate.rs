@@ -6,16 +6,17 @@ mod golden;
 
 use common::Rng;
 use golden::Golden;
+use siskin::Element;
 use siskin::attention::{
     Attention, Bias, BlockMask, BlockQuantizers, Calibrator, Call, Clipped, ContextOrder, EmptyRow, Gate,
     HeadsMut, HeadsRef, Input, Output, Sequences,
 };
-use siskin::quant::{MinMax, Observer, QuantParams, QuantType, RunningMinMax, Scheme};
+use siskin::quant::{MinMax, Observer, QuantParams, RunningMinMax, Scheme};
 use siskin::{Ctx, Error, MatMut, MatRef, Scratch};
 use std::sync::{Arc, Mutex};
 
 const FILE: &[u8] = include_bytes!("golden/int8_attention.safetensors");
-const U8: Scheme = Scheme::Asymmetric(QuantType::U8);
+const U8: Scheme = Scheme::Asymmetric(Element::U8);
 
 /// A case of the original: 2 heads of 16 features.
 struct Case {
@@ -110,7 +111,7 @@ impl Case {
         calibrator.finish().unwrap()
     }
 
-    fn heads<'a, T: siskin::Element>(&self, x: &'a [T]) -> HeadsRef<'a, T> {
+    fn heads<'a, T: siskin::ElementType>(&self, x: &'a [T]) -> HeadsRef<'a, T> {
         HeadsRef::new(x, self.tokens, HEADS, HEAD_DIM).unwrap()
     }
 
@@ -380,9 +381,9 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
 
     // Weights need all steps of a byte: those of a symmetric i8 have half of them.
     for (scheme, fits) in [
-        (Scheme::Asymmetric(QuantType::I8), true),
+        (Scheme::Asymmetric(Element::I8), true),
         (Scheme::SymmetricAuto, true),
-        (Scheme::Symmetric(QuantType::I8), false),
+        (Scheme::Symmetric(Element::I8), false),
     ] {
         let mut calibrator = Calibrator::new(attention, ContextOrder::BeforeGate, MinMax::new(scheme));
         calibrator.observe(heads(&good), heads(&good), heads(&good), &call, &ctx).unwrap();

@@ -4,8 +4,8 @@
 mod common;
 
 use common::{Rng, isas, say};
-use siskin::kernels::codes::table::{CODES, Codes};
-use siskin::kernels::codes::{Search, Tile, offer, pack};
+use siskin::internal::kernels::codes::table::{CODES, Codes};
+use siskin::internal::kernels::codes::{Search, Tile, offer, pack};
 
 const POISON: u16 = 0xa55a;
 

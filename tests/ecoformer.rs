@@ -10,9 +10,10 @@ mod golden;
 use common::*;
 use ecoformer::random_codes;
 use golden::Golden;
+use siskin::Element;
 use siskin::attention::{HeadParams, HeadsMut, HeadsRef, Input, Sequences};
 use siskin::ecoformer::{Bandwidth, BitCodes, KernelHash, LinearAttention, Numerator};
-use siskin::quant::{QuantParams, QuantType};
+use siskin::quant::QuantParams;
 use siskin::{Ctx, Isa, Scratch, bf16, f16};
 
 const ENCODED: [&[u8]; 4] = [
@@ -230,9 +231,9 @@ fn attention_is_that_of_the_reference_on_every_tier() {
         let bfloats: Vec<bf16> = floats.iter().map(|&x| bf16::from_f32(x)).collect();
         let halves: Vec<f16> = floats.iter().map(|&x| f16::from_f32(x)).collect();
         let each: Vec<QuantParams> = (0..case.heads)
-            .map(|h| QuantParams::new(0.02 + h as f32 * 0.01, 100 + h as i32, QuantType::U8).unwrap())
+            .map(|h| QuantParams::new(0.02 + h as f32 * 0.01, 100 + h as i32, Element::U8).unwrap())
             .collect();
-        let one = QuantParams::new(0.03, -7, QuantType::I8).unwrap();
+        let one = QuantParams::new(0.03, -7, Element::I8).unwrap();
         let (t, h, d) = shape;
         let (input, plain): (Input<'_>, Vec<f64>) = match round % 5 {
             0 => (Input::F32(HeadsRef::new(&floats, t, h, d).unwrap()), in_f64(&floats)),

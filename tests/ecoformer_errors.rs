@@ -9,9 +9,10 @@ mod errors;
 use common::serial;
 use errors::Kind::{self, Index, Shape, Unsupported, Value};
 use errors::named;
+use siskin::Element;
 use siskin::attention::{HeadParams, HeadsMut, HeadsRef, Input, Sequences};
 use siskin::ecoformer::{Bandwidth, BitCodes, KernelHash, Learned, LinearAttention, Numerator};
-use siskin::quant::{QuantParams, QuantType};
+use siskin::quant::QuantParams;
 use siskin::{Isa, Scratch};
 
 // 2 heads of 8 features, 3 anchors and 5 bits; 6 tokens.
@@ -207,8 +208,8 @@ fn calls_of_attention() {
     let bytes = [1u8; N * H * D];
     let bytes = HeadsRef::new(&bytes, N, H, D).unwrap();
     let params = |dtype| QuantParams::new(0.1, 0, dtype).unwrap();
-    Call { v: Input::U8(bytes, params(QuantType::I8).into()), ..good() }.refused(Value, "v");
-    let three = [params(QuantType::U8); 3];
+    Call { v: Input::U8(bytes, params(Element::I8).into()), ..good() }.refused(Value, "v");
+    let three = [params(Element::U8); 3];
     Call { v: Input::U8(bytes, HeadParams::PerHead(&three)), ..good() }.refused(Shape, "v");
     Call { sequences: Sequences::own(2, 2), ..good() }.refused(Shape, "q");
     Call { sequences: Sequences::own_packed(&[0, 7]), ..good() }.refused(Index(1), "cu_seqlens of q");

@@ -5,12 +5,12 @@
 mod common;
 
 use common::{Rng, cases, isas, tiers};
-use siskin::kernels::attention::PANEL;
-use siskin::kernels::ecoformer::{
+use siskin::internal::kernels::attention::PANEL;
+use siskin::internal::kernels::ecoformer::{
     Features, GROUP, Lookup, centre, inverse_norms, spread, spread_bytes, tables, transpose,
 };
-use siskin::kernels::float_table::FloatTier;
-use siskin::kernels::table::TIERS;
+use siskin::internal::kernels::float_table::FloatTier;
+use siskin::internal::kernels::table::TIERS;
 use std::f64::consts::LOG2_E;
 use std::ptr;
 

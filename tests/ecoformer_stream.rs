@@ -6,9 +6,10 @@ mod ecoformer;
 
 use common::*;
 use ecoformer::{random_codes, some_codes};
+use siskin::Element;
 use siskin::attention::{HeadsMut, HeadsRef, Input, Sequences};
 use siskin::ecoformer::{BitCodes, LinearAttention, Numerator, Stream};
-use siskin::quant::{QuantParams, QuantType};
+use siskin::quant::QuantParams;
 use siskin::{Error, Scratch, bf16};
 
 #[test]
@@ -23,7 +24,7 @@ fn a_stream_is_causal_attention() {
         let floats: Vec<f32> = (0..tokens * heads * dim).map(|_| r.float(-2.0, 2.0)).collect();
         let bfloats: Vec<bf16> = floats.iter().map(|&x| bf16::from_f32(x)).collect();
         let bytes = r.bytes(tokens * heads * dim);
-        let params = QuantParams::new(0.02, 90, QuantType::U8).unwrap();
+        let params = QuantParams::new(0.02, 90, Element::U8).unwrap();
         let input = |first: usize, last: usize| {
             let own = first * heads * dim..last * heads * dim;
             let n = last - first;
@@ -97,7 +98,7 @@ fn what_does_not_fit_is_refused() {
     assert!(matches!(query(&stream, &mut out[..8], 2, 5, 4), Err(Error::Shape { argument: "stream", .. })));
     let bytes = [1u8; 8];
     let quantized = |scale| {
-        let params = QuantParams::new(scale, 3, QuantType::U8).unwrap();
+        let params = QuantParams::new(scale, 3, Element::U8).unwrap();
         Input::U8(HeadsRef::new(&bytes, 1, 2, 4).unwrap(), params.into())
     };
     stream.append(&codes(2, 5), quantized(0.5)).unwrap();

@@ -4,9 +4,10 @@
 mod common;
 
 use common::{Rng, cases, tiers};
-use siskin::kernels::dense::{Run, Tile};
-use siskin::kernels::table::DenseKernel;
-use siskin::kernels::weights::{Dense, Weight};
+use siskin::internal::driver::weights::Dense;
+use siskin::internal::kernels::dense::{Run, Tile};
+use siskin::internal::kernels::table::DenseKernel;
+use siskin::linear::Weight;
 use siskin::{MatRef, bf16, f16};
 
 const POISON: f32 = 123.25;

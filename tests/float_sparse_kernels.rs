@@ -4,9 +4,10 @@
 mod common;
 
 use common::{Rng, cases, tiers};
-use siskin::kernels::float::{Band, Chunk, Columns};
-use siskin::kernels::pack::Tokens;
-use siskin::kernels::sparse::Group;
+use siskin::Element;
+use siskin::internal::kernels::float::{Band, Chunk, Columns};
+use siskin::internal::kernels::pack::Tokens;
+use siskin::internal::kernels::sparse::Group;
 use siskin::{bf16, f16};
 
 /// None of its bytes is 0.
@@ -255,27 +256,28 @@ fn every_number_is_converted() {
     let halves = || (0..=u16::MAX).step_by(step).flat_map(u16::to_le_bytes).collect();
     /// What an element's bytes stand for.
     type Number = fn(&[u8]) -> f32;
-    let stored: [(Vec<u8>, usize, Number); 4] = [
-        (bytes(&floats).to_vec(), 4, |b| f32::from_le_bytes(b.try_into().unwrap())),
-        (halves(), 2, |b| bf16::from_le_bytes([b[0], b[1]]).to_f32()),
-        (halves(), 2, |b| f16::from_le_bytes([b[0], b[1]]).to_f32()),
-        ((0..=u8::MAX).collect(), 1, |b| f32::from(b[0] as i8)),
+    let stored: [(Vec<u8>, Element, Number); 4] = [
+        (bytes(&floats).to_vec(), Element::F32, |b| f32::from_le_bytes(b.try_into().unwrap())),
+        (halves(), Element::Bf16, |b| bf16::from_le_bytes([b[0], b[1]]).to_f32()),
+        (halves(), Element::F16, |b| f16::from_le_bytes([b[0], b[1]]).to_f32()),
+        ((0..=u8::MAX).collect(), Element::I8, |b| f32::from(b[0] as i8)),
     ];
     for tier in tiers("every_number_is_converted") {
-        for (s, (all, size, number)) in stored.iter().enumerate() {
+        for (s, (all, element, number)) in stored.iter().enumerate() {
+            let size = element.bits() / 8;
             let most = all.len() / size;
             for n in (0..70).map(|n: usize| n.min(most)).chain([most]) {
                 // Wherever in a line of memory.
                 let from = &all[(most - n) * size..];
                 let mut wide = vec![POISON; n + 32];
                 // SAFETY: the tier is supported; both have room for n.
-                unsafe { (tier.float.widen[s])(from.as_ptr(), n, wide.as_mut_ptr().cast()) };
+                unsafe { (tier.float.widen.of(*element))(from.as_ptr(), n, wide.as_mut_ptr().cast()) };
                 let mut narrow = vec![0xa5a5u16; n + 32];
                 if let Some(run) = tier.float.to_bf16.get(s) {
                     // SAFETY: as above.
                     unsafe { run(from.as_ptr(), n, narrow.as_mut_ptr().cast()) };
                 }
-                for (i, bytes) in from.chunks(*size).enumerate() {
+                for (i, bytes) in from.chunks(size).enumerate() {
                     let want = number(bytes);
                     assert!(same(wide[i], want), "{:?} stored {s}: {} != {want}", tier.isa, wide[i]);
                     if s < 3 {

@@ -12,7 +12,7 @@ use common::{BLOCKS, Rng, cases, isas, serial};
 use siskin::linear::*;
 use siskin::quant::QuantParams;
 use siskin::sparse::{BlockShape, Bsr};
-use siskin::{Element, MatMut, MatRef, Scratch, bf16, f16};
+use siskin::{ElementType, MatMut, MatRef, Scratch, bf16, f16};
 
 /// Some elements between two pages that may not be touched.
 struct Guarded {
@@ -46,7 +46,7 @@ impl Guarded {
         }
     }
 
-    fn of<T: Element>(values: &[T], side: Side) -> Self {
+    fn of<T: ElementType>(values: &[T], side: Side) -> Self {
         let this = Self::new(size_of_val(values), side);
         // SAFETY: there is room; the ends of a page are aligned for all elements.
         unsafe {
@@ -56,16 +56,16 @@ impl Guarded {
         this
     }
 
-    fn slice<T: Element>(&self, n: usize) -> &[T] {
+    fn slice<T: ElementType>(&self, n: usize) -> &[T] {
         // SAFETY: made of at least n elements, any bits of which are values.
         unsafe { std::slice::from_raw_parts(self.data.cast(), n) }
     }
 
-    fn slice_like<T: Element>(&self, values: &[T]) -> &[T] {
+    fn slice_like<T: ElementType>(&self, values: &[T]) -> &[T] {
         self.slice(values.len())
     }
 
-    fn slice_mut<T: Element>(&mut self, n: usize) -> &mut [T] {
+    fn slice_mut<T: ElementType>(&mut self, n: usize) -> &mut [T] {
         // SAFETY: as above, writable, borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.data.cast(), n) }
     }
@@ -402,8 +402,8 @@ fn attention_stays_inside() {
 #[test]
 fn codes_stay_inside() {
     use siskin::ecoformer::BitCodes;
-    use siskin::kernels::codes::table::CODES;
-    use siskin::kernels::codes::{Search, Tile, pack};
+    use siskin::internal::kernels::codes::table::CODES;
+    use siskin::internal::kernels::codes::{Search, Tile, pack};
     isas("codes_stay_inside");
     for kernels in CODES.iter().filter(|codes| codes.is_supported()) {
         let lanes = kernels.lanes;
@@ -470,7 +470,7 @@ fn codes_stay_inside() {
 #[test]
 fn hashes_and_linear_attention_stay_inside() {
     use siskin::attention::{HeadParams, HeadsMut, HeadsRef, Input, Sequences};
-    use siskin::kernels::driver::ecoformer::{Attend, Encode, Hash, Memory, attend, encode};
+    use siskin::internal::driver::ecoformer::{Attend, Encode, Hash, Memory, attend, encode};
     let mut r = Rng::new(7);
     for isa in isas("hashes_and_linear_attention_stay_inside") {
         let (ctx, mut memory) = (serial(isa), Memory::default());

@@ -5,17 +5,17 @@ mod common;
 
 use common::{Rng, cases, tiers};
 use siskin::MatRef;
-use siskin::kernels::activation::{Activation as Curve, evaluate};
-use siskin::kernels::buffer::as_u8;
-use siskin::kernels::dense::Tile;
-use siskin::kernels::pack::{Tokens, quad_offset};
-use siskin::kernels::requantize::Requantize;
-use siskin::kernels::scalar::Scalar;
-use siskin::kernels::simd::Simd;
-use siskin::kernels::sparse::{Band, Group};
-use siskin::kernels::table::{Layout, Tier};
-use siskin::kernels::token::GATHER;
-use siskin::kernels::weights::Dense;
+use siskin::internal::buffer::Byte;
+use siskin::internal::driver::weights::Dense;
+use siskin::internal::kernels::activation::{Activation as Curve, evaluate};
+use siskin::internal::kernels::dense::Tile;
+use siskin::internal::kernels::pack::{Tokens, quad_offset};
+use siskin::internal::kernels::requantize::Requantize;
+use siskin::internal::kernels::scalar::Scalar;
+use siskin::internal::kernels::simd::Simd;
+use siskin::internal::kernels::sparse::{Band, Group};
+use siskin::internal::kernels::table::{Layout, Tier};
+use siskin::internal::kernels::token::GATHER;
 
 /// Groups of random columns, and what to multiply them with.
 struct Problem {
@@ -92,7 +92,7 @@ impl Problem {
         Band {
             groups: &self.groups,
             indices: &self.indices,
-            weights: as_u8(&self.weights),
+            weights: Byte::bytes(&self.weights),
             panel: &self.panel,
             init: &self.init,
             first_row: self.first_row,
@@ -470,7 +470,7 @@ fn sums_to_rows() {
 /// Each tier has the rows that the drivers ask for.
 #[test]
 fn every_tier_has_every_kernel() {
-    for tier in siskin::kernels::table::TIERS {
+    for tier in siskin::internal::kernels::table::TIERS {
         let tier: &Tier = tier;
         for layout in [Layout::Lines, Layout::Quads] {
             for rows in [4, 1] {

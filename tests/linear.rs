@@ -254,7 +254,7 @@ fn weight_zero_points_at_their_largest_k() {
 #[cfg(siskin_oracle)]
 #[test]
 fn the_c_oracle_agrees() {
-    use siskin::oracle::{Blocks, Matrix, gemm, spmm};
+    use siskin::internal::oracle::{Blocks, Matrix, gemm, spmm};
     for isa in isas("the_c_oracle_agrees") {
         let ctx = serial(isa);
         let mut scratch = Scratch::new();
@@ -296,8 +296,8 @@ fn the_c_oracle_agrees() {
 #[cfg(siskin_oracle)]
 #[test]
 fn activations_are_near_f64() {
-    use siskin::kernels::activation::{Activation as Curve, evaluate};
-    use siskin::oracle::{Activation as Exact, activate};
+    use siskin::internal::kernels::activation::{Activation as Curve, evaluate};
+    use siskin::internal::oracle::{Activation as Exact, activate};
     for (curve, exact) in
         [(Curve::Gelu, Exact::GeluErf), (Curve::GeluTanh, Exact::GeluTanh), (Curve::Silu, Exact::Silu)]
     {

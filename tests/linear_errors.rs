@@ -4,8 +4,9 @@
 mod common;
 
 use common::{isas, serial};
+use siskin::Element;
 use siskin::linear::*;
-use siskin::quant::{QuantParams, QuantType};
+use siskin::quant::QuantParams;
 use siskin::sparse::{BlockShape, Bsr};
 use siskin::{Ctx, Error, Isa, MatMut, MatRef, Scratch, bf16};
 
@@ -256,9 +257,7 @@ fn parameters() {
     for bad in [0.0, -1.0, f32::NAN, f32::INFINITY] {
         named(QuantParams::u8(bad, 0), Value, "scale");
     }
-    for (bad, dtype) in
-        [(-1, QuantType::U8), (256, QuantType::U8), (128, QuantType::I8), (-129, QuantType::I8)]
-    {
+    for (bad, dtype) in [(-1, Element::U8), (256, Element::U8), (128, Element::I8), (-129, Element::I8)] {
         named(QuantParams::new(1.0, bad, dtype), Value, "zero_point");
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Dense: the tile is odd in all three. Block-sparse: panels of 64, 16 and 1 tokens and groups of 4 rows and 1 are the
 //! format of what is packed, the same for every tile; odd is how many registers of a panel go at a time, and the sizes.
-#![cfg(feature = "oracle")]
+#![cfg(feature = "internal")]
 
 #[path = "common/mod.rs"]
 mod common;
@@ -12,7 +12,7 @@ mod layer;
 
 use common::{BLOCKS, Manner, Rng, cases, custom, serial};
 use layer::*;
-use siskin::kernels::odd::ODD;
+use siskin::internal::kernels::odd::ODD;
 use siskin::linear::PanelLayout;
 use siskin::{Isa, Scratch};
 

@@ -12,7 +12,7 @@ fn the_oracle_is_missing() {
 #[cfg(siskin_oracle)]
 mod with_oracle {
     use proptest::prelude::*;
-    use siskin::oracle::*;
+    use siskin::internal::oracle::*;
 
     fn dense<T>(data: &[T], rows: usize, cols: usize) -> Matrix<'_, T> {
         Matrix { data, rows, cols, zero: &[] }

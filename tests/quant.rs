@@ -2,14 +2,13 @@
 
 use proptest::prelude::*;
 use safetensors::SafeTensors;
-use siskin::quant::{
-    self, MinMax, MseGrid, Observer, Percentile, QuantParams, QuantType, RunningMinMax, Scheme,
-};
+use siskin::Element;
+use siskin::quant::{self, MinMax, MseGrid, Observer, Percentile, QuantParams, RunningMinMax, Scheme};
 use siskin::sparse::{BlockShape, Bsr};
 use siskin::{Ctx, Error, Isa, MatMut, MatRef, bf16};
 
-const U8: Scheme = Scheme::Asymmetric(QuantType::U8);
-const I8: Scheme = Scheme::Symmetric(QuantType::I8);
+const U8: Scheme = Scheme::Asymmetric(Element::U8);
+const I8: Scheme = Scheme::Symmetric(Element::I8);
 
 /// The argument that an error names.
 fn blamed<T: std::fmt::Debug>(result: siskin::Result<T>) -> &'static str {
@@ -117,7 +116,7 @@ fn percentiles_interpolate_as_numpy_does() {
     observer.observe(&[20.0, 0.0, 40.0, 10.0]).unwrap();
     assert_eq!(
         observer.params().unwrap(),
-        QuantParams::from_range_asymmetric(0.0, 34.0, QuantType::U8).unwrap()
+        QuantParams::from_range_asymmetric(0.0, 34.0, Element::U8).unwrap()
     );
     let mut whole = Percentile::new(I8, 100.0).unwrap();
     whole.observe(&[20.0, -50.0, 40.0, 10.0]).unwrap();
@@ -131,14 +130,14 @@ fn observers_forget_average_and_accumulate_as_documented() {
         observer.observe(&[0.0, 3.0]).unwrap();
         observer.params().unwrap()
     };
-    let range = |min, max| QuantParams::from_range_asymmetric(min, max, QuantType::U8).unwrap();
+    let range = |min, max| QuantParams::from_range_asymmetric(min, max, Element::U8).unwrap();
     assert_eq!(seen(&mut MinMax::new(U8)), range(0.0, 3.0));
     assert_eq!(seen(&mut Percentile::new(U8, 100.0).unwrap()), range(0.0, 3.0));
     assert_eq!(seen(&mut RunningMinMax::new(U8).with_momentum(0.5).unwrap()), range(-0.5, 2.0));
     // The grid is that of the first tensor, to 1.5, however large the second is.
     let grid = seen(&mut MseGrid::new(I8).unwrap());
     assert_eq!(grid.scale(), 1.5 / 127.0);
-    assert_eq!(seen(&mut MseGrid::new(Scheme::SymmetricAuto).unwrap()).dtype(), QuantType::I8);
+    assert_eq!(seen(&mut MseGrid::new(Scheme::SymmetricAuto).unwrap()).dtype(), Element::I8);
 }
 
 #[test]
@@ -152,7 +151,7 @@ fn the_mse_grid_clips_an_outlier_where_that_pays() {
         x.iter().map(|&v| f64::from(v - p.dequantize(p.quantize(v))).powi(2)).sum()
     };
     for i in 1..=100 {
-        let p = QuantParams::from_range_symmetric(0.0, (i as f64 * 2.0 / 100.0) as f32, QuantType::I8);
+        let p = QuantParams::from_range_symmetric(0.0, (i as f64 * 2.0 / 100.0) as f32, Element::I8);
         assert!(error(best) <= error(p.unwrap()) * (1.0 + 1e-6), "candidate {i}");
     }
     assert!(best.scale() * 127.0 < 1.5, "{best:?}");
@@ -160,17 +159,17 @@ fn the_mse_grid_clips_an_outlier_where_that_pays() {
 
 #[test]
 fn ranges_of_zeros_and_of_anything_wide() {
-    let asymmetric = QuantParams::from_range_asymmetric(0.0, 0.0, QuantType::I8).unwrap();
+    let asymmetric = QuantParams::from_range_asymmetric(0.0, 0.0, Element::I8).unwrap();
     assert_eq!((asymmetric.scale(), asymmetric.zero_point(), asymmetric.quantize(0.0)), (1e-8, -128, -128));
-    assert_eq!(QuantParams::from_range_symmetric(0.0, 0.0, QuantType::U8).unwrap().scale(), 1e-8);
+    assert_eq!(QuantParams::from_range_symmetric(0.0, 0.0, Element::U8).unwrap().scale(), 1e-8);
     let auto = |min, max| QuantParams::from_range(min, max, Scheme::SymmetricAuto).unwrap().dtype();
-    assert_eq!((auto(-0.0, 1.0), auto(-1e-30, 1.0)), (QuantType::U8, QuantType::I8));
-    assert!(QuantParams::from_range_symmetric(-f32::MAX, f32::MAX, QuantType::I8).is_ok());
-    assert_eq!(blamed(QuantParams::from_range_asymmetric(-f32::MAX, f32::MAX, QuantType::U8)), "max");
-    assert_eq!(blamed(QuantParams::from_range_asymmetric(f32::NAN, 1.0, QuantType::U8)), "min");
-    assert_eq!(blamed(QuantParams::from_range_asymmetric(0.0, f32::INFINITY, QuantType::U8)), "max");
-    assert_eq!(blamed(QuantParams::from_range_asymmetric(2.0, 1.0, QuantType::U8)), "min");
-    assert_eq!(blamed(QuantParams::from_range_symmetric(-1.0, 1.0, QuantType::U8)), "min");
+    assert_eq!((auto(-0.0, 1.0), auto(-1e-30, 1.0)), (Element::U8, Element::I8));
+    assert!(QuantParams::from_range_symmetric(-f32::MAX, f32::MAX, Element::I8).is_ok());
+    assert_eq!(blamed(QuantParams::from_range_asymmetric(-f32::MAX, f32::MAX, Element::U8)), "max");
+    assert_eq!(blamed(QuantParams::from_range_asymmetric(f32::NAN, 1.0, Element::U8)), "min");
+    assert_eq!(blamed(QuantParams::from_range_asymmetric(0.0, f32::INFINITY, Element::U8)), "max");
+    assert_eq!(blamed(QuantParams::from_range_asymmetric(2.0, 1.0, Element::U8)), "min");
+    assert_eq!(blamed(QuantParams::from_range_symmetric(-1.0, 1.0, Element::U8)), "min");
 }
 
 #[test]
@@ -210,7 +209,7 @@ fn observers_refuse_what_has_no_range() {
         assert_eq!(blamed(RunningMinMax::new(U8).with_momentum(momentum)), "momentum");
     }
     assert_eq!(blamed(MseGrid::new(U8)), "scheme");
-    let mut unsigned = MseGrid::new(Scheme::Symmetric(QuantType::U8)).unwrap();
+    let mut unsigned = MseGrid::new(Scheme::Symmetric(Element::U8)).unwrap();
     assert_eq!(blamed(unsigned.observe(&[-1.0])), "min");
 }
 
@@ -228,9 +227,8 @@ fn sqnr_is_in_decibels() {
 proptest! {
     #[test]
     fn there_and_back_is_within_half_a_step(p in params(), steps in -255.0..255.0_f32) {
-        let q = p.dtype();
-        let low = p.dequantize(q.min());
-        let high = p.dequantize(q.max());
+        let (low, high) = p.range();
+        let (low, high) = (p.dequantize(low), p.dequantize(high));
         let x = (steps * p.scale()).clamp(low, high);
         let back = p.dequantize(p.quantize(x));
         // Half a step, and the rounding of a division and of a product.
@@ -242,7 +240,7 @@ proptest! {
         if a <= b {
             prop_assert!(p.quantize(a) <= p.quantize(b));
         }
-        let q = q + p.dtype().min();
+        let q = q + p.range().0;
         prop_assert_eq!(p.quantize(p.dequantize(q)), q);
     }
 
@@ -263,8 +261,8 @@ proptest! {
         x in proptest::collection::vec(real(), 4 * 73),
     ) {
         match p.dtype() {
-            QuantType::U8 => matrix_is_elementwise::<u8>(p, rows, cols, gap, &x),
-            QuantType::I8 => matrix_is_elementwise::<i8>(p, rows, cols, gap, &x),
+            Element::U8 => matrix_is_elementwise::<u8>(p, rows, cols, gap, &x),
+            _ => matrix_is_elementwise::<i8>(p, rows, cols, gap, &x),
         }
     }
 
@@ -377,7 +375,7 @@ fn per_channel_decides_the_sign_once() {
     let w = MatRef::new(&w, 2, 2).unwrap();
     let p = quant::per_channel(w, Scheme::SymmetricAuto, &scalar()).unwrap();
     assert_eq!(p, [QuantParams::i8(2.0 / 127.0, 0).unwrap(), QuantParams::i8(4.0 / 127.0, 0).unwrap()]);
-    assert_eq!(blamed(quant::per_channel(w, Scheme::Symmetric(QuantType::U8), &scalar())), "x");
+    assert_eq!(blamed(quant::per_channel(w, Scheme::Symmetric(Element::U8), &scalar())), "x");
 }
 
 #[test]
@@ -399,7 +397,7 @@ fn bad_matrices_are_refused_and_nothing_is_written() {
     let p = QuantParams::u8(1.0, 0).unwrap();
     let signed = QuantParams::i8(1.0, 0).unwrap();
     let mut params = [p; 2];
-    fn view<T: siskin::Element>(x: &[T]) -> MatRef<'_, T> {
+    fn view<T: siskin::ElementType>(x: &[T]) -> MatRef<'_, T> {
         MatRef::new(x, 2, 3).unwrap()
     }
     macro_rules! out {

@@ -6,7 +6,7 @@
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use siskin::attention::*;
-use siskin::quant::{QuantParams, QuantType};
+use siskin::quant::QuantParams;
 use siskin::{Ctx, Element, Isa, MatRef, Scratch, bf16, f16};
 
 /// How a tensor lies: token stride, head stride.
@@ -61,11 +61,11 @@ fn some<T>(
     if u.ratio(1, 3)? { f(u).map(Some) } else { Ok(None) }
 }
 
-fn params(u: &mut Unstructured<'_>, dtype: Option<QuantType>) -> Result<QuantParams> {
+fn params(u: &mut Unstructured<'_>, dtype: Option<Element>) -> Result<QuantParams> {
     let scale = f32::from(u.int_in_range(1..=255u8)?) / [64.0, 2048.0, 25500.0][u.int_in_range(0..=2)?];
     let dtype = match dtype {
         Some(dtype) => dtype,
-        None => [QuantType::U8, QuantType::I8][usize::from(u.arbitrary::<bool>()?)],
+        None => [Element::U8, Element::I8][usize::from(u.arbitrary::<bool>()?)],
     };
     Ok(QuantParams::new(scale, dtype.min() + i32::from(u.arbitrary::<u8>()?), dtype).unwrap())
 }
@@ -132,7 +132,7 @@ impl Case {
                 _ => Some((u.int_in_range(0..=row)?, u.int_in_range(0..=row)?)),
             };
         }
-        let dtype = |t: u8| if t == 4 { QuantType::I8 } else { QuantType::U8 };
+        let dtype = |t: u8| if t == 4 { Element::I8 } else { Element::U8 };
         Ok(Self {
             heads,
             kv_heads,

@@ -7,7 +7,8 @@ use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use siskin::attention::{HeadsMut, HeadsRef, Input, Sequences};
 use siskin::ecoformer::{Bandwidth, BitCodes, KernelHash, LinearAttention, Numerator, Stream};
-use siskin::quant::{QuantParams, QuantType};
+use siskin::Element;
+use siskin::quant::QuantParams;
 use siskin::{Ctx, Isa, MatMut, Scratch, bf16, f16};
 
 /// Numbers as they are in practice, or any bits at all, from bytes over and over.
@@ -167,7 +168,7 @@ impl Case {
             3 => Input::U8(view(&unsigned, self, strides)?, QuantParams::u8(scale, zero)?.into()),
             _ => Input::I8(
                 view(&signed, self, strides)?,
-                QuantParams::new(scale, zero - 128, QuantType::I8)?.into(),
+                QuantParams::new(scale, zero - 128, Element::I8)?.into(),
             ),
         };
         let numerator = if self.released { Numerator::Released } else { Numerator::Consistent };

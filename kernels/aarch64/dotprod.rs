@@ -1,6 +1,6 @@
 //! Dot products: four byte products and their sum in one instruction, of bytes that are all signed or all unsigned.
 
-use crate::isa::Isa;
+use crate::base::isa::Isa;
 use crate::kernels::simd::{LINE, Simd};
 use std::arch::aarch64::*;
 

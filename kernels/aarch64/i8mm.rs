@@ -1,7 +1,7 @@
 //! Dot products and products of matrices of unsigned bytes with signed ones, and with BF16 of bfloat16.
 
 use super::matrix;
-use crate::isa::Isa;
+use crate::base::isa::Isa;
 use crate::kernels::attention::multiply::Tile;
 use crate::kernels::simd::{Bf16, LINE, Simd};
 use std::arch::aarch64::*;

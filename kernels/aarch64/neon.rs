@@ -1,6 +1,6 @@
 //! NEON alone: exact dot products from widening multiplications, added in pairs.
 
-use crate::isa::Isa;
+use crate::base::isa::Isa;
 use crate::kernels::simd::{LINE, Simd};
 use std::arch::aarch64::*;
 

@@ -5,7 +5,7 @@ use super::gather::{Rows, Weights};
 use super::multiply::Run;
 use super::softmax::{Prepare, Scores, Span};
 use super::weigh::Weigh;
-use crate::quant::QuantType;
+use crate::base::element::Element;
 
 /// Tiles of one product.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub struct Multiply {
     /// Registers, product.
     pub name: &'static str,
     /// What columns of bytes are; rows are unsigned.
-    pub columns: QuantType,
+    pub columns: Element,
     /// From wide to narrow, the narrowest a divisor of 16 columns; all go up to as many rows.
     pub widths: &'static [Width],
     /// A row of few words.
@@ -109,9 +109,9 @@ macro_rules! multiply {
             pub static KERNELS: crate::kernels::attention::table::Multiply = crate::kernels::attention::table::Multiply {
                 name: $name,
                 columns: if <$simd as crate::kernels::simd::Simd>::MIXED {
-                    crate::quant::QuantType::I8
+                    crate::base::element::Element::I8
                 } else {
-                    crate::quant::QuantType::U8
+                    crate::base::element::Element::U8
                 },
                 widths: &[$(crate::kernels::attention::table::Width {
                     columns: $nv * <$simd as crate::kernels::simd::Simd>::LANES,

@@ -2,7 +2,7 @@
 
 use super::scalar::Plain;
 use super::{Popcount, Run, Search, Tile, nearest, pairwise};
-use crate::isa::Isa;
+use crate::base::isa::Isa;
 #[cfg(target_arch = "aarch64")]
 use crate::kernels::aarch64::NeonCounts;
 #[cfg(target_arch = "x86_64")]

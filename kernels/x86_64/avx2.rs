@@ -1,6 +1,6 @@
 //! AVX2: exact dot products from 16-bit multiply-adds (`vpmaddubsw` would saturate).
 
-use crate::isa::Isa;
+use crate::base::isa::Isa;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 

@@ -1,6 +1,6 @@
 //! AVX-512 without VNNI: exact dot products from 16-bit multiply-adds, as in AVX2.
 
-use crate::isa::Isa;
+use crate::base::isa::Isa;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 

@@ -2,7 +2,7 @@
 //! also two bfloat16 products and their sum.
 
 use super::token;
-use crate::isa::Isa;
+use crate::base::isa::Isa;
 use crate::kernels::simd::{Bf16, Simd};
 use std::arch::x86_64::*;
 

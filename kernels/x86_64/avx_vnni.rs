@@ -1,6 +1,6 @@
 //! AVX-VNNI: four byte products and their sum in one instruction.
 
-use crate::isa::Isa;
+use crate::base::isa::Isa;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 

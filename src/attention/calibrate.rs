@@ -2,8 +2,8 @@
 
 use super::exp::exp;
 use super::{Attention, Call, EmptyRow, HeadsMut, HeadsRef, Input, Int8, Output, Softmax};
-use crate::ctx::Ctx;
-use crate::error::{Error, Result};
+use crate::base::ctx::Ctx;
+use crate::base::error::{Error, Result};
 use crate::quant::{Observer, QuantParams, RunningMinMax};
 use crate::scratch::Scratch;
 
@@ -51,12 +51,12 @@ pub struct BlockQuantizers {
 ///
 /// ```
 /// use siskin::attention::{Attention, Calibrator, Call, Clipped, ContextOrder, HeadsRef, Sequences};
-/// use siskin::quant::{QuantType, RunningMinMax, Scheme};
+/// use siskin::quant::{Element, RunningMinMax, Scheme};
 /// use siskin::Ctx;
 ///
 /// let (tokens, heads, head_dim) = (5, 2, 8);
 /// let attention = Attention::new(heads, heads, head_dim)?.softmax(Clipped::new(-0.03, 1.0)?);
-/// let observer = RunningMinMax::new(Scheme::Asymmetric(QuantType::U8));
+/// let observer = RunningMinMax::new(Scheme::Asymmetric(Element::U8));
 /// let mut calibrator = Calibrator::new(attention, ContextOrder::AfterGate, observer);
 /// for batch in 1..4 {
 ///     let x: Vec<f32> = (0..tokens * heads * head_dim).map(|i| ((i * batch) as f32).sin()).collect();
@@ -190,7 +190,7 @@ impl<O: Observer + Clone> Calibrator<O> {
         let o = &self.observers;
         let weights = o.weights.params()?;
         // The smallest integer, moved to 0 where it is -128: the weights are u8 with zero point 0.
-        if weights.zero_point() != weights.dtype().min() {
+        if weights.zero_point() != weights.range().0 {
             let got = format_args!("zero point {} of {:?}", weights.zero_point(), weights.dtype());
             return Err(Error::unsupported(
                 "observer",

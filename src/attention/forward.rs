@@ -1,13 +1,12 @@
 //! The call.
 
-use super::mask::{Bias, BlockMask, EmptyRow, Sequences};
-use super::{Input, Output, Softmax};
-use crate::ctx::Ctx;
-use crate::error::{Error, Result};
-use crate::kernels::driver::attention as driver;
+use super::{Bias, BlockMask, EmptyRow, Input, Output, Sequences, Softmax};
+use crate::base::ctx::Ctx;
+use crate::base::error::{Error, Result};
+use crate::base::view::MatRef;
+use crate::driver::attention as driver;
 use crate::quant::QuantParams;
 use crate::scratch::Scratch;
-use crate::view::MatRef;
 
 /// The largest `head_dim`.
 pub const MAX_HEAD_DIM: usize = 256;

@@ -2,9 +2,9 @@
 
 use super::Sequences;
 use super::exp::exp;
-use crate::ctx::Ctx;
-use crate::error::{Error, Result};
-use crate::view::{MatMut, MatRef};
+use crate::base::ctx::Ctx;
+use crate::base::error::{Error, Result};
+use crate::base::view::{MatMut, MatRef};
 use std::sync::Mutex;
 
 /// A gating module of Quantizable Transformers (section 4.2): what each head's context is multiplied by, so that a head can

@@ -1,8 +1,9 @@
 //! What goes into attention and what comes out.
 
 use super::{HeadsMut, HeadsRef};
-use crate::error::{Error, Result};
-use crate::quant::{QuantParams, QuantType};
+use crate::base::element::Element;
+use crate::base::error::{Error, Result};
+use crate::quant::QuantParams;
 use half::{bf16, f16};
 
 /// What the bytes of a tensor stand for.
@@ -29,7 +30,7 @@ impl HeadParams<'_> {
         }
     }
 
-    fn check(&self, name: &'static str, heads: usize, dtype: QuantType) -> Result<()> {
+    fn check(&self, name: &'static str, heads: usize, dtype: Element) -> Result<()> {
         let all = match self {
             HeadParams::All(params) => std::slice::from_ref(params),
             HeadParams::PerHead(params) if params.len() == heads => params,
@@ -71,7 +72,7 @@ impl Input<'_> {
         (l.tokens, l.heads, l.head_dim)
     }
 
-    pub(crate) fn layout(&self) -> super::heads::Layout {
+    pub(crate) fn layout(&self) -> crate::base::heads::Layout {
         match self {
             Input::F32(x) => x.layout(),
             Input::Bf16(x) => x.layout(),
@@ -99,8 +100,8 @@ impl Input<'_> {
 
     pub(crate) fn check(&self, name: &'static str) -> Result<()> {
         match self {
-            Input::U8(x, params) => params.check(name, x.heads(), QuantType::U8),
-            Input::I8(x, params) => params.check(name, x.heads(), QuantType::I8),
+            Input::U8(x, params) => params.check(name, x.heads(), Element::U8),
+            Input::I8(x, params) => params.check(name, x.heads(), Element::I8),
             _ => Ok(()),
         }
     }
@@ -123,7 +124,7 @@ pub enum Output<'a> {
 }
 
 impl Output<'_> {
-    pub(crate) fn layout(&self) -> super::heads::Layout {
+    pub(crate) fn layout(&self) -> crate::base::heads::Layout {
         match self {
             Output::F32(x) => x.layout(),
             Output::Bf16(x) => x.layout(),
@@ -135,8 +136,8 @@ impl Output<'_> {
 
     pub(crate) fn check(&self) -> Result<()> {
         let (params, dtype) = match self {
-            Output::U8(_, params) => (params, QuantType::U8),
-            Output::I8(_, params) => (params, QuantType::I8),
+            Output::U8(_, params) => (params, Element::U8),
+            Output::I8(_, params) => (params, Element::I8),
             _ => return Ok(()),
         };
         HeadParams::All(*params).check("out", 1, dtype)

@@ -1,6 +1,6 @@
 //! What turns scores into weights.
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// The parameters of a clipped softmax (Quantizable Transformers, section 4.1):
 /// `w = min(1, max(0, (zeta - gamma) * softmax(s) + gamma))`, never renormalized.
@@ -75,4 +75,15 @@ impl From<Clipped> for Softmax {
     fn from(clipped: Clipped) -> Self {
         Softmax::Clipped(clipped)
     }
+}
+
+/// A row none of whose keys is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EmptyRow {
+    /// Attends to nothing: its context is 0.
+    #[default]
+    Zeros,
+    /// Attends to all keys of its sequence alike, those that are masked included, before the clip: what a mask of the smallest
+    /// float does in the originals.
+    Uniform,
 }

@@ -3,9 +3,9 @@
 use super::BitCodes;
 use super::hash::check_head_dim;
 use crate::attention::{HeadsMut, Input, Sequences};
-use crate::ctx::Ctx;
-use crate::error::{Error, Result};
-use crate::kernels::driver::ecoformer::{self as driver, Attend};
+use crate::base::ctx::Ctx;
+use crate::base::error::{Error, Result};
+use crate::driver::ecoformer::{self as driver, Attend};
 use crate::scratch::Scratch;
 
 /// What the bias of the similarity multiplies.

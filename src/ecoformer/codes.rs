@@ -1,10 +1,11 @@
 //! Binary codes: packed bits, distances between them, and the nearest of them.
 
-use crate::ctx::Ctx;
-use crate::error::{Error, Result};
-use crate::kernels::driver::codes::{self, Operand, Short};
+use crate::base::ctx::Ctx;
+use crate::base::element::ElementType;
+use crate::base::error::{Error, Result};
+use crate::base::view::{MatMut, MatRef};
+use crate::driver::codes::{self, Operand, Short};
 use crate::scratch::Scratch;
-use crate::view::{Element, MatMut, MatRef};
 
 /// Codes of as many bits each, 1 to 256: the signs that a hash gives, or any other.
 ///
@@ -98,7 +99,7 @@ impl BitCodes {
     ///
     /// # Errors
     /// [`Error::Value`] if `y` has not 1 to 256 columns.
-    pub fn from_signs<T: Element + PartialOrd>(y: MatRef<'_, T>) -> Result<Self> {
+    pub fn from_signs<T: ElementType + PartialOrd>(y: MatRef<'_, T>) -> Result<Self> {
         let mut codes = Self::with_capacity(y.rows(), y.cols())?;
         codes.set_signs(y)?;
         Ok(codes)
@@ -108,7 +109,7 @@ impl BitCodes {
     ///
     /// # Errors
     /// As [`BitCodes::from_signs`]; the codes are as they were then.
-    pub fn set_signs<T: Element + PartialOrd>(&mut self, y: MatRef<'_, T>) -> Result<()> {
+    pub fn set_signs<T: ElementType + PartialOrd>(&mut self, y: MatRef<'_, T>) -> Result<()> {
         check_bits(y.cols())?;
         let each = y.cols().div_ceil(64);
         let words = self.reset(y.rows(), y.cols());
@@ -295,7 +296,12 @@ pub(super) fn check_bits(bits: usize) -> Result<()> {
     Ok(())
 }
 
-fn check_shape<T: Element>(name: &'static str, out: &MatMut<'_, T>, rows: usize, cols: usize) -> Result<()> {
+fn check_shape<T: ElementType>(
+    name: &'static str,
+    out: &MatMut<'_, T>,
+    rows: usize,
+    cols: usize,
+) -> Result<()> {
     if (out.rows(), out.cols()) != (rows, cols) {
         let got = format_args!("{} x {}", out.rows(), out.cols());
         return Err(Error::shape(name, format_args!("{rows} x {cols}"), got));

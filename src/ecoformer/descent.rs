@@ -1,7 +1,7 @@
 //! One head's part of the fit: its tokens' features, what is left of the similarity, and the descent of one bit.
 
 use super::neighbours::Neighbours;
-use crate::ctx::Ctx;
+use crate::base::ctx::Ctx;
 use crate::kernels::fit::{BLOCK, Block, LANES, combine, correlate, gather, half_tanh, slope, total};
 
 /// Blocks of a chunk: sums over tokens are taken chunk by chunk, and added up in order, whoever computes them.

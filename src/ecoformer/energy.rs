@@ -33,7 +33,7 @@
 //! ```
 
 pub use super::models::{Attention, Model, Stage};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 use std::iter::Sum;
 use std::ops::{Add, Mul};
 

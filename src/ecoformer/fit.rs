@@ -6,10 +6,10 @@ use super::neighbours::Neighbours;
 use super::random::Random;
 use crate::attention::HeadsRef;
 use crate::attention::exp::exp;
-use crate::ctx::{Ctx, Parallelism};
-use crate::error::{Error, Result};
+use crate::base::ctx::{Ctx, Parallelism};
+use crate::base::error::{Error, Result};
+use crate::base::view::MatRef;
 use crate::kernels::fit::{BLOCK, Block, distances};
-use crate::view::MatRef;
 use std::collections::BTreeMap;
 
 /// The most tokens of a sequence to learn from: sums of as many bits are exact in f32.

@@ -2,9 +2,9 @@
 
 use super::{BitCodes, Learned};
 use crate::attention::{HeadsRef, Sequences};
-use crate::ctx::Ctx;
-use crate::error::{Error, Result};
-use crate::kernels::driver::ecoformer::{self as driver, Encode, Hash};
+use crate::base::ctx::Ctx;
+use crate::base::error::{Error, Result};
+use crate::driver::ecoformer::{self as driver, Encode, Hash};
 use crate::scratch::Scratch;
 
 /// The most features of a head.

@@ -1,11 +1,11 @@
 //! Which tokens are like which: the sparse part of the similarity that a hash learns, a block of rows at a time.
 
-use crate::ctx::{Ctx, Parallelism};
-use crate::error::Result;
+use crate::base::ctx::{Ctx, Parallelism};
+use crate::base::error::Result;
+use crate::base::view::{MatMut, MatRef};
 use crate::kernels::fit::{BLOCK, GATHERED, next_beyond};
 use crate::linear::{Epilogue, Input, Linear, OnTheFly, Output};
 use crate::scratch::Scratch;
-use crate::view::{MatMut, MatRef};
 
 /// Rows that are multiplied at a time.
 const ROWS: usize = 32;

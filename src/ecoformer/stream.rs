@@ -3,9 +3,9 @@
 use super::hash::check_head_dim;
 use super::{BitCodes, LinearAttention, Numerator};
 use crate::attention::{HeadsMut, Input};
-use crate::ctx::Ctx;
-use crate::error::{Error, Result};
-use crate::kernels::driver::ecoformer::State;
+use crate::base::ctx::Ctx;
+use crate::base::error::{Error, Result};
+use crate::driver::ecoformer::State;
 
 /// One sequence that grows: append tokens, and ask for the context of queries that meet all of them. What is kept does not grow:
 /// `heads * (2 * (bits + 1) + 32) * head_dim` floats, whatever the number of tokens.

@@ -2,14 +2,14 @@
 
 use super::forward::PADDING;
 use super::{Linear, MAX_FEATURES, MAX_FEATURES_ZERO_POINTS, Packed, PanelLayout, Weight};
-use crate::ctx::Ctx;
-use crate::error::{Error, Result};
-use crate::kernels::float_table::Stored;
+use crate::base::ctx::Ctx;
+use crate::base::element::Element;
+use crate::base::error::{Error, Result};
+use crate::base::params::check_scale;
+use crate::base::view::MatRef;
+use crate::driver::weights::{Dense, GroupScales, Sparse};
 use crate::kernels::table::Tier;
-use crate::kernels::weights::{Dense, GroupScales, Sparse};
-use crate::quant::check_scale;
 use crate::sparse::Bsr;
-use crate::view::MatRef;
 use std::borrow::Cow;
 
 /// The largest N. A few bytes can stand for a sparse matrix, or one of no columns, of any number of rows.
@@ -209,7 +209,7 @@ impl<'a, T: Weight> Builder<'a, T> {
             scales: Cow::Borrowed(&[]),
             zero_points: &[],
             groups: None,
-            weight_only: T::STORED != Stored::I8,
+            weight_only: T::ELEMENT.is_float(),
             bias: &[],
         }
     }
@@ -234,7 +234,7 @@ impl<'a, T: Weight> Builder<'a, T> {
     }
 
     /// As [`Builder::build`], on tier i of those that only tests have, for a scalar [`Ctx`].
-    #[cfg(feature = "oracle")]
+    #[cfg(feature = "internal")]
     #[doc(hidden)]
     pub fn build_odd(&self, i: usize) -> Result<Linear> {
         self.build_for(crate::kernels::odd::ODD[i])
@@ -286,7 +286,9 @@ impl<'a, T: Weight> Builder<'a, T> {
         let (mut sums, mut magnitudes) = (vec![0i32; n], vec![0i32; n]);
         let mut count = |row: usize, w: T| {
             if !self.weight_only {
-                let w = i32::from(w.to_bytes()[0] as i8);
+                let mut byte = [0; 1];
+                w.store(&mut byte, 0);
+                let w = i32::from(byte[0] as i8);
                 sums[row] += w;
                 magnitudes[row] += w.abs();
             }
@@ -295,10 +297,10 @@ impl<'a, T: Weight> Builder<'a, T> {
             for (r, row) in w.iter_rows().enumerate() {
                 row.iter().for_each(|&v| count(r, v));
             }
-            let (kernel, layout) = match (self.weight_only, T::STORED, tier.pairs) {
+            let (kernel, layout) = match (self.weight_only, T::ELEMENT, tier.pairs) {
                 (false, ..) => (tier.dense, PanelLayout::Rows),
-                (true, Stored::Bf16, Some(pairs)) => (pairs.dense[0], PanelLayout::Bf16Rows),
-                (true, stored, _) => (tier.float.f32.dense[stored as usize], PanelLayout::F32Rows),
+                (true, Element::Bf16, Some(pairs)) => (pairs.dense[0], PanelLayout::Bf16Rows),
+                (true, stored, _) => (*tier.float.f32.dense_of(stored), PanelLayout::F32Rows),
             };
             (Packed::Dense(Dense::pack(w, kernel, groups.clone()), layout), n * k)
         };
@@ -307,7 +309,7 @@ impl<'a, T: Weight> Builder<'a, T> {
             Weights::OwnDense(q, n, k) => dense(MatRef::new(q, *n, *k)?),
             Weights::Sparse(w) => {
                 w.for_each(|row, _, v| count(row, v));
-                let pairs = T::STORED == Stored::Bf16 && tier.pairs.is_some();
+                let pairs = T::ELEMENT == Element::Bf16 && tier.pairs.is_some();
                 let layout = match (self.weight_only, w.block().cols()) {
                     (false, cols) if cols.is_multiple_of(4) => PanelLayout::Quads,
                     (false, _) => PanelLayout::Lines,

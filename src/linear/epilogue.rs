@@ -1,9 +1,10 @@
 //! What happens to the sums before they are stored, in a fixed order: scale and bias, residual, activation, requantize.
 
-use crate::error::{Error, Result};
+use crate::base::element::Element;
+use crate::base::error::{Error, Result};
+use crate::base::view::MatRef;
 use crate::kernels::activation::{self, evaluate};
-use crate::quant::{QuantParams, QuantType};
-use crate::view::MatRef;
+use crate::quant::QuantParams;
 use half::{bf16, f16};
 
 /// A function of each output.
@@ -65,8 +66,7 @@ impl ByteTable {
     pub fn new(before: QuantParams, after: QuantParams, f: impl Fn(f32) -> f32) -> Self {
         let mut bytes = [0; 256];
         for (i, byte) in (0..).zip(&mut bytes) {
-            *byte =
-                (after.quantize(f(before.dequantize(i + before.dtype().min()))) - after.dtype().min()) as u8;
+            *byte = (after.quantize(f(before.dequantize(i + before.range().0))) - after.range().0) as u8;
         }
         Self { bytes, before, after }
     }
@@ -160,10 +160,10 @@ impl<'a> Epilogue<'a> {
                 ));
             }
             match residual {
-                Residual::U8(_, p) if p.dtype() != QuantType::U8 => {
+                Residual::U8(_, p) if p.dtype() != Element::U8 => {
                     return Err(Error::unsupported("residual", "parameters of U8", "I8"));
                 }
-                Residual::I8(_, p) if p.dtype() != QuantType::I8 => {
+                Residual::I8(_, p) if p.dtype() != Element::I8 => {
                     return Err(Error::unsupported("residual", "parameters of I8", "U8"));
                 }
                 _ => {}

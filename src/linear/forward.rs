@@ -4,14 +4,15 @@ use super::epilogue::{Activation, Epilogue, Residual};
 use super::io::{Input, OnTheFly, Output};
 use super::packed::{Packer, Scale, ScaleRef, flip, unsigned_zero};
 use super::{Linear, Packed};
-use crate::ctx::Ctx;
-use crate::error::{Error, Result};
+use crate::base::ctx::Ctx;
+use crate::base::element::Element;
+use crate::base::error::{Error, Result};
+use crate::driver::{self, Job, Memory, Out, Source};
 use crate::kernels::activation;
-use crate::kernels::driver::{self, Job, Memory, Out, Source};
 use crate::kernels::epilogue::{Addend, Plan, Rank1, Target};
 use crate::kernels::panel::{Shape, check_bytes, row_stride};
 use crate::kernels::requantize::Requantize;
-use crate::quant::{QuantParams, QuantType};
+use crate::quant::QuantParams;
 use crate::scratch::Scratch;
 
 /// Parameter arrays are padded by this much, so that kernels read whole registers.
@@ -304,7 +305,7 @@ fn target(y: &mut Output<'_>, m: usize) -> ((Target, usize), Out) {
         Output::Bf16(y) => ((Target::Bf16(y.as_mut_ptr()), y.stride()), Out::Rows),
         Output::F16(y) => ((Target::F16(y.as_mut_ptr()), y.stride()), Out::Rows),
         Output::U8(y, _) => ((Target::U8(y.as_mut_ptr(), 0), y.stride()), Out::Rows),
-        Output::I8(y, _) => ((Target::U8(y.as_mut_ptr().cast(), flip(QuantType::I8)), y.stride()), Out::Rows),
+        Output::I8(y, _) => ((Target::U8(y.as_mut_ptr().cast(), flip(Element::I8)), y.stride()), Out::Rows),
         Output::Packed(y, ..) | Output::PackedFloats(y, _) => {
             let shape = Shape { tokens: m, features: y.features(), layout: y.layout() };
             let p = y.data.bytes_mut().as_mut_ptr();

@@ -1,19 +1,20 @@
 //! What goes into a layer and what comes out.
 
 use super::PackedActivations;
-use crate::error::{Error, Result};
+use crate::base::element::Element;
+use crate::base::error::{Error, Result};
+use crate::base::view::{MatMut, MatRef};
 use crate::kernels::panel::Shape;
-use crate::quant::{QuantParams, QuantType};
-use crate::view::{MatMut, MatRef};
+use crate::quant::QuantParams;
 use half::{bf16, f16};
 
 /// x, `[M tokens, K in_features]`.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Input<'a> {
-    /// Unsigned bytes and what they stand for (a [`QuantType::U8`]).
+    /// Unsigned bytes and what they stand for (a [`Element::U8`]).
     U8(MatRef<'a, u8>, QuantParams),
-    /// Signed bytes and what they stand for (a [`QuantType::I8`]).
+    /// Signed bytes and what they stand for (a [`Element::I8`]).
     I8(MatRef<'a, i8>, QuantParams),
     /// Floats, for a float layer or quantized to bytes on the fly.
     F32(MatRef<'a, f32>, OnTheFly),
@@ -95,8 +96,8 @@ impl Input<'_> {
 
     pub(super) fn check(&self) -> Result<()> {
         match self {
-            Input::U8(_, p) => check_type("input", p, QuantType::U8),
-            Input::I8(_, p) => check_type("input", p, QuantType::I8),
+            Input::U8(_, p) => check_type("input", p, Element::U8),
+            Input::I8(_, p) => check_type("input", p, Element::I8),
             _ => Ok(()),
         }
     }
@@ -114,9 +115,9 @@ pub enum Output<'a> {
     Bf16(MatMut<'a, bf16>),
     /// Real values, rounded to nearest even.
     F16(MatMut<'a, f16>),
-    /// Requantized (by a [`QuantType::U8`]).
+    /// Requantized (by a [`Element::U8`]).
     U8(MatMut<'a, u8>, QuantParams),
-    /// Requantized (by a [`QuantType::I8`]).
+    /// Requantized (by a [`Element::I8`]).
     I8(MatMut<'a, i8>, QuantParams),
     /// Requantized, in the layout of the layer that comes next ([`super::Linear::input_layout`]).
     Packed(&'a mut PackedActivations, QuantParams, super::PanelLayout),
@@ -132,11 +133,11 @@ impl Output<'_> {
             Output::Bf16(y) => (y.rows(), y.cols()),
             Output::F16(y) => (y.rows(), y.cols()),
             Output::U8(y, p) => {
-                check_type("output", p, QuantType::U8)?;
+                check_type("output", p, Element::U8)?;
                 (y.rows(), y.cols())
             }
             Output::I8(y, p) => {
-                check_type("output", p, QuantType::I8)?;
+                check_type("output", p, Element::I8)?;
                 (y.rows(), y.cols())
             }
             Output::Packed(_, _, layout) if layout.is_float() => {
@@ -158,7 +159,7 @@ impl Output<'_> {
     }
 }
 
-fn check_type(argument: &'static str, p: &QuantParams, dtype: QuantType) -> Result<()> {
+fn check_type(argument: &'static str, p: &QuantParams, dtype: Element) -> Result<()> {
     if p.dtype() == dtype {
         return Ok(());
     }

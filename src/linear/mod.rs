@@ -72,17 +72,18 @@ mod forward;
 mod io;
 mod packed;
 
+pub use crate::base::element::Weight;
+pub use crate::driver::weights::{MAX_FEATURES, MAX_FEATURES_ZERO_POINTS};
 pub use crate::kernels::panel::PanelLayout;
-pub use crate::kernels::weights::{MAX_FEATURES, MAX_FEATURES_ZERO_POINTS, Weight};
 pub use builder::{Builder, MAX_GROUP_SIZE, MAX_OUT_FEATURES};
 pub use epilogue::{Activation, ByteTable, Epilogue, Residual, gelu_table, gelu_tanh_table, silu_table};
 pub use io::{Input, OnTheFly, Output};
 pub use packed::PackedActivations;
 
-use crate::isa::Isa;
-use crate::kernels::panel::Packed as Element;
+use crate::base::element::Element;
+use crate::base::isa::Isa;
+use crate::driver::weights::{Dense, Sparse};
 use crate::kernels::table::Tier;
-use crate::kernels::weights::{Dense, Sparse};
 
 /// A layer: weights packed for one tier, their scales, and a bias. Immutable; any number of threads may call it.
 #[derive(Debug, Clone)]

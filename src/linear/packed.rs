@@ -1,16 +1,17 @@
 //! Activations in the layout that a layer's kernels read.
 
-use crate::ctx::Ctx;
-use crate::error::{Error, Result};
-use crate::kernels::buffer::{Buffer, as_f32, as_i32};
+use crate::base::buffer::{Buffer, as_f32, as_i32};
+use crate::base::ctx::Ctx;
+use crate::base::element::Element;
+use crate::base::error::{Error, Result};
+use crate::base::view::{MatMut, MatRef};
 use crate::kernels::convert;
 use crate::kernels::pack::{Tokens, quad_offset};
 use crate::kernels::panel::{Panel, PanelLayout, Shape, check_bytes, row_stride};
 use crate::kernels::quantize;
 use crate::kernels::table::Tier;
-use crate::quant::{QuantParams, QuantType};
+use crate::quant::QuantParams;
 use crate::scratch::Scratch;
-use crate::view::{MatMut, MatRef};
 use half::bf16;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -68,15 +69,12 @@ impl Scale {
 
 /// The zero point once signed bytes have been moved up by 128.
 pub(super) fn unsigned_zero(p: &QuantParams) -> i32 {
-    p.zero_point() - p.dtype().min()
+    p.zero_point() - p.range().0
 }
 
 /// The flip that makes bytes of the type unsigned.
-pub(super) fn flip(dtype: QuantType) -> u8 {
-    match dtype {
-        QuantType::U8 => 0,
-        QuantType::I8 => 0x80,
-    }
+pub(super) fn flip(dtype: Element) -> u8 {
+    if dtype == Element::I8 { 0x80 } else { 0 }
 }
 
 impl PackedActivations {
@@ -327,7 +325,7 @@ impl Packer<'_> {
         if r.magnitude >= quantize::Range::INFINITE {
             return None;
         }
-        QuantParams::from_range_asymmetric(min, max, QuantType::U8).ok()
+        QuantParams::from_range_asymmetric(min, max, Element::U8).ok()
     }
 
     /// Packs the tokens of one panel into its bytes; `scale` is by token of x.

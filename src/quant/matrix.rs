@@ -1,22 +1,22 @@
 //! Whole matrices: by one quantizer, by one for each row given, or by one for each row as it comes.
 
-use super::{QuantParams, QuantType, Scheme};
-use crate::ctx::Ctx;
-use crate::error::{Error, Result};
+use super::{QuantParams, Scheme};
+use crate::base::buffer::Byte;
+use crate::base::ctx::Ctx;
+use crate::base::element::Element;
+use crate::base::element::ElementType;
+use crate::base::error::{Error, Result};
+use crate::base::view::{MatMut, MatRef};
 use crate::kernels::quantize as kernels;
-use crate::view::{Element, MatMut, MatRef};
 use half::bf16;
 
 /// What can be quantized: `f32` and [`bf16`], which is widened to f32 first.
-pub trait Quantizable: Element + kernels::Real {}
+pub trait Quantizable: ElementType + kernels::Real {}
 impl Quantizable for f32 {}
 impl Quantizable for bf16 {}
 
 /// What reals are quantized to: `u8` and `i8`.
-pub trait Quantized: Element + kernels::Integer {
-    /// The run-time name of the type.
-    const QUANT_TYPE: QuantType = <Self as kernels::Integer>::TYPE;
-}
+pub trait Quantized: ElementType + Byte {}
 impl Quantized for u8 {}
 impl Quantized for i8 {}
 
@@ -142,7 +142,7 @@ pub fn dequantize_rows<Q: Quantized>(
     each_row(x, y, |r, x, y| kernels::dequantize(Q::bytes(x), &params[r], y, ctx))
 }
 
-fn each_row<X: Element, Y: Element>(
+fn each_row<X: ElementType, Y: ElementType>(
     x: MatRef<'_, X>,
     mut y: MatMut<'_, Y>,
     f: impl Fn(usize, &[X], &mut [Y]),
@@ -183,11 +183,11 @@ fn in_x(error: Error, of: impl std::fmt::Display) -> Error {
     }
 }
 
-fn check_dtype<Q: Quantized>(argument: &'static str, dtype: QuantType) -> Result<()> {
-    if dtype == Q::QUANT_TYPE {
+fn check_dtype<Q: Quantized>(argument: &'static str, dtype: Element) -> Result<()> {
+    if dtype == Q::ELEMENT {
         return Ok(());
     }
-    Err(Error::unsupported(argument, format_args!("{:?}", Q::QUANT_TYPE), format_args!("{dtype:?}")))
+    Err(Error::unsupported(argument, format_args!("{:?}", Q::ELEMENT), format_args!("{dtype:?}")))
 }
 
 fn check_params<Q: Quantized>(params: &[QuantParams], rows: usize) -> Result<()> {

@@ -1,11 +1,11 @@
 //! Quantization: real numbers to 8-bit integers and back.
 //!
 //! ```
-//! use siskin::quant::{self, MinMax, Observer, QuantType, Scheme};
-//! use siskin::{Ctx, MatMut, MatRef};
+//! use siskin::quant::{self, MinMax, Observer, Scheme};
+//! use siskin::{Ctx, Element, MatMut, MatRef};
 //!
 //! let x = [-1.0, 0.5, 2.0, 0.25, 0.0, 3.0];
-//! let mut observer = MinMax::new(Scheme::Asymmetric(QuantType::U8));
+//! let mut observer = MinMax::new(Scheme::Asymmetric(Element::U8));
 //! observer.observe(&x)?;
 //! let params = observer.params()?;
 //!
@@ -21,15 +21,15 @@
 mod matrix;
 mod observer;
 mod outlier;
-mod params;
 mod sqnr;
 
+pub use crate::base::params::{QuantParams, Scheme};
+#[doc(hidden)]
+pub type QuantType = crate::Element;
 pub use matrix::{
     Quantizable, Quantized, dequantize, dequantize_rows, per_channel, per_tensor, quantize,
     quantize_per_token, quantize_rows,
 };
 pub use observer::{MinMax, MseGrid, Observer, Percentile, RunningMinMax};
 pub use outlier::{OutlierMetrics, OutlierSummary, infinity_norm, kurtosis};
-pub(crate) use params::check_scale;
-pub use params::{QuantParams, QuantType, Scheme};
 pub use sqnr::sqnr_db;

@@ -1,8 +1,9 @@
 //! Observers: from tensors seen to a quantizer. The range estimators of Quantizable Transformers, to the bit.
 
-use super::params::from_range;
-use super::{QuantParams, QuantType, Scheme};
-use crate::error::{Error, Result};
+use super::{QuantParams, Scheme};
+use crate::base::element::Element;
+use crate::base::error::{Error, Result};
+use crate::base::params::from_range;
 use crate::kernels::quantize::{Range, range_body};
 
 /// Sees the tensors of one place in a model, one after the other, and then says how to quantize them.
@@ -178,8 +179,8 @@ impl MseGrid {
     fn candidates(&self, min: f32, max: f32) -> Result<Vec<(QuantParams, f64)>> {
         let dtype = match self.scheme {
             Scheme::Asymmetric(dtype) | Scheme::Symmetric(dtype) => dtype,
-            Scheme::SymmetricAuto if min < 0.0 => QuantType::I8,
-            Scheme::SymmetricAuto => QuantType::U8,
+            Scheme::SymmetricAuto if min < 0.0 => Element::I8,
+            Scheme::SymmetricAuto => Element::U8,
         };
         // A symmetric u8 refuses what is below 0 as any other observer does.
         from_range(min, max, Scheme::Symmetric(dtype))?;

@@ -1,7 +1,7 @@
 //! How far a tensor reaches: the outlier metrics of Quantizable Transformers (section 5), as its authors measure them.
 
-use crate::error::{Error, Result};
-use crate::view::MatRef;
+use crate::base::error::{Error, Result};
+use crate::base::view::MatRef;
 
 /// The kurtosis of a row, `mean((x - mean)^4) / (std^4 + 1e-6)`, std being that of a sample (`n - 1`): 3 for a normal
 /// distribution, n for a single outlier. In f64.

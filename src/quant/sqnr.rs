@@ -1,6 +1,6 @@
 //! What quantization costs.
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// The signal-to-quantization-noise ratio in decibels, `10 log10(sum reference^2 / sum (reference - got)^2)`,
 /// summed in f64; infinite where the two are equal.

@@ -1,6 +1,6 @@
 //! The shape of a block.
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;

@@ -1,8 +1,9 @@
 //! Block sparse rows: the triple of SciPy's `bsr_matrix` and PyTorch's `sparse_bsr`.
 
 use super::{BlockShape, Statistics};
-use crate::error::{Error, Result};
-use crate::view::{Element, MatRef};
+use crate::base::element::ElementType;
+use crate::base::error::{Error, Result};
+use crate::base::view::MatRef;
 
 /// A block-sparse matrix of `rows` x `cols`, the blocks of a block row in ascending order of column.
 ///
@@ -35,7 +36,7 @@ pub struct Bsr<T> {
     values: Vec<T>,
 }
 
-impl<T: Element + PartialEq> Bsr<T> {
+impl<T: ElementType + PartialEq> Bsr<T> {
     /// A matrix from its parts, every one of them checked.
     ///
     /// # Errors
@@ -142,12 +143,12 @@ impl<T: Element + PartialEq> Bsr<T> {
     /// The same structure with each value `v` of row `r` replaced by `f(r, v)`. Beyond the edge stay zeros.
     ///
     /// What is not stored stays zero too, so `f(r, 0)` should be zero: quantize symmetrically.
-    pub fn map<U: Element + PartialEq>(&self, mut f: impl FnMut(usize, T) -> U) -> Bsr<U> {
+    pub fn map<U: ElementType + PartialEq>(&self, mut f: impl FnMut(usize, T) -> U) -> Bsr<U> {
         self.map_at(|r, _, v| f(r, v))
     }
 
     /// As [`Bsr::map`], by `f(r, c, v)` of each value `v` at row `r` and column `c`.
-    pub fn map_at<U: Element + PartialEq>(&self, mut f: impl FnMut(usize, usize, T) -> U) -> Bsr<U> {
+    pub fn map_at<U: ElementType + PartialEq>(&self, mut f: impl FnMut(usize, usize, T) -> U) -> Bsr<U> {
         let mut values = vec![U::default(); self.values.len()];
         self.visit(|at, r, c| values[at] = f(r, c, self.values[at]));
         Bsr {

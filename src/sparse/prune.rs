@@ -2,8 +2,8 @@
 
 use super::bsr::check_size;
 use super::{BlockShape, Bsr};
-use crate::error::{Error, Result};
-use crate::view::MatRef;
+use crate::base::error::{Error, Result};
+use crate::base::view::MatRef;
 
 /// What makes a block heavy. Summed in f64, row by row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

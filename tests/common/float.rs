@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test uses its own part")]
 
 use crate::common::Rng;
-use siskin::kernels::activation::{Activation as Curve, evaluate};
+use siskin::internal::kernels::activation::{Activation as Curve, evaluate};
 use siskin::linear::*;
 use siskin::sparse::{BlockShape, Bsr};
 use siskin::{Ctx, MatMut, MatRef, Scratch, bf16, f16};

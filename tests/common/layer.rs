@@ -3,9 +3,10 @@
 #![allow(dead_code, reason = "each test uses its own part")]
 
 use crate::common::Rng;
-use siskin::kernels::activation::{Activation as Curve, evaluate};
+use siskin::Element;
+use siskin::internal::kernels::activation::{Activation as Curve, evaluate};
 use siskin::linear::*;
-use siskin::quant::{QuantParams, QuantType};
+use siskin::quant::QuantParams;
 use siskin::sparse::{BlockShape, Bsr};
 use siskin::{Ctx, MatMut, MatRef, Scratch, bf16};
 
@@ -175,9 +176,14 @@ impl Case {
         let (x_stride, y_stride) = (k + r.below(3) * r.below(9), n + r.below(3) * r.below(9));
         let zero = [0, 255, 128, r.below(256)][r.below(4)] as i32;
         let signed = self.to == To::I8 || (matches!(self.to, To::Packed(_)) && r.below(2) == 0);
-        let dtype = if signed { QuantType::I8 } else { QuantType::U8 };
+        let dtype = if signed { Element::I8 } else { Element::U8 };
         let params = |r: &mut Rng, step: f32| {
-            QuantParams::new(step * r.float(0.5, 2.0), r.below(256) as i32 + dtype.min(), dtype).unwrap()
+            QuantParams::new(
+                step * r.float(0.5, 2.0),
+                r.below(256) as i32 + dtype.quantized_range().unwrap().0,
+                dtype,
+            )
+            .unwrap()
         };
         let y_params = params(&mut r, typical / 64.0);
         let before = QuantParams::u8(typical / 64.0, 100).unwrap();
@@ -235,7 +241,13 @@ impl Case {
     }
 }
 
-fn part<T: siskin::Element>(v: &[T], first: usize, rows: usize, cols: usize, stride: usize) -> MatRef<'_, T> {
+fn part<T: siskin::ElementType>(
+    v: &[T],
+    first: usize,
+    rows: usize,
+    cols: usize,
+    stride: usize,
+) -> MatRef<'_, T> {
     let end = if rows == 0 { first * stride } else { (first + rows - 1) * stride + cols };
     MatRef::with_stride(&v[first * stride..end], rows, cols, stride).unwrap()
 }
@@ -360,13 +372,13 @@ impl Data {
         let (k, s) = (self.case.k, self.x_stride);
         let range = t * s..t * s + k;
         let fixed = |x: &[f32], p: QuantParams| {
-            let min = p.dtype().min();
+            let min = p.range().0;
             let q = x.iter().map(|&v| i64::from(p.quantize(v) - min)).collect();
             (q, p.scale(), i64::from(p.zero_point() - min))
         };
         let own = |x: &[f32]| {
             let (low, high) = x.iter().fold((0f32, 0f32), |(a, b), &v| (a.min(v), b.max(v)));
-            fixed(x, QuantParams::from_range_asymmetric(low, high, QuantType::U8).unwrap())
+            fixed(x, QuantParams::from_range_asymmetric(low, high, Element::U8).unwrap())
         };
         let wide = || self.x_bf16[range.clone()].iter().map(|v| v.to_f32()).collect::<Vec<_>>();
         match self.case.input {
@@ -450,17 +462,17 @@ impl Data {
                 _ => v.to_bits(),
             };
         };
-        let unsigned = (v * after).round_ties_even() + (p.zero_point() - p.dtype().min()) as f32;
+        let unsigned = (v * after).round_ties_even() + (p.zero_point() - p.range().0) as f32;
         let mut q = unsigned.clamp(0.0, 255.0) as u8;
         if let Some(table) = &self.table {
-            let real = table.before().dequantize(i32::from(q) + p.dtype().min());
+            let real = table.before().dequantize(i32::from(q) + p.range().0);
             let f = |v: f32| match self.case.act {
                 Act::TableGelu => evaluate(Curve::Gelu, v),
                 Act::TableGeluTanh => evaluate(Curve::GeluTanh, v),
                 Act::TableSilu => evaluate(Curve::Silu, v),
                 _ => -v,
             };
-            q = (self.y_params.quantize(f(real)) - self.y_params.dtype().min()) as u8;
+            q = (self.y_params.quantize(f(real)) - self.y_params.range().0) as u8;
         }
         u32::from(if self.case.to == To::I8 { q ^ 0x80 } else { q })
     }

@@ -1,7 +1,7 @@
 //! Shared by the tests: tiers, cases, random numbers and contexts.
 #![allow(dead_code, reason = "each test uses its own part")]
 
-use siskin::kernels::table::{TIERS, Tier};
+use siskin::internal::kernels::table::{TIERS, Tier};
 use siskin::{Ctx, Executor, Isa, Parallelism};
 use std::io::Write;
 use std::sync::Arc;

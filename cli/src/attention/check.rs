@@ -44,13 +44,13 @@ impl Problem {
     /// What an output stands for, what it should, and how far the type may round that.
     fn stored(&self, got: f64, want: f64) -> (f64, f64, f64) {
         let (step, zero) = (f64::from(self.y_params.scale()), f64::from(self.y_params.zero_point()));
-        let dtype = self.y_params.dtype();
+        let (low, high) = self.y_params.range();
         match self.y {
             YType::Bf16 => (got, want, want.abs() / 256.0),
             YType::F16 => (got, want, want.abs() / 2048.0 + 3e-8),
             YType::U8 | YType::I8 => {
                 let end = |end: i32| (f64::from(end) - zero) * step;
-                (((got - zero) * step), want.clamp(end(dtype.min()), end(dtype.max())), 0.501 * step)
+                (((got - zero) * step), want.clamp(end(low), end(high)), 0.501 * step)
             }
             YType::F32 | YType::I32 => (got, want, 0.0),
         }

@@ -192,7 +192,7 @@ impl Problem {
 /// Quantized and back.
 fn rounded(real: f64, params: QuantParams) -> f64 {
     let (step, zero) = (f64::from(params.scale()), f64::from(params.zero_point()));
-    let (low, high) = (f64::from(params.dtype().min()), f64::from(params.dtype().max()));
+    let (low, high) = (f64::from(params.range().0), f64::from(params.range().1));
     ((real / step).round_ties_even() + zero).clamp(low, high).mul_add(step, -zero * step)
 }
 

@@ -163,13 +163,13 @@ impl Data {
     }
 }
 
-fn view<'a, T: siskin::Element>(x: &'a [T], p: &Place) -> Result<HeadsRef<'a, T>> {
+fn view<'a, T: siskin::ElementType>(x: &'a [T], p: &Place) -> Result<HeadsRef<'a, T>> {
     // Where there are no tokens, there may be nothing at the offset either.
     let from = x.get(p.offset..).unwrap_or_default();
     Ok(HeadsRef::with_strides(from, p.tokens, p.heads, p.head_dim, p.token_stride, p.head_stride)?)
 }
 
-fn view_mut<'a, T: siskin::Element>(y: &'a mut [T], p: &Place) -> Result<HeadsMut<'a, T>> {
+fn view_mut<'a, T: siskin::ElementType>(y: &'a mut [T], p: &Place) -> Result<HeadsMut<'a, T>> {
     let from = y.get_mut(p.offset..).unwrap_or_default();
     Ok(HeadsMut::with_strides(from, p.tokens, p.heads, p.head_dim, p.token_stride, p.head_stride)?)
 }

@@ -1,0 +1,116 @@
+//! Bytes that start on a cache line.
+
+/// A cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// Zero-initialized memory that starts on a cache line and only grows.
+#[derive(Clone, Default)]
+pub struct Buffer {
+    lines: Vec<Line>,
+}
+
+impl Buffer {
+    /// At least `bytes` bytes; what was in there stays.
+    pub fn grow(&mut self, bytes: usize) {
+        let lines = bytes.div_ceil(64);
+        if self.lines.len() < lines {
+            self.lines.resize(lines, Line([0; 64]));
+        }
+    }
+
+    /// As [`Buffer::grow`]; false if there is not so much memory.
+    #[must_use]
+    pub fn try_grow(&mut self, bytes: usize) -> bool {
+        let more = bytes.div_ceil(64).saturating_sub(self.lines.len());
+        let there_is = self.lines.try_reserve(more).is_ok();
+        if there_is {
+            self.grow(bytes);
+        }
+        there_is
+    }
+
+    /// Bytes held.
+    pub fn len(&self) -> usize {
+        self.lines.len() * 64
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: lines are plain initialized bytes, 64 each.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len()) }
+    }
+
+    /// All bytes.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len()) }
+    }
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer({} bytes)", self.len())
+    }
+}
+
+/// The same bytes as 32-bit numbers. The length must be a multiple of 4 and the start aligned, else a shorter or an
+/// empty slice is returned.
+pub fn as_i32(bytes: &mut [u8]) -> &mut [i32] {
+    // SAFETY: any bytes are i32s.
+    unsafe { bytes.align_to_mut().1 }
+}
+
+/// As [`as_i32`].
+pub fn as_f32(bytes: &mut [u8]) -> &mut [f32] {
+    // SAFETY: any bytes are f32s.
+    unsafe { bytes.align_to_mut().1 }
+}
+
+/// As [`as_i32`], of 2 bytes.
+pub fn as_u16(bytes: &mut [u8]) -> &mut [u16] {
+    // SAFETY: any bytes are u16s.
+    unsafe { bytes.align_to_mut().1 }
+}
+
+/// As [`as_i32`], of 8 bytes.
+pub fn as_u64(bytes: &mut [u8]) -> &mut [u64] {
+    // SAFETY: any bytes are u64s.
+    unsafe { bytes.align_to_mut().1 }
+}
+
+/// Bytes as unsigned ones: `u8` and `i8`, which have one size, one alignment, and no invalid bit pattern.
+pub trait Byte: Sized {
+    /// What lies in memory.
+    fn bytes(x: &[Self]) -> &[u8];
+    /// What lies in memory.
+    fn bytes_mut(x: &mut [Self]) -> &mut [u8];
+}
+
+impl Byte for u8 {
+    fn bytes(x: &[u8]) -> &[u8] {
+        x
+    }
+
+    fn bytes_mut(x: &mut [u8]) -> &mut [u8] {
+        x
+    }
+}
+
+impl Byte for i8 {
+    fn bytes(x: &[i8]) -> &[u8] {
+        // SAFETY: i8 and u8 have one size and alignment, and every byte is valid as either.
+        unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) }
+    }
+
+    fn bytes_mut(x: &mut [i8]) -> &mut [u8] {
+        // SAFETY: as for `bytes`; the only reference to the memory is the one given up here.
+        unsafe { std::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), x.len()) }
+    }
+}

@@ -1,0 +1,194 @@
+//! The affine map between reals and 8-bit integers.
+
+use crate::base::element::Element;
+use crate::base::error::{Error, Result};
+use num_traits::Float;
+
+/// How a range of reals becomes a quantizer (Quantizable Transformers, the authors' uniform quantizers).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Both ends of the range, widened to hold 0, meet the ends of the integers: for activations.
+    Asymmetric(Element),
+    /// `zero_point` 0, and the larger absolute value meets the largest integer: for weights.
+    Symmetric(Element),
+    /// As `Symmetric`, to i8 where the range goes below 0 and to u8 where not.
+    SymmetricAuto,
+}
+
+/// An affine quantizer: `q = clamp(round_half_even(x / scale) + zero_point)`, `x ~ scale * (q - zero_point)`.
+///
+/// Quantizable Transformers, section 2; symmetric is `zero_point == 0` with [`Element::I8`].
+///
+/// ```
+/// use siskin::Element;
+/// use siskin::quant::QuantParams;
+///
+/// let p = QuantParams::from_range_asymmetric(-0.5, 63.25, Element::U8)?;
+/// assert_eq!((p.scale(), p.zero_point()), (0.25, 2));
+/// assert_eq!(p.quantize(1.1), 6);
+/// assert_eq!(p.dequantize(6), 1.0);
+/// assert_eq!((p.quantize(f32::INFINITY), p.quantize(f32::NAN)), (255, 2));
+/// # Ok::<(), siskin::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QuantParams {
+    scale: f32,
+    zero_point: i32,
+    dtype: Element,
+    min: i32,
+    max: i32,
+}
+
+impl QuantParams {
+    /// A quantizer to `dtype`.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if `scale` is not a positive normal number, or if `zero_point` is outside `dtype`;
+    /// [`Error::Unsupported`] if `dtype` is not a type that reals are quantized to ([`Element::is_quantized`]).
+    pub fn new(scale: f32, zero_point: i32, dtype: Element) -> Result<Self> {
+        check_scale("scale", scale)?;
+        let (min, max) = integers(dtype)?;
+        if !(min..=max).contains(&zero_point) {
+            return Err(Error::value("zero_point", format_args!("{min} to {max} for {dtype}"), zero_point));
+        }
+        Ok(Self { scale, zero_point, dtype, min, max })
+    }
+
+    /// To u8.
+    ///
+    /// # Errors
+    /// As [`QuantParams::new`].
+    pub fn u8(scale: f32, zero_point: i32) -> Result<Self> {
+        Self::new(scale, zero_point, Element::U8)
+    }
+
+    /// To i8.
+    ///
+    /// # Errors
+    /// As [`QuantParams::new`].
+    pub fn i8(scale: f32, zero_point: i32) -> Result<Self> {
+        Self::new(scale, zero_point, Element::I8)
+    }
+
+    /// A quantizer of the reals `min` to `max`, by any scheme.
+    ///
+    /// # Errors
+    /// As [`QuantParams::from_range_asymmetric`] and [`QuantParams::from_range_symmetric`].
+    pub fn from_range(min: f32, max: f32, scheme: Scheme) -> Result<Self> {
+        from_range(min, max, scheme)
+    }
+
+    /// A quantizer of the reals `min` to `max`, widened to hold 0.0, whose ends meet those of `dtype`.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if `min` or `max` is not finite, if `min > max`, or if the range is too wide for an f32.
+    pub fn from_range_asymmetric(min: f32, max: f32, dtype: Element) -> Result<Self> {
+        from_range(min, max, Scheme::Asymmetric(dtype))
+    }
+
+    /// A quantizer with `zero_point` 0, whose largest integer stands for the larger of `-min` and `max`.
+    /// The smallest of i8, -128, is used too, by what rounds to it.
+    ///
+    /// # Errors
+    /// As [`QuantParams::from_range_asymmetric`], and if `min < 0` with [`Element::U8`].
+    pub fn from_range_symmetric(min: f32, max: f32, dtype: Element) -> Result<Self> {
+        from_range(min, max, Scheme::Symmetric(dtype))
+    }
+
+    /// The real size of one step.
+    pub fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// The integer that stands for 0.0.
+    pub fn zero_point(&self) -> i32 {
+        self.zero_point
+    }
+
+    /// The integer type.
+    pub fn dtype(&self) -> Element {
+        self.dtype
+    }
+
+    /// The smallest and the largest integer.
+    pub fn range(&self) -> (i32, i32) {
+        (self.min, self.max)
+    }
+
+    /// The integer of one real. Infinities and what is out of range clamp; NaN gives the zero point.
+    pub fn quantize(&self, x: f32) -> i32 {
+        let steps = (x / self.scale).round_ties_even();
+        // The bounds are small integers, exact in f32; `as` maps NaN to 0.
+        let low = (self.min - self.zero_point) as f32;
+        let high = (self.max - self.zero_point) as f32;
+        steps.clamp(low, high) as i32 + self.zero_point
+    }
+
+    /// The real of one integer.
+    pub fn dequantize(&self, q: i32) -> f32 {
+        self.scale * (q - self.zero_point) as f32
+    }
+}
+
+/// The quantizer of a range, computed in the range's own type, as its authors do: a range of percentiles is f64.
+pub(crate) fn from_range<F: Float + Into<f64>>(min: F, max: F, scheme: Scheme) -> Result<QuantParams> {
+    for (argument, end) in [("min", min), ("max", max)] {
+        if !end.is_finite() {
+            return Err(Error::value(argument, "a finite number", end.into()));
+        }
+    }
+    if min > max {
+        return Err(Error::value("min", format_args!("at most max = {}", max.into()), min.into()));
+    }
+    let of = |x: f64| F::from(x).unwrap_or_else(F::zero);
+    // Never an empty range, never a step too small to divide by.
+    let (least, levels) = (of(1e-8), of(255.0));
+    let (min, max) = (min.min(F::zero()), max.max(least));
+    let (step, zero_point, dtype) = match scheme {
+        Scheme::Asymmetric(dtype) => {
+            let step = (max - min) / levels;
+            let zero: f64 = (-min / step).min(levels).into();
+            (step, zero.round_ties_even() as i32 + integers(dtype)?.0, dtype)
+        }
+        Scheme::Symmetric(Element::I8) => (max.max(-min) / of(127.0), 0, Element::I8),
+        Scheme::Symmetric(Element::U8) if min < F::zero() => {
+            return Err(Error::value("min", "0 or more for a symmetric U8", min.into()));
+        }
+        Scheme::Symmetric(Element::U8) => (max / levels, 0, Element::U8),
+        Scheme::Symmetric(dtype) => return Err(not_quantized(dtype)),
+        Scheme::SymmetricAuto => {
+            let dtype = if min < F::zero() { Element::I8 } else { Element::U8 };
+            return from_range(min, max, Scheme::Symmetric(dtype));
+        }
+    };
+    let scale: f64 = step.max(least).into();
+    if !(scale as f32).is_finite() {
+        return Err(Error::value(
+            "max",
+            "max - min to fit f32",
+            format_args!("{} - {}", max.into(), min.into()),
+        ));
+    }
+    QuantParams::new(scale as f32, zero_point, dtype)
+}
+
+/// The smallest and the largest integer of a type that reals are quantized to.
+fn integers(dtype: Element) -> Result<(i32, i32)> {
+    dtype.quantized_range().ok_or_else(|| not_quantized(dtype))
+}
+
+fn not_quantized(dtype: Element) -> Error {
+    Error::unsupported("dtype", "u8 or i8", dtype)
+}
+
+/// A scale divides and is divided by: positive, normal, and with a finite reciprocal.
+pub(crate) fn check_scale(argument: &'static str, scale: f32) -> Result<()> {
+    if scale.is_normal() && scale > 0.0 && scale.recip().is_normal() {
+        return Ok(());
+    }
+    Err(Error::value(
+        argument,
+        "a positive normal number with a normal reciprocal",
+        format_args!("{scale:?}"),
+    ))
+}

@@ -1,0 +1,473 @@
+//! From scores to weights to context, some rows at a time and a chunk of keys at a time.
+
+use super::operands::Ahead;
+use super::{Group, Mode, Plan, Row, chunks, keys_of, multiply_all, segments};
+use crate::base::buffer::{as_f32, as_i32};
+use crate::kernels::attention::gather::{List, Rows, Weights};
+use crate::kernels::attention::multiply::Tile;
+use crate::kernels::attention::softmax::{Prepare, Scores, Span};
+use crate::kernels::attention::sums;
+use crate::kernels::attention::weigh::Weigh;
+use crate::kernels::attention::{CHUNK, LANES, PANEL};
+use std::f32::consts::LOG2_E;
+use std::ops::Range;
+
+/// What becomes of a row's scores.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum State {
+    /// Exponentials less this maximum.
+    Maximum(f32),
+    /// All keys weigh the same, whatever the masks.
+    Uniform,
+    /// No key weighs anything.
+    Nothing,
+}
+
+/// Most segments of a chunk: keys of every other one are masked.
+const MOST_SEGMENTS: usize = CHUNK / 2;
+
+impl Plan<'_> {
+    /// A row of scores at `p`; `sum` is that of its q, of bytes.
+    pub fn scores(&self, g: &Group, row: Row, p: *mut u8, sum: i32) -> Scores {
+        // Σ (q - zq)(k - zk) = Σ q k - zq Σ k - zk (Σ q - d zq): the second term is what sums start from.
+        let offset = -g.zeros.k * (sum - self.job.head_dim as i32 * g.zeros.q);
+        Scores {
+            p,
+            first: row.first,
+            last: row.last,
+            offset,
+            bias: self.bias(g, row),
+            most: f32::NEG_INFINITY,
+            ..Scores::NONE
+        }
+    }
+
+    fn prepared(&self) -> bool {
+        self.job.bias.is_some() || self.mode == Mode::Bytes && self.job.int8.scores.is_some()
+    }
+
+    fn ints(&self) -> usize {
+        usize::from(self.mode == Mode::Bytes)
+    }
+
+    fn bias(&self, g: &Group, row: Row) -> *const f32 {
+        let Some(bias) = &self.job.bias else { return std::ptr::null() };
+        let at = |n: usize, i: usize| if n == 1 { 0 } else { i };
+        let b = at(bias.batch, g.b) * bias.heads + at(bias.heads, row.head);
+        let start = (b * bias.queries + at(bias.queries, row.token)) * bias.keys;
+        // A sequence without keys may have a bias of none.
+        bias.data.get(start..).map_or(std::ptr::null(), <[f32]>::as_ptr)
+    }
+
+    /// Scores of some rows by the keys of a panel.
+    ///
+    /// # Safety
+    /// Rows of q, the panel and rows of scores are there.
+    pub unsafe fn multiply_panel(
+        &self,
+        x: *const u8,
+        rows: usize,
+        panel: *const u8,
+        init: *const i32,
+        keys: usize,
+        (out, out_stride): (*mut u8, usize),
+    ) {
+        let tile = Tile {
+            x,
+            x_stride: self.q_row,
+            w: panel,
+            w_stride: 4 * PANEL,
+            steps: self.words,
+            init: if self.mode == Mode::Bytes { init } else { std::ptr::null() },
+            out,
+            out_stride,
+            resume: false,
+            ahead: std::ptr::null(),
+            ahead_stride: 0,
+        };
+        // SAFETY: as the caller.
+        unsafe { multiply_all(self.multiply, &tile, rows, keys.next_multiple_of(LANES)) };
+    }
+
+    /// Runs a pass over the rows of a tile, with those of some keys that are not masked: of all rows the same; or, chunk by chunk, of
+    /// all rows that share a row of the block mask.
+    fn each_live(
+        &self,
+        rows: &[Row],
+        scores: &mut [Scores],
+        keys: &Range<usize>,
+        mut run: impl FnMut(&mut [Scores], &[Span]),
+    ) {
+        let Some(mask) = self.job.block_mask else {
+            return run(scores, &[Span { first: keys.start, last: keys.end }]);
+        };
+        for keys in chunks(keys).map(|chunk| keys_of(chunk, keys)) {
+            let (mut rows, mut scores) = (rows, &mut *scores);
+            while let Some(row) = rows.first() {
+                let block = row.token / mask.block_q;
+                let n = rows.iter().take_while(|row| row.token / mask.block_q == block).count();
+                let all = Row { first: 0, last: usize::MAX, ..*row };
+                let (mut live, mut count) = ([Span { first: 0, last: 0 }; MOST_SEGMENTS], 0);
+                for (keys, live) in segments(self.job, all, keys.clone()).zip(&mut live) {
+                    *live = Span { first: keys.start, last: keys.end };
+                    count += 1;
+                }
+                let (own, rest) = scores.split_at_mut(n);
+                run(own, &live[..count]);
+                (rows, scores) = (&rows[n..], rest);
+            }
+        }
+    }
+
+    /// Prepares the scores of some keys, and finds the largest.
+    ///
+    /// # Safety
+    /// The rows have scores of these keys, and nobody else uses them.
+    pub unsafe fn maximum(&self, g: &Group, rows: &[Row], scores: &mut [Scores], keys: &Range<usize>) {
+        let (prepare, maximum) = (self.passes.prepare[self.ints()], self.passes.maximum);
+        self.each_live(rows, scores, keys, |scores, live| {
+            // SAFETY: as the caller; a bias has all keys of the sequence.
+            unsafe {
+                if self.prepared() {
+                    prepare(scores, live, &self.prepare(g));
+                    maximum[0](scores, live);
+                } else {
+                    maximum[self.ints()](scores, live);
+                }
+            }
+        });
+    }
+
+    fn prepare(&self, g: &Group) -> Prepare {
+        let (mut step, mut low, mut high) = (0.0, 0.0, 0.0);
+        if let (Mode::Bytes, Some(p)) = (self.mode, self.job.int8.scores) {
+            step = p.scale();
+            low = (p.range().0 - p.zero_point()) as f32;
+            high = (p.range().1 - p.zero_point()) as f32;
+        }
+        Prepare { scale: g.scale, step, low, high }
+    }
+
+    /// What a row is, by the largest of its prepared scores.
+    ///
+    /// # Safety
+    /// As [`Plan::maximum`].
+    pub unsafe fn state(&self, row: Row, s: &Scores) -> State {
+        if s.most > f32::NEG_INFINITY {
+            return State::Maximum(s.most);
+        }
+        for keys in segments(self.job, row, 0..usize::MAX) {
+            for key in keys {
+                // SAFETY: as the caller. Integers are never -inf, so these are floats.
+                if unsafe { s.p.cast::<f32>().add(key).read() }.is_nan() {
+                    return State::Maximum(0.0);
+                }
+            }
+        }
+        if self.job.uniform { State::Uniform } else { State::Nothing }
+    }
+
+    /// The keys whose weights are not known to be 0.
+    pub fn reach(&self, g: &Group, row: Row, state: State) -> Range<usize> {
+        match state {
+            State::Maximum(_) => row.first..row.last,
+            State::Uniform => 0..g.kv_len,
+            State::Nothing => 0..0,
+        }
+    }
+
+    /// Exponentials of the scores of a chunk, 0 for all other of `keys` up to whole groups of 16; their sums onto the totals.
+    ///
+    /// # Safety
+    /// As [`Plan::maximum`], of `keys` and up to whole groups; keys are those of one chunk.
+    pub unsafe fn exponentials(
+        &self,
+        g: &Group,
+        rows: &[Row],
+        states: &[State],
+        scores: &mut [Scores],
+        keys: &Range<usize>,
+    ) {
+        let (kind, scale) = if self.prepared() { (0, 1.0) } else { (self.ints(), g.scale) };
+        let run = self.passes.exponentials[kind];
+        for (s, state) in scores.iter_mut().zip(states) {
+            match state {
+                State::Maximum(most) => s.most = *most,
+                State::Uniform | State::Nothing => (s.first, s.last) = (0, 0),
+            }
+        }
+        let groups = whole_groups(keys);
+        self.each_live(rows, scores, keys, |scores, live| {
+            // SAFETY: as the caller.
+            unsafe { run(scores, &groups, live, scale * LOG2_E) };
+        });
+        for (s, _) in scores.iter_mut().zip(states).filter(|(_, state)| **state == State::Uniform) {
+            // SAFETY: as the caller.
+            unsafe {
+                std::slice::from_raw_parts_mut(s.p.cast::<f32>().add(keys.start), keys.len()).fill(1.0)
+            };
+            s.total += keys.len() as f32;
+        }
+    }
+
+    /// Weights of a chunk's exponentials, whole groups of 16 keys, to where the chunk of the row begins.
+    ///
+    /// # Safety
+    /// As [`Plan::exponentials`].
+    pub unsafe fn weigh(&self, scores: &mut [Scores], keys: &Range<usize>) {
+        let (mut stretch, mut gamma, mut limit) = (1.0, 0.0, f32::INFINITY);
+        if let Some((low, high)) = self.job.clipped {
+            (stretch, gamma, limit) = (high - low, low, 1.0);
+        }
+        let (mut step, mut to) = (1.0, usize::from(self.mode == Mode::Pairs));
+        if self.mode == Mode::Bytes {
+            step = self.job.int8.weights_scale;
+            (limit, to) = ((limit / step).min(255.0), 2);
+        }
+        let run = self.passes.weigh[to][usize::from(self.job.clipped.is_some())];
+        // SAFETY: as the caller. Weights are no wider than exponentials, so those of a chunk lie inside it.
+        unsafe { run(scores, &whole_groups(keys), &Weigh { stretch, gamma, step, limit }) };
+    }
+
+    /// Where the weight of a key is: weights begin where their chunk begins.
+    pub fn weights(&self, row: *mut u8, key: usize) -> *mut u8 {
+        let chunk = key / CHUNK * CHUNK;
+        row.wrapping_add(4 * chunk + (key - chunk) * 4 / self.keys_per_word())
+    }
+
+    /// Weights of some rows times the v of keys of one chunk: sums of 4 bytes.
+    ///
+    /// # Safety
+    /// Weights of the keys are there, up to whole groups of 16; so are the rows of v from key `keys.start`, a
+    /// multiple of 4, on. Sums go on from those at `out`, or begin.
+    pub unsafe fn multiply_v(
+        &self,
+        (weights, stride, rows): (*mut u8, usize, usize),
+        keys: Range<usize>,
+        (v, v_stride): (*const u8, usize),
+        out: *mut u8,
+        (resume, ahead): (bool, Ahead),
+    ) {
+        let tile = Tile {
+            x: self.weights(weights, keys.start),
+            x_stride: stride,
+            w: v,
+            w_stride: v_stride,
+            steps: keys.len().div_ceil(self.keys_per_word()),
+            init: std::ptr::null(),
+            out,
+            out_stride: 4 * self.columns,
+            resume,
+            ahead: ahead.p,
+            ahead_stride: ahead.stride,
+        };
+        // SAFETY: as the caller.
+        unsafe { multiply_all(self.multiply, &tile, rows, self.columns) };
+    }
+
+    /// The same by weights that are not 0, row by row, from 0.
+    ///
+    /// # Safety
+    /// As [`Plan::multiply_v`].
+    pub unsafe fn gather_rows(
+        &self,
+        (weights, stride, rows): (*mut u8, usize, usize),
+        keys: &Range<usize>,
+        (v, v_stride): (*const u8, usize),
+        out: *mut u8,
+    ) {
+        let weights = Weights {
+            rows,
+            x: self.weights(weights, keys.start),
+            x_stride: stride,
+            words: keys.len().div_ceil(self.keys_per_word()),
+            v,
+            stride: v_stride,
+            columns: self.columns,
+            out: out.cast(),
+        };
+        // SAFETY: as the caller.
+        unsafe { (self.multiply.gather_rows)(&weights) };
+    }
+
+    /// The same for one row; keys start at a multiple of 16.
+    ///
+    /// # Safety
+    /// As [`Plan::multiply_v`].
+    pub unsafe fn gather_v(
+        &self,
+        weights: *mut u8,
+        keys: &Range<usize>,
+        v: (*const u8, usize),
+        list: &mut List,
+        out: *mut u8,
+    ) {
+        // SAFETY: as the caller.
+        unsafe {
+            let count = self.list_words(weights, keys, list);
+            self.gather(count, list, v, out);
+        }
+    }
+
+    /// As [`Plan::gather_v`], of rows of v that are packed as they are needed: a key that weighs nothing is not read.
+    ///
+    /// # Safety
+    /// Weights of the keys are there, up to whole groups of 16; `v` has room for those of a chunk.
+    pub unsafe fn pack_and_gather_v(
+        &self,
+        g: &Group,
+        weights: *mut u8,
+        keys: &Range<usize>,
+        v: &mut [u8],
+        list: &mut List,
+        out: *mut u8,
+    ) {
+        // SAFETY: as the caller.
+        unsafe {
+            let count = self.list_words(weights, keys, list);
+            for (i, row) in v.chunks_exact_mut(4 * self.columns).take(count).enumerate() {
+                let place = list.places().add(i);
+                let first = keys.start + *place as usize * self.keys_per_word();
+                let word = first..(first + self.keys_per_word()).min(keys.end);
+                self.pack_v(g, word, row, Ahead::NOTHING);
+                if self.mode == Mode::Pairs {
+                    for half in 0..2 {
+                        if *list.values().add(i) >> (16 * half) & 0xffff == 0 {
+                            row.chunks_exact_mut(2).skip(half).step_by(2).for_each(|v| v.fill(0));
+                        }
+                    }
+                }
+                *place = i as u32;
+            }
+            self.gather(count, list, (v.as_ptr(), 4 * self.columns), out);
+        }
+    }
+
+    /// Words of weights that are not 0, and their places from `keys.start` on.
+    ///
+    /// # Safety
+    /// Weights of the keys are there, those of one chunk.
+    unsafe fn list_words(&self, weights: *mut u8, keys: &Range<usize>, list: &mut List) -> usize {
+        // No more than there are: the padding behind them is not 0 in a row that is NaN.
+        let words = keys.len().div_ceil(self.keys_per_word());
+        let w = self.weights(weights, keys.start).cast();
+        // SAFETY: as the caller: the weights are there, no more than a list has room for.
+        unsafe { (self.passes.collect)(w, words, list.places(), list.values()) }
+    }
+
+    /// The listed words times their rows of v.
+    ///
+    /// # Safety
+    /// Rows of v are there, and room for the sums.
+    unsafe fn gather(&self, count: usize, list: &mut List, (v, stride): (*const u8, usize), out: *mut u8) {
+        let (places, values, columns) = (list.places(), list.values(), self.columns);
+        // SAFETY: as the caller.
+        unsafe {
+            (self.multiply.gather)(&Rows { count, places, values, v, stride, columns, out: out.cast() })
+        }
+    }
+}
+
+impl Plan<'_> {
+    /// Whether so few weights of some rows are not 0 that only those are multiplied: a word of them for each, where a tile would
+    /// take all words, somewhat faster, and make no list.
+    pub fn worth_listing(&self, nonzero: usize, rows: usize, keys: usize) -> bool {
+        /// What a list takes, in words of 64 columns.
+        const LIST: usize = 16;
+        let (words, columns) = (keys.div_ceil(self.keys_per_word()), self.columns);
+        self.job.clipped.is_some() && rows * LIST * 64 + 3 * nonzero * columns / 2 < rows * words * columns
+    }
+
+    /// How many of some keys a row meets.
+    pub fn pairs(&self, row: Row, state: State, keys: Range<usize>) -> usize {
+        match state {
+            State::Uniform => keys.len(),
+            _ => segments(self.job, row, keys).map(|keys| keys.len()).sum(),
+        }
+    }
+
+    /// How many of them weigh nothing.
+    pub fn zeros(&self, pairs: usize, nonzero: usize) -> usize {
+        if self.job.clipped.is_some() { pairs.saturating_sub(nonzero) } else { 0 }
+    }
+
+    /// Exponentials of keys that are not a row's own are 0.
+    ///
+    /// # Safety
+    /// The row has room for these keys, up to whole groups.
+    pub unsafe fn clear_around(&self, s: &Scores, own: &Range<usize>, keys: &Range<usize>) {
+        let (all, own) = (whole_groups(keys), whole_groups(own));
+        for (first, last) in [(all.first, own.first.min(all.last)), (own.last.max(all.first), all.last)] {
+            // SAFETY: as the caller.
+            unsafe { s.p.cast::<f32>().add(first).write_bytes(0, last.saturating_sub(first)) };
+        }
+    }
+
+    /// Bytes of the sums of a row over all chunks.
+    pub fn total_bytes(&self) -> usize {
+        self.columns * if self.wide { 8 } else { 4 }
+    }
+
+    /// Sums of a chunk onto those of all.
+    pub fn accumulate(&self, sums: &mut [u8], total: &mut [u8]) {
+        let isa = self.ctx.isa();
+        // SAFETY: the tier is supported.
+        unsafe {
+            match (self.mode, self.wide) {
+                (Mode::Bytes, true) => sums::add_wide::pick(isa)(as_i32(sums), as_i64(total)),
+                (Mode::Bytes, false) => sums::add_ints::pick(isa)(as_i32(sums), as_i32(total)),
+                _ => sums::add_floats::pick(isa)(as_f32(sums), as_f32(total)),
+            }
+        }
+    }
+
+    /// Whether a row's sums of floats have no infinity or NaN; true of integers.
+    pub fn finite(&self, sums: &mut [u8]) -> bool {
+        // SAFETY: the tier is supported.
+        self.mode == Mode::Bytes || unsafe { sums::finite::pick(self.ctx.isa())(as_f32(sums)) }
+    }
+
+    /// A row's sums of all chunks, and of integers that of its weights, to the output.
+    ///
+    /// # Safety
+    /// As [`Plan::finish`].
+    pub unsafe fn finish_row(
+        &self,
+        g: &Group,
+        row: Row,
+        total: &mut [u8],
+        weights: i64,
+        context: &mut [f32],
+    ) {
+        // SAFETY: as the caller; the tier is supported.
+        unsafe {
+            if self.mode != Mode::Bytes {
+                return self.finish(g, row, &mut as_f32(total)[..self.columns]);
+            }
+            let (isa, offset) = (self.ctx.isa(), i64::from(g.zeros.v) * weights);
+            let scale = self.v.params(g.kv_head).0 * self.job.int8.weights_scale;
+            if self.wide {
+                sums::dequantize_wide::pick(isa)(as_i64(total), offset, scale, context);
+            } else {
+                sums::dequantize::pick(isa)(as_i32(total), offset as i32, scale, context);
+            }
+            self.finish(g, row, context);
+        }
+    }
+}
+
+/// Some keys up to whole groups of 16.
+fn whole_groups(keys: &Range<usize>) -> Span {
+    Span { first: keys.start / LANES * LANES, last: keys.end.next_multiple_of(LANES) }
+}
+
+fn as_i64(bytes: &mut [u8]) -> &mut [i64] {
+    // SAFETY: any bytes are i64s.
+    unsafe { bytes.align_to_mut().1 }
+}
+
+/// The keys of a chunk from a multiple of 16 on.
+pub fn aligned(chunk: usize, keys: &Range<usize>) -> Range<usize> {
+    let keys = keys_of(chunk, keys);
+    keys.start / LANES * LANES..keys.end
+}

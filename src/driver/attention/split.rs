@@ -1,0 +1,660 @@
+//! Few queries against many keys: the keys are split into chunks, and a chunk is a task. Inside, heads take turns at 64 keys at a
+//! time: so memory is read about in the order in which tokens lie, and each panel asks for the next.
+//!
+//! A clip needs the final sum of a row, so there are phases that wait for each other: scores and maxima; exponentials and
+//! sums; weights and context. What the chunks of a row leave is put together in order (LeanAttention's split, without its
+//! online softmax).
+
+use super::operands::{Ahead, Operand};
+use super::rows::{State, aligned};
+use super::{Group, Memory, Mode, NO_KEYS, Plan, Row, chunks, extend, segments, too_large};
+use crate::base::buffer::{as_f32, as_i32};
+use crate::base::element::Element;
+use crate::base::error::Result;
+use crate::kernels::attention::gather::List;
+use crate::kernels::attention::softmax::Scores;
+use crate::kernels::attention::{CHUNK, LANES, PANEL};
+use std::ops::Range;
+use std::sync::atomic::AtomicUsize;
+
+/// Rows of a group up to which keys are split.
+pub const MOST_ROWS: usize = 16;
+
+/// A sequence with one head of k and v, and where its numbers are in the shared memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    group: Group,
+    /// Of the sequence, the first of its tasks.
+    task: usize,
+    /// Bytes.
+    scores: usize,
+    /// What each row is.
+    rows: usize,
+    /// What each chunk of each row leaves.
+    chunks: usize,
+    /// Their contexts.
+    contexts: usize,
+}
+
+/// What is known of a row.
+#[derive(Clone, Copy)]
+struct RowState {
+    state: State,
+    sum_of_q: i32,
+    total: f32,
+}
+
+/// What a chunk of a row leaves.
+#[derive(Clone, Copy)]
+struct ChunkState {
+    maximum: f32,
+    sum: f32,
+    weights: i64,
+    /// Of the first row: the keys that are multiplied, all.
+    keys: [usize; 2],
+}
+
+impl ChunkState {
+    fn dense(&self) -> Range<usize> {
+        self.keys[0]..self.keys[1]
+    }
+}
+
+/// The shared memory. Tasks touch disjoint parts of it in each phase.
+#[derive(Clone, Copy)]
+struct Shared(*mut u8);
+// SAFETY: see above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn at<T>(&self, offset: usize, i: usize) -> *mut T {
+        self.0.wrapping_add(offset).cast::<T>().wrapping_add(i)
+    }
+}
+
+fn stride(kv_len: usize) -> usize {
+    4 * kv_len.next_multiple_of(PANEL)
+}
+
+/// All sequences and heads.
+pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, kv_len: usize, memory: &mut Memory) -> Result<()> {
+    let parts = &mut memory.split;
+    parts.clear();
+    let (mut tasks, mut bytes) = (0, 0usize);
+    // So large a sum that it saturates is refused below.
+    let mut take = |n: usize, each: usize| {
+        let at = bytes;
+        bytes = n.saturating_mul(each).saturating_add(64).saturating_add(bytes) / 64 * 64;
+        at
+    };
+    let groups = plan.groups();
+    for b in 0..sequences {
+        let first = tasks;
+        for index in 0..groups {
+            let g = plan.group(b, index);
+            let n = g.kv_len.div_ceil(CHUNK);
+            parts.push(Part {
+                group: g,
+                task: first,
+                scores: take(g.rows(), stride(g.kv_len)),
+                rows: take(g.rows(), size_of::<RowState>()),
+                chunks: take(g.rows() * n, size_of::<ChunkState>()),
+                contexts: take(g.rows() * n, plan.columns * 4),
+            });
+            tasks = first + n;
+        }
+    }
+    if bytes > isize::MAX as usize / 2 || !memory.scores.try_grow(bytes) {
+        return Err(too_large(kv_len));
+    }
+    let shared = Shared(memory.scores.bytes_mut().as_mut_ptr());
+    // A chunk of all heads is a task, unless that makes too few.
+    let shares = (2 * plan.ctx.threads()).div_ceil(tasks.max(1)).min(groups);
+    let shares = if plan.ctx.threads() == 1 { 1 } else { shares };
+    let split = Split { plan, parts, shared, groups, shares };
+    let tasks = tasks * shares;
+    let extents = Extents::new(plan, rows);
+    let workers = plan.ctx.threads().min(tasks.max(parts.len()));
+    if !memory.workers.try_grow(workers * extents.bytes()) {
+        return Err(too_large(kv_len));
+    }
+    let bytes = &mut memory.workers.bytes_mut()[..workers * extents.bytes()];
+    let mut each = |n: usize, run: &(dyn Fn(usize, &mut Room<'_>) + Sync)| {
+        let next = AtomicUsize::new(0);
+        plan.ctx.for_each_chunk(workers.min(n), bytes, extents.bytes(), &|_, bytes| {
+            let mut room = extents.split(bytes);
+            super::turns(&next, n).for_each(|i| run(i, &mut room));
+        });
+    };
+    // SAFETY: each phase begins when the one before has ended; tasks of a phase write what is theirs alone.
+    unsafe {
+        each(tasks, &|task, room| split.scores(task, room));
+        (0..parts.len()).for_each(|part| split.find_states(part));
+        each(tasks, &|task, _| split.exponentials(task));
+        (0..parts.len()).for_each(|part| split.find_totals(part));
+        each(tasks, &|task, room| split.context(task, room));
+        each(parts.len(), &|part, room| split.finish(part, room));
+    }
+    Ok(())
+}
+
+/// The extents of a worker's memory.
+#[derive(Clone, Copy)]
+struct Extents {
+    q: usize,
+    sums: usize,
+    panel: usize,
+    stage: usize,
+    v: usize,
+    row: usize,
+}
+
+/// A worker's memory.
+struct Room<'a> {
+    q: &'a mut [u8],
+    /// Of the rows of q.
+    sums: &'a mut [i32],
+    panel: &'a mut [u8],
+    init: &'a mut [i32],
+    stage: &'a mut [u8],
+    v: &'a mut [u8],
+    total: &'a mut [u8],
+    row: &'a mut [f32],
+}
+
+impl Extents {
+    fn new(plan: &Plan<'_>, rows: usize) -> Extents {
+        let rows_of_v = if plan.reads_v_directly() { 0 } else { plan.v_bytes(CHUNK) };
+        Extents {
+            q: plan.groups() * rows * plan.q_row,
+            sums: (4 * plan.groups() * rows).next_multiple_of(64),
+            panel: plan.panel_bytes,
+            stage: plan.stage_bytes(),
+            v: rows_of_v,
+            row: 4 * plan.columns,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.q + self.sums + self.panel + 4 * PANEL + self.stage + self.v + 3 * self.row
+    }
+
+    fn split<'a>(&self, bytes: &'a mut [u8]) -> Room<'a> {
+        let mut rest = bytes;
+        let mut take = |n| super::take(&mut rest, n);
+        Room {
+            q: take(self.q),
+            sums: as_i32(take(self.sums)),
+            panel: take(self.panel),
+            init: as_i32(take(4 * PANEL)),
+            stage: take(self.stage),
+            v: take(self.v),
+            total: take(2 * self.row),
+            row: as_f32(take(self.row)),
+        }
+    }
+}
+
+/// One call.
+struct Split<'a> {
+    plan: &'a Plan<'a>,
+    parts: &'a [Part],
+    shared: Shared,
+    /// Parts of a sequence.
+    groups: usize,
+    /// Tasks that share the parts of a chunk.
+    shares: usize,
+}
+
+/// A chunk of some parts of a sequence.
+struct Task {
+    chunk: usize,
+    parts: Range<usize>,
+}
+
+impl<'a> Split<'a> {
+    fn task(&self, task: usize) -> Task {
+        let (task, share) = (task / self.shares, task % self.shares);
+        // The last sequence that begins there: those without keys have no tasks.
+        let last = self.parts.partition_point(|part| part.task <= task) - 1;
+        let first = last / self.groups * self.groups;
+        let own = super::share(self.groups, self.shares, share);
+        Task { chunk: task - self.parts[last].task, parts: first + own.start..first + own.end }
+    }
+
+    fn part(&self, part: usize) -> (&'a Part, &'a Group) {
+        (&self.parts[part], &self.parts[part].group)
+    }
+
+    fn row_state(&self, part: &Part, row: usize) -> *mut RowState {
+        self.shared.at(part.rows, row)
+    }
+
+    fn chunk_state(&self, g: &Group, part: &Part, row: usize, chunk: usize) -> *mut ChunkState {
+        self.shared.at(part.chunks, row * g.kv_len.div_ceil(CHUNK) + chunk)
+    }
+
+    /// Contexts of a chunk, row by row.
+    fn contexts(&self, g: &Group, part: &Part, chunk: usize) -> *mut f32 {
+        self.shared.at(part.contexts, chunk * g.rows() * self.plan.columns)
+    }
+
+    fn scores_of(&self, g: &Group, part: &Part, row: usize, sum_of_q: i32) -> (Row, Scores) {
+        let p = self.shared.at(part.scores, row * stride(g.kv_len));
+        let row = g.row(self.plan.job, row);
+        (row, self.plan.scores(g, row, p, sum_of_q))
+    }
+
+    /// # Safety
+    /// Phase 1: nobody else has this task.
+    unsafe fn scores(&self, task: usize, room: &mut Room<'_>) {
+        let (plan, Task { chunk, parts }) = (self.plan, self.task(task));
+        let mut keys = NO_KEYS;
+        let (mut x, mut sums) = (room.q.chunks_exact_mut(plan.q_row), room.sums.iter_mut());
+        for part in parts.clone() {
+            let (part, g) = self.part(part);
+            for i in 0..g.rows() {
+                let row = g.row(plan.job, i);
+                let Some(x) = x.next() else { unreachable!("room for all rows") };
+                let sum_of_q = plan.pack_q(g.q + row.token, row.head, x);
+                if let Some(sum) = sums.next() {
+                    *sum = sum_of_q;
+                }
+                if chunk == 0 {
+                    let state = RowState { state: State::Nothing, sum_of_q, total: 0.0 };
+                    // SAFETY: tasks of other chunks leave it alone.
+                    unsafe { self.row_state(part, i).write(state) };
+                }
+                extend(&mut keys, row.first..row.last);
+            }
+        }
+        let (_, g) = self.part(parts.start);
+        let chunk_keys = chunk * CHUNK..((chunk + 1) * CHUNK).min(g.kv_len);
+        let keys = keys.start.max(chunk_keys.start)..keys.end.min(chunk_keys.end);
+        let panels = if keys.is_empty() { 0..0 } else { keys.start / PANEL..keys.end.div_ceil(PANEL) };
+        let meets = |g: &Group, keys: &Range<usize>| {
+            (0..g.rows()).any(|i| segments(plan.job, g.row(plan.job, i), keys.clone()).next().is_some())
+        };
+        let direct = g.rows() == 1 && plan.reads_k_directly();
+        let mut panels = panels.map(|panel| panel * PANEL..((panel + 1) * PANEL).min(g.kv_len)).peekable();
+        while let Some(mut keys) = panels.next() {
+            if direct && meets(g, &keys) {
+                while let Some(next) = panels.next_if(|next| meets(g, next)) {
+                    keys.end = next.end;
+                }
+                // SAFETY: rows of scores are as long as all panels.
+                keys = unsafe { self.scores_directly(parts.clone(), keys, room) };
+            }
+            let mut first = 0;
+            for (turn, part) in parts.clone().enumerate() {
+                let (part, g) = self.part(part);
+                let rows = g.rows();
+                let x = room.q[first * plan.q_row..].as_ptr();
+                first += rows;
+                if keys.is_empty() || !meets(g, &keys) {
+                    continue;
+                }
+                let ahead = if direct {
+                    Ahead::NOTHING
+                } else {
+                    self.ahead(&plan.k, g, keys.end, (turn, parts.len()))
+                };
+                plan.pack_k(g, keys.clone(), room.panel, room.init, room.stage, ahead);
+                let out = (self.shared.at::<u8>(part.scores, 4 * keys.start), stride(g.kv_len));
+                let (panel, init) = (room.panel.as_ptr(), room.init.as_ptr());
+                // SAFETY: rows of scores are as long as all panels.
+                unsafe { plan.multiply_panel(x, rows, panel, init, keys.len(), out) };
+            }
+        }
+        let mut sums = room.sums.iter();
+        for part in parts {
+            let (part, g) = self.part(part);
+            for i in 0..g.rows() {
+                // SAFETY: the scores of this chunk are this task's.
+                unsafe {
+                    let (row, mut s) = self.scores_of(g, part, i, sums.next().map_or(0, |sum| *sum));
+                    plan.maximum(g, &[row], std::slice::from_mut(&mut s), &chunk_keys);
+                    let state = ChunkState { maximum: s.most, sum: 0.0, weights: 0, keys: [0; 2] };
+                    self.chunk_state(g, part, i, chunk).write(state);
+                }
+            }
+        }
+    }
+
+    /// Scores of parts of one row by most of some keys, as they lie; the keys that are left, less than 16.
+    ///
+    /// # Safety
+    /// As [`Split::scores`].
+    unsafe fn scores_directly(
+        &self,
+        parts: Range<usize>,
+        keys: Range<usize>,
+        room: &Room<'_>,
+    ) -> Range<usize> {
+        let plan = self.plan;
+        let left = keys.start + keys.len() / LANES * LANES;
+        let mut first = parts.start;
+        while first < parts.end {
+            let (part, g) = self.part(first);
+            let heads = self.alike(first..parts.end, |other| self.part(other).1.zeros.q == g.zeros.q);
+            let x = room.q[(first - parts.start) * plan.q_row..].as_ptr();
+            let out = (self.shared.at(part.scores, 4 * keys.start), self.apart(first, |part| part.scores));
+            // SAFETY: as the caller.
+            unsafe { plan.scores_directly(g, heads, x, keys.start..left, out) };
+            first += heads;
+        }
+        left..keys.end
+    }
+
+    /// How many parts from the first on are of heads of k and v that follow each other, and alike.
+    fn alike(&self, parts: Range<usize>, alike: impl Fn(usize) -> bool) -> usize {
+        let head = self.part(parts.start).1.kv_head;
+        let follows = |part: usize| self.part(part).1.kv_head == head + part - parts.start;
+        parts.clone().take_while(|part| follows(*part) && alike(*part)).count()
+    }
+
+    /// Bytes from what parts of a sequence have to what the next has.
+    fn apart(&self, part: usize, of: impl Fn(&Part) -> usize) -> usize {
+        let first = part / self.groups * self.groups;
+        if self.groups == 1 { 0 } else { of(&self.parts[first + 1]) - of(&self.parts[first]) }
+    }
+
+    /// # Safety
+    /// Phase 1 is over.
+    unsafe fn find_states(&self, part: usize) {
+        let (plan, (part, g)) = (self.plan, self.part(part));
+        if g.kv_len == 0 {
+            return;
+        }
+        for i in 0..g.rows() {
+            // SAFETY: as the caller.
+            unsafe {
+                let maxima =
+                    (0..g.kv_len.div_ceil(CHUNK)).map(|c| (*self.chunk_state(g, part, i, c)).maximum);
+                let known = &mut *self.row_state(part, i);
+                let (row, mut s) = self.scores_of(g, part, i, known.sum_of_q);
+                s.most = maxima.fold(f32::NEG_INFINITY, f32::max);
+                known.state = plan.state(row, &s);
+            }
+        }
+    }
+
+    /// # Safety
+    /// Phase 2: nobody else has this task.
+    unsafe fn exponentials(&self, task: usize) {
+        let (plan, Task { chunk, parts }) = (self.plan, self.task(task));
+        for part in parts {
+            let (part, g) = self.part(part);
+            for i in 0..g.rows() {
+                // SAFETY: as the caller.
+                unsafe {
+                    let RowState { state, sum_of_q, .. } = *self.row_state(part, i);
+                    let (row, mut s) = self.scores_of(g, part, i, sum_of_q);
+                    let reach = plan.reach(g, row, state);
+                    if chunks(&reach).contains(&chunk) {
+                        let scores = std::slice::from_mut(&mut s);
+                        plan.exponentials(g, &[row], &[state], scores, &aligned(chunk, &reach));
+                        (*self.chunk_state(g, part, i, chunk)).sum = s.total;
+                    }
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// Phase 2 is over.
+    unsafe fn find_totals(&self, part: usize) {
+        let (part, g) = self.part(part);
+        for i in 0..g.rows() {
+            // SAFETY: as the caller.
+            unsafe {
+                let sums = (0..g.kv_len.div_ceil(CHUNK)).map(|c| (*self.chunk_state(g, part, i, c)).sum);
+                (*self.row_state(part, i)).total = sums.fold(0.0, |a, b| a + b);
+            }
+        }
+    }
+
+    /// # Safety
+    /// Phase 3: nobody else has this task.
+    unsafe fn context(&self, task: usize, room: &mut Room<'_>) {
+        let (plan, Task { chunk, parts }) = (self.plan, self.task(task));
+        let (_, g) = self.part(parts.start);
+        let whole = chunk * CHUNK..((chunk + 1) * CHUNK).min(g.kv_len);
+        let mut dense = NO_KEYS;
+        for part in parts.clone() {
+            // SAFETY: as the caller.
+            let keys = unsafe { self.weigh_or_list(chunk, part, room) };
+            extend(&mut dense, keys);
+        }
+        if dense.is_empty() {
+            return;
+        }
+        let direct = g.rows() == 1 && plan.takes_v_directly();
+        if direct {
+            // SAFETY: as the caller.
+            unsafe { self.context_directly(chunk, parts.clone()) };
+        }
+        let mut start = whole.start.max(dense.start / PANEL * PANEL);
+        while start < dense.end {
+            let block = start..(start + PANEL).min(dense.end);
+            for (turn, part) in parts.clone().enumerate() {
+                // SAFETY: as the caller.
+                unsafe { self.multiply_block(chunk, part, &block, (turn, parts.len()), direct, room) };
+            }
+            start = block.end;
+        }
+        for part in parts {
+            let (part, g) = self.part(part);
+            for i in 0..g.rows() {
+                // SAFETY: as the caller; the row is this task's.
+                unsafe {
+                    let out = self.contexts(g, part, chunk).add(i * plan.columns);
+                    let row = std::slice::from_raw_parts_mut(out.cast(), 4 * plan.columns);
+                    // Perhaps 0 times infinity: but a key that weighs nothing is not read.
+                    let keys = self.dense(g, part, chunk);
+                    if !keys.is_empty() && !plan.finite(row) {
+                        self.gather(g, part, &keys, i, out.cast(), room);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Contexts of parts of one row, of whole words of weights, from v as it lies.
+    ///
+    /// # Safety
+    /// As [`Split::context`].
+    unsafe fn context_directly(&self, chunk: usize, parts: Range<usize>) {
+        let plan = self.plan;
+        let mut first = parts.start;
+        while first < parts.end {
+            let (part, g) = self.part(first);
+            // SAFETY: as the caller.
+            unsafe {
+                let keys = self.whole_words(g, part, chunk);
+                let heads = self.alike(first..parts.end, |other| {
+                    let (part, g) = self.part(other);
+                    self.whole_words(g, part, chunk) == keys
+                });
+                if !keys.is_empty() {
+                    let weights = plan.weights(self.shared.at(part.scores, 0), keys.start);
+                    let x = (weights.cast_const(), self.apart(first, |part| part.scores));
+                    let out = (self.contexts(g, part, chunk).cast(), self.apart(first, |part| part.contexts));
+                    plan.context_directly(g, heads, x, keys, out);
+                }
+                first += heads;
+            }
+        }
+    }
+
+    /// Of the keys that a part multiplies all, those of whole words of weights.
+    ///
+    /// # Safety
+    /// As [`Split::dense`].
+    unsafe fn whole_words(&self, g: &Group, part: &Part, chunk: usize) -> Range<usize> {
+        // SAFETY: as the caller.
+        let keys = unsafe { self.dense(g, part, chunk) };
+        let each = self.plan.keys_per_word();
+        keys.start..keys.start + keys.len() / each * each
+    }
+
+    /// What to ask for of k or v while a panel passes in turns.
+    fn ahead(&self, operand: &Operand<'_>, g: &Group, next: usize, turn: (usize, usize)) -> Ahead {
+        if self.plan.by_head {
+            return operand.ahead_of(g.kv + next, g.kv_head);
+        }
+        operand.next_tokens(g.kv + next, PANEL, g.kv_head, turn)
+    }
+
+    /// The keys of a chunk that a part multiplies all: kept with its first row.
+    ///
+    /// # Safety
+    /// Phase 3: nobody else has the task of this chunk and part.
+    unsafe fn dense(&self, g: &Group, part: &Part, chunk: usize) -> Range<usize> {
+        // SAFETY: as the caller; a part of no rows has no state.
+        if g.rows() == 0 { 0..0 } else { unsafe { (*self.chunk_state(g, part, 0, chunk)).dense() } }
+    }
+
+    /// Weights of a chunk of a part; and its context where few of them are not 0, else the keys that are to be multiplied.
+    ///
+    /// # Safety
+    /// As [`Split::dense`].
+    unsafe fn weigh_or_list(&self, chunk: usize, part: usize, room: &mut Room<'_>) -> Range<usize> {
+        let (plan, (part, g)) = (self.plan, self.part(part));
+        let rows = g.rows();
+        let contexts = self.contexts(g, part, chunk);
+        // SAFETY: as the caller.
+        unsafe {
+            contexts.write_bytes(0, rows * plan.columns);
+            let whole = chunk * CHUNK..((chunk + 1) * CHUNK).min(g.kv_len);
+            let (mut reach, mut pairs) = (NO_KEYS, 0);
+            for i in 0..rows {
+                let (row, state) = (g.row(plan.job, i), (*self.row_state(part, i)).state);
+                pairs += plan.pairs(row, state, whole.clone());
+                let own = plan.reach(g, row, state);
+                extend(&mut reach, own);
+            }
+            if reach.is_empty() || !chunks(&reach).contains(&chunk) {
+                plan.counts.add(pairs, plan.zeros(pairs, 0), true);
+                return 0..0;
+            }
+            let keys = aligned(chunk, &reach);
+            let (mut nonzero, mut zeros) = (0, 0);
+            for i in 0..rows {
+                let RowState { state, sum_of_q, total } = *self.row_state(part, i);
+                let (row, mut s) = self.scores_of(g, part, i, sum_of_q);
+                s.total = total;
+                // What this row does not reach, others may.
+                plan.clear_around(&s, &plan.reach(g, row, state), &keys);
+                plan.weigh(std::slice::from_mut(&mut s), &keys);
+                (*self.chunk_state(g, part, i, chunk)).weights = s.weights;
+                nonzero += s.nonzero as usize;
+                zeros += plan.zeros(plan.pairs(row, state, whole.clone()), s.nonzero as usize);
+            }
+            let list = plan.worth_listing(nonzero, rows, keys.len());
+            plan.counts.add(pairs, zeros, list);
+            if !list {
+                (*self.chunk_state(g, part, 0, chunk)).keys = [keys.start, keys.end];
+                return keys;
+            }
+            for i in 0..rows {
+                self.gather(g, part, &keys, i, contexts.add(i * plan.columns).cast(), room);
+            }
+            0..0
+        }
+    }
+
+    /// The context of a row, from the keys that weigh anything.
+    ///
+    /// # Safety
+    /// As [`Split::dense`], of weights that are there.
+    unsafe fn gather(
+        &self,
+        g: &Group,
+        part: &Part,
+        keys: &Range<usize>,
+        i: usize,
+        out: *mut u8,
+        room: &mut Room<'_>,
+    ) {
+        let plan = self.plan;
+        let weights = self.shared.at::<u8>(part.scores, i * stride(g.kv_len));
+        let mut list = List::default();
+        // SAFETY: as the caller.
+        unsafe {
+            if plan.reads_v_directly() {
+                let v = (plan.v.at(g.kv + keys.start, g.kv_head), plan.v.stride());
+                plan.gather_v(weights, keys, v, &mut list, out);
+            } else {
+                plan.pack_and_gather_v(g, weights, keys, room.v, &mut list, out);
+            }
+        }
+    }
+
+    /// A panel's keys of a part that multiplies all, or only the rest behind whole words, onto what is there.
+    ///
+    /// # Safety
+    /// As [`Split::gather`].
+    unsafe fn multiply_block(
+        &self,
+        chunk: usize,
+        part: usize,
+        block: &Range<usize>,
+        turn: (usize, usize),
+        rest: bool,
+        room: &mut Room<'_>,
+    ) {
+        let (plan, (part, g)) = (self.plan, self.part(part));
+        // SAFETY: as the caller.
+        unsafe {
+            let mut dense = self.dense(g, part, chunk);
+            if rest {
+                dense.start = self.whole_words(g, part, chunk).end;
+            }
+            let keys = dense.start.max(block.start)..dense.end.min(block.end);
+            if keys.is_empty() {
+                return;
+            }
+            let ahead = self.ahead(&plan.v, g, block.end, turn);
+            let out = self.contexts(g, part, chunk).cast();
+            let row = self.shared.at::<u8>(part.scores, 0);
+            let weights = (row, stride(g.kv_len), g.rows());
+            if plan.reads_v_directly() {
+                let v = (plan.v.at(g.kv + keys.start, g.kv_head), plan.v.stride());
+                plan.multiply_v(weights, keys, v, out, (true, ahead));
+            } else {
+                plan.pack_v(g, keys.clone(), room.v, ahead);
+                let v = (room.v.as_ptr(), 4 * plan.columns);
+                plan.multiply_v(weights, keys, v, out, (true, Ahead::NOTHING));
+            }
+        }
+    }
+
+    /// # Safety
+    /// Phase 4: nobody else has this part.
+    unsafe fn finish(&self, part: usize, room: &mut Room<'_>) {
+        let (plan, (part, g)) = (self.plan, self.part(part));
+        let columns = plan.columns;
+        for i in 0..g.rows() {
+            room.total.fill(0);
+            let mut weights = 0;
+            for chunk in 0..g.kv_len.div_ceil(CHUNK) {
+                // SAFETY: phase 3 is over; a row of context is there.
+                unsafe {
+                    weights += (*self.chunk_state(g, part, i, chunk)).weights;
+                    let sums = self.contexts(g, part, chunk).add(i * columns);
+                    plan.accumulate(std::slice::from_raw_parts_mut(sums.cast(), 4 * columns), room.total);
+                }
+            }
+            // SAFETY: the rows of a part are its own.
+            unsafe { plan.finish_row(g, g.row(plan.job, i), room.total, weights, room.row) };
+        }
+    }
+}
+
+impl Plan<'_> {
+    /// Whether rows of v are what tiles take.
+    fn reads_v_directly(&self) -> bool {
+        self.mode == Mode::F32 && self.v.element() == Element::F32 && self.job.head_dim == self.columns
+    }
+}

@@ -1,0 +1,292 @@
+//! Many queries: tiles of rows with the scores of all their keys.
+
+use super::operands::Ahead;
+use super::rows::{State, aligned};
+use super::{Group, Memory, Mode, NO_KEYS, Plan, Row, chunks, extend, segments, too_large};
+use crate::base::buffer::{as_f32, as_i32};
+use crate::base::error::Result;
+use crate::kernels::attention::gather::List;
+use crate::kernels::attention::softmax::Scores;
+use crate::kernels::attention::{CHUNK, LANES, PANEL};
+use std::ops::Range;
+use std::sync::atomic::AtomicUsize;
+
+/// Most rows of a tile.
+const MOST_ROWS: usize = 48;
+/// Rows that are worth to bring all of k and v through the caches for, if scores of many keys leave the second level.
+const LEAST_ROWS: usize = 24;
+/// Bytes of scores that stay in the second-level cache while they become weights and context.
+const SCORES_BYTES: usize = 192 << 10;
+/// Rows that are asked for before they are needed.
+const ROWS_AHEAD: usize = 12;
+/// Rows for which packing k and v once more costs little.
+const ROWS_WORTH_PACKING: usize = 96;
+
+/// The extents of a worker's memory.
+#[derive(Clone, Copy)]
+struct Extents {
+    k: usize,
+    init: usize,
+    v: usize,
+    stage: usize,
+    q: usize,
+    scores: usize,
+    sums: usize,
+    sparse_v: usize,
+    row: usize,
+}
+
+/// A worker's memory.
+struct Room<'a> {
+    k: &'a mut [u8],
+    init: &'a mut [i32],
+    v: &'a mut [u8],
+    stage: &'a mut [u8],
+    q: &'a mut [u8],
+    scores: &'a mut [u8],
+    /// Bytes of a row of scores.
+    stride: usize,
+    /// Of a chunk.
+    sums: &'a mut [u8],
+    /// Of all chunks.
+    total: &'a mut [u8],
+    /// Rows of v that weigh anything, of a chunk.
+    sparse_v: &'a mut [u8],
+    row: &'a mut [f32],
+}
+
+impl Extents {
+    fn new(plan: &Plan<'_>, kv_len: usize, rows: usize) -> Extents {
+        let panels = kv_len.div_ceil(PANEL);
+        Extents {
+            k: panels * plan.panel_bytes,
+            init: panels * PANEL * 4,
+            v: plan.v_bytes(kv_len).next_multiple_of(64),
+            stage: plan.stage_bytes(),
+            q: rows * plan.q_row,
+            scores: rows * stride(kv_len),
+            sums: rows * plan.columns * 4,
+            sparse_v: if plan.mode == Mode::Bytes { 0 } else { plan.v_bytes(CHUNK) },
+            row: plan.columns * 4,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.k
+            + self.init
+            + self.v
+            + self.stage
+            + self.q
+            + self.scores
+            + 3 * self.sums
+            + self.sparse_v
+            + self.row
+    }
+
+    fn split<'a>(&self, bytes: &'a mut [u8], stride: usize) -> Room<'a> {
+        let mut rest = bytes;
+        let mut take = |n| super::take(&mut rest, n);
+        Room {
+            k: take(self.k),
+            init: as_i32(take(self.init)),
+            v: take(self.v),
+            stage: take(self.stage),
+            q: take(self.q),
+            scores: take(self.scores),
+            stride,
+            sums: take(self.sums),
+            total: take(2 * self.sums),
+            sparse_v: take(self.sparse_v),
+            row: as_f32(take(self.row)),
+        }
+    }
+}
+
+/// Bytes of a row of scores: whole groups beyond the last panel, an odd number of cache lines apart.
+fn stride(kv_len: usize) -> usize {
+    4 * kv_len.next_multiple_of(2 * PANEL) + 64
+}
+
+/// All sequences, heads and rows, by as many workers as there are threads.
+pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, kv_len: usize, memory: &mut Memory) -> Result<()> {
+    let threads = plan.ctx.threads();
+    let groups = sequences * plan.groups();
+    let parts = match threads {
+        1 => 1,
+        threads => (4 * threads).div_ceil(groups.max(1)).min(rows / ROWS_WORTH_PACKING).max(1),
+    };
+    let units = groups * parts;
+    let high = plan.multiply.rows();
+    let least = LEAST_ROWS.next_multiple_of(high);
+    let tile = (SCORES_BYTES / stride(kv_len)).clamp(least, MOST_ROWS) / high * high;
+    let tile = tile.min(rows.next_multiple_of(high));
+    let extents = Extents::new(plan, kv_len, tile);
+    let workers = threads.min(units);
+    if !memory.workers.try_grow(workers * extents.bytes()) {
+        return Err(too_large(kv_len));
+    }
+    let next = AtomicUsize::new(0);
+    plan.ctx.for_each_chunk(workers, memory.workers.bytes_mut(), extents.bytes(), &|_, bytes| {
+        let mut room = extents.split(bytes, stride(kv_len));
+        for unit in super::turns(&next, units) {
+            let group = plan.group(unit / parts / plan.groups(), unit / parts % plan.groups());
+            let rows = super::share(group.rows(), parts, unit % parts);
+            unit_of_rows(plan, &group, rows, tile, &mut room);
+        }
+    });
+    Ok(())
+}
+
+/// Packs what some rows of one group need, and goes through them tile by tile.
+fn unit_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, tile: usize, room: &mut Room<'_>) {
+    if rows.is_empty() {
+        return;
+    }
+    let mut keys = NO_KEYS;
+    for row in g.rows_from(plan.job, rows.start).take(rows.len()) {
+        // Only its scores tell whether a row is empty.
+        let reach = if plan.job.uniform { 0..g.kv_len } else { row.first..row.last };
+        extend(&mut keys, reach);
+    }
+    let keys = if keys.is_empty() { 0..0 } else { keys.start / PANEL * PANEL..keys.end };
+    for panel in keys.start / PANEL..keys.end.div_ceil(PANEL) {
+        let to = panel * PANEL..((panel + 1) * PANEL).min(g.kv_len);
+        let bytes = &mut room.k[panel * plan.panel_bytes..][..plan.panel_bytes];
+        for key in to.end..(to.end + PANEL).min(keys.end) {
+            plan.k.prefetch(g.kv + key, g.kv_head);
+        }
+        plan.pack_k(g, to, bytes, &mut room.init[panel * PANEL..], room.stage, Ahead::NOTHING);
+    }
+    let ahead = plan.v.ahead_of(g.kv + keys.start + ROWS_AHEAD, g.kv_head);
+    plan.pack_v(g, keys.clone(), &mut room.v[plan.v_bytes(keys.start)..], ahead);
+    let tiles = rows.len().div_ceil(tile);
+    for i in 0..tiles {
+        let own = super::share(rows.len(), tiles, i);
+        // SAFETY: all keys that these rows can reach are packed.
+        unsafe { tile_of_rows(plan, g, rows.start + own.start..rows.start + own.end, room) };
+    }
+}
+
+/// # Safety
+/// The keys that the rows can reach are packed; the room has extents for the rows.
+unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mut Room<'_>) {
+    let n = rows.len();
+    let (scores, stride) = (room.scores.as_mut_ptr(), room.stride);
+    let mut keys = NO_KEYS;
+    let (mut own, mut known) = ([Row::default(); MOST_ROWS], [Scores::NONE; MOST_ROWS]);
+    let mut states = [State::Nothing; MOST_ROWS];
+    let (own, states, known) = (&mut own[..n], &mut states[..n], &mut known[..n]);
+    for (i, row) in g.rows_from(plan.job, rows.start).take(n).enumerate() {
+        let x = &mut room.q[i * plan.q_row..][..plan.q_row];
+        plan.q.prefetch(g.q + row.token + ROWS_AHEAD, row.head);
+        let sum = plan.pack_q(g.q + row.token, row.head, x);
+        plan.prefetch_output(g, row);
+        extend(&mut keys, row.first..row.last);
+        own[i] = row;
+        known[i] = plan.scores(g, row, scores.wrapping_add(i * stride), sum);
+    }
+
+    // SAFETY: the room has a row of scores for each row, as long as all panels.
+    unsafe {
+        let panels = if keys.is_empty() { 0..0 } else { keys.start / PANEL..keys.end.div_ceil(PANEL) };
+        for panel in panels {
+            let keys = panel * PANEL..((panel + 1) * PANEL).min(g.kv_len);
+            if plan.job.block_mask.is_some() && !own.iter().any(|row| meets(plan, *row, &keys)) {
+                continue;
+            }
+            plan.multiply_panel(
+                room.q.as_ptr(),
+                n,
+                room.k[panel * plan.panel_bytes..].as_ptr(),
+                room.init[panel * PANEL..].as_ptr(),
+                keys.len(),
+                (scores.add(4 * keys.start), stride),
+            );
+        }
+
+        // A pass over all rows before the next: the end of a row, a chain of its own, is hidden behind the rows that follow.
+        plan.maximum(g, own, known, &(0..g.kv_len));
+        let mut reach = NO_KEYS;
+        for i in 0..n {
+            states[i] = plan.state(own[i], &known[i]);
+            extend(&mut reach, plan.reach(g, own[i], states[i]));
+        }
+        let reach = if reach.is_empty() { 0..0 } else { reach };
+        for chunk in chunks(&reach) {
+            plan.exponentials(g, own, states, known, &aligned(chunk, &reach));
+        }
+        for chunk in chunks(&reach) {
+            plan.weigh(known, &aligned(chunk, &reach));
+        }
+        let (mut nonzero, mut pairs, mut zeros) = (0, 0, 0);
+        for i in 0..n {
+            let (all, own) = (plan.pairs(own[i], states[i], 0..g.kv_len), known[i].nonzero as usize);
+            (nonzero, pairs, zeros) = (nonzero + own, pairs + all, zeros + plan.zeros(all, own));
+        }
+
+        let list = plan.worth_listing(nonzero, n, reach.len());
+        plan.counts.add(pairs, zeros, list || reach.is_empty());
+        let total_bytes = plan.total_bytes();
+        if reach.is_empty() || plan.wide {
+            room.total[..n * total_bytes].fill(0);
+        }
+        for chunk in chunks(&reach) {
+            let keys = aligned(chunk, &reach);
+            let v = (room.v[plan.v_bytes(keys.start)..].as_ptr(), 4 * plan.columns);
+            let weights = (scores, stride, n);
+            let first = chunk == chunks(&reach).start && !plan.wide;
+            let out = if first { room.total.as_mut_ptr() } else { room.sums.as_mut_ptr() };
+            if list {
+                plan.gather_rows(weights, &keys, v, out);
+            } else {
+                plan.multiply_v(weights, keys, v, out, (false, Ahead::NOTHING));
+            }
+            if !first {
+                plan.accumulate(&mut room.sums[..4 * n * plan.columns], room.total);
+            }
+        }
+        for i in 0..n {
+            let total = i * total_bytes..(i + 1) * total_bytes;
+            // Perhaps 0 times infinity: but a key that weighs nothing is not read.
+            if !plan.finite(&mut room.total[total.clone()]) {
+                gather_row(plan, g, i, &reach, total.clone(), room);
+            }
+            // The row is of this tile alone.
+            plan.finish_row(g, own[i], &mut room.total[total], known[i].weights, room.row);
+        }
+    }
+}
+
+/// Whether a row meets any of the keys.
+fn meets(plan: &Plan<'_>, row: Row, keys: &Range<usize>) -> bool {
+    segments(plan.job, row, keys.clone()).next().is_some()
+}
+
+/// Sums of row i over the keys that weigh anything, to `total` of `room.total`; of v packed for this row alone.
+///
+/// # Safety
+/// Its weights are there.
+unsafe fn gather_row(
+    plan: &Plan<'_>,
+    g: &Group,
+    i: usize,
+    reach: &Range<usize>,
+    total: Range<usize>,
+    room: &mut Room<'_>,
+) {
+    let (columns, mut list) = (plan.columns, List::default());
+    let total = &mut room.total[total];
+    for chunk in chunks(reach) {
+        let first = chunk == chunks(reach).start && !plan.wide;
+        let keys = aligned(chunk, reach);
+        let weights = room.scores[i * room.stride..].as_mut_ptr();
+        let sums = if first { total.as_mut_ptr() } else { room.sums.as_mut_ptr() };
+        // SAFETY: as the caller.
+        unsafe { plan.pack_and_gather_v(g, weights, &keys, room.sparse_v, &mut list, sums) };
+        if !first {
+            plan.accumulate(&mut room.sums[..4 * columns], total);
+        }
+    }
+}
+
+const _: () = assert!(CHUNK.is_multiple_of(PANEL) && PANEL.is_multiple_of(LANES));

@@ -1,0 +1,217 @@
+//! Block-sparse layers of bytes: a panel of tokens times a band of 64 output features.
+
+use super::schedule::{self, Multiply};
+use super::{Job, Memory, Out, finish, same_panels, through_rows};
+use crate::base::buffer::as_i32;
+use crate::base::ctx::Ctx;
+use crate::driver::weights::{BAND, HEIGHTS, Sparse};
+use crate::kernels::attention::pack::flip;
+use crate::kernels::epilogue::{Sums, Target};
+use crate::kernels::pack::Tokens;
+use crate::kernels::panel::{Panel, PanelLayout};
+use crate::kernels::sparse;
+use crate::kernels::token;
+use std::ops::Range;
+
+/// Bytes of a tile of sums: a band of a panel of 64 tokens.
+const SUMS: usize = BAND * 64 * 4;
+/// Bytes of a tile of bytes.
+const BYTES: usize = BAND * 64;
+
+/// y = x · wᵀ with block-sparse w of bytes.
+pub fn sparse(job: &Job<'_>, w: &Sparse, ctx: &Ctx, memory: Memory<'_>) {
+    through_rows(job, !same_panels(job), ctx, memory, |job, memory| {
+        schedule::run(job, &Bytes { job, w }, ctx, memory);
+    });
+}
+
+struct Bytes<'a> {
+    job: &'a Job<'a>,
+    w: &'a Sparse,
+}
+
+impl Bytes<'_> {
+    /// Memory for a panel of signed bytes, where the tier wants them.
+    fn signed_bytes(&self) -> usize {
+        if self.job.tier.signed { self.job.shape.piece_bytes().next_multiple_of(64) } else { 0 }
+    }
+}
+
+impl Multiply for Bytes<'_> {
+    fn weights(&self) -> &Sparse {
+        self.w
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.w.bytes()
+    }
+
+    fn tile_bytes(&self, _chunks: usize) -> usize {
+        self.signed_bytes() + 2 * SUMS + 4 * BYTES + 4 * (self.w.most_gathered() + token::GATHER)
+    }
+
+    fn begin(&self, _bands: Range<usize>, _tile: &mut [u8]) {}
+
+    fn multiply(&self, panel: Panel, x: &[u8], bands: Range<usize>, tile: &mut [u8]) {
+        let (signed, tile) = tile.split_at_mut(self.signed_bytes());
+        let x = if self.job.tier.signed {
+            let signed = &mut signed[..x.len()];
+            // SAFETY: the tier is supported.
+            unsafe { flip::pick(self.job.tier.isa)(x, 0x80, signed) };
+            signed
+        } else {
+            x
+        };
+        multiply(self.job, self.w, panel, x, bands, tile);
+    }
+}
+
+/// One panel times some bands.
+fn multiply(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], bands: Range<usize>, tile: &mut [u8]) {
+    for band in bands {
+        match &job.requantize {
+            Some(requantize) if panel.width == 64 => fused(job, w, panel, x, band, requantize, tile),
+            _ => general(job, w, panel, x, band, tile),
+        }
+    }
+}
+
+/// What the kernels of section s read.
+fn band_of<'a>(
+    job: &'a Job<'_>,
+    w: &'a Sparse,
+    x: &'a [u8],
+    band: usize,
+    s: usize,
+) -> Option<sparse::Band<'a>> {
+    let groups = w.groups(band, s);
+    if groups.is_empty() {
+        return None;
+    }
+    let (indices, weights) = w.entries(s);
+    Some(sparse::Band { groups, indices, weights, panel: x, init: job.init, first_row: band * BAND })
+}
+
+/// Bytes straight from the registers.
+fn fused(
+    job: &Job<'_>,
+    w: &Sparse,
+    panel: Panel,
+    x: &[u8],
+    band: usize,
+    requantize: &crate::kernels::requantize::Requantize<'_>,
+    tile: &mut [u8],
+) {
+    let first = band * BAND;
+    let features = (job.out_features - first).min(BAND);
+    let lines = tile[2 * SUMS..].as_mut_ptr();
+    // SAFETY: the weights' constructor proved groups and indices for x of this many features, of which this is a whole
+    // panel; parameters are padded to whole bands; the output belongs to this call and this tile of it to this task.
+    unsafe {
+        let out = match job.out {
+            Out::Panels(y, to) if to.layout == PanelLayout::Lines => {
+                y.add(to.range(panel).start + first * 64)
+            }
+            _ => lines,
+        };
+        for s in 0..HEIGHTS.len() {
+            if let Some(band) = band_of(job, w, x, band, s) {
+                let kernel = job.tier.sparse_kernel(w.layout(), HEIGHTS[s], 64);
+                (kernel.requantize)(&band, requantize, out);
+            }
+        }
+        let (y, stride, flip) = match (job.out, job.plan.target) {
+            (Out::Panels(_, to), _) if to.layout == PanelLayout::Lines => return,
+            (Out::Panels(y, to), _) => {
+                let y = y.add(to.range(panel).start + first * 64);
+                return (job.tier.lines_to_quads)(lines, features, y);
+            }
+            (Out::Rows, (Target::U8(y, flip), stride)) => (y, stride, flip),
+            _ => return,
+        };
+        (job.tier.lines_to_rows)(&Tokens {
+            rows: y.add(panel.token * stride + first),
+            stride,
+            tokens: panel.tokens,
+            features,
+            panel: lines,
+            width: 64,
+            flip,
+            ahead: std::ptr::null(),
+        });
+    }
+}
+
+/// Through exact sums in memory.
+fn general(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], band: usize, tile: &mut [u8]) {
+    let first = band * BAND;
+    let features = (job.out_features - first).min(BAND);
+    let Panel { token, tokens, width } = panel;
+    let (sums, rest) = tile.split_at_mut(SUMS);
+    let (rows, rest) = rest.split_at_mut(SUMS);
+    let (bytes, gathered) = rest.split_at_mut(4 * BYTES);
+    let (sums, rows) = (as_i32(sums), as_i32(rows));
+    // SAFETY: as in `fused`.
+    unsafe {
+        spill(job, w, width, x, band, [&mut *sums, &mut *rows], gathered);
+        if width > 1 {
+            let padded = features.next_multiple_of(4);
+            (job.tier.sums_to_rows)(sums.as_ptr(), padded, width, rows.as_mut_ptr(), BAND);
+        } else {
+            rows[..features].copy_from_slice(&sums[..features]);
+        }
+        let sums = Sums {
+            sums: rows.as_ptr(),
+            ld: BAND,
+            transposed: false,
+            token,
+            tokens,
+            feature: first,
+            features,
+        };
+        finish(job, &sums, bytes);
+    }
+}
+
+/// The exact sums of a band, `[feature][width]`.
+///
+/// # Safety
+/// As for the kernels: x is a panel of `width` tokens with all features of the layer.
+unsafe fn spill(
+    job: &Job<'_>,
+    w: &Sparse,
+    width: usize,
+    x: &[u8],
+    band: usize,
+    [sums, more]: [&mut [i32]; 2],
+    gathered: &mut [u8],
+) {
+    for s in 0..HEIGHTS.len() {
+        let Some(whole) = band_of(job, w, x, band, s) else { continue };
+        let run = |band: &sparse::Band<'_>, out: *mut i32, gathered: *mut u8| {
+            // SAFETY: as the caller.
+            unsafe {
+                if width == 1 {
+                    (job.tier.token_kernel(w.layout(), HEIGHTS[s]).spill)(band, gathered.cast(), out);
+                } else {
+                    (job.tier.sparse_kernel(w.layout(), HEIGHTS[s], width).spill)(band, out);
+                }
+            }
+        };
+        // Groups that stand for the same rows further along K come last, and are added.
+        let near = whole.groups.partition_point(|g| g.base == 0);
+        let (near, far) = whole.groups.split_at(near);
+        run(&sparse::Band { groups: near, ..whole }, sums.as_mut_ptr(), gathered.as_mut_ptr());
+        if !far.is_empty() {
+            run(&sparse::Band { groups: far, ..whole }, more.as_mut_ptr(), gathered.as_mut_ptr());
+            for row in far.iter().flat_map(|g| g.row as usize..(g.row + g.rows) as usize) {
+                // Both halves started there.
+                let init = job.init[row];
+                let start = (row - whole.first_row) * width;
+                for (sum, more) in sums[start..start + width].iter_mut().zip(&more[start..]) {
+                    *sum = sum.wrapping_add(more.wrapping_sub(init));
+                }
+            }
+        }
+    }
+}

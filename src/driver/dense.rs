@@ -1,0 +1,187 @@
+//! Dense: tiles of tokens times panels of output features.
+
+use super::{BLOCK_BYTES, Job, Memory, all_packed, share, through_rows};
+use crate::base::buffer::as_i32;
+use crate::base::ctx::Ctx;
+use crate::driver::weights::Dense;
+use crate::kernels::attention::pack::flip;
+use crate::kernels::dense::Tile;
+use crate::kernels::epilogue::Sums;
+use crate::kernels::panel::{PanelLayout, row_stride};
+use std::ops::Range;
+
+/// y = x · wᵀ with dense w.
+pub fn dense(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
+    // Panels of the next layer's x are made from rows, when all are there.
+    through_rows(job, true, ctx, memory, |job, memory| rows(job, w, ctx, memory));
+}
+
+fn rows(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
+    let x = all_packed(job, ctx, memory.x, memory.rows);
+    let stride = job.shape.features_padded();
+    let (m, n) = (job.shape.tokens, job.out_features);
+    let kernel = w.kernel();
+    let panels = n.div_ceil(kernel.nr);
+    let most = kernel.run.len();
+
+    // Wide or signed elements are made for a block of tokens at a time, in the task's own memory.
+    let wide = match job.shape.layout {
+        PanelLayout::Rows if kernel.x_bytes > 1 || job.tier.signed => {
+            row_stride(kernel.x_bytes * job.shape.features)
+        }
+        _ => 0,
+    };
+    let k_block = k_block(job, w);
+    let in_use = stride.max(wide).min((4 * k_block).max(1));
+    let block = (2 * BLOCK_BYTES / in_use).clamp(1, m.max(1)).next_multiple_of(most);
+    let several = kernel.several.iter().enumerate().map(|(m, s)| (m + 1) * s.panels).max();
+    let sums = if k_block < w.steps() { block } else { most.max(several.unwrap_or(0)) };
+    // The epilogue reads whole registers of sums, beyond the last where a panel is not so wide.
+    let tile = (sums * kernel.nr * 4 + 60).next_multiple_of(64);
+    let chunk = tile + block * wide;
+    let columns = if ctx.threads() == 1 { 1 } else { (4 * ctx.threads()).min(panels) };
+    let rows = match ctx.threads() {
+        1 => 1,
+        threads => (4 * threads).div_ceil(columns).min(m.div_ceil(most)),
+    };
+    let tasks = if m == 0 { 0 } else { columns * rows };
+    memory.tiles.grow(chunk * tasks);
+    ctx.for_each_chunk(tasks, memory.tiles.bytes_mut(), chunk, &|i, bytes| {
+        let (tile, wide_x) = bytes.split_at_mut(tile);
+        let panels = share(panels, columns, i % columns);
+        let tokens = share(m, rows, i / columns);
+        let mut first = tokens.start;
+        while first < tokens.end {
+            let last = (first + block).min(tokens.end);
+            let x = if wide == 0 {
+                Rows { bytes: &x[first * stride..], stride }
+            } else if job.tier.signed {
+                for (from, to) in (first..last).zip(wide_x.chunks_mut(wide)) {
+                    let row = &x[from * stride..][..job.shape.features];
+                    // SAFETY: the tier is supported.
+                    unsafe { flip::pick(job.tier.isa)(row, 0x80, &mut to[..row.len()]) };
+                }
+                Rows { bytes: wide_x, stride: wide }
+            } else {
+                let widen = if kernel.x_bytes == 2 { widen::<2> } else { widen::<4> };
+                widen(x, stride, first..last, job.shape.features, wide_x, wide);
+                Rows { bytes: wide_x, stride: wide }
+            };
+            block_of_tokens(job, w, x, first..last, panels.clone(), as_i32(tile));
+            first = last;
+        }
+    });
+}
+
+/// Steps of K that are taken at a time, so that a tile's x stays in the first-level cache. Float sums go on where they
+/// were; integers are a quarter as long, and scaled groups are sums of their own.
+fn k_block(job: &Job<'_>, w: &Dense) -> usize {
+    const MOST: usize = 1024;
+    if !job.shape.layout.is_float() || w.scales().is_some() || w.steps() <= 2 * MOST {
+        return w.steps();
+    }
+    // A product of matrices takes two steps.
+    w.steps().div_ceil(w.steps().div_ceil(MOST)).next_multiple_of(2)
+}
+
+/// Some tokens' rows, as the kernel wants their elements.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    bytes: &'a [u8],
+    stride: usize,
+}
+
+/// Bytes to integers of 2 or 4 bytes.
+fn widen<const BYTES: usize>(
+    x: &[u8],
+    stride: usize,
+    tokens: Range<usize>,
+    k: usize,
+    to: &mut [u8],
+    wide: usize,
+) {
+    for (t, token) in tokens.enumerate() {
+        let to = &mut to[t * wide..][..wide];
+        for (to, &x) in to.as_chunks_mut::<BYTES>().0.iter_mut().zip(&x[token * stride..][..k]) {
+            *to = [0; BYTES];
+            to[0] = x;
+        }
+    }
+}
+
+/// Every panel once through the cache, for tiles of tokens of about equal height.
+fn block_of_tokens(
+    job: &Job<'_>,
+    w: &Dense,
+    x: Rows<'_>,
+    tokens: Range<usize>,
+    panels: Range<usize>,
+    tile: &mut [i32],
+) {
+    let kernel = w.kernel();
+    let count = tokens.len().div_ceil(kernel.run.len());
+    let k_block = if count > 1 { k_block(job, w) } else { w.steps() };
+    let mut panel = panels.start;
+    while panel < panels.end {
+        // A few tokens take several panels at a time, where there are as many.
+        let few = kernel.several.get(tokens.len() - 1).filter(|s| panel + s.panels <= panels.end);
+        let at_once = few.map_or(1, |s| s.panels);
+        let feature = panel * kernel.nr;
+        let init = &job.init[feature..feature + at_once * kernel.nr];
+        let (scales, group, scales_stride) = match w.scales() {
+            None => (std::ptr::null(), w.steps(), 0),
+            Some(s) => (s.scales[feature..][..at_once * kernel.nr].as_ptr(), s.size, s.stride),
+        };
+        let mut step = 0;
+        // Once at least: sums of nothing have a bias too.
+        loop {
+            let steps = k_block.min(w.steps() - step);
+            for i in 0..count {
+                let own = share(tokens.len(), count, i);
+                let x_tile = &x.bytes[own.start * x.stride + step * 4..];
+                // Where K is taken in blocks, the sums of all tiles are kept until the last.
+                let sums = if steps < w.steps() { &mut tile[own.start * kernel.nr..] } else { &mut *tile };
+                assert!(own.len() * at_once * kernel.nr <= sums.len());
+                assert!((own.len() - 1) * x.stride + steps * 4 <= x_tile.len());
+                let run = few.map_or(kernel.run[own.len() - 1], |s| s.run);
+                // SAFETY: the asserts give room for x and the sums, the weights' constructor for panels of all steps and for
+                // scales of every group; the output belongs to this call and this tile of it to this task.
+                unsafe {
+                    run(&Tile {
+                        x: x_tile.as_ptr(),
+                        stride: x.stride,
+                        weights: w.panels(panel..panel + at_once)[step * w.step_bytes()..].as_ptr(),
+                        panel_bytes: w.panel_bytes(),
+                        steps,
+                        init: init.as_ptr(),
+                        resume: step > 0,
+                        scales,
+                        group,
+                        scales_stride,
+                        out: sums.as_mut_ptr(),
+                    });
+                    for p in (0..at_once).filter(|_| step + steps == w.steps()) {
+                        let feature = feature + p * kernel.nr;
+                        (job.epilogue)(
+                            &job.plan,
+                            &Sums {
+                                sums: sums.as_ptr().add(p * kernel.nr),
+                                ld: at_once * kernel.nr,
+                                transposed: false,
+                                token: tokens.start + own.start,
+                                tokens: own.len(),
+                                feature,
+                                features: (job.out_features - feature).min(kernel.nr),
+                            },
+                        );
+                    }
+                }
+            }
+            step += steps;
+            if step >= w.steps() {
+                break;
+            }
+        }
+        panel += at_once;
+    }
+}

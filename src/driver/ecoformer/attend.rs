@@ -1,0 +1,353 @@
+//! Codes and values to the context: sums of signed values (`sums`), and of their rows for each code.
+//!
+//! `Σ_j (q_i · k_j + c) v_j = q_i · (Σ_j k_j v_jᵀ) + c Σ_j v_j`: the sums over j are made once. A code of few bits then looks its
+//! product up, `GROUP` bits at a time. Causal attention goes on from the sums of the chunks and of the blocks before, and takes the
+//! similarities inside its own block as they are.
+
+mod sums;
+
+use super::{Chunks, Memory, Shared, Unit, floats, grow, share_out};
+use crate::attention::{HeadsMut, Input, Sequences};
+use crate::base::ctx::Ctx;
+use crate::base::error::Result;
+use crate::driver::attention::multiply_all;
+use crate::driver::attention::operands::Operand;
+use crate::kernels::attention::multiply::Tile;
+use crate::kernels::attention::{LANES, PANEL};
+use crate::kernels::ecoformer::{GROUP, Lookup, tables};
+use crate::kernels::table::Tier;
+use std::ops::Range;
+use sums::accumulate;
+
+/// Tokens of a causal block: inside it each meets each before it.
+pub const BLOCK: usize = 32;
+
+/// One call: all of it checked.
+pub struct Attend<'a> {
+    pub heads: usize,
+    /// Of a code.
+    pub bits: usize,
+    /// Codes of queries, `[heads, tokens, words]`.
+    pub q: &'a [u64],
+    /// Codes of keys, `[heads, tokens, words]`.
+    pub k: &'a [u64],
+    /// `[tokens, heads, head_dim]`.
+    pub v: Input<'a>,
+    pub sequences: Sequences<'a>,
+    /// Whether a token's own value takes the place of the sum of all.
+    pub released: bool,
+    /// No key behind the query's own position.
+    pub causal: bool,
+}
+
+struct Plan<'a> {
+    job: &'a Attend<'a>,
+    v: Operand<'a>,
+    tokens: usize,
+    words: usize,
+    dim: usize,
+    columns: usize,
+    groups: usize,
+    out: Shared,
+    out_token: usize,
+    out_head: usize,
+    tier: &'static Tier,
+    ctx: &'a Ctx,
+}
+
+/// A worker's memory.
+struct Room<'a> {
+    /// Signs of a block, `[bits + 1][PANEL]`: the last row is 1.
+    signs: &'a mut [f32],
+    /// `[PANEL][columns]`.
+    block: &'a mut [f32],
+    /// `[groups][16][columns]`.
+    table: &'a mut [f32],
+    /// Sums of the blocks before, of a chunk, `[bits + 1][columns]`; of bytes, sums of the chunk.
+    before: &'a mut [f32],
+    /// Those, and of the chunks before.
+    state: &'a mut [f32],
+    /// `[PANEL][columns]`.
+    context: &'a mut [f32],
+}
+
+/// Sums of signs, bit by bit.
+type Signs = [i64; 256];
+
+impl Plan<'_> {
+    /// Floats of the sums of signed values, one row a bit, and of the values themselves.
+    fn sums(&self) -> usize {
+        (self.job.bits + 1) * self.columns
+    }
+
+    /// Bytes of a chunk's sums, of values and of signs.
+    fn slot(&self) -> usize {
+        (4 * self.sums() + 8 * self.job.bits).next_multiple_of(64)
+    }
+
+    fn extents(&self) -> [usize; 6] {
+        let panel = PANEL * self.columns;
+        let before = if self.job.causal || self.quantized() { self.sums() } else { 0 };
+        let state = if self.job.causal { self.sums() } else { self.columns };
+        [(self.job.bits + 1) * PANEL, panel, self.groups * 16 * self.columns, before, state, panel]
+    }
+
+    fn room<'b>(&self, mut bytes: &'b mut [u8]) -> Room<'b> {
+        let [signs, block, table, before, state, context] = self.extents().map(|n| floats(&mut bytes, n));
+        signs[self.job.bits * PANEL..].fill(1.0);
+        Room { signs, block, table, before, state, context }
+    }
+
+    fn code<'c>(&self, codes: &'c [u64], token: usize, head: usize) -> &'c [u64] {
+        &codes[(head * self.tokens + token) * self.words..][..self.words]
+    }
+
+    /// The context of a chunk.
+    ///
+    /// # Safety
+    /// Its slot holds the sums that it goes on from; the output's tokens are this task's.
+    unsafe fn context(&self, unit: &Unit, len: usize, room: &mut Room<'_>, slot: *const u8) {
+        let (job, bits) = (self.job, self.job.bits);
+        let bias = (bits + 1) as f32;
+        let mut state: Signs = [0; 256];
+        // SAFETY: the slot is there, and nobody writes it.
+        let sums = unsafe {
+            let from = slot.add(4 * self.sums()).cast::<i64>();
+            state[..bits].copy_from_slice(std::slice::from_raw_parts(from, bits));
+            std::slice::from_raw_parts(slot.cast::<f32>(), self.sums())
+        };
+        let scale = f64::from(self.v.params(unit.head).0);
+        if !job.causal {
+            self.tables(sums, room.table);
+            let denominators = Denominators::new(&state[..bits]);
+            for (out, sum) in room.state.iter_mut().zip(&sums[bits * self.columns..]) {
+                *out = bias * sum;
+            }
+            for tokens in unit.blocks(PANEL) {
+                let v = self.v(&tokens, unit.head, room.block);
+                let mut factors = [0.0; PANEL];
+                for (token, factor) in tokens.clone().zip(&mut factors) {
+                    let signs = denominators.of(self.code(job.q, token, unit.head));
+                    *factor = (scale / (signs + (len * (bits + 1)) as i64) as f64) as f32;
+                }
+                let (base, own) = match job.released {
+                    true => (std::ptr::null(), v.p),
+                    false => (room.state.as_ptr(), std::ptr::null()),
+                };
+                let to = self.direct(tokens.start, unit.head);
+                let (out, out_stride) = to.unwrap_or((room.context.as_mut_ptr().cast(), 4 * self.columns));
+                let lookup = Lookup {
+                    base,
+                    own,
+                    own_stride: v.stride,
+                    factors: factors.as_ptr(),
+                    ..self.lookup(&tokens, unit.head, room.table, (out, out_stride))
+                };
+                // SAFETY: the tier is supported; tables, values and room for the context are there.
+                unsafe {
+                    (self.tier.float.lookup)(&lookup);
+                    if to.is_none() {
+                        self.write(&tokens, unit.head, room.context);
+                    }
+                }
+            }
+            return;
+        }
+        // Of the blocks before, in this chunk.
+        let mut met = unit.first;
+        for (i, tokens) in unit.blocks(BLOCK).enumerate() {
+            for ((state, before), sum) in room.state.iter_mut().zip(&*room.before).zip(sums) {
+                *state = if i == 0 { *sum } else { sum + before };
+            }
+            self.tables(room.state, room.table);
+            let denominators = Denominators::new(&state[..bits]);
+            let base = &mut room.state[bits * self.columns..];
+            base.iter_mut().for_each(|sum| *sum *= bias);
+            let v = self.v(&tokens, unit.head, room.block);
+            let out = (room.context.as_mut_ptr().cast(), 4 * self.columns);
+            let lookup = Lookup { base: base.as_ptr(), ..self.lookup(&tokens, unit.head, room.table, out) };
+            // SAFETY: the tier is supported; tables and room for the context are there.
+            unsafe { (self.tier.float.lookup)(&lookup) };
+            for (i, token) in tokens.clone().enumerate() {
+                let q = self.code(job.q, token, unit.head);
+                let mut similarities = [0.0f32; BLOCK];
+                let mut sum = denominators.of(q) + (met * (bits + 1)) as i64;
+                for (key, similarity) in (tokens.start..=token).zip(&mut similarities) {
+                    let k = self.code(job.k, key, unit.head);
+                    let apart: u32 = q.iter().zip(k).map(|(q, k)| (q ^ k).count_ones()).sum();
+                    let own = 2 * bits as i64 + 1 - 2 * i64::from(apart);
+                    *similarity = own as f32;
+                    sum += own;
+                }
+                let row = &mut room.context[i * self.columns..][..self.columns];
+                let tile = Tile {
+                    x: similarities.as_ptr().cast(),
+                    x_stride: 0,
+                    w: v.p,
+                    w_stride: v.stride,
+                    steps: i + 1,
+                    init: std::ptr::null(),
+                    out: row.as_mut_ptr().cast(),
+                    out_stride: 0,
+                    resume: true,
+                    ahead: std::ptr::null(),
+                    ahead_stride: 0,
+                };
+                // SAFETY: the tier is supported; as many values as similarities are there, and the row.
+                unsafe { multiply_all(self.tier.float.multiply, &tile, 1, self.columns) };
+                let factor = (scale / sum as f64) as f32;
+                row.iter_mut().for_each(|x| *x *= factor);
+            }
+            // SAFETY: the output's tokens are this task's.
+            unsafe { self.write(&tokens, unit.head, room.context) };
+            self.signs(&tokens, unit.head, room.signs, &mut state);
+            // SAFETY: the room has all sums; the values are those of the tokens.
+            unsafe { self.add(tokens.len(), room.signs, v, room.before.as_mut_ptr(), i > 0) };
+            met += tokens.len();
+        }
+    }
+
+    fn tables(&self, sums: &[f32], table: &mut [f32]) {
+        // SAFETY: the tier is supported.
+        unsafe { tables::pick(self.ctx.isa())(&sums[..self.job.bits * self.columns], self.columns, table) }
+    }
+
+    /// The part of a lookup that all have.
+    fn lookup(
+        &self,
+        tokens: &Range<usize>,
+        head: usize,
+        table: &[f32],
+        (out, out_stride): (*mut u8, usize),
+    ) -> Lookup {
+        let codes =
+            &self.job.q[(head * self.tokens + tokens.start) * self.words..][..tokens.len() * self.words];
+        Lookup {
+            table: table.as_ptr(),
+            groups: self.groups,
+            columns: self.columns,
+            codes: codes.as_ptr(),
+            words: self.words,
+            tokens: tokens.len(),
+            base: std::ptr::null(),
+            own: std::ptr::null(),
+            own_stride: 0,
+            own_factor: (self.job.bits + 1) as f32,
+            factors: std::ptr::null(),
+            out,
+            out_stride,
+        }
+    }
+
+    /// Where the rows of a head are written, and how far apart, if they need no padding.
+    fn direct(&self, token: usize, head: usize) -> Option<(*mut u8, usize)> {
+        let to = self.out.at(4 * (token * self.out_token + head * self.out_head));
+        self.dim.is_multiple_of(LANES).then_some((to, 4 * self.out_token))
+    }
+
+    /// Padded rows to the output.
+    ///
+    /// # Safety
+    /// The output's tokens are this task's.
+    unsafe fn write(&self, tokens: &Range<usize>, head: usize, rows: &[f32]) {
+        for (token, row) in tokens.clone().zip(rows.chunks_exact(self.columns)) {
+            let to = self.out.at::<f32>(4 * (token * self.out_token + head * self.out_head));
+            // SAFETY: the tensor's constructor proved that all its heads are there; a row has at least as many columns.
+            unsafe { to.copy_from_nonoverlapping(row.as_ptr(), self.dim) };
+        }
+    }
+}
+
+/// Sums of signs for each value of `GROUP` bits of a code.
+struct Denominators {
+    groups: usize,
+    table: [[i64; 16]; 256 / GROUP],
+}
+
+impl Denominators {
+    fn new(sums: &[i64]) -> Self {
+        let mut table = [[0; 16]; 256 / GROUP];
+        for (table, sums) in table.iter_mut().zip(sums.chunks(GROUP)) {
+            for (value, total) in table.iter_mut().enumerate() {
+                *total = sums
+                    .iter()
+                    .enumerate()
+                    .map(|(bit, sum)| if value >> bit & 1 == 1 { *sum } else { -sum })
+                    .sum();
+            }
+        }
+        Self { groups: sums.len().div_ceil(GROUP), table }
+    }
+
+    /// The inner product of a code and the sums.
+    fn of(&self, code: &[u64]) -> i64 {
+        let tables = self.table[..self.groups].iter().enumerate();
+        tables.map(|(g, table)| table[(code[g / 16] >> (GROUP * (g % 16)) & 15) as usize]).sum()
+    }
+}
+
+/// The context of all tokens.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) if there is not so much memory.
+pub fn attend(job: &Attend<'_>, mut out: HeadsMut<'_, f32>, ctx: &Ctx, memory: &mut Memory) -> Result<()> {
+    let layout = out.layout();
+    let words = job.bits.div_ceil(64);
+    let (tokens, dim) = (layout.tokens, layout.head_dim);
+    assert!([job.q, job.k].iter().all(|codes| codes.len() == tokens * job.heads * words));
+    if tokens == 0 {
+        // Of which there may be any number of sequences.
+        return Ok(());
+    }
+    let plan = Plan {
+        job,
+        v: Operand::new(&job.v),
+        tokens,
+        words,
+        dim,
+        columns: dim.next_multiple_of(LANES),
+        groups: job.bits.div_ceil(GROUP),
+        out: Shared(out.as_mut_ptr().cast()),
+        out_token: layout.token_stride,
+        out_head: layout.head_stride,
+        tier: Tier::of(ctx.isa()),
+        ctx,
+    };
+    let Memory { workers, sums, starts, .. } = memory;
+    let chunks = Chunks::new(job.sequences, starts);
+    let units = chunks.count() * job.heads;
+    let each = plan.extents().iter().map(|n| (4 * n).next_multiple_of(64)).sum();
+    let slot = plan.slot();
+    grow(workers, ctx.threads().min(units), each, tokens)?;
+    grow(sums, units, slot, tokens)?;
+    let shared = Shared(sums.bytes_mut().as_mut_ptr());
+    share_out(ctx, workers, each, units, &|bytes, units| {
+        let mut room = plan.room(bytes);
+        for unit in units {
+            // SAFETY: each slot is one task's.
+            unsafe { plan.chunk(&chunks.unit(unit), &mut room, shared.at(unit * slot)) };
+        }
+    });
+    for b in 0..job.sequences.count() {
+        for head in 0..job.heads {
+            let slots = chunks.slots(b, head);
+            // SAFETY: no task runs; the slots are there.
+            unsafe {
+                accumulate::<f32>(shared, slots.clone(), slot, 0, plan.sums(), job.causal);
+                accumulate::<i64>(shared, slots, slot, 4 * plan.sums(), job.bits, job.causal);
+            }
+        }
+    }
+    share_out(ctx, workers, each, units, &|bytes, turns| {
+        let mut room = plan.room(bytes);
+        for turn in turns {
+            // Backwards: what the pass before read last is still in the caches.
+            let unit = chunks.unit(units - 1 - turn);
+            let (first, last) = job.sequences.queries(unit.b);
+            let from = if job.causal { unit.slot } else { chunks.slots(unit.b, unit.head).start };
+            // SAFETY: the sums are there, and are no longer written; each token's head is of one unit.
+            unsafe { plan.context(&unit, last - first, &mut room, shared.at(from * slot)) };
+        }
+    });
+    Ok(())
+}

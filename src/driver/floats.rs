@@ -1,0 +1,162 @@
+//! Block-sparse layers of floats: a panel of tokens times a band of 64 output features.
+
+use super::schedule::{self, Multiply};
+use super::{Job, Memory, finish, same_panels, through_rows};
+use crate::base::buffer::{as_f32, as_i32};
+use crate::base::ctx::Ctx;
+use crate::base::element::Element;
+use crate::driver::weights::{BAND, HEIGHTS, Sparse};
+use crate::kernels::epilogue::Sums;
+use crate::kernels::float::{Band, Columns};
+use crate::kernels::float_table::FloatKernels;
+use crate::kernels::panel::Panel;
+use std::ops::Range;
+
+/// Bytes of a tile of sums, or of what comes out of one: a band of a panel of 64 tokens.
+const SUMS: usize = BAND * 64 * 4;
+
+/// y = x · wᵀ with block-sparse w, in floats.
+pub fn sparse_floats(job: &Job<'_>, w: &Sparse, ctx: &Ctx, memory: Memory<'_>) {
+    let pairs = w.layout().element() == Element::Bf16;
+    let kernels = job.tier.floats(w.layout().element());
+    let widens = !pairs && w.stored() != Element::F32;
+    let lanes = job.tier.float.f32.dense[0].lanes;
+    through_rows(job, !same_panels(job), ctx, memory, |job, memory| {
+        schedule::run(job, &Floats { job, w, kernels, widens, lanes }, ctx, memory);
+    });
+}
+
+struct Floats<'a> {
+    job: &'a Job<'a>,
+    w: &'a Sparse,
+    kernels: &'static FloatKernels,
+    /// Whether weights are stored narrower than kernels read them: those of some bands are widened to memory, for all the
+    /// panels that meet them.
+    widens: bool,
+    /// Floats of a register.
+    lanes: usize,
+}
+
+impl Floats<'_> {
+    /// Where the weights of some bands lie when widened, in floats: the entries of each section, then the columns.
+    fn widened(&self, bands: &Range<usize>) -> [usize; 4] {
+        let entries = |s: usize| self.w.entries_of(bands, s).len() * HEIGHTS[s];
+        let (four, one) = (entries(0), entries(1));
+        [0, four, four + one, four + one + 4 * self.w.columns(bands).1.len()]
+    }
+}
+
+impl Multiply for Floats<'_> {
+    fn weights(&self) -> &Sparse {
+        self.w
+    }
+
+    fn weight_bytes(&self) -> usize {
+        if self.widens { self.w.bytes() * 32 / self.w.stored().bits() } else { self.w.bytes() }
+    }
+
+    fn tile_bytes(&self, chunks: usize) -> usize {
+        let most = (0..chunks).map(|i| self.widened(&self.w.bands_by_cost(chunks, i))[3]).max();
+        3 * SUMS + if self.widens { 4 * most.unwrap_or(0) } else { 0 }
+    }
+
+    fn begin(&self, bands: Range<usize>, tile: &mut [u8]) {
+        if !self.widens {
+            return;
+        }
+        let at = self.widened(&bands);
+        let to = &mut tile[3 * SUMS..][..4 * at[3]];
+        let stored = self.w.stored();
+        let widen = self.job.tier.float.widen.of(stored);
+        for s in 0..HEIGHTS.len() {
+            let own = self.w.entries_of(&bands, s);
+            let at_entry = |entry: usize| stored.bytes_of(entry * HEIGHTS[s]);
+            let from = &self.w.entries(s).1[at_entry(own.start)..at_entry(own.end)];
+            // SAFETY: the tier is supported; there is room for as many floats.
+            unsafe {
+                widen(from.as_ptr(), own.len() * HEIGHTS[s], to[4 * at[s]..4 * at[s + 1]].as_mut_ptr())
+            };
+        }
+        let from = self.w.columns(&bands).2;
+        // SAFETY: as above.
+        unsafe { widen(from.as_ptr(), 8 * from.len() / stored.bits(), to[4 * at[2]..].as_mut_ptr()) };
+    }
+
+    fn multiply(&self, panel: Panel, x: &[u8], bands: Range<usize>, tile: &mut [u8]) {
+        let Self { job, w, kernels, .. } = *self;
+        let (sums, rest) = tile.split_at_mut(SUMS);
+        let (rows, rest) = rest.split_at_mut(SUMS);
+        let (bytes, widened) = rest.split_at_mut(SUMS);
+        let at = self.widened(&bands);
+        for band in bands.clone() {
+            let own = band..band + 1;
+            let first = band * BAND;
+            let features = (job.out_features - first).min(BAND);
+            let sums = as_f32(sums).as_mut_ptr();
+            let (chunks, items, weights, item) = w.columns(&own);
+            // SAFETY: the weights' constructor proved groups, indices, chunks and rows for x of this many features, of which
+            // this is a whole panel; a tile has room for a band; parameters are padded to whole bands; the output belongs to
+            // this call and this tile of it to this task.
+            unsafe {
+                let token = (panel.width == 1).then_some(&job.tier.float.token);
+                if !chunks.is_empty() {
+                    let weights = match self.widens {
+                        false => weights.as_ptr(),
+                        true => widened[4 * (at[2] + 4 * (item - w.columns(&bands).3))..].as_ptr(),
+                    };
+                    let columns = Columns { chunks, rows: items.as_ptr(), weights, panel: x };
+                    let run = token.map_or_else(|| kernels.scatter(panel.width).run, |t| t.scatter);
+                    run(&columns, features, sums);
+                } else if w.scatters() {
+                    sums.write_bytes(0, features * panel.width);
+                }
+                for s in 0..HEIGHTS.len() {
+                    let groups = w.groups(band, s);
+                    if groups.is_empty() {
+                        continue;
+                    }
+                    let (indices, weights) = w.entries(s);
+                    let weights = match self.widens {
+                        false => weights.as_ptr(),
+                        // The layer's first entry, which need not be there.
+                        true => widened[4 * at[s]..]
+                            .as_ptr()
+                            .wrapping_sub(4 * HEIGHTS[s] * w.entries_of(&bands, s).start),
+                    };
+                    let (scales, scales_stride, scale_lines) = match w.scales() {
+                        None => (None, 0, 1),
+                        Some(s) => (Some(&s.scales[..]), s.stride, s.size / w.layout().line_columns()),
+                    };
+                    let run =
+                        token.map_or_else(|| kernels.gather(HEIGHTS[s], panel.width).run, |t| t.gather[s]);
+                    let band = Band {
+                        groups,
+                        indices,
+                        weights,
+                        panel: x,
+                        scales,
+                        scales_stride,
+                        scale_lines,
+                        first_row: first,
+                    };
+                    run(&band, sums);
+                }
+                let Panel { token, tokens, width } = panel;
+                let whole = features.is_multiple_of(2 * self.lanes) && width > 1 && job.plan.addend.is_none();
+                let (sums, ld) = if whole {
+                    (sums.cast(), width)
+                } else {
+                    let rows = as_i32(rows);
+                    let padded = features.next_multiple_of(4);
+                    (job.tier.sums_to_rows)(sums.cast(), padded, width, rows.as_mut_ptr(), BAND);
+                    (rows.as_mut_ptr(), BAND)
+                };
+                finish(
+                    job,
+                    &Sums { sums, ld, transposed: whole, token, tokens, feature: first, features },
+                    bytes,
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The loops over tiles: which panel meets which weights, in what order, on which thread.
+//!
+//! A driver knows nothing of instructions, a kernel nothing of threads or shapes. The drivers live in this room because
+//! they call kernels; what they are given is proven: weights by their constructors, views by theirs, and the shapes
+//! here.
+#![allow(unsafe_code)]
+
+pub mod attention;
+mod bytes;
+pub mod codes;
+mod dense;
+pub mod ecoformer;
+mod floats;
+mod schedule;
+pub mod weights;
+
+pub use bytes::sparse;
+pub use dense::dense;
+pub use floats::sparse_floats;
+
+use crate::base::buffer::Buffer;
+use crate::base::ctx::Ctx;
+use crate::base::element::Element;
+use crate::kernels::epilogue::{self, Plan, Sums, Target};
+use crate::kernels::pack::{self, Tokens};
+use crate::kernels::panel::{Panel, PanelLayout, Shape};
+use crate::kernels::requantize::Requantize;
+use crate::kernels::table::Tier;
+use std::ops::Range;
+use weights::BAND;
+
+/// Packs the tokens of a panel; the last argument is for what must be quantized first.
+pub type Pack<'a> = dyn Fn(Panel, &mut [u8], &mut [u8]) + Sync + 'a;
+
+/// Where packed x comes from.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// It is there, in the layout of the job's shape.
+    Packed(&'a [u8]),
+    /// It is to be packed.
+    Pack(&'a Pack<'a>),
+}
+
+/// Where y goes.
+#[derive(Clone, Copy)]
+pub enum Out {
+    /// To the plan's target.
+    Rows,
+    /// To panels of the next layer's x.
+    Panels(*mut u8, Shape),
+}
+
+// SAFETY: a pointer to the caller's output, borrowed for the call; tasks write disjoint tiles.
+unsafe impl Sync for Out {}
+
+/// One call of a layer.
+pub struct Job<'a> {
+    /// Tokens, features and layout of x.
+    pub shape: Shape,
+    /// x.
+    pub source: Source<'a>,
+    /// N.
+    pub out_features: usize,
+    /// What each output feature starts from, padded to whole bands.
+    pub init: &'a [i32],
+    /// What happens to the sums.
+    pub plan: Plan<'a>,
+    /// The same, where it can be done in the registers of a sparse tile.
+    pub requantize: Option<Requantize<'a>>,
+    /// Where y goes.
+    pub out: Out,
+    /// Bytes of the rows of a piece, where packing needs room for them.
+    pub piece_rows: usize,
+    /// The kernels.
+    pub tier: &'static Tier,
+    /// The end of a tile of sums, integers or floats.
+    pub epilogue: epilogue::Run,
+}
+
+/// Memory of a call.
+pub struct Memory<'a> {
+    /// For packed x, where it is to be packed.
+    pub x: Option<&'a mut Buffer>,
+    /// For tiles.
+    pub tiles: &'a mut Buffer,
+    /// For rows of x on the way from floats.
+    pub rows: &'a mut Buffer,
+    /// For rows of y on the way to panels.
+    pub y_rows: &'a mut Buffer,
+}
+
+/// Bytes of packed x, or of weights, that are kept in the second-level cache while they are used again.
+const BLOCK_BYTES: usize = 256 << 10;
+
+impl Job<'_> {
+    /// Rows to panels of a layout.
+    fn pack_kernel(&self, layout: PanelLayout) -> pack::Run {
+        match layout {
+            PanelLayout::Quads => self.tier.rows_to_quads,
+            PanelLayout::F32Lines => self.tier.float.rows_to_lines,
+            // Two bfloat16 are moved as one float.
+            PanelLayout::Bf16Pairs => self.tier.float.rows_to_lines,
+            _ => self.tier.rows_to_lines,
+        }
+    }
+}
+
+/// All of x, packed if it is not yet.
+fn all_packed<'a>(job: &Job<'a>, ctx: &Ctx, memory: Option<&'a mut Buffer>, rows: &mut Buffer) -> &'a [u8] {
+    let (pack, memory) = match (job.source, memory) {
+        (Source::Packed(x), _) => return x,
+        (Source::Pack(pack), Some(memory)) => (pack, memory),
+        (Source::Pack(_), None) => return &[],
+    };
+    memory.grow(job.shape.bytes());
+    rows.grow(job.shape.pieces() * job.piece_rows);
+    let buffers = [&mut memory.bytes_mut()[..job.shape.bytes()], rows.bytes_mut()];
+    let each = [job.shape.piece_bytes(), job.piece_rows];
+    ctx.for_each_chunks(job.shape.pieces(), buffers, each, &|i, [bytes, rows]| {
+        pack_piece(job.shape, i, pack, bytes, rows);
+    });
+    memory.bytes()
+}
+
+/// Packs piece i into its bytes.
+fn pack_piece(shape: Shape, i: usize, pack: &Pack<'_>, bytes: &mut [u8], rows: &mut [u8]) {
+    for panel in shape.piece(i) {
+        let range = shape.range(panel);
+        let start = i * shape.piece_bytes();
+        pack(panel, &mut bytes[range.start - start..range.end - start], rows);
+    }
+}
+
+/// `0 .. n` in `parts` about equal ranges: the i-th.
+fn share(n: usize, parts: usize, i: usize) -> Range<usize> {
+    n * i / parts..n * (i + 1) / parts
+}
+
+/// Calls `run` with a job whose output goes to rows, and makes panels of them; or, where `through` is false, with the job, in
+/// which at most a token-by-token layout has become plain rows.
+fn through_rows(
+    job: &Job<'_>,
+    through: bool,
+    ctx: &Ctx,
+    memory: Memory<'_>,
+    run: impl FnOnce(&Job<'_>, Memory<'_>),
+) {
+    let Memory { x, tiles, rows, y_rows } = memory;
+    let Out::Panels(y, to) = job.out else {
+        return run(job, Memory { x, tiles, rows, y_rows });
+    };
+    if to.layout.is_rows() {
+        let target = rows_target(y, to.layout, to.features_padded());
+        let plan = Plan { target, ..job.plan };
+        return run(&Job { plan, out: Out::Rows, ..*job }, Memory { x, tiles, rows, y_rows });
+    }
+    if !through {
+        return run(job, Memory { x, tiles, rows, y_rows });
+    }
+    let shape = Shape { layout: to.layout.rows(), ..to };
+    y_rows.grow(shape.bytes());
+    let target = rows_target(y_rows.bytes_mut().as_mut_ptr(), shape.layout, shape.features_padded());
+    let plan = Plan { target, ..job.plan };
+    run(&Job { plan, out: Out::Rows, ..*job }, Memory { x, tiles, rows, y_rows: &mut Buffer::default() });
+    rows_to_panels(job, y_rows, to, y, ctx);
+}
+
+/// Rows of y to panels of the next layer's x.
+fn rows_to_panels(job: &Job<'_>, rows: &mut Buffer, to: Shape, y: *mut u8, ctx: &Ctx) {
+    let from = Shape { layout: to.layout.rows(), ..to };
+    let stride = from.features_padded();
+    if to.layout == PanelLayout::Bf16Pairs && to.features % 2 == 1 {
+        for token in 0..to.tokens {
+            rows.bytes_mut()[token * stride + 2 * to.features..][..2].fill(0);
+        }
+    }
+    let pack = job.pack_kernel(to.layout);
+    // SAFETY: y has room for all of `to`, which the caller made; it is borrowed for the call.
+    let y = unsafe { std::slice::from_raw_parts_mut(y, to.bytes()) };
+    let rows: &Buffer = rows;
+    ctx.for_each_chunk(to.pieces(), y, to.piece_bytes(), &|i, bytes| {
+        for panel in to.piece(i) {
+            let range = to.range(panel);
+            let start = i * to.piece_bytes();
+            let out = &mut bytes[range.start - start..range.end - start];
+            // SAFETY: rows holds every token's row; out is this panel's own.
+            unsafe {
+                pack(&Tokens {
+                    rows: rows.bytes()[panel.token * stride..].as_ptr().cast_mut(),
+                    stride,
+                    tokens: panel.tokens,
+                    features: packed_features(to.layout, to.features),
+                    panel: out.as_mut_ptr(),
+                    width: panel.width,
+                    flip: 0,
+                    ahead: std::ptr::null(),
+                });
+            }
+        }
+    });
+}
+
+/// The epilogue of a tile of one panel of x, and the packing of what comes out of it where y has the same panels. `bytes`
+/// has room for a tile of 4-byte elements.
+///
+/// # Safety
+/// As for the epilogue; the output belongs to this call and this tile of it to this task.
+unsafe fn finish(job: &Job<'_>, sums: &Sums, bytes: &mut [u8]) {
+    // SAFETY: as the caller.
+    unsafe {
+        let Out::Panels(y, to) = job.out else {
+            return (job.epilogue)(&job.plan, sums);
+        };
+        let stride = BAND * to.layout.element_bytes();
+        let target = tile_target(bytes.as_mut_ptr(), to.layout, stride, sums.token, sums.feature);
+        (job.epilogue)(&Plan { target, ..job.plan }, sums);
+        // Of a single token the layouts of floats have panels of two widths.
+        let own = to.panel_of(sums.token);
+        assert!(own.token == sums.token && own.tokens == sums.tokens);
+        if sums.features % 2 == 1 && to.layout == PanelLayout::Bf16Pairs {
+            for t in 0..own.tokens {
+                bytes[t * stride + 2 * sums.features..][..2].fill(0);
+            }
+        }
+        job.pack_kernel(to.layout)(&Tokens {
+            rows: bytes.as_mut_ptr(),
+            stride,
+            tokens: own.tokens,
+            features: packed_features(to.layout, sums.features),
+            panel: y.add(to.range(own).start + sums.feature * own.width * to.layout.element_bytes()),
+            width: own.width,
+            flip: 0,
+            ahead: std::ptr::null(),
+        });
+    }
+}
+
+/// Whether y comes in the panels of x, so that a tile can be packed when it is done.
+fn same_panels(job: &Job<'_>) -> bool {
+    match job.out {
+        Out::Rows => true,
+        Out::Panels(_, to) => to.layout.width() == job.shape.layout.width(),
+    }
+}
+
+/// Rows of a layout's element at `p`, so many bytes apart, as a target.
+fn rows_target(p: *mut u8, layout: PanelLayout, stride: usize) -> (Target, usize) {
+    match layout.element() {
+        Element::U8 => (Target::U8(p, 0), stride),
+        Element::F32 => (Target::F32(p.cast()), stride / 4),
+        Element::Bf16 => (Target::Bf16(p.cast()), stride / 2),
+        other => unreachable!("no layout of {other}"),
+    }
+}
+
+/// The same, moved so that element (token, feature) of the output is at `p`.
+fn tile_target(
+    p: *mut u8,
+    layout: PanelLayout,
+    stride: usize,
+    token: usize,
+    feature: usize,
+) -> (Target, usize) {
+    let back = token * stride + feature * layout.element_bytes();
+    rows_target(p.wrapping_sub(back), layout, stride)
+}
+
+/// Features in the terms of what packs them: two bfloat16 count as one.
+fn packed_features(layout: PanelLayout, features: usize) -> usize {
+    match layout {
+        PanelLayout::Bf16Pairs => features.div_ceil(2),
+        _ => features,
+    }
+}

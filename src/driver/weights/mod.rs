@@ -1,0 +1,42 @@
+//! Packed weights: indices proven, sums computed, in the order that the kernels read.
+
+mod dense;
+mod sparse;
+
+pub use dense::Dense;
+pub use sparse::{HEIGHTS, Sparse};
+
+/// Output features of a band: the unit in which sparse work is shared out.
+pub const BAND: usize = 64;
+
+/// The largest K for which every sum of u8 x i8 fits 32 bits: floor((2^31 - 1) / (255 * 128)).
+pub const MAX_FEATURES: usize = 65_793;
+
+/// The largest K with weight zero points, where a factor can be 255 on both sides.
+pub const MAX_FEATURES_ZERO_POINTS: usize = 33_025;
+
+/// Scales of weights by groups of K.
+#[derive(Debug, Clone)]
+pub struct GroupScales {
+    /// Elements of K in a group.
+    pub size: usize,
+    /// `[group][stride]`, by output feature.
+    pub scales: Vec<f32>,
+    /// Padded output features.
+    pub stride: usize,
+}
+
+impl GroupScales {
+    /// From `[out_features][groups]`, padded for kernels that read whole panels.
+    pub fn new(size: usize, scales: &[f32], out_features: usize) -> Self {
+        let groups = scales.len() / out_features.max(1);
+        let stride = out_features.next_multiple_of(BAND);
+        let mut this = GroupScales { size, scales: vec![0.0; groups * stride], stride };
+        for (n, row) in scales.chunks(groups.max(1)).enumerate() {
+            for (g, &scale) in row.iter().enumerate() {
+                this.scales[g * stride + n] = scale;
+            }
+        }
+        this
+    }
+}

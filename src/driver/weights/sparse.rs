@@ -1,0 +1,375 @@
+//! Block-sparse weights: groups of rows that share their columns, and single rows column by column.
+
+use super::{BAND, GroupScales};
+use crate::base::element::{Element, Weight};
+use crate::base::error::{Error, Result};
+use crate::kernels::float::Chunk;
+use crate::kernels::panel::PanelLayout;
+use crate::kernels::sparse::Group;
+use crate::kernels::token::GATHER;
+use crate::sparse::Bsr;
+use std::ops::Range;
+
+/// Groups of one height.
+#[derive(Debug, Clone, Default)]
+struct Section {
+    groups: Vec<Group>,
+    indices: Vec<u16>,
+    weights: Vec<u8>,
+}
+
+/// Single rows, column by column.
+#[derive(Debug, Clone, Default)]
+struct Columns {
+    chunks: Vec<Chunk>,
+    rows: Vec<u8>,
+    weights: Vec<u8>,
+}
+
+/// Block-sparse weights.
+#[derive(Debug, Clone)]
+pub struct Sparse {
+    layout: PanelLayout,
+    stored: Element,
+    /// Groups of four rows, and of one.
+    sections: [Section; 2],
+    columns: Columns,
+    /// What of them each band has.
+    bands: Vec<Band>,
+    /// Whether some rows are spread over several groups: their sums must be added in memory.
+    split_rows: bool,
+    scatters: bool,
+    scales: Option<GroupScales>,
+}
+
+/// The rows of a group of each section.
+pub const HEIGHTS: [usize; 2] = [4, 1];
+
+/// 64 output features.
+#[derive(Debug, Clone)]
+pub struct Band {
+    groups: [Range<usize>; 2],
+    /// Of the entries of each section.
+    entries: [Range<usize>; 2],
+    chunks: Range<usize>,
+    /// Of the rows of the columns.
+    items: Range<usize>,
+    /// What the bands before it and it cost: entries, weighted by height.
+    cost: usize,
+    /// The most entries of a section, as a gather pads them.
+    gathered: usize,
+}
+
+/// Rows of one group: as many as share their columns, at most 4, none beyond a band.
+struct Rows {
+    first: usize,
+    rows: usize,
+}
+
+fn row_groups<T: Weight>(w: &Bsr<T>, block_row: usize) -> impl Iterator<Item = Rows> + use<T> {
+    let mut first = block_row * w.block().rows();
+    let end = (first + w.block().rows()).min(w.rows());
+    std::iter::from_fn(move || {
+        let rows = (end - first).min(4).min(BAND - first % BAND);
+        first += rows;
+        (rows > 0).then_some(Rows { first: first - rows, rows })
+    })
+}
+
+/// A stored column: its number, its block, and which of the block's columns it is.
+type Column = (usize, usize, usize);
+
+/// Four columns of a single row, on their way to [`Columns`].
+struct Item {
+    quad: u32,
+    row: u8,
+    weights: [u8; 16],
+}
+
+impl Sparse {
+    /// Packs for kernels that read `layout`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there are 2^32 entries or more.
+    pub fn pack<T: Weight>(w: &Bsr<T>, layout: PanelLayout, scales: Option<GroupScales>) -> Result<Self> {
+        let mut this = Sparse {
+            layout,
+            stored: T::ELEMENT,
+            sections: Default::default(),
+            columns: Columns::default(),
+            bands: Vec::new(),
+            split_rows: false,
+            // Only floats have kernels for it, and scales by groups would have to be applied in the middle.
+            scatters: layout.is_float() && scales.is_none() && w.block().cols().is_multiple_of(4),
+            scales,
+        };
+        let mut columns = Vec::new();
+        let mut items = Vec::new();
+        for block_row in 0..w.block_rows() {
+            let (blocks, values) = w.block_row(block_row);
+            columns.clear();
+            for (b, &block) in blocks.iter().enumerate() {
+                let first = block as usize * w.block().cols();
+                let end = (first + w.block().cols()).min(w.cols());
+                columns.extend((first..end).map(|k| (k, b, k - first)));
+            }
+            for Rows { first, rows } in row_groups(w, block_row) {
+                if first / BAND > this.bands.len() {
+                    this.end_band(&mut items);
+                }
+                let value = |r: usize, (_, b, c): Column| {
+                    let row = first + r - block_row * w.block().rows();
+                    values[(b * w.block().rows() + row) * w.block().cols() + c]
+                };
+                if rows == 1 && this.scatters {
+                    this.push_items((first % BAND) as u8, &columns, value, &mut items);
+                } else {
+                    this.push_group(first, rows, &columns, value)?;
+                }
+            }
+        }
+        if w.rows() > 0 {
+            this.end_band(&mut items);
+        }
+        for section in &mut this.sections {
+            section.weights.extend([0; 64]);
+            section.indices.shrink_to_fit();
+            section.weights.shrink_to_fit();
+        }
+        Ok(this)
+    }
+
+    /// One group, or several where the columns reach beyond what 16 bits can index, or have scales by groups of K.
+    fn push_group<T: Weight>(
+        &mut self,
+        first: usize,
+        rows: usize,
+        columns: &[Column],
+        value: impl Fn(usize, Column) -> T,
+    ) -> Result<()> {
+        let (slots, line, layout) = (self.layout.slots(), self.layout.line_columns(), self.layout);
+        let section = &mut self.sections[usize::from(rows == 1)];
+        let height = HEIGHTS[usize::from(rows == 1)];
+        let stored = self.stored;
+        // Columns of a part.
+        let reach = self.scales.as_ref().map_or((1 << 16) * line, |s| s.size);
+        let mut rest = columns;
+        let mut part = 0;
+        loop {
+            let (own, later) = rest.split_at(rest.partition_point(|c| c.0 < (part + 1) * reach));
+            rest = own;
+            let base = part * reach / line;
+            let start = section.weights.len() / stored.bytes_of(height * slots);
+            let mut entries = 0;
+            while let Some(&(k, ..)) = rest.first() {
+                // Up to `slots` columns: any, or those of one aligned line.
+                let taken = match layout {
+                    PanelLayout::Lines => rest.len().min(slots),
+                    _ => rest.iter().take_while(|c| c.0 / slots == k / slots).count(),
+                };
+                let mut of = [None; 4];
+                for (i, &column) in rest[..taken].iter().enumerate() {
+                    of[if layout == PanelLayout::Lines { i } else { column.0 % slots }] = Some(column);
+                }
+                match layout {
+                    PanelLayout::Lines => {
+                        // What is missing is the last there is, so that indices ascend.
+                        section.indices.extend(of.map(|c| (c.unwrap_or(rest[taken - 1]).0 - base) as u16));
+                    }
+                    _ => section.indices.push((k / line - base) as u16),
+                }
+                let entry = section.weights.len();
+                section.weights.resize(entry + stored.bytes_of(height * slots), 0);
+                for r in 0..height {
+                    for (i, column) in of[..slots].iter().enumerate() {
+                        let value = match column {
+                            Some(column) if r < rows => value(r, *column),
+                            _ => T::default(),
+                        };
+                        value.store(&mut section.weights[entry..], r * slots + i);
+                    }
+                }
+                entries += 1;
+                rest = &rest[taken..];
+            }
+            section.groups.push(Group {
+                row: number(first)?,
+                rows: rows as u32,
+                start: number(start)?,
+                len: entries,
+                base: number(base)?,
+            });
+            rest = later;
+            let Some(next) = rest.first() else { return Ok(()) };
+            self.split_rows = true;
+            part = next.0 / reach;
+        }
+    }
+
+    /// One row, four columns at a time.
+    fn push_items<T: Weight>(
+        &mut self,
+        row: u8,
+        columns: &[Column],
+        value: impl Fn(usize, Column) -> T,
+        items: &mut Vec<Item>,
+    ) {
+        for four in columns.chunk_by(|a, b| a.0 / 4 == b.0 / 4) {
+            let mut item = Item { quad: (four[0].0 / 4) as u32, row, weights: [0; 16] };
+            for &column in four {
+                value(0, column).store(&mut item.weights, column.0 % 4);
+            }
+            items.push(item);
+        }
+    }
+
+    /// Everything since the last band is one. Orders its groups by length (loops of the same length follow each other,
+    /// which branch predictors like).
+    fn end_band(&mut self, items: &mut Vec<Item>) {
+        let before = self.bands.last().cloned().unwrap_or_else(Band::none);
+        let mut band = Band { cost: before.cost, ..Band::none() };
+        for (s, section) in self.sections.iter_mut().enumerate() {
+            let per_entry = self.stored.bytes_of(HEIGHTS[s] * self.layout.slots());
+            band.groups[s] = before.groups[s].end..section.groups.len();
+            band.entries[s] = before.entries[s].end..section.weights.len() / per_entry;
+            let own = &mut section.groups[band.groups[s].clone()];
+            own.sort_by_key(|g| (g.base, std::cmp::Reverse(g.len), g.row));
+            band.cost += (band.entries[s].len() + own.len()) * HEIGHTS[s];
+            let gathered = own.iter().map(|g| (g.len as usize).next_multiple_of(GATHER)).sum();
+            band.gathered = band.gathered.max(gathered);
+        }
+        items.sort_by_key(|item| (item.quad, item.row));
+        for own in items.chunk_by(|a, b| a.quad == b.quad) {
+            self.columns.chunks.push(Chunk { quad: own[0].quad, rows: own.len() as u32 });
+            for item in own {
+                self.columns.rows.push(item.row);
+                self.columns.weights.extend_from_slice(&item.weights[..self.stored.bytes_of(4)]);
+            }
+        }
+        band.chunks = before.chunks.end..self.columns.chunks.len();
+        band.items = before.items.end..self.columns.rows.len();
+        band.cost += 4 * items.len();
+        items.clear();
+        self.bands.push(band);
+    }
+
+    /// How the panels of x must be laid out.
+    pub fn layout(&self) -> PanelLayout {
+        self.layout
+    }
+
+    /// How weights are stored.
+    pub fn stored(&self) -> Element {
+        self.stored
+    }
+
+    /// The height of most groups; 0 where rows are taken column by column.
+    pub fn height(&self) -> usize {
+        match (self.sections[0].groups.is_empty(), self.columns.chunks.is_empty()) {
+            (false, _) => HEIGHTS[0],
+            (true, false) => 0,
+            (true, true) => HEIGHTS[1],
+        }
+    }
+
+    /// The bands of 64 output features.
+    pub fn bands(&self) -> &[Band] {
+        &self.bands
+    }
+
+    /// The i-th of `parts` ranges of bands that cost about the same.
+    pub fn bands_by_cost(&self, parts: usize, i: usize) -> Range<usize> {
+        let total = self.bands.last().map_or(0, |b| b.cost);
+        let cut = |i: usize| match i {
+            0 => 0,
+            i if i == parts => self.bands.len(),
+            // The cut that is nearest to its share.
+            i => {
+                let share = total * i / parts;
+                let after = self.bands.partition_point(|b| b.cost <= share);
+                let cost = |b: usize| if b == 0 { 0 } else { self.bands[b - 1].cost };
+                let next = (after + 1).min(self.bands.len());
+                if share - cost(after) <= cost(next) - share { after } else { next }
+            }
+        };
+        cut(i)..cut(i + 1).max(cut(i))
+    }
+
+    /// The most entries that a band has in a section, as a gather pads them.
+    pub fn most_gathered(&self) -> usize {
+        self.bands.iter().map(|b| b.gathered).max().unwrap_or(0)
+    }
+
+    /// The groups of a band in section s (of height `HEIGHTS[s]`).
+    pub fn groups(&self, band: usize, s: usize) -> &[Group] {
+        &self.sections[s].groups[self.bands[band].groups[s].clone()]
+    }
+
+    /// Indices and weights of section s.
+    pub fn entries(&self, s: usize) -> (&[u16], &[u8]) {
+        (&self.sections[s].indices, &self.sections[s].weights)
+    }
+
+    /// The entries of some bands in section s.
+    pub fn entries_of(&self, bands: &Range<usize>, s: usize) -> Range<usize> {
+        of(&self.bands[bands.clone()], |b| &b.entries[s])
+    }
+
+    /// The single rows of some bands, column by column: chunks, rows and weights, and the number of the first row.
+    pub fn columns(&self, bands: &Range<usize>) -> (&[Chunk], &[u8], &[u8], usize) {
+        let bands = &self.bands[bands.clone()];
+        let items = of(bands, |b| &b.items);
+        let four = self.stored.bytes_of(4);
+        (
+            &self.columns.chunks[of(bands, |b| &b.chunks)],
+            &self.columns.rows[items.clone()],
+            &self.columns.weights[items.start * four..items.end * four],
+            items.start,
+        )
+    }
+
+    /// Whether single rows are taken column by column.
+    pub fn scatters(&self) -> bool {
+        self.scatters
+    }
+
+    /// Scales by groups of K.
+    pub fn scales(&self) -> Option<&GroupScales> {
+        self.scales.as_ref()
+    }
+
+    /// Whether some rows' sums are added in memory.
+    pub fn split_rows(&self) -> bool {
+        self.split_rows
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        let section = |s: &Section| {
+            s.weights.len() + s.indices.len() * 2 + s.groups.len() * std::mem::size_of::<Group>()
+        };
+        let columns = self.columns.weights.len() + self.columns.rows.len() + 8 * self.columns.chunks.len();
+        let scales = self.scales.as_ref().map_or(0, |s| 4 * s.scales.len());
+        self.sections.iter().map(section).sum::<usize>() + columns + scales
+    }
+}
+
+impl Band {
+    fn none() -> Self {
+        Band { groups: [0..0, 0..0], entries: [0..0, 0..0], chunks: 0..0, items: 0..0, cost: 0, gathered: 0 }
+    }
+}
+
+/// From the first of some bands to the last.
+fn of(bands: &[Band], range: impl Fn(&Band) -> &Range<usize>) -> Range<usize> {
+    match bands {
+        [] => 0..0,
+        [first, .., last] => range(first).start..range(last).end,
+        [one] => range(one).clone(),
+    }
+}
+
+fn number(n: usize) -> Result<u32> {
+    u32::try_from(n)
+        .map_err(|_| Error::shape("weights", "fewer than 2^32 entries and rows", format_args!("{n}")))
+}
