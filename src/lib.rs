@@ -55,7 +55,6 @@ pub mod linear;
 #[doc(hidden)]
 pub mod measure;
 pub mod quant;
-mod scratch;
 pub mod sparse;
 
 /// What siskin's own tests and benchmarks reach: no part of the API, and not sound for every argument.
@@ -80,8 +79,10 @@ pub mod internal {
 pub use base::ctx::{Ctx, Parallelism};
 pub use base::element::{Element, ElementType};
 pub use base::error::{Error, Result};
+pub use base::heads::{HeadsMut, HeadsRef};
 pub use base::isa::Isa;
 pub use base::parallel::Executor;
+pub use base::scratch::Scratch;
+pub use base::tensor::{HeadParams, TensorMut, TensorRef};
 pub use base::view::{MatMut, MatRef};
 pub use half::{bf16, f16};
-pub use scratch::Scratch;

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Rng, cases, tiers};
 use siskin::MatRef;
-use siskin::internal::buffer::Byte;
+use siskin::internal::buffer::memory;
 use siskin::internal::driver::weights::Dense;
 use siskin::internal::kernels::activation::{Activation as Curve, evaluate};
 use siskin::internal::kernels::dense::Tile;
@@ -92,7 +92,7 @@ impl Problem {
         Band {
             groups: &self.groups,
             indices: &self.indices,
-            weights: Byte::bytes(&self.weights),
+            weights: memory(&self.weights),
             panel: &self.panel,
             init: &self.init,
             first_row: self.first_row,

@@ -4,8 +4,8 @@ use super::exp::exp;
 use super::{Attention, Call, EmptyRow, HeadsMut, HeadsRef, Input, Int8, Output, Softmax};
 use crate::base::ctx::Ctx;
 use crate::base::error::{Error, Result};
+use crate::base::scratch::Scratch;
 use crate::quant::{Observer, QuantParams, RunningMinMax};
-use crate::scratch::Scratch;
 
 /// Where the context is quantized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

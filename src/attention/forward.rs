@@ -3,10 +3,10 @@
 use super::{Bias, BlockMask, EmptyRow, Input, Output, Sequences, Softmax};
 use crate::base::ctx::Ctx;
 use crate::base::error::{Error, Result};
+use crate::base::scratch::Scratch;
 use crate::base::view::MatRef;
 use crate::driver::attention as driver;
 use crate::quant::QuantParams;
-use crate::scratch::Scratch;
 
 /// The largest `head_dim`.
 pub const MAX_HEAD_DIM: usize = 256;

@@ -3,51 +3,9 @@
 use super::{HeadsMut, HeadsRef};
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
+use crate::base::tensor::HeadParams;
 use crate::quant::QuantParams;
 use half::{bf16, f16};
-
-/// What the bytes of a tensor stand for.
-#[derive(Debug, Clone, Copy)]
-pub enum HeadParams<'a> {
-    /// The same in all heads.
-    All(QuantParams),
-    /// Head by head.
-    PerHead(&'a [QuantParams]),
-}
-
-impl From<QuantParams> for HeadParams<'_> {
-    fn from(params: QuantParams) -> Self {
-        HeadParams::All(params)
-    }
-}
-
-impl HeadParams<'_> {
-    /// Those of a head.
-    pub(crate) fn of(&self, head: usize) -> QuantParams {
-        match self {
-            HeadParams::All(params) => *params,
-            HeadParams::PerHead(params) => params[head],
-        }
-    }
-
-    fn check(&self, name: &'static str, heads: usize, dtype: Element) -> Result<()> {
-        let all = match self {
-            HeadParams::All(params) => std::slice::from_ref(params),
-            HeadParams::PerHead(params) if params.len() == heads => params,
-            HeadParams::PerHead(params) => {
-                return Err(Error::shape(name, format_args!("parameters of {heads} heads"), params.len()));
-            }
-        };
-        match all.iter().find(|p| p.dtype() != dtype) {
-            None => Ok(()),
-            Some(p) => Err(Error::value(
-                name,
-                format_args!("parameters of {dtype:?}"),
-                format_args!("{:?}", p.dtype()),
-            )),
-        }
-    }
-}
 
 /// q, k or v: `[tokens, heads, head_dim]`.
 #[derive(Debug, Clone, Copy)]

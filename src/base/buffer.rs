@@ -1,5 +1,7 @@
 //! Bytes that start on a cache line.
 
+use crate::base::element::ElementType;
+
 /// A cache line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -29,6 +31,18 @@ impl Buffer {
             self.grow(bytes);
         }
         there_is
+    }
+
+    /// The first `n` floats, as they come: the memory keeps what was in it.
+    pub fn floats(&mut self, n: usize) -> &mut [f32] {
+        self.grow(4 * n);
+        &mut as_f32(self.bytes_mut())[..n]
+    }
+
+    /// The first `n` integers, as they come: the memory keeps what was in it.
+    pub fn integers(&mut self, n: usize) -> &mut [i32] {
+        self.grow(4 * n);
+        &mut as_i32(self.bytes_mut())[..n]
     }
 
     /// Bytes held.
@@ -85,32 +99,15 @@ pub fn as_u64(bytes: &mut [u8]) -> &mut [u64] {
     unsafe { bytes.align_to_mut().1 }
 }
 
-/// Bytes as unsigned ones: `u8` and `i8`, which have one size, one alignment, and no invalid bit pattern.
-pub trait Byte: Sized {
-    /// What lies in memory.
-    fn bytes(x: &[Self]) -> &[u8];
-    /// What lies in memory.
-    fn bytes_mut(x: &mut [Self]) -> &mut [u8];
+/// The memory of elements as bytes.
+pub fn memory<T: ElementType>(x: &[T]) -> &[u8] {
+    // SAFETY: the sealed element types are plain numbers, without padding.
+    unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), size_of_val(x)) }
 }
 
-impl Byte for u8 {
-    fn bytes(x: &[u8]) -> &[u8] {
-        x
-    }
-
-    fn bytes_mut(x: &mut [u8]) -> &mut [u8] {
-        x
-    }
-}
-
-impl Byte for i8 {
-    fn bytes(x: &[i8]) -> &[u8] {
-        // SAFETY: i8 and u8 have one size and alignment, and every byte is valid as either.
-        unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) }
-    }
-
-    fn bytes_mut(x: &mut [i8]) -> &mut [u8] {
-        // SAFETY: as for `bytes`; the only reference to the memory is the one given up here.
-        unsafe { std::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), x.len()) }
-    }
+/// The memory of elements as bytes.
+pub fn memory_mut<T: ElementType>(x: &mut [T]) -> &mut [u8] {
+    // SAFETY: the sealed element types are plain numbers, without padding, and any bytes are some of them; the only reference
+    // to the memory is the one given up here.
+    unsafe { std::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), size_of_val(x)) }
 }

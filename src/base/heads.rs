@@ -150,6 +150,10 @@ impl<'a, T: ElementType> HeadsRef<'a, T> {
         &self.data[token * l.token_stride + head * l.head_stride..][..l.head_dim]
     }
 
+    pub(crate) fn data(&self) -> &'a [T] {
+        self.data
+    }
+
     pub(crate) fn as_ptr(&self) -> *const T {
         self.data.as_ptr()
     }
@@ -209,6 +213,10 @@ impl<'a, T: ElementType> HeadsMut<'a, T> {
             return &mut [];
         }
         &mut self.data[token * l.token_stride + head * l.head_stride..][..l.head_dim]
+    }
+
+    pub(crate) fn into_data(self) -> &'a mut [T] {
+        self.data
     }
 
     pub(crate) fn as_mut_ptr(&mut self) -> *mut T {

@@ -11,5 +11,7 @@ pub mod mask;
 #[allow(unsafe_code)]
 pub mod parallel;
 pub mod params;
+pub mod scratch;
 pub mod sequences;
+pub mod tensor;
 pub mod view;

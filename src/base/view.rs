@@ -1,6 +1,6 @@
 //! Borrowed matrices: row-major, unit inner stride, bounds proven once at construction.
 
-use crate::base::buffer::Byte;
+use crate::base::buffer::memory;
 use crate::base::element::ElementType;
 use crate::base::error::{Error, Result};
 
@@ -93,6 +93,10 @@ impl<'a, T: ElementType> MatRef<'a, T> {
         (0..this.rows).map(move |r| this.row(r))
     }
 
+    pub(crate) fn data(&self) -> &'a [T] {
+        self.data
+    }
+
     pub(crate) fn as_ptr(&self) -> *const T {
         self.data.as_ptr()
     }
@@ -108,7 +112,7 @@ impl<'a, T: ElementType> MatRef<'a, T> {
 impl<'a> MatRef<'a, i8> {
     /// The same memory as unsigned bytes.
     pub(crate) fn as_bytes(&self) -> MatRef<'a, u8> {
-        let data = Byte::bytes(self.data);
+        let data = memory(self.data);
         MatRef { data, rows: self.rows, cols: self.cols, stride: self.stride }
     }
 }
@@ -177,6 +181,10 @@ impl<'a, T: ElementType> MatMut<'a, T> {
             return &mut [];
         }
         &mut self.data[r * self.stride..][..self.cols]
+    }
+
+    pub(crate) fn into_data(self) -> &'a mut [T] {
+        self.data
     }
 
     pub(crate) fn as_mut_ptr(&mut self) -> *mut T {

@@ -5,8 +5,8 @@ use super::hash::check_head_dim;
 use crate::attention::{HeadsMut, Input, Sequences};
 use crate::base::ctx::Ctx;
 use crate::base::error::{Error, Result};
+use crate::base::scratch::Scratch;
 use crate::driver::ecoformer::{self as driver, Attend};
-use crate::scratch::Scratch;
 
 /// What the bias of the similarity multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

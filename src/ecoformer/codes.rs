@@ -3,9 +3,9 @@
 use crate::base::ctx::Ctx;
 use crate::base::element::ElementType;
 use crate::base::error::{Error, Result};
+use crate::base::scratch::Scratch;
 use crate::base::view::{MatMut, MatRef};
 use crate::driver::codes::{self, Operand, Short};
-use crate::scratch::Scratch;
 
 /// Codes of as many bits each, 1 to 256: the signs that a hash gives, or any other.
 ///

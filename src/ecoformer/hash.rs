@@ -4,8 +4,8 @@ use super::{BitCodes, Learned};
 use crate::attention::{HeadsRef, Sequences};
 use crate::base::ctx::Ctx;
 use crate::base::error::{Error, Result};
+use crate::base::scratch::Scratch;
 use crate::driver::ecoformer::{self as driver, Encode, Hash};
-use crate::scratch::Scratch;
 
 /// The most features of a head.
 pub(super) const MAX_HEAD_DIM: usize = 256;

@@ -2,10 +2,10 @@
 
 use crate::base::ctx::{Ctx, Parallelism};
 use crate::base::error::Result;
+use crate::base::scratch::Scratch;
 use crate::base::view::{MatMut, MatRef};
 use crate::kernels::fit::{BLOCK, GATHERED, next_beyond};
 use crate::linear::{Epilogue, Input, Linear, OnTheFly, Output};
-use crate::scratch::Scratch;
 
 /// Rows that are multiplied at a time.
 const ROWS: usize = 32;

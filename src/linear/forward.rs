@@ -7,13 +7,13 @@ use super::{Linear, Packed};
 use crate::base::ctx::Ctx;
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
+use crate::base::scratch::Scratch;
 use crate::driver::{self, Job, Memory, Out, Source};
 use crate::kernels::activation;
 use crate::kernels::epilogue::{Addend, Plan, Rank1, Target};
 use crate::kernels::panel::{Shape, check_bytes, row_stride};
 use crate::kernels::requantize::Requantize;
 use crate::quant::QuantParams;
-use crate::scratch::Scratch;
 
 /// Parameter arrays are padded by this much, so that kernels read whole registers.
 pub(super) const PADDING: usize = 128;

@@ -4,6 +4,7 @@ use crate::base::buffer::{Buffer, as_f32, as_i32};
 use crate::base::ctx::Ctx;
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
+use crate::base::scratch::Scratch;
 use crate::base::view::{MatMut, MatRef};
 use crate::kernels::convert;
 use crate::kernels::pack::{Tokens, quad_offset};
@@ -11,7 +12,6 @@ use crate::kernels::panel::{Panel, PanelLayout, Shape, check_bytes, row_stride};
 use crate::kernels::quantize;
 use crate::kernels::table::Tier;
 use crate::quant::QuantParams;
-use crate::scratch::Scratch;
 use half::bf16;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,7 +1,7 @@
 //! Whole matrices: by one quantizer, by one for each row given, or by one for each row as it comes.
 
 use super::{QuantParams, Scheme};
-use crate::base::buffer::Byte;
+use crate::base::buffer::{memory, memory_mut};
 use crate::base::ctx::Ctx;
 use crate::base::element::Element;
 use crate::base::element::ElementType;
@@ -16,7 +16,7 @@ impl Quantizable for f32 {}
 impl Quantizable for bf16 {}
 
 /// What reals are quantized to: `u8` and `i8`.
-pub trait Quantized: ElementType + Byte {}
+pub trait Quantized: ElementType {}
 impl Quantized for u8 {}
 impl Quantized for i8 {}
 
@@ -64,7 +64,7 @@ pub fn quantize<X: Quantizable, Q: Quantized>(
 ) -> Result<()> {
     check_dtype::<Q>("params", params.dtype())?;
     each_row(x, y, |_, x, y| {
-        kernels::quantize(x, params, Q::bytes_mut(y), ctx);
+        kernels::quantize(x, params, memory_mut(y), ctx);
     })
 }
 
@@ -79,7 +79,7 @@ pub fn quantize_rows<X: Quantizable, Q: Quantized>(
     ctx: &Ctx,
 ) -> Result<()> {
     check_params::<Q>(params, x.rows())?;
-    each_row(x, y, |r, x, y| kernels::quantize(x, &params[r], Q::bytes_mut(y), ctx))
+    each_row(x, y, |r, x, y| kernels::quantize(x, &params[r], memory_mut(y), ctx))
 }
 
 /// As [`quantize`], each row by the quantizer of its own range, left in `params`: dynamic per-token quantization.
@@ -109,7 +109,7 @@ pub fn quantize_per_token<X: Quantizable, Q: Quantized>(
     let mut y = y;
     for r in 0..x.rows() {
         params[r] = row_params(x, r, scheme, ctx)?;
-        kernels::quantize(x.row(r), &params[r], Q::bytes_mut(y.row_mut(r)), ctx);
+        kernels::quantize(x.row(r), &params[r], memory_mut(y.row_mut(r)), ctx);
     }
     Ok(())
 }
@@ -125,7 +125,7 @@ pub fn dequantize<Q: Quantized>(
     ctx: &Ctx,
 ) -> Result<()> {
     check_dtype::<Q>("params", params.dtype())?;
-    each_row(x, y, |_, x, y| kernels::dequantize(Q::bytes(x), params, y, ctx))
+    each_row(x, y, |_, x, y| kernels::dequantize(memory(x), params, y, ctx))
 }
 
 /// As [`dequantize`], row r by `params[r]`.
@@ -139,7 +139,7 @@ pub fn dequantize_rows<Q: Quantized>(
     ctx: &Ctx,
 ) -> Result<()> {
     check_params::<Q>(params, x.rows())?;
-    each_row(x, y, |r, x, y| kernels::dequantize(Q::bytes(x), &params[r], y, ctx))
+    each_row(x, y, |r, x, y| kernels::dequantize(memory(x), &params[r], y, ctx))
 }
 
 fn each_row<X: ElementType, Y: ElementType>(

@@ -3,10 +3,15 @@
 use crate::base::buffer::Buffer;
 use crate::driver::{attention, ecoformer};
 
+/// The most purposes for which a call needs memory whose size is known at a time of its own.
+const SLOTS: usize = 12;
+
 /// Working memory of calls, owned by the caller. It grows to what the largest call needs and is kept: the second call
 /// of the same shape allocates nothing.
 #[derive(Debug, Default)]
 pub struct Scratch {
+    /// One for each purpose of a call. Calls of all families share them: there is no slot of a family.
+    slots: [Buffer; SLOTS],
     /// Packed activations.
     pub(crate) x: Buffer,
     /// Each task's tile of sums and bytes.
@@ -39,11 +44,19 @@ impl Scratch {
         Self::default()
     }
 
+    /// Memory for the purposes of one call: each slot grows to what it is asked for and is kept, whatever was in it.
+    pub(crate) fn slots<const N: usize>(&mut self) -> [&mut Buffer; N] {
+        const { assert!(N <= SLOTS) };
+        let mut slots = self.slots.iter_mut();
+        [(); N].map(|()| slots.next().unwrap_or_else(|| unreachable!("as many slots as the assertion says")))
+    }
+
     /// Bytes held.
     pub fn capacity(&self) -> usize {
         let floats = self.scale.capacity() + self.bias.capacity() + self.token_scale.capacity();
         let integers = self.init.capacity() + self.token_zero.capacity() + self.token_sum.capacity();
-        self.x.len()
+        self.slots.iter().map(Buffer::len).sum::<usize>()
+            + self.x.len()
             + self.tiles.len()
             + self.rows.len()
             + self.y_rows.len()
