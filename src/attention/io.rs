@@ -2,7 +2,7 @@
 
 use super::{HeadsMut, HeadsRef};
 use crate::base::element::Element;
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
 use crate::base::tensor::HeadParams;
 use crate::quant::QuantParams;
 use half::{bf16, f16};

@@ -51,8 +51,7 @@ impl Linear {
             token_scale,
             token_zero,
             token_sum,
-            attention: _,
-            ecoformer: _,
+            ..
         } = scratch;
 
         // Where x must be seen whole before anything is written, it is packed here, else by the driver.
