@@ -5,6 +5,7 @@ use std::fmt;
 
 /// The type of a tensor's elements, as a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 #[non_exhaustive]
 pub enum Element {
     /// Unsigned 8-bit integers.

@@ -6,6 +6,7 @@ use num_traits::Float;
 
 /// How a range of reals becomes a quantizer (Quantizable Transformers, the authors' uniform quantizers).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Scheme {
     /// Both ends of the range, widened to hold 0, meet the ends of the integers: for activations.
     Asymmetric(Element),
@@ -31,12 +32,31 @@ pub enum Scheme {
 /// # Ok::<(), siskin::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(try_from = "Unchecked"))]
 pub struct QuantParams {
     scale: f32,
     zero_point: i32,
+    /// One that reals are quantized to: the constructor checks it.
     dtype: Element,
-    min: i32,
-    max: i32,
+}
+
+/// [`QuantParams`] as they are read, before they are checked.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Unchecked {
+    scale: f32,
+    zero_point: i32,
+    dtype: Element,
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<Unchecked> for QuantParams {
+    type Error = Error;
+
+    fn try_from(read: Unchecked) -> Result<Self> {
+        Self::new(read.scale, read.zero_point, read.dtype)
+    }
 }
 
 impl QuantParams {
@@ -51,7 +71,7 @@ impl QuantParams {
         if !(min..=max).contains(&zero_point) {
             return Err(Error::value("zero_point", format_args!("{min} to {max} for {dtype}"), zero_point));
         }
-        Ok(Self { scale, zero_point, dtype, min, max })
+        Ok(Self { scale, zero_point, dtype })
     }
 
     /// To u8.
@@ -112,15 +132,16 @@ impl QuantParams {
 
     /// The smallest and the largest integer.
     pub fn range(&self) -> (i32, i32) {
-        (self.min, self.max)
+        self.dtype.quantized_range().unwrap_or_default()
     }
 
     /// The integer of one real. Infinities and what is out of range clamp; NaN gives the zero point.
     pub fn quantize(&self, x: f32) -> i32 {
+        let (min, max) = self.range();
         let steps = (x / self.scale).round_ties_even();
         // The bounds are small integers, exact in f32; `as` maps NaN to 0.
-        let low = (self.min - self.zero_point) as f32;
-        let high = (self.max - self.zero_point) as f32;
+        let low = (min - self.zero_point) as f32;
+        let high = (max - self.zero_point) as f32;
         steps.clamp(low, high) as i32 + self.zero_point
     }
 

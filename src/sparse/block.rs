@@ -16,6 +16,8 @@ use std::str::FromStr;
 /// # Ok::<(), siskin::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "String", into = "String"))]
 pub struct BlockShape {
     rows: usize,
     cols: usize,
@@ -85,6 +87,22 @@ fn clipped(i: usize, step: usize, end: usize) -> Range<usize> {
 impl fmt::Display for BlockShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}x{}", self.rows, self.cols)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl From<BlockShape> for String {
+    fn from(block: BlockShape) -> String {
+        block.to_string()
+    }
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<String> for BlockShape {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
     }
 }
 
