@@ -35,7 +35,7 @@ MARK = ("<!-- the table of CPUs, by scripts/benchmarks.py pages -->", "<!-- its 
 def cpu():
     """The CPU that this runs on: what tells its model from others."""
     fields = {}
-    for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines():
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines():
         key, _, value = line.partition(":")
         fields[key.strip()] = value.strip()
     if "vendor_id" in fields:
@@ -57,7 +57,7 @@ def record_run(path, run):
     path = Path(path)
     if path.is_dir():
         path /= f"{stem(here)}.json"
-    record = json.loads(path.read_text()) if path.exists() else {"cpu": here, "runs": []}
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"cpu": here, "runs": []}
     if stem(record["cpu"]) != stem(here):
         raise SystemExit(f"{path} is the record of {stem(record['cpu'])}, and this CPU is {stem(here)}")
     build = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
@@ -70,7 +70,7 @@ def record_run(path, run):
             run["falls_short"] = before["falls_short"]
             print(f"{path}: read falls_short of {run['name']} again, which was written about the figures before", file=sys.stderr)
         record["runs"][record["runs"].index(before)] = run
-    path.write_text(dumps(record) + "\n")
+    path.write_text(dumps(record) + "\n", encoding="utf-8")
 
 
 def dumps(value, indent=0):
@@ -153,7 +153,7 @@ def index(records):
         tiers = sorted({run["isa"] for run in record["runs"] if "isa" in run})
         titles = "; ".join(run["title"] for run in record["runs"])
         rows.append(f"| [{title(cpu)}]({stem(cpu)}.md) | {', '.join(f'`{t}`' for t in tiers)} | {titles} |")
-    before, _, rest = INDEX.read_text().partition(MARK[0])
+    before, _, rest = INDEX.read_text(encoding="utf-8").partition(MARK[0])
     _, _, after = rest.partition(MARK[1])
     return f"{before}{MARK[0]}\n" + "\n".join(rows) + f"\n{MARK[1]}{after}"
 
@@ -243,9 +243,12 @@ def files():
     """Every file that is made, and what it should hold."""
     records = []
     for path in sorted(FOLDER.glob("*.json")):
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         if path.stem != stem(record["cpu"]):
             raise SystemExit(f"{path.name} holds the record of {stem(record['cpu'])}")
+        for table in (t for run in record["runs"] for t in run["tables"]):
+            if any(len(row) != len(table["columns"]) for row in table["rows"]):
+                raise SystemExit(f"{path.name}: a row of {table['title']!r} has not as many cells as there are columns")
         records.append(record)
     made = {INDEX: index(records), HEADLINE: headline(records)}
     for record in records:
@@ -265,11 +268,11 @@ def main():
     left_over = [p for p in sorted(FOLDER.iterdir()) if p.suffix in (".md", ".svg") and p not in made]
     if do == "pages":
         for path, content in made.items():
-            path.write_text(content)
+            path.write_text(content, encoding="utf-8")
         for path in left_over:
             path.unlink()
         return
-    wrong = [p for p, content in made.items() if not p.exists() or p.read_text() != content] + left_over
+    wrong = [p for p, content in made.items() if not p.exists() or p.read_text(encoding="utf-8") != content] + left_over
     for path in wrong:
         print(f"{path.relative_to(ROOT)} is not what scripts/benchmarks.py pages makes")
     sys.exit(bool(wrong))
