@@ -279,7 +279,7 @@ def main():
     if args.json and linear:
         about = (
             f"{M} tokens, by turns within the same minutes, the least of {args.rounds} rounds; {versions}. All weights are random; a "
-            f"pruned layer has {SPARSITY:.0%} of its blocks pruned. torch multiplies BSR and CSR matrices with Intel MKL. A bar is how "
+            f"pruned layer has {100 * SPARSITY:g} % of its blocks pruned. torch multiplies BSR and CSR matrices with Intel MKL. A bar is how "
             "many times as long the peer takes. [benches/peers](../../benches/peers/README.md) explains the measurement."
         )
         record(args, "peers", "Linear layers beside other libraries", [about], "out x in", linear)
