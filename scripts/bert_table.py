@@ -1,17 +1,22 @@
 #!/usr/bin/env python3
-"""Measures BERT-base and BERT-large layers with `siskin bench --serve` and prints the README's table.
+"""Measures siskin on one CPU with `siskin bench --serve`, prints tables, and writes them into the record of the CPU.
 
-    cargo build --release -p siskin-cli && scripts/bert_table.py [--floats | --attention | --ecoformer] [--quick] [--json FILE]
+    cargo build --release -p siskin-cli
+    scripts/bert_table.py [--floats | --attention | --ecoformer] [--quick] [--json docs/benchmarks]
+    scripts/benchmarks.py pages
 
-Each case is one process line: whole calls, epilogue included, as a share of the dot-product peak that the same process
-measures around the case, on stored values. --quick takes m = 128 only, --floats the layers of f32, bfloat16 and of INT8
-weights alone, --attention attention with 12 heads of 64, --ecoformer one head of 64 by codes of 16 bits.
+The layers are those of BERT-base and BERT-large in INT8; --floats takes them in f32, bfloat16 and with INT8 weights alone,
+--attention measures attention with 12 heads of 64, --ecoformer one head of 64 by codes of 16 bits. --quick leaves out the longest
+cases. Each case is a whole call, checked by siskin itself. --json names a record, or the folder where that of this CPU belongs;
+--log writes each answer of siskin to a file.
 """
 
 import argparse
 import json
 import statistics
 import subprocess
+
+import benchmarks
 
 LAYERS = [(768, 768), (3072, 768), (768, 3072), (1024, 1024), (4096, 1024), (1024, 4096)]
 SMALL = [(256, 256), (1024, 256), (256, 1024)]
@@ -29,11 +34,14 @@ def packed(c):
 
 
 class Siskin:
-    def __init__(self, path, log):
+    def __init__(self, path, log, min_ms):
         self.process = subprocess.Popen([path, "bench", "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.log = log
+        self.log, self.min_ms = log, min_ms
+        self.isa, self.peaks = None, {}
 
     def __call__(self, c):
+        if self.min_ms:
+            c = {**c, "min_ms": self.min_ms}
         self.process.stdin.write(json.dumps(c) + "\n")
         self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline())
@@ -41,39 +49,59 @@ class Siskin:
             raise SystemExit(f"{c}: {answer}")
         if self.log:
             print(json.dumps(answer), file=self.log, flush=True)
+        if "isa" not in c and c["threads"] == 1:
+            self.isa = answer["isa"]
+            if "peak_of" in answer:
+                self.peaks.setdefault(answer["peak_of"], []).append(answer["peak_gops"])
         return answer
 
 
-class Table:
+class Tables:
+    """The tables of a run: printed as they come, and kept for the record."""
+
     def __init__(self, run, tokens):
-        self.run, self.tokens = run, tokens
+        self.run, self.tokens, self.tables = run, tokens, []
 
-    def head(self, *columns):
-        print("\n| " + " | ".join([*columns, "median", "min", "max", "cases"]) + " |\n|" + "---|" * (len(columns) + 4))
+    def table(self, title, unit="%", digits=0):
+        columns = ["case", "median", "min", "max", "cases"]
+        self.tables.append({"title": title, "unit": unit, "digits": digits, "columns": columns, "rows": []})
+        print(f"\n{title}\n\n| {' | '.join(columns)} |\n|---|--:|--:|--:|--:|")
 
-    def row(self, name, values, unit="%", digits=0):
-        cells = [f"{f(values):.{digits}f} {unit}" for f in (statistics.median, min, max)]
-        print(f"| {name} | {' | '.join(cells)} | {len(values)} |", flush=True)
+    def row(self, name, values):
+        values = list(values)
+        table = self.tables[-1]
+        row = [name, *(round(f(values), table["digits"] + 2) for f in (statistics.median, min, max)), len(values)]
+        table["rows"].append(row)
+        cells = (benchmarks.text(table, column, value) for column, value in zip(table["columns"], row))
+        print(f"| {' | '.join(cells)} |", flush=True)
 
     def share(self, name, cases):
         """Of the peak."""
-        self.row(name, [self.run(c)["pct_peak"] for c in cases])
+        self.row(name, (self.run(c)["pct_peak"] for c in cases))
 
     def ratio(self, name, a, b):
         """How many times as long the cases of a take."""
-        self.row(name, [self.run(x)["us_min"] / self.run(y)["us_min"] for x, y in zip(a, b)], "x", 2)
+        self.row(name, (self.run(x)["us_min"] / self.run(y)["us_min"] for x, y in zip(a, b)))
 
     def reading(self, name, cases):
         """Of a plain loop's bandwidth."""
-        answers = [self.run(c) for c in cases]
-        self.row(name, [100 * a["read_gbps"] / a["loop_gbps"] for a in answers])
+        answers = map(self.run, cases)
+        self.row(name, (100 * a["read_gbps"] / a["loop_gbps"] for a in answers))
+
+    def speed_up(self, of, dense, blocks):
+        """Of pruned layers over these dense ones."""
+        self.table(f"Speed-up over dense {of}, 384 tokens", "x", 1)
+        for block in blocks:
+            for sparsity in (0.7, 0.8, 0.9):
+                sparse = [{**c, "block": block, "sparsity": sparsity} for c in dense]
+                self.ratio(f"{of} {block}, {round(100 * sparsity)} % pruned", dense, sparse)
 
     def layers(self, block="dense", sparsities=(0.0,)):
         return [case(m, n, k, block, s) for n, k in LAYERS for m in self.tokens for s in sparsities]
 
 
 def int8(t):
-    t.head("case")
+    t.table("Share of the dot-product peak")
     for block in ("4x1", "1x4", "4x4", "16x4", "16x16", "32x32"):
         t.share(f"{block}, packed to packed, 70-90 %", map(packed, t.layers(block, LOW + HIGH)))
         t.share(f"{block}, tokens to tokens, 70-80 %", t.layers(block, LOW))
@@ -82,36 +110,40 @@ def int8(t):
     t.share("4x1, 256-wide layers, m = 128, 90 %, packed to packed", map(packed, small))
     t.share("4x1, 256-wide layers, m = 128, 90 %, tokens to tokens", small)
     t.share("dense, u8 to u8", t.layers())
-    t.share("dense, AVX2 tier, of that tier's peak", [case(128, n, k, isa="avx2") for n, k in LAYERS])
+    t.share("dense on the AVX2 tier, of that tier's own peak", [case(128, n, k, isa="avx2") for n, k in LAYERS])
 
-    t.head("ratio of times")
+    dense = [case(384, n, k) for n, k in LAYERS]
+    t.speed_up("INT8", dense, ("4x1", "4x4"))
+
+    t.table("Ratios of times", "x", 2)
     gelu = [packed(case(384, 3072, 768, "4x1", 0.8)) for _ in range(5)]
-    for name in ("gelu", "gelu_table"):
-        with_it = [{**c, "epilogue": ["bias", name]} for c in gelu]
+    for epilogue, name in (("gelu", "exact GELU (f32)"), ("gelu_table", "GELU by table")):
+        with_it = [{**c, "epilogue": ["bias", epilogue]} for c in gelu]
         t.ratio(f"{name} over requantize alone, 4x1, 80 %, 3072x768, m = 384", with_it, gelu)
     floats = [{**c, "x": "f32", "y": "f32"} for c in t.layers()]
     sums = [{**c, "y": "i32", "epilogue": []} for c in t.layers()]
     t.ratio("f32 in and out, quantized per token, over u8 to i32, dense", floats, sums)
-    dense = [case(384, n, k) for n, k in LAYERS]
     both = [packed({**c, "block": "4x1", "sparsity": 0.8}) for c in dense] + dense
-    t.ratio("one thread over two, 4x1 80 % and dense, m = 384", both, [{**c, "threads": 2} for c in both])
-    for sparsity in (0.7, 0.8, 0.9):
-        sparse = [{**c, "block": "4x1", "sparsity": sparsity} for c in dense]
-        t.ratio(f"dense over 4x1 at {sparsity:.0%}: the speed-up, tokens to tokens, m = 384", dense, sparse)
+    t.ratio("one thread over two, 4x1 at 80 % and dense, m = 384", both, [{**c, "threads": 2} for c in both])
 
-    t.head("m = 1, share of a plain loop's read bandwidth")
+    t.table("A single token: share of what a plain loop over the same bytes reads")
     for block in ("dense", "4x4", "4x1"):
-        t.reading(block, [case(1, n, k, block, 0.8) for n, k in LAYERS])
-    t.head("packed bytes a stored value")
+        t.reading(f"{block}{', 80 %' if block != 'dense' else ''}", [case(1, n, k, block, 0.8) for n, k in LAYERS])
+    t.table("Few tokens: the time of dense over that of 4x1 at 80 %", "x", 2)
+    for n in (768, 4096):
+        for m in (1, 2, 4, 8, 16, 32, 64):
+            one = case(m, n, n)
+            t.ratio(f"{n}x{n}, {m} token{'s' if m > 1 else ''}", [one], [{**one, "block": "4x1", "sparsity": 0.8}])
+    t.table("Packed bytes for each stored value", "", 2)
     sizes = [case(16, n, k, "4x1", s) for n, k in LAYERS for s in (0.8, 0.85, 0.9)]
-    t.row("4x1, 80-90 %", [t.run(c)["bytes_per_value"] for c in sizes], "", 2)
+    t.row("4x1, 80-90 %", (t.run(c)["bytes_per_value"] for c in sizes))
 
 
 def floats(t):
     def of(dtype, cases):
         return [{**c, "w": dtype, "x": dtype, "y": dtype} for c in cases]
 
-    t.head("case")
+    t.table("Share of the peak of the element type")
     blocks = {
         "f32": ("16x1", "4x1", "4x4", "16x4", "16x16", "32x32", "1x4", "1x16"),
         "bf16": ("4x4", "16x4", "16x16", "32x32"),
@@ -120,31 +152,30 @@ def floats(t):
         t.share(f"{dtype} dense", of(dtype, t.layers()))
         for block in blocks[dtype]:
             t.share(f"{dtype} {block}, 70-90 %", of(dtype, t.layers(block, LOW + HIGH)))
-    for block in ("dense", "4x1"):
+    for block, name in (("dense", "dense"), ("4x1", "4x1, 80 %")):
         cases = [case(128, n, k, block, 0.8, isa="avx2") for n, k in LAYERS]
-        t.share(f"f32 {block}, 80 %, m = 128, AVX2 tier, of that tier's peak", of("f32", cases))
+        t.share(f"f32 {name}, m = 128, on the AVX2 tier, of that tier's own peak", of("f32", cases))
 
-    t.head("ratio of times")
     dense = [case(384, n, k) for n, k in LAYERS]
+    t.speed_up("f32", of("f32", dense), ("4x1", "4x4"))
+
+    t.table("Ratios of times", "x", 1)
     for dtype in ("f32", "bf16"):
         both = of(dtype, dense + [{**c, "block": "4x4", "sparsity": 0.8} for c in dense])
-        t.ratio(f"one thread over two, {dtype}, dense and 4x4 80 %, m = 384", both, [{**c, "threads": 2} for c in both])
-    for sparsity in (0.7, 0.8, 0.9):
-        sparse = [{**c, "block": "4x1", "sparsity": sparsity} for c in dense]
-        t.ratio(f"dense f32 over 4x1 f32 at {sparsity:.0%}: the speed-up, m = 384", of("f32", dense), of("f32", sparse))
+        t.ratio(f"one thread over two, {dtype}, dense and 4x4 at 80 %, m = 384", both, [{**c, "threads": 2} for c in both])
 
-    t.head("m = 1, share of a plain loop's read bandwidth")
+    t.table("A single token, dense: share of what a plain loop over the same bytes reads")
     kinds = {
         "f32": {"w": "f32"},
         "bf16": {"w": "bf16"},
         "f16": {"w": "f16"},
         "INT8 weights, x f32": {"weight_only": True, "x": "f32", "y": "f32"},
-        "INT8 weights by 64, x f32": {"group_size": 64, "x": "f32", "y": "f32"},
+        "INT8 weights in groups of 64, x f32": {"group_size": 64, "x": "f32", "y": "f32"},
     }
-    for where, shapes in (("in the caches", LAYERS), ("in memory", LARGE)):
+    for where, shapes in (("in the caches", LAYERS), ("from memory", LARGE)):
         for name, kind in kinds.items():
             of_kind = [{f: v for f, v in case(1, n, k).items() if f not in "xy"} | kind for n, k in shapes]
-            t.reading(f"{name}, dense, {where}", of_kind)
+            t.reading(f"{name}, {where}", of_kind)
 
 
 def attention(t):
@@ -154,13 +185,13 @@ def attention(t):
     dtypes = ("f32", "bf16", "int8")
     # So weak a clip that it skips nothing, of rows so flat.
     weak = {"scores": "flat", "softmax": {"gamma": -1e-5, "zeta": 1.0}}
-    t.head("case")
+    t.table("Share of the peak of the element type")
     for dtype in dtypes:
         for seq in (128, 384, 512, 1024) if len(t.tokens) == 1 else (128, 384, 512, 1024, 4096):
             t.share(f"{dtype}, {seq} tokens", [case(dtype, seq) for _ in range(5)])
-    t.share("f32, 384 tokens, AVX2 tier, of that tier's peak", [case("f32", 384, isa="avx2") for _ in range(5)])
+    t.share("f32, 384 tokens, on the AVX2 tier, of that tier's own peak", [case("f32", 384, isa="avx2") for _ in range(5)])
 
-    t.head("ratio of times")
+    t.table("Ratios of times", "x", 2)
     for dtype in dtypes:
         flat = [case(dtype, 384, scores="flat") for _ in range(7)]
         t.ratio(f"{dtype}, 384 tokens: clipped, nothing skipped, over standard", [c | weak for c in flat], flat)
@@ -176,17 +207,17 @@ def attention(t):
     for dtype in dtypes:
         padded = [case(dtype, 512, batch=16) for _ in range(5)]
         packed = [{k: v for k, v in case(dtype, 0, cu_seqlens=cu_seqlens).items() if k != "seq"} for _ in range(5)]
-        t.ratio(f"{dtype}, 16 sequences of 102 to 512, packed over padded (of operations: {share:.2f})", packed, padded)
+        t.ratio(f"{dtype}, 16 sequences of 102 to 512, packed over padded (operations: {share:.2f})", packed, padded)
     for dtype in dtypes:
         one = [case(dtype, seq) for seq in (384, 512, 1024)]
         t.ratio(f"{dtype}, one thread over two", one, [c | {"threads": 2} for c in one])
 
-    t.head("a query against a cache, share of a plain loop's read bandwidth")
+    t.table("A query against a cache: share of a plain loop's read bandwidth")
     for dtype in dtypes:
         for kv_len in (4096, 32768) if len(t.tokens) == 1 else (4096, 32768, 131072):
             cases = [case(dtype, 1, kv_len=kv_len) for _ in range(3)]
-            t.row(f"{dtype}, {kv_len} keys", [t.run(c)["pct_read"] for c in cases])
-    t.head("the same, clipped, peaked scores: standard over clipped")
+            t.row(f"{dtype}, {kv_len} keys", (t.run(c)["pct_read"] for c in cases))
+    t.table("A query against a cache, clipped, peaked scores: standard over clipped", "x", 2)
     for dtype in dtypes:
         one = [case(dtype, 1, kv_len=32768, scores="peaked", seed=i) for i in range(3)]
         clipped = [c | {"softmax": {"gamma": -0.001, "zeta": 1.0}} for c in one]
@@ -200,27 +231,63 @@ def ecoformer(t):
     def cases(n, **more):
         return [t.run(case(n, **more)) for _ in range(5)]
 
-    t.head("one head of 64 features")
+    t.table("Shares of what the CPU allows")
     for n in (784, 3136, 12544, 50176):
         answers = cases(n)
-        t.row(f"{n} tokens, hash: matrix operations, of the FMA peak", [a["hash_pct_peak"] for a in answers])
-        t.row(f"{n} tokens, hash: of these and its exponentials at their peaks", [a["hash_pct_bound"] for a in answers])
-        t.row(f"{n} tokens, attention: of what its additions allow", [a["attend_pct"] for a in answers])
+        t.row(f"{n} tokens, hash: its products, of the FMA peak", (a["hash_pct_peak"] for a in answers))
+        t.row(f"{n} tokens, hash: its products and exponentials at their peaks", (a["hash_pct_bound"] for a in answers))
+        t.row(f"{n} tokens, attention: of what its additions allow", (a["attend_pct"] for a in answers))
     for v in ("bf16", "int8"):
-        t.row(f"3136 tokens, attention, v {v}", [a["attend_pct"] for a in cases(3136, v=v)])
+        t.row(f"3136 tokens, attention, v {v}", (a["attend_pct"] for a in cases(3136, v=v)))
 
-    t.head("ratio of times, hash included")
+    t.table("Speed-up over softmax attention in f32, the hash included", "x")
     for n in (784, 3136):
-        t.row(f"{n} tokens: f32 softmax attention over EcoFormer", [a["softmax_ratio"] for a in cases(n, softmax=True)], "x")
+        t.row(f"{n} tokens", (a["softmax_ratio"] for a in cases(n, softmax=True)))
+    t.table("Ratios of times, the hash included", "x", 2)
     for n in (784, 1568, 3136, 6272, 12544, 25088):
         t.ratio(f"{2 * n} over {n} tokens", [case(2 * n) for _ in range(5)], [case(n) for _ in range(5)])
     t.ratio("3136 tokens, causal over not", [case(3136, numerator="consistent", causal=True)] * 5, [case(3136)] * 5)
-    t.ratio("3136 tokens, one thread over two", [case(3136, heads=8)] * 5, [case(3136, heads=8, threads=2)] * 5)
+    t.ratio("3136 tokens, 8 heads, one thread over two", [case(3136, heads=8)] * 5, [case(3136, heads=8, threads=2)] * 5)
 
-    t.head("distances between codes, of the population counts' peak")
+    t.table("Distances between codes: share of the population counts' peak")
     for bits in (16, 64, 128, 256):
         one = {"op": "hamming", "m": 512, "n": 512, "bits": bits, "threads": 1, "min_ms": 100}
         t.share(f"512 x 512 codes of {bits} bits", [one] * 5)
+
+
+# What a page says of each kind of run before its tables.
+TITLES = {
+    int8: "Linear layers of INT8",
+    floats: "Linear layers of floats",
+    attention: "Attention",
+    ecoformer: "EcoFormer",
+}
+ABOUT = {
+    int8: [
+        "BERT-base and BERT-large layers (768x768, 3072x768, 768x3072, 1024x1024, 4096x1024, 1024x4096; out x in) of 128, 384 and "
+        "1024 tokens (m). Times are of whole calls: packing, bias and requantization to u8 included. Shares count the operations of "
+        "stored weights only. *Packed to packed* is a layer inside a chain; *tokens to tokens* has bytes, token by token, on both "
+        "sides, and so have the layers whose speed-up is stated.",
+    ],
+    floats: [
+        "The layers of BERT-base and BERT-large in f32 and bfloat16, token by token on both sides, bias included. Shares are of the "
+        "fused multiply-add peak (f32) or of the peak of `vdpbf16ps` (bf16, on CPUs that have it), and count the operations of stored "
+        "weights only. A single token reads these layers from the caches, and layers of 8192x8192, 11008x4096 and 4096x14336 from "
+        "memory.",
+    ],
+    attention: [
+        "12 heads of 64 features in one sequence, q, k and v as `[tokens, heads, head_dim]`; everything between them and the context is "
+        "included (INT8: u8 in and out). Shares are of 4 x heads x tokens^2 x head_dim operations, of the peak of the element type.",
+        "A query against a cache reads k once, and v once, or with a clip the rows of v whose weight is not 0. The plain loop that it "
+        "is compared with reads as many bytes in order; from caches it reads several times as fast as from memory.",
+    ],
+    ecoformer: [
+        "One head of 64 features, 25 anchors, codes of 16 bits, the sequence's own bandwidth, the published form. The hash is held to "
+        "the FMA peak by its matrix products alone (2 x tokens x anchors x (head_dim + bits) operations), and to what these and its "
+        "exponentials take at their peaks; attention to what its additions (2 x tokens x bits x head_dim) would take at one addition a "
+        "lane and cycle.",
+    ],
+}
 
 
 def main():
@@ -230,11 +297,28 @@ def main():
     parser.add_argument("--floats", action="store_true")
     parser.add_argument("--attention", action="store_true")
     parser.add_argument("--ecoformer", action="store_true")
-    parser.add_argument("--json", type=argparse.FileType("w"))
+    parser.add_argument("--min-ms", type=int, help="time each case for so long, instead of the script's own choice")
+    parser.add_argument("--json", metavar="RECORD")
+    parser.add_argument("--log", type=argparse.FileType("w"))
     args = parser.parse_args()
-    table = Table(Siskin(args.siskin, args.json), (128,) if args.quick else (128, 384, 1024))
     kind = ecoformer if args.ecoformer else attention if args.attention else floats if args.floats else int8
-    kind(table)
+    siskin = Siskin(args.siskin, args.log, args.min_ms)
+    tables = Tables(siskin, (128,) if args.quick else (128, 384, 1024))
+    kind(tables)
+    if args.json:
+        flags = "".join([f" --{kind.__name__}" * (kind is not int8), " --quick" * args.quick])
+        flags += f" --min-ms {args.min_ms}" if args.min_ms else ""
+        run = {
+            "name": kind.__name__,
+            "title": TITLES[kind],
+            "about": ABOUT[kind],
+            "command": f"cargo build --release -p siskin-cli && scripts/bert_table.py{flags}",
+            "isa": siskin.isa,
+            "peaks": {of: round(statistics.median(peaks)) for of, peaks in siskin.peaks.items()},
+            "tables": tables.tables,
+        }
+        benchmarks.record_run(args.json, run)
 
 
-main()
+if __name__ == "__main__":
+    main()

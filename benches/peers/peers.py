@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""The linear layers (and with --torch the attention) of BERT-base on siskin and on other libraries, by turns, one thread each. Prints a Markdown table.
+"""The linear layers (and with --torch the attention) of BERT-base on siskin and on other libraries, by turns, one thread each.
 
-Installs the libraries into target/peers on the first run.
+Prints a Markdown table, and with --json writes the least times into a record of docs/benchmarks. Installs the libraries into
+target/peers on the first run.
 """
 import argparse
 import json
@@ -16,6 +17,9 @@ from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+import benchmarks  # noqa: E402
+
 VENV = ROOT / "target" / "peers"
 PINS = ["numpy==2.4.6", "scipy==1.17.1", "onnx==1.23.2", "onnxruntime==1.32.0"]
 TORCH = "torch==2.8.0"
@@ -206,12 +210,30 @@ def measure(pairs, turns, args):
             times[key].append(turn(args.turn_ms))
     least = {key: min(t for t, _ in rounds) for key, rounds in times.items()}
     median = {key: statistics.median(t for _, t in rounds) for key, rounds in times.items()}
+    rows = []
     for case, where, what, peer, call in pairs:
+        rows.append([where, what, round(least[case]), peer, round(least[call]), round(least[call] / least[case], 2)])
         print(
             f"| {where} | {what} | {peer} | {least[case]:.0f} | {least[call]:.0f} | {least[call] / least[case]:.2f}"
             f" | {median[case]:.0f} | {median[call]:.0f} |",
             flush=True,
         )
+    return rows
+
+
+def record(args, name, title, about, first, rows):
+    """A table of the least times, as a run of the record args.json."""
+    flags = "".join([" --attention" * args.attention, " --torch" * (args.torch and not args.attention)])
+    columns = [first, "siskin", "siskin us", "peer", "peer us", "peer / siskin"]
+    table = {"title": "Least times in microseconds", "unit": "x", "digits": 1, "bar": "peer / siskin"}
+    run = {
+        "name": name,
+        "title": title,
+        "about": about,
+        "command": f"cargo build --release -p siskin-cli && benches/peers/peers.py{flags} --rounds {args.rounds}",
+        "tables": [table | {"columns": columns, "rows": rows}],
+    }
+    benchmarks.record_run(args.json, run)
 
 
 def cpu_model():
@@ -228,6 +250,7 @@ def main():
     parser.add_argument("--attention", action="store_true", help="attention alone, with torch")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--turn-ms", type=int, default=30, help="milliseconds each library has in a round")
+    parser.add_argument("--json", metavar="RECORD", help="a record, or the folder where that of this CPU belongs")
     args = parser.parse_args()
     args.torch |= args.attention
     if Path(sys.prefix) != VENV:
@@ -239,19 +262,34 @@ def main():
     print(f"{M} tokens; block formats at {SPARSITY:.0%} sparsity; least and median of {args.rounds} rounds, in us.\n")
     print("| n x k | siskin | peer | siskin min | peer min | peer / siskin | siskin median | peer median |")
     print("|---|---|---|--:|--:|--:|--:|--:|")
+    linear, attention = [], []
     for n, k in () if args.attention else SHAPES:
         pairs = list(peers(n, k, args.torch))
         turns = {case: siskin.linear(n, k, *case) for case, _, _ in pairs}
         turns |= {call: peer_turn(call, [(M, n), (n, M)]) for _, _, call in pairs}
         rows = [(c, f"{n} x {k}", f"{c[3]} {c[0]}, {c[1]} -> {c[2]}", peer, call) for c, peer, call in pairs]
-        measure(rows, turns, args)
+        linear += measure(rows, turns, args)
     for seq in SEQS if args.torch else ():
         pairs = list(torch_attention(seq))
         softmax = {"standard": "standard", "clipped": CLIPPED}
         turns = {case: siskin.attention(*case[:2], softmax[case[2]]) for case, _, _ in pairs}
         turns |= {call: peer_turn(call, [(1, 12, seq, 64)]) for _, _, call in pairs}
         rows = [(c, f"{seq} tokens", f"attention {c[0]}, {c[2]}", peer, call) for c, peer, call in pairs]
-        measure(rows, turns, args)
+        attention += measure(rows, turns, args)
+    if args.json and linear:
+        about = (
+            f"{M} tokens, by turns within the same minutes, the least of {args.rounds} rounds; {versions}. All weights are random; a "
+            f"pruned layer has {100 * SPARSITY:g} % of its blocks pruned. torch multiplies BSR and CSR matrices with Intel MKL. A bar is how "
+            "many times as long the peer takes. [benches/peers](../../benches/peers/README.md) explains the measurement."
+        )
+        record(args, "peers", "Linear layers beside other libraries", [about], "out x in", linear)
+    if args.json and attention:
+        about = (
+            f"12 heads of 64 features, by turns within the same minutes, the least of {args.rounds} rounds; {TORCH.replace('==', ' ')}. "
+            "Clipped is gamma = -0.001, zeta = 1, which torch runs as separate operations, as the authors of Quantizable "
+            "Transformers write it. A bar is how many times as long the peer takes."
+        )
+        record(args, "peers-attention", "Attention beside PyTorch", [about], "tokens", attention)
 
 
 if __name__ == "__main__":

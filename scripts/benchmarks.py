@@ -1,0 +1,282 @@
+#!/usr/bin/env python3
+"""Makes the pages and charts of docs/benchmarks, and docs/speedup.svg, from the records beside them.
+
+    scripts/benchmarks.py pages     writes them anew
+    scripts/benchmarks.py check     fails if one is missing, out of date, or left over
+
+A record is a JSON file that holds what was measured on one CPU model, `<vendor>-<family>-<model>.json`. It is written by the
+scripts that measure (`scripts/bert_table.py --json docs/benchmarks`, `benches/peers/peers.py --json docs/benchmarks`), a run at
+a time; docs/benchmarks/README.md explains its fields. Needs nothing but Python's standard library.
+"""
+
+import argparse
+import datetime
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "docs" / "benchmarks"
+INDEX = FOLDER / "README.md"
+HEADLINE = ROOT / "docs" / "speedup.svg"
+# Tables of this title, of all CPUs, are the chart of the project's README.
+HEADLINE_TITLE = "Speed-up over dense"
+# Columns that are printed in the unit of their table.
+FIGURES = ("median", "min", "max", "from", "to")
+MARK = ("<!-- the table of CPUs, by scripts/benchmarks.py pages -->", "<!-- its end -->")
+
+
+# Records
+
+
+def cpu():
+    """The CPU that this runs on: what tells its model from others."""
+    fields = {}
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines():
+        key, _, value = line.partition(":")
+        fields[key.strip()] = value.strip()
+    if "vendor_id" in fields:
+        vendor = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}.get(fields["vendor_id"], fields["vendor_id"].lower())
+        family, model = int(fields["cpu family"]), int(fields["model"])
+    else:
+        vendor, family, model = "arm", int(fields["CPU implementer"], 16), int(fields["CPU part"], 16)
+    return {"name": fields.get("model name", vendor), "vendor": vendor, "family": family, "model": model}
+
+
+def stem(cpu):
+    return f"{cpu['vendor']}-{cpu['family']}-{cpu['model']}"
+
+
+def record_run(path, run):
+    """Puts a run that was measured here and now into the record at `path`, or of this CPU in the folder `path`, in place of the
+    run of that name."""
+    here = cpu()
+    path = Path(path)
+    if path.is_dir():
+        path /= f"{stem(here)}.json"
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"cpu": here, "runs": []}
+    if stem(record["cpu"]) != stem(here):
+        raise SystemExit(f"{path} is the record of {stem(record['cpu'])}, and this CPU is {stem(here)}")
+    build = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
+    run["date"], run["commit"] = datetime.date.today().isoformat(), build.strip() or "unknown"
+    before = next((r for r in record["runs"] if r["name"] == run["name"]), None)
+    if before is None:
+        record["runs"].append(run)
+    else:
+        if "falls_short" in before:
+            run["falls_short"] = before["falls_short"]
+            print(f"{path}: read falls_short of {run['name']} again, which was written about the figures before", file=sys.stderr)
+        record["runs"][record["runs"].index(before)] = run
+    path.write_text(dumps(record) + "\n", encoding="utf-8")
+
+
+def dumps(value, indent=0):
+    """JSON with a line for each field and each row."""
+    inside = " " * (indent + 1)
+    if isinstance(value, dict) and value:
+        fields = [f"{inside}{json.dumps(k)}: {dumps(v, indent + 1)}" for k, v in value.items()]
+        return "{\n" + ",\n".join(fields) + "\n" + " " * indent + "}"
+    if isinstance(value, list) and any(isinstance(v, (dict, list)) or len(str(v)) > 60 for v in value) and not_a_row(value):
+        return "[\n" + ",\n".join(inside + dumps(v, indent + 1) for v in value) + "\n" + " " * indent + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def not_a_row(value):
+    return all(isinstance(v, (dict, list, str)) for v in value)
+
+
+# Pages
+
+
+def title(cpu):
+    return cpu.get("core") or cpu["name"]
+
+
+def text(table, column, value):
+    """A cell as it is printed."""
+    if isinstance(value, str):
+        return value
+    if column in FIGURES:
+        return f"{value:.{table['digits']}f} {table['unit']}".rstrip()
+    if column == table.get("bar"):
+        return f"{value:.{table['digits']}f}"
+    return f"{value:g}"
+
+
+def markdown(table):
+    columns = table["columns"]
+    numeric = [all(not isinstance(v, str) or not v for v in values) for values in zip(*table["rows"])]
+    align = ["--:" if n else "---" for n in numeric]
+    lines = [f"| {' | '.join(columns)} |", f"|{'|'.join(align)}|"]
+    lines += [f"| {' | '.join(text(table, c, v) for c, v in zip(columns, row))} |" for row in table["rows"]]
+    return "\n".join(lines)
+
+
+def page(record):
+    cpu, name = record["cpu"], stem(record["cpu"])
+    parts = [
+        f"# {title(cpu)}",
+        f"{cpu['name']}, family {cpu['family']}, model {cpu['model']}. [The other CPUs](README.md) and what the words mean. "
+        f"Made by `scripts/benchmarks.py pages` from [{name}.json]({name}.json).",
+        *record.get("notes", []),
+    ]
+    for run in record["runs"]:
+        parts += [f"## {run['title']}", *run["about"], f"```sh\n{run['command']}\n```", provenance(run)]
+        if charted(run["tables"]):
+            parts.append(f"![{run['title']} on {title(cpu)}]({name}-{run['name']}.svg)")
+        for table in run["tables"]:
+            parts += [f"### {table['title']}", markdown(table)]
+        if run.get("falls_short"):
+            parts.append("### What falls short")
+            parts += run["falls_short"]
+    return "\n\n".join(parts) + "\n"
+
+
+def provenance(run):
+    words = [f"Build {run['commit']}, {run['date']}"]
+    if "isa" in run:
+        words.append(f"kernels of `{run['isa']}`")
+    words.append("one thread where nothing else is said")
+    if run.get("peaks"):
+        words.append("peaks measured around the cases: " + ", ".join(f"{k} {v:g} GOP/s" for k, v in run["peaks"].items()))
+    return "; ".join(words) + "."
+
+
+def index(records):
+    """The index with its table of CPUs made anew."""
+    rows = ["| CPU | kernels | what was measured |", "|---|---|---|"]
+    for record in records:
+        cpu = record["cpu"]
+        tiers = sorted({run["isa"] for run in record["runs"] if "isa" in run})
+        titles = "; ".join(run["title"] for run in record["runs"])
+        rows.append(f"| [{title(cpu)}]({stem(cpu)}.md) | {', '.join(f'`{t}`' for t in tiers)} | {titles} |")
+    before, _, rest = INDEX.read_text(encoding="utf-8").partition(MARK[0])
+    _, _, after = rest.partition(MARK[1])
+    return f"{before}{MARK[0]}\n" + "\n".join(rows) + f"\n{MARK[1]}{after}"
+
+
+# Charts
+
+WIDTH, LABELS, BARS, ROW = 940, 470, 360, 20
+STYLE = (
+    "text{font:12px sans-serif;fill:#222}.title{font-weight:bold;font-size:13px}.bar{fill:#4c8bbf}"
+    ".range{stroke:#1b3f5c;stroke-width:1.5;fill:none}.axis{stroke:#bbb}.one{stroke:#b33;stroke-dasharray:3 3}"
+)
+
+
+def bars(table):
+    """What a chart shows of a table: (label, value or none, low, high, its text) of each row."""
+    columns = table["columns"]
+    shown = []
+    for row in table["rows"]:
+        cells = dict(zip(columns, row))
+        label = ", ".join(v for v in row if isinstance(v, str))
+        if "median" in cells:
+            value = cells["median"]
+            low, high = cells.get("min", value), cells.get("max", value)
+            words = text(table, "median", value)
+        elif "from" in cells:
+            value, low, high = None, cells["from"], cells["to"]
+            words = f"{text(table, 'from', low).removesuffix(table['unit']).strip()} to {text(table, 'to', high)}"
+        elif "bar" in table:
+            value = low = high = cells[table["bar"]]
+            words = f"{text(table, table['bar'], value)} {table['unit']}"
+        else:
+            continue
+        shown.append((label, value, low, high, words))
+    return shown
+
+
+def charted(tables):
+    return [(t["title"], t["unit"], bars(t)) for t in tables if "unit" in t and bars(t)]
+
+
+def nice(value):
+    """The least of 1, 1.5, 2, 3, 4, 5, 6, 8 times a power of ten that is not below `value`."""
+    power = 10 ** math.floor(math.log10(value))
+    return next(m * power for m in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if m * power >= value * (1 - 1e-9))
+
+
+def svg(heading, panels, same_scale=False):
+    """Bars of the medians, with a line from the least to the greatest; a line alone where there is no median."""
+    most = max(high for _, _, rows in panels for _, _, _, high, _ in rows)
+    y, body = 28, [f'<text class="title" x="12" y="18" style="font-size:15px">{escape(heading)}</text>']
+    for panel, unit, rows in panels:
+        top = nice(most if same_scale else max(high for _, _, _, high, _ in rows))
+        place = lambda v: f"{LABELS + BARS * v / top:.1f}"
+        y += 16
+        body.append(f'<text class="title" x="12" y="{y}">{escape(panel)}</text>')
+        y += 8
+        end = y + ROW * len(rows)
+        body.append(f'<path class="axis" d="M{LABELS} {y}V{end}"/>')
+        if unit == "x" and top > 1:
+            body.append(f'<path class="one" d="M{place(1)} {y}V{end}"/>')
+        for label, value, low, high, words in rows:
+            middle = y + ROW // 2
+            body.append(f'<text x="{LABELS - 8}" y="{middle + 4}" text-anchor="end">{escape(label)}</text>')
+            if value is not None:
+                width = f"{BARS * value / top:.1f}"
+                body.append(f'<rect class="bar" x="{LABELS}" y="{middle - 6}" width="{width}" height="12"/>')
+            if low != high:
+                marks = "".join(f"M{place(v)} {middle - 4}v8" for v in (low, high))
+                body.append(f'<path class="range" d="M{place(low)} {middle}H{place(high)}{marks}"/>')
+            body.append(f'<text x="{LABELS + BARS * high / top + 8:.1f}" y="{middle + 4}">{escape(words)}</text>')
+            y += ROW
+        y += 8
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y}" viewBox="0 0 {WIDTH} {y}" role="img">'
+    frame = f'<title>{escape(heading)}</title><style>{STYLE}</style><rect width="{WIDTH}" height="{y}" fill="#fff"/>'
+    return "\n".join([head, frame, *body, "</svg>"]) + "\n"
+
+
+def headline(records):
+    panels = []
+    for record in records:
+        tables = [t for run in record["runs"] for t in run["tables"] if t["title"].startswith(HEADLINE_TITLE)]
+        panels += [(f"{title(record['cpu'])}: {name[0].lower()}{name[1:]}", u, rows) for name, u, rows in charted(tables)]
+    return svg("Pruned layers beside dense ones: how many times as fast (dense is the dashed line)", panels, same_scale=True)
+
+
+def files():
+    """Every file that is made, and what it should hold."""
+    records = []
+    for path in sorted(FOLDER.glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if path.stem != stem(record["cpu"]):
+            raise SystemExit(f"{path.name} holds the record of {stem(record['cpu'])}")
+        for table in (t for run in record["runs"] for t in run["tables"]):
+            if any(len(row) != len(table["columns"]) for row in table["rows"]):
+                raise SystemExit(f"{path.name}: a row of {table['title']!r} has not as many cells as there are columns")
+        records.append(record)
+    made = {INDEX: index(records), HEADLINE: headline(records)}
+    for record in records:
+        name = stem(record["cpu"])
+        made[FOLDER / f"{name}.md"] = page(record)
+        for run in record["runs"]:
+            if panels := charted(run["tables"]):
+                made[FOLDER / f"{name}-{run['name']}.svg"] = svg(f"{title(record['cpu'])}: {run['title']}", panels)
+    return made
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("do", choices=["pages", "check"])
+    do = parser.parse_args().do
+    made = files()
+    left_over = [p for p in sorted(FOLDER.iterdir()) if p.suffix in (".md", ".svg") and p not in made]
+    if do == "pages":
+        for path, content in made.items():
+            path.write_text(content, encoding="utf-8")
+        for path in left_over:
+            path.unlink()
+        return
+    wrong = [p for p, content in made.items() if not p.exists() or p.read_text(encoding="utf-8") != content] + left_over
+    for path in wrong:
+        print(f"{path.relative_to(ROOT)} is not what scripts/benchmarks.py pages makes")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
