@@ -86,3 +86,20 @@ pub use base::scratch::Scratch;
 pub use base::tensor::{HeadParams, TensorMut, TensorRef};
 pub use base::view::{MatMut, MatRef};
 pub use half::{bf16, f16};
+
+/// The samples of the README and of the guide, which `cargo test --doc` runs.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../README.md")]
+    mod readme {}
+    #[doc = include_str!("../docs/linear.md")]
+    mod linear {}
+    #[doc = include_str!("../docs/attention.md")]
+    mod attention {}
+    #[doc = include_str!("../docs/ecoformer.md")]
+    mod ecoformer {}
+    #[doc = include_str!("../docs/quantization.md")]
+    mod quantization {}
+    #[doc = include_str!("../docs/pruning.md")]
+    mod pruning {}
+}
