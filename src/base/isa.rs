@@ -13,7 +13,8 @@ use std::arch::is_x86_feature_detected as has;
 /// Makes everything that follows from the list of ISAs: the enum, their names and features, their detection, and the macro
 /// [`features`] that compiles a function for them.
 ///
-/// A row is: variant, name, the CPUs that it belongs to, what plain loops are vectorized for; then its set of features. Where
+/// A row is: variant, name, the CPUs that it belongs to, what plain loops are vectorized for; then its set of features, and what
+/// its kernels are only built under. Where
 /// CPUs of an ISA differ in features that deserve kernels of their own, further sets follow, each with more features.
 macro_rules! isas {
     (($d:tt) $(
@@ -56,14 +57,15 @@ macro_rules! isas {
             }
         }
 
-        /// The sets of features of this architecture, in the order of their ISAs, each ISA's own features first.
+        /// The sets of features that there are kernels for, in the order of their ISAs, each ISA's own features first.
         static SETS: &[FeatureSet] = &[$(
             #[cfg($arch)]
+            $(#[cfg($built)])?
             FeatureSet {
                 name: stringify!($set),
                 isa: Isa::$isa,
                 features: &[$($feature),*],
-                detect: || true $(&& cfg!($built))? $(&& has!($feature))*,
+                detect: || true $(&& has!($feature))*,
             },
             $(
                 #[cfg($arch)]
@@ -136,8 +138,8 @@ pub struct FeatureSet {
 }
 
 impl FeatureSet {
-    /// All sets of this architecture, lowest first.
-    pub fn all() -> &'static [FeatureSet] {
+    /// All sets that there are kernels for on this architecture, lowest first.
+    pub const fn all() -> &'static [FeatureSet] {
         SETS
     }
 
@@ -151,6 +153,11 @@ impl FeatureSet {
             i += 1;
         }
         panic!("no set of features has this name")
+    }
+
+    /// Whether this is that set.
+    pub const fn is(&self, other: &FeatureSet) -> bool {
+        same(self.name, other.name)
     }
 
     /// Whether this CPU has all of them.
