@@ -58,9 +58,9 @@ pub unsafe fn to_bf16<S: Simd, W: Storage<S>>(from: *const u8, n: usize, to: *mu
 /// A row of floats as the bytes of packed activations of a float layout, by a tier that this CPU has.
 pub fn row<T: Weight>(from: &[T], element: Element, to: &mut [u8], tier: &FloatTier) {
     let run = match (element, T::ELEMENT) {
-        (Element::Bf16, Element::F32) => tier.to_bf16[0],
-        (Element::Bf16, Element::Bf16) => tier.to_bf16[1],
-        (Element::Bf16, Element::F16) => tier.to_bf16[2],
+        (Element::Bf16, Element::F32) => tier.to_bf16.f32,
+        (Element::Bf16, Element::Bf16) => tier.to_bf16.bf16,
+        (Element::Bf16, Element::F16) => tier.to_bf16.f16,
         (_, stored) => *tier.widen.of(stored),
     };
     assert!(to.len() >= element.bytes_of(from.len()));

@@ -7,7 +7,6 @@
 
 use super::attention::multiply;
 use super::simd::{Bf16, Simd};
-use crate::base::isa::Isa;
 use std::marker::PhantomData;
 
 /// What a dense kernel reads and writes.
@@ -506,7 +505,7 @@ pub unsafe fn peak<S: Simd>(times: u64) -> u64 {
         let buffer = Aligned([3u8; 8 * 64]);
         let x = S::quad([3u8, 2, 1, 3].as_ptr());
         let w = S::splat(0x0102_fe04);
-        let registers = S::X_BYTES == 1 && !matches!(S::ISA, Isa::Scalar | Isa::Neon);
+        let registers = S::ONE_INSTRUCTION;
         let chains = if registers { 12 } else { 8 };
         let mut acc = [S::splat(0); 12];
         for _ in 0..times {

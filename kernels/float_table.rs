@@ -1,37 +1,32 @@
-//! The list of kernels for floats. A tier of bytes names the registers its floats run on.
+//! What a row of the kernel table has for floats, and the macros that make it.
 
-#[cfg(target_arch = "aarch64")]
-use super::aarch64::{Neon, NeonBf16};
-use super::attention::table::{Direct, Multiply, Passes, multiply, passes, single};
-use super::convert::{self, to_bf16, widen};
-use super::dense::{Bfloats, Bytes, F32, Halves, Kernel, Product, Tile, Words, float_peak};
+use super::attention::table::{Direct, Multiply, Passes};
+use super::byte_table::DenseKernel;
 use super::ecoformer::{Features, Lookup};
-use super::float::{Band, Columns, gather, scatter};
-use super::scalar::Scalar;
-use super::simd::{Simd, TOGETHER};
-use super::table::{DenseKernel, Several};
-#[cfg(target_arch = "x86_64")]
-use super::x86_64::{Avx2, Avx512, Avx512Bf16};
-use super::{ecoformer, epilogue, float_token, pack};
+use super::float::{Band, Columns};
+use super::{convert, epilogue, pack};
 use crate::base::element::Element;
+
+/// A kernel for the groups of a band.
+pub type Gather = unsafe fn(&Band<'_>, *mut f32);
 
 /// A block-sparse kernel that gathers lines: some groups of rows times one panel of tokens.
 #[derive(Debug, Clone, Copy)]
 pub struct GatherKernel {
-    /// Registers, product, rows x tokens.
+    /// See `kernels::table`.
     pub name: &'static str,
     /// The height of its groups.
     pub rows: usize,
     /// The tokens of its panel.
     pub tokens: usize,
     /// Sums to `[row][tokens]`.
-    pub run: unsafe fn(&Band<'_>, *mut f32),
+    pub run: Gather,
 }
 
 /// A block-sparse kernel that scatters to sums: some columns of a band times one panel of tokens.
 #[derive(Debug, Clone, Copy)]
 pub struct ScatterKernel {
-    /// Registers, product, columns x tokens.
+    /// See `kernels::table`.
     pub name: &'static str,
     /// The tokens of its panel.
     pub tokens: usize,
@@ -63,12 +58,32 @@ impl FloatKernels {
 /// Block-sparse kernels for one token.
 #[derive(Debug, Clone, Copy)]
 pub struct TokenKernels {
-    /// Registers.
+    /// See `kernels::table`.
     pub name: &'static str,
-    /// Sums to `[row]`, of groups of 4 rows and of 1.
-    pub gather: [unsafe fn(&Band<'_>, *mut f32); 2],
+    /// Sums to `[row]`, of groups of 4 rows.
+    pub gather4: Gather,
+    /// Sums to `[row]`, of groups of 1 row.
+    pub gather1: Gather,
     /// Sums to `[row]`, for so many rows.
     pub scatter: unsafe fn(&Columns<'_>, usize, *mut f32),
+}
+
+impl TokenKernels {
+    /// The gathering kernel for a height of groups, 4 or 1.
+    pub fn gather(&self, rows: usize) -> Gather {
+        if rows == 4 { self.gather4 } else { self.gather1 }
+    }
+}
+
+/// Conversions to bfloat16, one for each element type but bytes, which never are.
+#[derive(Debug, Clone, Copy)]
+pub struct ToBf16 {
+    /// Of f32.
+    pub f32: convert::Run,
+    /// Of bfloat16.
+    pub bf16: convert::Run,
+    /// Of f16.
+    pub f16: convert::Run,
 }
 
 /// One entry for each element type that the weights of float kernels are stored as.
@@ -106,16 +121,18 @@ pub struct FloatTier {
     pub token: TokenKernels,
     /// To f32, by what is stored.
     pub widen: Stored<convert::Run>,
-    /// To bfloat16, by what is stored (bytes never are).
-    pub to_bf16: [convert::Run; 3],
+    /// To bfloat16, by what is stored.
+    pub to_bf16: ToBf16,
     /// Rows of 4-byte elements to a panel of lines.
     pub rows_to_lines: pack::Run,
     /// The end of a tile of f32 sums.
     pub epilogue: epilogue::Run,
     /// Tiles of attention.
     pub multiply: &'static Multiply,
-    /// A single query, with k or v of bfloat16 and of halves.
-    pub narrow: [Direct; 2],
+    /// A single query, with k or v of bfloat16.
+    pub single_bf16: Direct,
+    /// A single query, with k or v of halves.
+    pub single_f16: Direct,
     /// The rest of attention.
     pub passes: &'static Passes,
     /// Inner products to features of a kernelized hash.
@@ -126,112 +143,56 @@ pub struct FloatTier {
     pub lookup: unsafe fn(&Lookup),
 }
 
-macro_rules! dense {
-    (
-        $id:ident: $name:expr, $simd:ident $product:ident $storage:ident of $stored:ident, x $x_bytes:literal bytes,
-        #[$features:meta], $nv:literal x [$($run:ident: $mr:literal),*], [$($several:ident: $few:literal x $panels:literal),*]
-    ) => {
-        mod $id {
-            use super::*;
-            $(
-                #[$features]
-                unsafe fn $run(t: &Tile) {
-                    // SAFETY: as the caller, who also vouches for the tier.
-                    unsafe { Kernel::<$simd, $product, $storage, $mr, $nv, 1, 1>::run(t) }
-                }
-            )*
-            $(
-                #[$features]
-                unsafe fn $several(t: &Tile) {
-                    // SAFETY: as the caller, who also vouches for the tier.
-                    unsafe { Kernel::<$simd, $product, $storage, $few, $nv, $panels, 1>::run(t) }
-                }
-            )*
-            const STEP: usize = if <$product as Product<$simd>>::MATRIX { TOGETHER } else { 4 };
-            pub const KERNEL: DenseKernel = DenseKernel {
-                name: $name,
-                nr: $nv * <$simd as Simd>::LANES,
-                lanes: <$simd as Simd>::LANES,
-                x_bytes: $x_bytes,
-                padded: STEP / $x_bytes,
-                together: STEP / $x_bytes,
-                stored: Element::$stored,
-                run: &[$($run),*],
-                several: &[$(Several { panels: $panels, run: $several }),*],
-            };
-        }
+/// `floats! { set, Registers, dense .., gather [rows x tokens by registers, ..], scatter [tokens by registers, ..], attention .. }`: a
+/// module `floats` with `FLOATS`. `floats! { set, of parent }`: that of another row.
+macro_rules! floats {
+    ($set:ident, of $parent:ident) => {
+        pub use super::$parent::floats;
     };
-}
-
-macro_rules! sparse {
     (
-        $product:ident, $label:expr, $simd:ident, lines $lines:literal, #[$features:meta],
-        gather [$($gather:ident: $rows:literal x $gtokens:literal by $gvecs:literal),*],
-        scatter [$($scatter:ident: $stokens:literal by $svecs:literal),*]
+        $set:ident, $simd:ty,
+        dense $dense_rows:literal x $dense_columns:literal: $nv:literal x $dense:tt, $several:tt,
+        gather $gather:tt, scatter $scatter:tt,
+        attention $rows:literal x $widest:literal $attention:tt
     ) => {
-        $(
-            #[$features]
-            unsafe fn $gather(band: &Band<'_>, out: *mut f32) {
-                // SAFETY: as the caller, who also vouches for the tier.
-                unsafe { gather::<$simd, $product, $rows, $gvecs, $gtokens>(band, out) }
-            }
-        )*
-        $(
-            #[$features]
-            unsafe fn $scatter(columns: &Columns<'_>, rows: usize, out: *mut f32) {
-                // SAFETY: as the caller, who also vouches for the tier.
-                unsafe { scatter::<$simd, $product, $lines, $svecs, $stokens>(columns, rows, out) }
-            }
-        )*
-        const GATHER: &[GatherKernel] = &[$(GatherKernel {
-            name: concat!($label, "-gather-", $rows, "x", $gtokens), rows: $rows, tokens: $gtokens, run: $gather
-        }),*];
-        const SCATTER: &[ScatterKernel] = &[$(ScatterKernel {
-            name: concat!($label, "-scatter-4x", $stokens), tokens: $stokens, run: $scatter
-        }),*];
-    };
-}
-
-macro_rules! tier {
-    (
-        $(#[$cfg:meta])* $module:ident: $simd:ident, $label:literal, #[$features:meta],
-        dense $nv:literal x $runs:tt, $several:tt,
-        gather $gather:tt, scatter $scatter:tt, attention $widths:tt,
-    ) => {
-        $(#[$cfg])*
-        pub mod $module {
+        pub mod floats {
             use super::*;
-            dense!(words: concat!($label, "-f32-dense"), $simd F32 Words of F32, x 4 bytes, #[$features], $nv x $runs, $several);
-            dense!(bfloats: concat!($label, "-f32-bf16-dense"), $simd F32 Bfloats of Bf16, x 4 bytes, #[$features], $nv x $runs, $several);
-            dense!(halves: concat!($label, "-f32-f16-dense"), $simd F32 Halves of F16, x 4 bytes, #[$features], $nv x $runs, $several);
-            dense!(bytes: concat!($label, "-f32-i8-dense"), $simd F32 Bytes of I8, x 4 bytes, #[$features], $nv x $runs, $several);
-            tier!(@fn #[$features] token_four(band: &Band<'_>, out: *mut f32) => float_token::gather::<4>);
-            tier!(@fn #[$features] token_one(band: &Band<'_>, out: *mut f32) => float_token::gather::<1>);
-            tier!(@fn #[$features] token_scatter(columns: &Columns<'_>, rows: usize, out: *mut f32) => float_token::scatter);
-            multiply!(multiply: concat!($label, "-f32-attention"), $simd F32, #[$features], $widths);
-            single!(single_bfloats: $simd F32 Bfloats, #[$features]);
-            single!(single_halves: $simd F32 Halves, #[$features]);
-            passes!($simd, #[$features]);
-            sparse!(F32, concat!($label, "-f32"), $simd, lines 4, #[$features], gather $gather, scatter $scatter);
-            tier!(@fn #[$features] widen_words(from: *const u8, n: usize, to: *mut u8) => widen::<$simd, Words>);
-            tier!(@fn #[$features] widen_bfloats(from: *const u8, n: usize, to: *mut u8) => widen::<$simd, Bfloats>);
-            tier!(@fn #[$features] widen_halves(from: *const u8, n: usize, to: *mut u8) => widen::<$simd, Halves>);
-            tier!(@fn #[$features] widen_bytes(from: *const u8, n: usize, to: *mut u8) => widen::<$simd, Bytes>);
-            tier!(@fn #[$features] words_to_bf16(from: *const u8, n: usize, to: *mut u8) => to_bf16::<$simd, Words>);
-            tier!(@fn #[$features] bfloats_to_bf16(from: *const u8, n: usize, to: *mut u8) => to_bf16::<$simd, Bfloats>);
-            tier!(@fn #[$features] halves_to_bf16(from: *const u8, n: usize, to: *mut u8) => to_bf16::<$simd, Halves>);
-            tier!(@fn #[$features] rows_to_lines(t: &pack::Tokens) => pack::words_to_lines::<$simd>);
-            tier!(@fn #[$features] features(f: &Features) => ecoformer::features::<$simd>);
-            tier!(@fn #[$features] signs(y: *const f32, bits: usize, masks: *mut u64) => ecoformer::signs::<$simd>);
-            tier!(@fn #[$features] lookup(l: &Lookup) => ecoformer::lookup::<$simd>);
-            tier!(@fn #[$features] run_epilogue(plan: &epilogue::Plan<'_>, sums: &epilogue::Sums) => epilogue::run::<$simd, true>);
-            #[$features]
-            unsafe fn peak(times: u64) -> u64 {
-                // SAFETY: as the caller, who vouches for the tier.
-                unsafe { float_peak::<$simd, F32, 1>(times) }
-            }
-            /// The kernels.
-            pub static TIER: FloatTier = FloatTier {
+            use crate::kernels::attention::table::{multiply, passes, single};
+            use crate::kernels::byte_table::dense_kernel;
+            use crate::kernels::convert::{to_bf16, widen};
+            use crate::kernels::dense::{Bfloats, Bytes, F32, Halves, Words, float_peak};
+            use crate::kernels::ecoformer::{self, Features, Lookup};
+            use crate::kernels::epilogue::{self, Plan, Sums};
+            use crate::kernels::float::{Band, Columns};
+            use crate::kernels::float_table::{FloatKernels, FloatTier, Stored, ToBf16, TokenKernels, lines};
+            use crate::kernels::{float_token, pack};
+
+            dense_kernel! { words: $set, $simd, F32, Words => F32, 4 as 4, "f32f32", $dense_rows x $dense_columns: $nv x $dense, $several }
+            dense_kernel! { bfloats: $set, $simd, F32, Bfloats => Bf16, 4 as 4, "f32bf16", $dense_rows x $dense_columns: $nv x $dense, $several }
+            dense_kernel! { halves: $set, $simd, F32, Halves => F16, 4 as 4, "f32f16", $dense_rows x $dense_columns: $nv x $dense, $several }
+            dense_kernel! { bytes: $set, $simd, F32, Bytes => I8, 4 as 4, "f32i8", $dense_rows x $dense_columns: $nv x $dense, $several }
+            lines! { $set, $simd, F32, 4, "f32f32", "kmajor", gather $gather, scatter $scatter }
+            multiply! { $set, $simd, F32, "f32f32", "kmajor", $rows x $widest $attention }
+            single! { single_bf16: $set, $simd, F32, Bfloats }
+            single! { single_f16: $set, $simd, F32, Halves }
+            passes! { $set, $simd }
+            compile! { $set: fn gemv[const ROWS: usize](band: &Band<'_>, out: *mut f32) = float_token::gather::<ROWS> }
+            compile! { $set: fn gemv_scatter(columns: &Columns<'_>, rows: usize, out: *mut f32) = float_token::scatter }
+            compile! { $set: fn widen_f32(from: *const u8, n: usize, to: *mut u8) = widen::<$simd, Words> }
+            compile! { $set: fn widen_bf16(from: *const u8, n: usize, to: *mut u8) = widen::<$simd, Bfloats> }
+            compile! { $set: fn widen_f16(from: *const u8, n: usize, to: *mut u8) = widen::<$simd, Halves> }
+            compile! { $set: fn widen_i8(from: *const u8, n: usize, to: *mut u8) = widen::<$simd, Bytes> }
+            compile! { $set: fn f32_to_bf16(from: *const u8, n: usize, to: *mut u8) = to_bf16::<$simd, Words> }
+            compile! { $set: fn bf16_to_bf16(from: *const u8, n: usize, to: *mut u8) = to_bf16::<$simd, Bfloats> }
+            compile! { $set: fn f16_to_bf16(from: *const u8, n: usize, to: *mut u8) = to_bf16::<$simd, Halves> }
+            compile! { $set: fn rows_to_lines(t: &pack::Tokens) = pack::words_to_lines::<$simd> }
+            compile! { $set: fn features(f: &Features) = ecoformer::features::<$simd> }
+            compile! { $set: fn signs(y: *const f32, bits: usize, masks: *mut u64) = ecoformer::signs::<$simd> }
+            compile! { $set: fn lookup(l: &Lookup) = ecoformer::lookup::<$simd> }
+            compile! { $set: fn epilogue(plan: &Plan<'_>, sums: &Sums) = epilogue::run::<$simd, true> }
+            compile! { $set: fn peak(times: u64) -> u64 = float_peak::<$simd, F32, 1> }
+
+            pub static FLOATS: FloatTier = FloatTier {
                 f32: FloatKernels {
                     dense: &[words::KERNEL, bfloats::KERNEL, halves::KERNEL, bytes::KERNEL],
                     gather: GATHER,
@@ -239,16 +200,18 @@ macro_rules! tier {
                     peak,
                 },
                 token: TokenKernels {
-                    name: concat!($label, "-f32-token"),
-                    gather: [token_four, token_one],
-                    scatter: token_scatter,
+                    name: concat!(stringify!($set), "-f32f32-gemv-kmajor-4x1"),
+                    gather4: gemv::<4>,
+                    gather1: gemv::<1>,
+                    scatter: gemv_scatter,
                 },
-                widen: Stored { f32: widen_words, bf16: widen_bfloats, f16: widen_halves, i8: widen_bytes },
-                to_bf16: [words_to_bf16, bfloats_to_bf16, halves_to_bf16],
+                widen: Stored { f32: widen_f32, bf16: widen_bf16, f16: widen_f16, i8: widen_i8 },
+                to_bf16: ToBf16 { f32: f32_to_bf16, bf16: bf16_to_bf16, f16: f16_to_bf16 },
                 rows_to_lines,
-                epilogue: run_epilogue,
+                epilogue,
                 multiply: &multiply::KERNELS,
-                narrow: [single_bfloats::DIRECT, single_halves::DIRECT],
+                single_bf16: single_bf16::DIRECT,
+                single_f16: single_f16::DIRECT,
                 passes: &passes::PASSES,
                 features,
                 signs,
@@ -256,136 +219,76 @@ macro_rules! tier {
             };
         }
     };
-    (@fn #[$features:meta] $name:ident($($arg:ident: $ty:ty),*) => $body:path) => {
-        #[$features]
-        unsafe fn $name($($arg: $ty),*) {
-            // SAFETY: as the caller, who also vouches for the tier.
-            unsafe { $body($($arg),*) }
-        }
-    };
 }
+pub(crate) use floats;
 
-tier! {
-    scalar: Scalar, "scalar", #[inline(never)],
-    dense 2 x [m1: 1, m2: 2, m3: 3], [s1: 1 x 2],
-    gather [g4: 4 x 32 by 2, g1: 1 x 32 by 4, g4s: 4 x 16 by 2, g1s: 1 x 16 by 4],
-    scatter [s32: 32 by 2, s16: 16 by 2],
-    attention [w2: 2 x [r1: 1, r2: 2, r3: 3], w1: 1 x [r1: 1, r2: 2, r3: 3]],
-}
-
-tier! {
-    #[cfg(target_arch = "x86_64")]
-    avx2: Avx2, "avx2", #[target_feature(enable = "popcnt,avx2,fma,f16c")],
-    dense 2 x [m1: 1, m2: 2, m3: 3, m4: 4, m5: 5, m6: 6], [s1: 1 x 4, s2: 2 x 2, s3: 3 x 2],
-    gather [g4: 4 x 32 by 2, g1: 1 x 32 by 4, g4s: 4 x 16 by 2, g1s: 1 x 16 by 2],
-    scatter [s32: 32 by 2, s16: 16 by 2],
-    attention [w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6]],
-}
-
-tier! {
-    #[cfg(target_arch = "x86_64")]
-    avx512: Avx512, "avx512",
-    #[target_feature(enable = "popcnt,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")],
-    dense 2 x [m1: 1, m2: 2, m3: 3, m4: 4, m5: 5, m6: 6, m7: 7, m8: 8, m9: 9, m10: 10, m11: 11, m12: 12],
-        [s1: 1 x 4, s2: 2 x 2, s3: 3 x 2],
-    gather [g4: 4 x 32 by 2, g1: 1 x 32 by 2, g4s: 4 x 16 by 1, g1s: 1 x 16 by 1],
-    scatter [s32: 32 by 2, s16: 16 by 1],
-    attention [w4: 4 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6]],
-}
-
-tier! {
-    #[cfg(target_arch = "aarch64")]
-    neon: Neon, "neon", #[target_feature(enable = "neon")],
-    dense 4 x [m1: 1, m2: 2, m3: 3, m4: 4], [s1: 1 x 4, s2: 2 x 2],
-    gather [g4: 4 x 32 by 4, g1: 1 x 32 by 8, g4s: 4 x 16 by 4, g1s: 1 x 16 by 4],
-    scatter [s32: 32 by 4, s16: 16 by 4],
-    attention [w4: 4 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5], w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5]],
-}
-
-/// NEON's, with tiles of SVE in their places.
-#[cfg(siskin_sve)]
-pub static SVE: FloatTier = {
-    use super::aarch64::sve;
-    const NEON: &FloatKernels = &neon::TIER.f32;
-    const fn four(of: usize, tokens: usize) -> GatherKernel {
-        assert!(NEON.gather[of].rows == 4 && NEON.gather[of].tokens == tokens);
-        NEON.gather[of]
-    }
-    FloatTier {
-        f32: FloatKernels {
-            dense: &[
-                DenseKernel {
-                    name: "sve-f32-dense",
-                    nr: sve::FEATURES,
-                    run: sve::DENSE_F32,
-                    several: &[],
-                    ..NEON.dense[0]
-                },
-                NEON.dense[1],
-                NEON.dense[2],
-                NEON.dense[3],
-            ],
-            gather: &[
-                GatherKernel { name: "sve-f32-gather-4x32", run: sve::gather::<32>, ..four(0, 32) },
-                NEON.gather[1],
-                GatherKernel { name: "sve-f32-gather-4x16", run: sve::gather::<16>, ..four(2, 16) },
-                NEON.gather[3],
-            ],
-            scatter: NEON.scatter,
-            peak: NEON.peak,
-        },
-        ..neon::TIER
-    }
-};
-
-/// Pairs of bfloat16, on CPUs that multiply them.
-#[allow(unused_macros, reason = "not on every architecture")]
+/// `pairs! { set, Registers, dense .., gather [..], scatter [..], attention .. }`: a module `pairs` with `KERNELS` and `MULTIPLY`, of
+/// pairs of bfloat16. `pairs! { set, none }`: on registers that do not multiply them.
 macro_rules! pairs {
+    ($set:ident, none) => {
+        pub mod pairs {
+            use crate::kernels::attention::table::Multiply;
+            use crate::kernels::float_table::FloatKernels;
+            pub const KERNELS: Option<&FloatKernels> = None;
+            pub const MULTIPLY: Option<&Multiply> = None;
+        }
+    };
     (
-        $(#[$cfg:meta])* $module:ident: $simd:ident, $label:literal, #[$features:meta], dense $nv:literal x $runs:tt, $several:tt,
-        gather $gather:tt, scatter $scatter:tt, attention $widths:tt,
+        $set:ident, $simd:ty,
+        dense $dense_rows:literal x $dense_columns:literal: $nv:literal x $dense:tt, $several:tt,
+        gather $gather:tt, scatter $scatter:tt,
+        attention $rows:literal x $widest:literal $attention:tt
     ) => {
-        /// Pairs of bfloat16.
-        $(#[$cfg])*
-        pub mod $module {
+        pub mod pairs {
             use super::*;
-            use crate::kernels::dense::Pairs;
-            dense!(pairs: concat!($label, "-dense"), $simd Pairs Words of Bf16, x 2 bytes, #[$features], $nv x $runs, $several);
-            multiply!(multiply: concat!($label, "-attention"), $simd Pairs, #[$features], $widths);
-            sparse!(Pairs, $label, $simd, lines 2, #[$features], gather $gather, scatter $scatter);
-            #[$features]
-            unsafe fn peak(times: u64) -> u64 {
-                // SAFETY: as the caller, who vouches for the tier.
-                unsafe { float_peak::<$simd, Pairs, 2>(times) }
-            }
-            /// Tiles of attention.
-            pub static MULTIPLY: &Multiply = &multiply::KERNELS;
-            /// The kernels.
-            pub static KERNELS: FloatKernels =
-                FloatKernels { dense: &[pairs::KERNEL], gather: GATHER, scatter: SCATTER, peak };
+            use crate::kernels::attention::table::{Multiply, multiply};
+            use crate::kernels::byte_table::dense_kernel;
+            use crate::kernels::dense::{Pairs, Words, float_peak};
+            use crate::kernels::float::{Band, Columns};
+            use crate::kernels::float_table::{FloatKernels, lines};
+
+            dense_kernel! { words: $set, $simd, Pairs, Words => Bf16, 2 as 2, "bf16bf16", $dense_rows x $dense_columns: $nv x $dense, $several }
+            lines! { $set, $simd, Pairs, 2, "bf16bf16", "kmajor2", gather $gather, scatter $scatter }
+            multiply! { $set, $simd, Pairs, "bf16bf16", "kmajor2", $rows x $widest $attention }
+            compile! { $set: fn peak(times: u64) -> u64 = float_peak::<$simd, Pairs, 2> }
+
+            static ALL: FloatKernels = FloatKernels { dense: &[words::KERNEL], gather: GATHER, scatter: SCATTER, peak };
+            pub const KERNELS: Option<&FloatKernels> = Some(&ALL);
+            pub const MULTIPLY: Option<&Multiply> = Some(&multiply::KERNELS);
         }
     };
 }
+pub(crate) use pairs;
 
-pairs! {
-    #[cfg(target_arch = "x86_64")]
-    avx512_bf16: Avx512Bf16, "avx512_bf16",
-    #[target_feature(enable = "popcnt,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512bf16")],
-    dense 2 x [m1: 1, m2: 2, m3: 3, m4: 4, m5: 5, m6: 6, m7: 7, m8: 8, m9: 9, m10: 10, m11: 11, m12: 12],
-        [s1: 1 x 4, s2: 2 x 2, s3: 3 x 2],
-    gather [g4: 4 x 64 by 4, g1: 1 x 64 by 4, g4s: 4 x 16 by 1, g1s: 1 x 16 by 1],
-    scatter [s64: 64 by 4, s16: 16 by 1],
-    attention [w4: 4 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6]],
-}
+/// What [`floats`] and [`pairs`] have for sparse weights, so many lines at a time: `GATHER` and `SCATTER`.
+macro_rules! lines {
+    (
+        $set:ident, $simd:ty, $product:ty, $lines:literal, $types:literal, $layout:literal,
+        gather [$($rows:literal x $tokens:literal by $vecs:literal),*],
+        scatter [$($to:literal by $parts:literal),*]
+    ) => {
+        use crate::kernels::float;
+        use crate::kernels::float_table::{GatherKernel, ScatterKernel};
 
-pairs! {
-    #[cfg(target_arch = "aarch64")]
-    neon_bf16: NeonBf16, "neon_bf16", #[target_feature(enable = "neon,dotprod,i8mm,bf16")],
-    dense 4 x [m1: 1, m2: 2, m3: 3, m4: 4, m5: 5, m6: 6], [],
-    gather [g4: 4 x 64 by 4, g1: 1 x 64 by 8, g4s: 4 x 16 by 4, g1s: 1 x 16 by 4],
-    scatter [s64: 64 by 8, s16: 16 by 4],
-    attention [w4: 4 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w2: 2 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6], w1: 1 x [r1: 1, r2: 2, r3: 3, r4: 4, r5: 5, r6: 6]],
+        compile! { $set: fn gather[const ROWS: usize, const VECS: usize, const TOKENS: usize](band: &Band<'_>, out: *mut f32)
+            = float::gather::<$simd, $product, ROWS, VECS, TOKENS> }
+        compile! { $set: fn scatter[const VECS: usize, const TOKENS: usize](columns: &Columns<'_>, rows: usize, out: *mut f32)
+            = float::scatter::<$simd, $product, $lines, VECS, TOKENS> }
+
+        pub const GATHER: &[GatherKernel] = &[$(GatherKernel {
+            name: concat!(stringify!($set), "-", $types, "-gather-", $layout, "-", $rows, "x", $tokens),
+            rows: $rows,
+            tokens: $tokens,
+            run: gather::<$rows, $vecs, $tokens>,
+        }),*];
+        pub const SCATTER: &[ScatterKernel] = &[$(ScatterKernel {
+            name: concat!(stringify!($set), "-", $types, "-scatter-", $layout, "-4x", $to),
+            tokens: $to,
+            run: scatter::<$parts, $to>,
+        }),*];
+    };
 }
+pub(crate) use lines;
 
 impl FloatKernels {
     /// The gathering kernel for a height of groups and a width of panels: every list has all of them.

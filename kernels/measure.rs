@@ -61,7 +61,7 @@ impl Tier {
 impl Codes {
     /// As [`Tier::dot_products`], of exclusive or, population count and sum of binary codes: the bits compared.
     pub fn population_counts(&self, rounds: u64) -> u64 {
-        if !self.is_supported() {
+        if !self.set.is_supported() {
             return 0;
         }
         // SAFETY: the kernels are supported.
@@ -70,7 +70,7 @@ impl Codes {
 
     /// The same without the sum.
     pub fn population_counts_alone(&self, rounds: u64) -> u64 {
-        if !self.is_supported() {
+        if !self.set.is_supported() {
             return 0;
         }
         // SAFETY: the kernels are supported.

@@ -1,47 +1,56 @@
-//! Every hand-written kernel, and nothing else.
-//!
-//! With `parallel.rs` this is the only room where `unsafe` is allowed. Nothing here spawns or keeps state, and memory is the caller's scratch.
+//! Every hand-written kernel, and nothing else. Nothing here spawns or keeps state, and memory is the caller's scratch.
 #![allow(unsafe_code)]
 
-/// One plain Rust body, compiled once per tier and left to the compiler to vectorize.
+/// `compile! { set: fn name(args) -> ret = body }`: the `#[inline(always)]` function `body`, compiled for a set of CPU features
+/// (see `base::isa`). Safe to call where the CPU has them and the body's own promises are kept. Parameters of types and constants
+/// stand in brackets behind the name.
+macro_rules! compile {
+    (
+        $set:ident: $vis:vis fn $name:ident $([$($param:tt)*])? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?
+            = $body:path
+    ) => {
+        crate::base::isa::features! { $set
+            #[inline(never)]
+            #[allow(unused_unsafe, reason = "some bodies are safe")]
+            $vis unsafe fn $name $(<$($param)*>)? ($($arg: $ty),*) $(-> $ret)? {
+                // SAFETY: the caller keeps the promises of the body, and vouches for the features.
+                unsafe { $body($($arg),*) }
+            }
+        }
+    };
+}
+
+/// One plain Rust body, left to the compiler to vectorize for each kind of CPU.
 ///
 /// `autovec!(pub fn name(args) -> ret = body);` makes `name::pick(isa)`, which returns the version of the
-/// `#[inline(always)]` function `body` for the tier `isa`.
+/// `#[inline(always)]` function `body` that the list of ISAs names for `isa`.
 macro_rules! autovec {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
         $(#[$doc])*
         $vis mod $name {
             #[allow(unused_imports)]
             use super::*;
-            use crate::base::isa::Isa;
+            use crate::base::isa::{Isa, Loops};
 
-            /// The kernel's type. Safe to call where the tier it was picked for is supported.
+            /// The kernel's type. Safe to call where the ISA it was picked for is supported.
             pub type Fn = unsafe fn($($ty),*) $(-> $ret)?;
 
-            unsafe fn scalar($($arg: $ty),*) $(-> $ret)? {
-                $body($($arg),*)
-            }
-
+            compile! { scalar: fn baseline($($arg: $ty),*) $(-> $ret)? = $body }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "popcnt,avx2,fma,f16c")]
-            unsafe fn avx2($($arg: $ty),*) $(-> $ret)? {
-                $body($($arg),*)
-            }
-
+            compile! { avx2: fn avx2($($arg: $ty),*) $(-> $ret)? = $body }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "popcnt,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-            unsafe fn avx512($($arg: $ty),*) $(-> $ret)? {
-                $body($($arg),*)
-            }
+            compile! { avx512: fn avx512($($arg: $ty),*) $(-> $ret)? = $body }
 
-            /// The version for a tier.
+            /// The version for an ISA.
             pub fn pick(isa: Isa) -> Fn {
-                match isa {
+                match isa.loops() {
+                    Loops::Baseline => baseline,
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx2 | Isa::AvxVnni => avx2,
+                    Loops::Avx2 => avx2,
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => avx512,
-                    _ => scalar,
+                    Loops::Avx512 => avx512,
+                    #[cfg(not(target_arch = "x86_64"))]
+                    Loops::Avx2 | Loops::Avx512 => unreachable!("{isa} is of another architecture"),
                 }
             }
         }
@@ -53,6 +62,7 @@ pub mod aarch64;
 pub mod activation;
 mod activation_tables;
 pub mod attention;
+pub mod byte_table;
 pub mod codes;
 pub mod convert;
 pub mod dense;

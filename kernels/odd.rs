@@ -7,7 +7,7 @@
 use super::dense::{Int8, Kernel, Quads as Packed, Run, Tile};
 use super::scalar::Scalar;
 use super::sparse::{self, Lines, Lines16, Quads, Quads16};
-use super::table::{DenseKernel, Layout, SparseKernel, TIERS, Tier};
+use super::table::{DenseKernel, Layout, SparseKernel, TIERS, Tier, ToBytes};
 use crate::base::element::Element;
 
 /// `MR` tokens times `NR` features, `KR` elements of `4 / KR` bytes a step.
@@ -33,36 +33,41 @@ unsafe fn plain<const MR: usize, const NR: usize, const KR: usize>(t: &Tile) {
 }
 
 macro_rules! walk {
-    ($layout:ident $walk:ident $rows:literal x $tokens:literal by $vecs:literal) => {
+    ($layout:ident $walk:ident $name:literal $rows:literal x $tokens:literal by $vecs:literal, $to_bytes:expr) => {
         SparseKernel {
-            name: concat!("odd-", stringify!($walk), "-", $rows, "x", $tokens),
+            name: concat!("odd-u8i8-sparse-", $name, "-", $rows, "x", $tokens),
             layout: Layout::$layout,
             rows: $rows,
             tokens: $tokens,
             spill: sparse::spill::<Scalar, $walk, $rows, $vecs>,
-            requantize: sparse::requantize::<Scalar, $walk, $rows, $vecs>,
+            requantize: $to_bytes,
         }
+    };
+    ($layout:ident $name:literal $rows:literal x 64 by $vecs:literal) => {
+        walk!($layout $layout $name $rows x 64 by $vecs, {
+            Some(sparse::requantize::<Scalar, $layout, $rows, $vecs> as ToBytes)
+        })
     };
 }
 
 /// A tile of bytes takes 4 registers at a time or 2, and the scalar tier takes 4.
 static BY_FEW: [SparseKernel; 8] = [
-    walk!(Lines Lines 4 x 64 by 2),
-    walk!(Lines Lines 1 x 64 by 2),
-    walk!(Quads Quads 4 x 64 by 2),
-    walk!(Quads Quads 1 x 64 by 2),
-    walk!(Lines Lines16 4 x 16 by 1),
-    walk!(Lines Lines16 1 x 16 by 2),
-    walk!(Quads Quads16 4 x 16 by 2),
-    walk!(Quads Quads16 1 x 16 by 1),
+    walk!(Lines "kmajor" 4 x 64 by 2),
+    walk!(Lines "kmajor" 1 x 64 by 2),
+    walk!(Quads "kmajor4" 4 x 64 by 2),
+    walk!(Quads "kmajor4" 1 x 64 by 2),
+    walk!(Lines Lines16 "kmajor" 4 x 16 by 1, None),
+    walk!(Lines Lines16 "kmajor" 1 x 16 by 2, None),
+    walk!(Quads Quads16 "kmajor4" 4 x 16 by 2, None),
+    walk!(Quads Quads16 "kmajor4" 1 x 16 by 1, None),
 ];
 
 macro_rules! odd {
-    ($($name:ident: $nr:literal features of $lanes:literal, $x_bytes:literal bytes, [$($run:expr),*];)*) => {
+    ($($name:ident: $rows:literal x $nr:literal features of $lanes:literal, $x_bytes:literal bytes, [$($run:expr),*];)*) => {
         $(static $name: Tier = Tier {
             sparse: &BY_FEW,
             dense: DenseKernel {
-                name: concat!("odd-", stringify!($name)),
+                name: concat!("odd-u8i8-dense-rows-", $rows, "x", $nr),
                 nr: $nr,
                 lanes: $lanes,
                 x_bytes: $x_bytes,
@@ -83,16 +88,16 @@ macro_rules! odd {
 }
 
 odd! {
-    T1X1X1: 1 features of 1, 4 bytes, [plain::<1, 1, 1>];
-    T3X5X2: 5 features of 5, 2 bytes, [plain::<1, 5, 2>, plain::<2, 5, 2>, plain::<3, 5, 2>];
-    T2X7X4: 7 features of 7, 1 bytes, [plain::<1, 7, 4>, plain::<2, 7, 4>];
+    T1X1X1: 1 x 1 features of 1, 4 bytes, [plain::<1, 1, 1>];
+    T3X5X2: 3 x 5 features of 5, 2 bytes, [plain::<1, 5, 2>, plain::<2, 5, 2>, plain::<3, 5, 2>];
+    T2X7X4: 2 x 7 features of 7, 1 bytes, [plain::<1, 7, 4>, plain::<2, 7, 4>];
     // The loop of the real tiers: 1, 2, 3 and 5 registers of four features, several steps at a time.
-    T1X4X4: 4 features of 4, 1 bytes, [Kernel::<Scalar, Int8, Packed, 1, 1, 1, 1>::run];
-    T5X8X4: 8 features of 4, 1 bytes, [
+    T1X4X4: 1 x 4 features of 4, 1 bytes, [Kernel::<Scalar, Int8, Packed, 1, 1, 1, 1>::run];
+    T5X8X4: 5 x 8 features of 4, 1 bytes, [
         Kernel::<Scalar, Int8, Packed, 1, 2, 1, 5>::run, Kernel::<Scalar, Int8, Packed, 2, 2, 1, 2>::run, Kernel::<Scalar, Int8, Packed, 3, 2, 1, 1>::run, Kernel::<Scalar, Int8, Packed, 4, 2, 1, 1>::run, Kernel::<Scalar, Int8, Packed, 5, 2, 1, 1>::run
     ];
-    T5X12X4: 12 features of 4, 1 bytes, [
+    T5X12X4: 5 x 12 features of 4, 1 bytes, [
         Kernel::<Scalar, Int8, Packed, 1, 3, 1, 3>::run, Kernel::<Scalar, Int8, Packed, 2, 3, 1, 1>::run, Kernel::<Scalar, Int8, Packed, 3, 3, 1, 2>::run, Kernel::<Scalar, Int8, Packed, 4, 3, 1, 1>::run, Kernel::<Scalar, Int8, Packed, 5, 3, 1, 3>::run
     ];
-    T3X20X4: 20 features of 4, 1 bytes, [Kernel::<Scalar, Int8, Packed, 1, 5, 1, 2>::run, Kernel::<Scalar, Int8, Packed, 2, 5, 1, 3>::run, Kernel::<Scalar, Int8, Packed, 3, 5, 1, 1>::run];
+    T3X20X4: 3 x 20 features of 4, 1 bytes, [Kernel::<Scalar, Int8, Packed, 1, 5, 1, 2>::run, Kernel::<Scalar, Int8, Packed, 2, 5, 1, 3>::run, Kernel::<Scalar, Int8, Packed, 3, 5, 1, 1>::run];
 }

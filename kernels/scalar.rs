@@ -1,7 +1,6 @@
 //! The reference tier: plain Rust over four lanes, on every CPU.
 
 use super::simd::Simd;
-use crate::base::isa::Isa;
 use half::{bf16, f16};
 use std::array::from_fn;
 
@@ -16,10 +15,10 @@ fn byte(v: [i32; 4], i: usize) -> u8 {
 
 // SAFETY: plain arithmetic on every CPU; pointers are used for exactly the bytes the trait names.
 unsafe impl Simd for Scalar {
-    const ISA: Isa = Isa::Scalar;
     const REGISTERS: usize = 16;
     const LANES: usize = 4;
     const X_BYTES: usize = 1;
+    const ONE_INSTRUCTION: bool = false;
     const MIXED: bool = true;
     const QUADS: usize = 1;
     type V = [i32; 4];

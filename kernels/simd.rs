@@ -4,7 +4,6 @@
 //! Every operation here is exact or IEEE-rounded once, so all tiers give the same bits.
 
 use super::attention::multiply::Tile;
-use crate::base::isa::Isa;
 
 /// Where the number of a line is in its offset.
 pub const LINE: usize = 0xffff << 6;
@@ -16,16 +15,16 @@ pub const TOGETHER: usize = 8;
 /// `interleave` and the packs work inside each 16-byte part, as x86 and Arm do.
 ///
 /// # Safety
-/// Implementors compute what each method says. Callers of any method run on a CPU that has [`Simd::ISA`]; pointer
+/// Implementors compute what each method says. Callers of any method run on a CPU with the features that the registers are made for; pointer
 /// arguments are valid for the bytes named.
 pub unsafe trait Simd: Copy + 'static {
-    /// The tier.
-    const ISA: Isa;
     /// 32-bit lanes in a register: 4, 8 or 16.
     const LANES: usize;
     /// Bytes of one element of x in the dense loop: 1 where the dot product takes four bytes, 2 where it takes a pair
     /// of 16-bit integers. A step of the dense loop is 4 bytes of x: `4 / X_BYTES` elements of K.
     const X_BYTES: usize;
+    /// Whether a dot product of bytes is one instruction, on registers alone.
+    const ONE_INSTRUCTION: bool = Self::X_BYTES == 1;
     /// Whether a dot product takes unsigned bytes of x and signed ones of w. Where the CPU multiplies only bytes of a kind,
     /// linear layers flip the top bit of x, which makes it signed too, and attention that of its columns, unsigned like x.
     const MIXED: bool;

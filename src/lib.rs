@@ -61,7 +61,7 @@ pub mod sparse;
 #[cfg(feature = "internal")]
 #[doc(hidden)]
 pub mod internal {
-    pub use crate::base::{buffer, params};
+    pub use crate::base::{buffer, core, isa, params};
     #[cfg(siskin_oracle)]
     pub use crate::kernels::oracle;
 

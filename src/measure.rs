@@ -1,60 +1,66 @@
 //! Yardsticks for benchmarks: how fast this CPU multiplies and reads when it does nothing else.
 
+use crate::base::core::{Core, Target};
 use crate::base::isa::Isa;
-use crate::kernels::codes::table::Codes;
 use crate::kernels::float_table::FloatKernels;
 use crate::kernels::measure;
 use crate::kernels::table::Tier;
 
-/// Runs the dot products of a tier, or its products of matrices, on registers alone, `rounds` times, and returns the operations done (a
-/// multiplication and an addition are two); 0 where this CPU does not have the tier.
+/// The kernels of an ISA; of one that this CPU does not have, those of [`Isa::Scalar`].
+fn tier(isa: Isa) -> &'static Tier {
+    let isa = if isa.is_supported() { isa } else { Isa::Scalar };
+    Tier::of(Target { isa, core: Core::ANY })
+}
+
+/// Runs the dot products of an ISA, or its products of matrices, on registers alone, `rounds` times, and returns the operations done (a
+/// multiplication and an addition are two); 0 where this CPU does not have the ISA.
 pub fn dot_products(isa: Isa, rounds: u64) -> u64 {
-    if isa.is_supported() { Tier::of(isa).dot_products(rounds) } else { 0 }
+    if isa.is_supported() { tier(isa).dot_products(rounds) } else { 0 }
 }
 
 /// As [`dot_products`], of fused multiply-adds of f32.
 pub fn fused_multiply_adds(isa: Isa, rounds: u64) -> u64 {
-    if isa.is_supported() { Tier::of(isa).fused_multiply_adds(rounds) } else { 0 }
+    if isa.is_supported() { tier(isa).fused_multiply_adds(rounds) } else { 0 }
 }
 
-/// As [`dot_products`], of pairs of bfloat16; 0 where the tier has no such instruction.
+/// As [`dot_products`], of pairs of bfloat16; 0 where the ISA has no such instruction.
 pub fn bf16_dot_products(isa: Isa, rounds: u64) -> u64 {
-    if isa.is_supported() { Tier::of(isa).bf16_dot_products(rounds) } else { 0 }
+    if isa.is_supported() { tier(isa).bf16_dot_products(rounds) } else { 0 }
 }
 
 /// As [`dot_products`], of exponentials of f32, as attention and EcoFormer take them.
 pub fn exponentials(isa: Isa, rounds: u64) -> u64 {
-    if isa.is_supported() { Tier::of(isa).exponentials(rounds) } else { 0 }
+    if isa.is_supported() { tier(isa).exponentials(rounds) } else { 0 }
 }
 
 /// As [`dot_products`], of binary codes: exclusive or, population count and sum; the bits compared.
 pub fn population_counts(isa: Isa, rounds: u64) -> u64 {
-    if isa.is_supported() { Codes::of(isa).population_counts(rounds) } else { 0 }
+    if isa.is_supported() { tier(isa).codes.population_counts(rounds) } else { 0 }
 }
 
 /// As [`population_counts`], without the sum.
 pub fn population_counts_alone(isa: Isa, rounds: u64) -> u64 {
-    if isa.is_supported() { Codes::of(isa).population_counts_alone(rounds) } else { 0 }
+    if isa.is_supported() { tier(isa).codes.population_counts_alone(rounds) } else { 0 }
 }
 
-/// Reads all words once, in order, with the instructions of a tier; returns their sum, so that none is left out.
+/// Reads all words once, in order, with the instructions of an ISA; returns their sum, so that none is left out.
 pub fn read(isa: Isa, words: &[u64]) -> u64 {
     measure::read(words, isa)
 }
 
-/// Whether the kernels of the tier are those with AVX-512 VBMI.
+/// Whether the kernels of an ISA are those with AVX-512 VBMI.
 pub fn uses_vbmi(isa: Isa) -> bool {
-    Tier::of(isa).vbmi
+    tier(isa).set.features.contains(&"avx512vbmi")
 }
 
-/// The name of the kernels of binary codes that a tier uses.
+/// The name of the kernels of binary codes that an ISA uses.
 pub fn codes_kernel(isa: Isa) -> &'static str {
-    Codes::of(isa).name
+    tier(isa).codes.name
 }
 
-/// The names of the kernels of a tier.
+/// The names of the kernels of an ISA.
 pub fn kernels(isa: Isa) -> Vec<&'static str> {
-    let tier = Tier::of(isa);
+    let tier = tier(isa);
     let sparse = tier.sparse.iter().map(|k| k.name);
     let token = tier.token.iter().map(|k| k.name);
     let float = |k: &'static FloatKernels| {

@@ -4,15 +4,16 @@
 mod common;
 
 use common::{Rng, isas, say};
-use siskin::internal::kernels::codes::table::{CODES, Codes};
+use siskin::internal::kernels::codes::table::Codes;
 use siskin::internal::kernels::codes::{Search, Tile, offer, pack};
+use siskin::internal::kernels::table::codes as rows;
 
 const POISON: u16 = 0xa55a;
 
 /// The rows of the table that this CPU can run.
 fn kernels(test: &str) -> Vec<&'static Codes> {
     isas(test);
-    let run: Vec<_> = CODES.iter().copied().filter(|codes| codes.is_supported()).collect();
+    let run: Vec<_> = rows().filter(|codes| codes.set.is_supported()).collect();
     say(&format!("{test}: ran {:?}", run.iter().map(|codes| codes.name).collect::<Vec<_>>()));
     run
 }
@@ -47,7 +48,7 @@ fn packed(kernels: &Codes, b: &[u64], words: usize, slices: usize) -> Vec<u16> {
     let panels = (b.len() / words).div_ceil(kernels.lanes);
     let mut to = vec![POISON; panels * slices * kernels.lanes];
     // SAFETY: the tier is supported.
-    unsafe { pack::pick(kernels.isa)(b, words, slices, kernels.lanes, &mut to) };
+    unsafe { pack::pick(kernels.set.isa)(b, words, slices, kernels.lanes, &mut to) };
     to
 }
 
@@ -69,7 +70,7 @@ fn tiles_are_loops_over_bits() {
                     let panels = packed(kernels, &b, words, width.slices);
                     let runs = [(width.distances, None), (width.less_twice, Some(2 * bits as u16 + 1))];
                     for (runs, from) in runs {
-                        for (run, rows) in runs.into_iter().zip([width.rows, 1]) {
+                        for (run, rows) in [(runs.several, width.rows), (runs.one, 1)] {
                             let stride = len + 5;
                             let mut out = vec![POISON; rows * stride + 64];
                             // SAFETY: the kernel is supported; all that it names is there.
@@ -165,7 +166,7 @@ fn a_heap_keeps_the_smallest() {
 /// The table has what dispatch relies on.
 #[test]
 fn every_row_is_complete() {
-    for codes in CODES {
+    for codes in rows() {
         assert!(codes.lanes <= 64);
         let slices: Vec<usize> = codes.widths.iter().map(|w| w.slices).collect();
         assert!(slices.is_sorted() && slices.last() == Some(&16), "{}", codes.name);
@@ -175,7 +176,7 @@ fn every_row_is_complete() {
             assert!(16 * width.slices >= bits && width.slices <= 4 * bits.div_ceil(64), "{bits}");
         }
         // SAFETY: the kernels are supported.
-        let per_round = |of: unsafe fn(u64) -> u64| codes.is_supported().then(|| unsafe { (of(1), of(3)) });
+        let per_round = |of: unsafe fn(u64) -> u64| codes.set.is_supported().then(|| unsafe { (of(1), of(3)) });
         for (one, three) in [codes.peak, codes.peak_alone].into_iter().filter_map(per_round) {
             assert!(one > 0 && three == 3 * one, "{}", codes.name);
         }

@@ -220,7 +220,8 @@ fn sparse_kernels_of_floats() {
         }
         let token = &tier.float.token;
         for _ in 0..cases(100) {
-            for (rows, run) in [4, 1].into_iter().zip(token.gather) {
+            for rows in [4, 1] {
+                let run = token.gather(rows);
                 for (parts, scaled) in [(1, false), (3, false), (1, true), (3, true)] {
                     let gather = Gather { rows, tokens: 1, pairs: false, parts, scaled };
                     // SAFETY: as above.
@@ -273,7 +274,8 @@ fn every_number_is_converted() {
                 // SAFETY: the tier is supported; both have room for n.
                 unsafe { (tier.float.widen.of(*element))(from.as_ptr(), n, wide.as_mut_ptr().cast()) };
                 let mut narrow = vec![0xa5a5u16; n + 32];
-                if let Some(run) = tier.float.to_bf16.get(s) {
+                let runs = tier.float.to_bf16;
+                if let Some(run) = [runs.f32, runs.bf16, runs.f16].get(s) {
                     // SAFETY: as above.
                     unsafe { run(from.as_ptr(), n, narrow.as_mut_ptr().cast()) };
                 }

@@ -402,10 +402,10 @@ fn attention_stays_inside() {
 #[test]
 fn codes_stay_inside() {
     use siskin::ecoformer::BitCodes;
-    use siskin::internal::kernels::codes::table::CODES;
     use siskin::internal::kernels::codes::{Search, Tile, pack};
+    use siskin::internal::kernels::table::codes;
     isas("codes_stay_inside");
-    for kernels in CODES.iter().filter(|codes| codes.is_supported()) {
+    for kernels in codes().filter(|codes| codes.set.is_supported()) {
         let lanes = kernels.lanes;
         for (width, side) in kernels.widths.iter().flat_map(|w| [(w, Side::Front), (w, Side::Back)]) {
             let words = width.slices.div_ceil(4);
@@ -419,10 +419,10 @@ fn codes_stay_inside() {
                 unsafe {
                     let codes = std::slice::from_raw_parts(b.data.cast::<u64>(), len * words);
                     let to = panels.slice_mut(panel_words);
-                    pack::pick(kernels.isa)(codes, words, width.slices, lanes, to);
+                    pack::pick(kernels.set.isa)(codes, words, width.slices, lanes, to);
                     for (run, rows) in [width.distances, width.less_twice]
                         .into_iter()
-                        .flat_map(|[several, one]| [(several, width.rows), (one, 1)])
+                        .flat_map(|d| [(d.several, width.rows), (d.one, 1)])
                     {
                         let stride = len + 3;
                         let mut out = Guarded::new(2 * ((rows - 1) * stride + len), side);

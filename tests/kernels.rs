@@ -205,7 +205,7 @@ fn sparse_kernels_to_bytes() {
                 };
                 let mut got = vec![0xa5u8; sums.len() + 64];
                 // SAFETY: as above; there are parameters for all rows.
-                unsafe { (kernel.requantize)(&p.band(), &to, got.as_mut_ptr()) };
+                unsafe { tier.to_bytes(kernel.layout, kernel.rows)(&p.band(), &to, got.as_mut_ptr()) };
                 for (i, &sum) in sums.iter().enumerate() {
                     let row = p.first_row + i / 64;
                     let mut v = (sum as f32).mul_add(scale[row], bias[row]);
@@ -214,7 +214,7 @@ fn sparse_kernels_to_bytes() {
                     }
                     let q = (v.round_ties_even() + to.zero as f32).clamp(low.into(), high.into()) as u8;
                     let want = to.table.map_or(q, |t| t[usize::from(q)]);
-                    assert_eq!(got[i], want, "{} vbmi {} {activation:?}", kernel.name, tier.vbmi);
+                    assert_eq!(got[i], want, "{} {activation:?}", kernel.name);
                 }
                 assert!(got[sums.len()..].iter().all(|&v| v == 0xa5), "{} wrote too far", kernel.name);
             }
@@ -476,6 +476,7 @@ fn every_tier_has_every_kernel() {
             for rows in [4, 1] {
                 assert_eq!(tier.sparse_kernel(layout, rows, 64).tokens, 64);
                 assert_eq!(tier.sparse_kernel(layout, rows, 16).tokens, 16);
+                assert!(tier.sparse.iter().all(|k| k.requantize.is_some() == (k.tokens == 64)));
                 assert_eq!(tier.token_kernel(layout, rows).rows, rows);
             }
         }

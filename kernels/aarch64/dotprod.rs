@@ -1,6 +1,5 @@
 //! Dot products: four byte products and their sum in one instruction, of bytes that are all signed or all unsigned.
 
-use crate::base::isa::Isa;
 use crate::kernels::simd::{LINE, Simd};
 use std::arch::aarch64::*;
 
@@ -13,7 +12,6 @@ pub struct NeonDot;
 
 // SAFETY: each method is the instruction of that meaning.
 unsafe impl Simd for NeonDot {
-    const ISA: Isa = Isa::NeonDot;
     const MIXED: bool = false;
     vector!();
 

@@ -1,14 +1,12 @@
-//! Dot products and products of matrices of unsigned bytes with signed ones, and with BF16 of bfloat16.
+//! Dot products and products of matrices of unsigned bytes with signed ones.
 
 use super::matrix;
-use crate::base::isa::Isa;
 use crate::kernels::attention::multiply::Tile;
-use crate::kernels::simd::{Bf16, LINE, Simd};
+use crate::kernels::simd::{LINE, Simd};
 use std::arch::aarch64::*;
 
 dot!(usdot, "usdot", "16b", "4b");
 dot!(sudot, "sudot", "16b", "4b");
-dot!(bfdot, "bfdot", "8h", "2h");
 
 /// The methods of products of matrices.
 macro_rules! matrix {
@@ -50,9 +48,9 @@ macro_rules! matrix {
     };
 }
 
+/// The methods of [`Simd`] with these products; an ISA above this one adds its own.
 macro_rules! mixed {
-    ($isa:ident) => {
-        const ISA: Isa = Isa::$isa;
+    () => {
         const MIXED: bool = true;
         vector!();
         matrix!();
@@ -89,44 +87,5 @@ pub struct NeonI8mm;
 
 // SAFETY: each method is the instruction of that meaning.
 unsafe impl Simd for NeonI8mm {
-    mixed!(NeonI8mm);
-}
-
-/// The same on CPUs that also have BF16.
-#[derive(Clone, Copy)]
-pub struct NeonBf16;
-
-// SAFETY: as above.
-unsafe impl Simd for NeonBf16 {
-    mixed!(NeonBf16);
-}
-
-// SAFETY: the instruction of that meaning.
-unsafe impl Bf16 for NeonBf16 {
-    #[inline(always)]
-    unsafe fn zip(a: int32x4_t, b: int32x4_t) -> [int32x4_t; 2] {
-        // SAFETY: the caller vouches for the tier.
-        unsafe {
-            let (a, b) = (vreinterpretq_u16_s32(a), vreinterpretq_u16_s32(b));
-            [vreinterpretq_s32_u16(vzip1q_u16(a, b)), vreinterpretq_s32_u16(vzip2q_u16(a, b))]
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn dot_bf16<const I: i32>(acc: float32x4_t, x: int32x4_t, w: int32x4_t) -> float32x4_t {
-        // SAFETY: the caller vouches for the tier.
-        unsafe { bfdot!(acc, w, x, I) }
-    }
-
-    #[inline(always)]
-    unsafe fn matrix_bf16(acc: float32x4_t, x: int32x4_t, w: int32x4_t) -> float32x4_t {
-        // SAFETY: the caller vouches for the tier.
-        unsafe { Self::as_f(matrix::product_bf16(Self::as_v(acc), x, w)) }
-    }
-
-    #[inline(always)]
-    unsafe fn tile_bf16<const MR: usize, const NV: usize, const READY: bool>(t: &Tile) {
-        // SAFETY: the caller vouches for the tier and for the tile.
-        unsafe { matrix::tile::<Self, matrix::Pairs, MR, NV, READY>(t) }
-    }
+    mixed!();
 }

@@ -33,15 +33,18 @@ macro_rules! dot {
 
 #[macro_use]
 mod vector;
-mod dotprod;
+#[macro_use]
 mod i8mm;
+mod bf16;
+mod dotprod;
 mod matrix;
 mod neon;
 mod popcount;
 #[cfg(siskin_sve)]
 pub mod sve;
 
+pub use bf16::NeonBf16;
 pub use dotprod::NeonDot;
-pub use i8mm::{NeonBf16, NeonI8mm};
+pub use i8mm::NeonI8mm;
 pub use neon::Neon;
 pub use popcount::NeonCounts;

@@ -1,6 +1,5 @@
 //! NEON alone: exact dot products from widening multiplications, added in pairs.
 
-use crate::base::isa::Isa;
 use crate::kernels::simd::{LINE, Simd};
 use std::arch::aarch64::*;
 
@@ -10,7 +9,7 @@ pub struct Neon;
 
 // SAFETY: each method is the NEON instruction of that meaning.
 unsafe impl Simd for Neon {
-    const ISA: Isa = Isa::Neon;
+    const ONE_INSTRUCTION: bool = false;
     const MIXED: bool = false;
     vector!();
 

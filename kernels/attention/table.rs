@@ -1,4 +1,4 @@
-//! The list of attention kernels: those of floats by the registers they run on, those of bytes and of pairs by tier.
+//! What a row of the kernel table has for attention, and the macros that make it.
 
 use super::direct;
 use super::gather::{Rows, Weights};
@@ -10,7 +10,7 @@ use crate::base::element::Element;
 /// Tiles of one product.
 #[derive(Debug)]
 pub struct Multiply {
-    /// Registers, product.
+    /// See `kernels::table`.
     pub name: &'static str,
     /// What columns of bytes are; rows are unsigned.
     pub columns: Element,
@@ -78,114 +78,93 @@ pub struct Passes {
     pub collect: unsafe fn(*const u32, usize, *mut u32, *mut u32) -> usize,
 }
 
-/// `multiply!(NAME: "label", Simd Product, #[features], [width x [runs], ..])`.
+/// `multiply! { set, Registers, Product, "types", "layout", rows x columns [registers x [rows, ..], ..] }`: a module `multiply` with
+/// `KERNELS`.
 macro_rules! multiply {
-    ($id:ident: $name:expr, $simd:ident $product:ident, #[$features:meta], [$($width:ident: $nv:literal x [$($run:ident: $mr:literal),*]),*]) => {
-        mod $id {
+    (
+        $set:ident, $simd:ty, $product:ty, $types:literal, $layout:literal, $most:literal x $widest:literal
+        [$($nv:literal x [$($mr:literal),*]),* $(,)?]
+    ) => {
+        pub mod multiply {
             use super::*;
-            $(
-                mod $width {
-                    use super::*;
-                    $(
-                        #[$features]
-                        pub unsafe fn $run(t: &crate::kernels::attention::multiply::Tile) {
-                            // SAFETY: as the caller, who also vouches for the tier.
-                            unsafe { crate::kernels::attention::multiply::multiply::<$simd, $product, $mr, $nv>(t) }
-                        }
-                    )*
-                }
-            )*
-            #[$features]
-            unsafe fn gather(r: &crate::kernels::attention::gather::Rows) {
-                // SAFETY: as the caller, who also vouches for the tier.
-                unsafe { crate::kernels::attention::gather::gather::<$simd, $product>(r) }
-            }
-            #[$features]
-            unsafe fn gather_rows(w: &crate::kernels::attention::gather::Weights) {
-                // SAFETY: as the caller, who also vouches for the tier.
-                unsafe { crate::kernels::attention::gather::gather_rows::<$simd, $product>(w) }
-            }
-            crate::kernels::attention::table::single!(single: $simd $product Words, #[$features]);
-            pub static KERNELS: crate::kernels::attention::table::Multiply = crate::kernels::attention::table::Multiply {
-                name: $name,
-                columns: if <$simd as crate::kernels::simd::Simd>::MIXED {
-                    crate::base::element::Element::I8
-                } else {
-                    crate::base::element::Element::U8
-                },
-                widths: &[$(crate::kernels::attention::table::Width {
-                    columns: $nv * <$simd as crate::kernels::simd::Simd>::LANES,
-                    run: &[$($width::$run),*],
-                }),*],
-                gather,
-                gather_rows,
+            use crate::base::element::Element;
+            use crate::kernels::attention::gather::{Rows, Weights};
+            use crate::kernels::attention::multiply::Tile;
+            use crate::kernels::attention::table::{Multiply, Width, single};
+            use crate::kernels::attention::{gather, multiply};
+            use crate::kernels::dense::{Product, Words};
+            use crate::kernels::simd::Simd;
+
+            compile! { $set: fn tile[const MR: usize, const NV: usize](t: &Tile) = multiply::multiply::<$simd, $product, MR, NV> }
+            compile! { $set: fn row(r: &Rows) = gather::gather::<$simd, $product> }
+            compile! { $set: fn rows(w: &Weights) = gather::gather_rows::<$simd, $product> }
+            single! { single: $set, $simd, $product, Words }
+
+            pub static KERNELS: Multiply = Multiply {
+                name: concat!(stringify!($set), "-", $types, "-attention-", $layout, "-", $most, "x", $widest),
+                columns: if <$simd as Simd>::MIXED { Element::I8 } else { Element::U8 },
+                widths: &[$(Width { columns: $nv * <$simd as Simd>::LANES, run: &[$(tile::<$mr, $nv>),*] }),*],
+                gather: row,
+                gather_rows: rows,
                 direct: single::DIRECT,
-                context_columns: <$simd as crate::kernels::simd::Simd>::LANES
-                    * <$product as crate::kernels::dense::Product<$simd>>::ELEMENTS,
+                context_columns: <$simd as Simd>::LANES * <$product as Product<$simd>>::ELEMENTS,
             };
         }
     };
 }
 pub(crate) use multiply;
 
-/// `single!(NAME: Simd Product Storage, #[features])`: a module with `DIRECT`.
+/// `single! { name: set, Registers, Product, Storage }`: a module with `DIRECT`.
 macro_rules! single {
-    ($id:ident: $simd:ident $product:ident $storage:ident, #[$features:meta]) => {
-        mod $id {
+    ($name:ident: $set:ident, $simd:ty, $product:ty, $storage:ty) => {
+        pub mod $name {
             use super::*;
-            use crate::kernels::attention::{direct, table::Direct};
-            use crate::kernels::dense::$storage;
-            #[$features]
-            unsafe fn scores(t: &direct::Keys) {
-                // SAFETY: as the caller, who also vouches for the tier.
-                unsafe { direct::scores::<$simd, $product, $storage>(t) }
-            }
-            #[$features]
-            unsafe fn context(t: &direct::Values) {
-                // SAFETY: as the caller, who also vouches for the tier.
-                unsafe { direct::context::<$simd, $product, $storage>(t) }
-            }
+            use crate::kernels::attention::direct::{self, Keys, Values};
+            use crate::kernels::attention::table::Direct;
+
+            compile! { $set: fn scores(t: &Keys) = direct::scores::<$simd, $product, $storage> }
+            compile! { $set: fn context(t: &Values) = direct::context::<$simd, $product, $storage> }
+
             pub const DIRECT: Direct = Direct { scores, context };
         }
     };
 }
 pub(crate) use single;
 
-/// `passes!(Simd, #[features])`: a module `passes` with `PASSES`.
+/// `passes! { set, Registers }`: a module `passes` with `PASSES`.
 macro_rules! passes {
-    ($simd:ident, #[$features:meta]) => {
-        mod passes {
+    ($set:ident, $simd:ty) => {
+        pub mod passes {
             use super::*;
-            use crate::kernels::attention::{gather, softmax, table::Passes, weigh};
-            use softmax::{Floats, Ints, Prepare, Scores, Span};
-            use weigh::{ToBf16, ToF32, ToU8, Weigh};
-            passes!(@ #[$features] prepare_floats(r: &mut [Scores], live: &[Span], p: &Prepare) => softmax::prepare::<$simd, Floats>);
-            passes!(@ #[$features] prepare_ints(r: &mut [Scores], live: &[Span], p: &Prepare) => softmax::prepare::<$simd, Ints>);
-            passes!(@ #[$features] maximum_floats(r: &mut [Scores], live: &[Span]) => softmax::maximum::<$simd, Floats>);
-            passes!(@ #[$features] maximum_ints(r: &mut [Scores], live: &[Span]) => softmax::maximum::<$simd, Ints>);
-            passes!(@ #[$features] exp_floats(r: &mut [Scores], keys: &Span, live: &[Span], a: f32) => softmax::exponentials::<$simd, Floats>);
-            passes!(@ #[$features] exp_ints(r: &mut [Scores], keys: &Span, live: &[Span], a: f32) => softmax::exponentials::<$simd, Ints>);
-            passes!(@ #[$features] plain_f32(r: &mut [Scores], keys: &Span, w: &Weigh) => weigh::weigh::<$simd, ToF32, false>);
-            passes!(@ #[$features] clip_f32(r: &mut [Scores], keys: &Span, w: &Weigh) => weigh::weigh::<$simd, ToF32, true>);
-            passes!(@ #[$features] plain_bf16(r: &mut [Scores], keys: &Span, w: &Weigh) => weigh::weigh::<$simd, ToBf16, false>);
-            passes!(@ #[$features] clip_bf16(r: &mut [Scores], keys: &Span, w: &Weigh) => weigh::weigh::<$simd, ToBf16, true>);
-            passes!(@ #[$features] plain_u8(r: &mut [Scores], keys: &Span, w: &Weigh) => weigh::weigh::<$simd, ToU8, false>);
-            passes!(@ #[$features] clip_u8(r: &mut [Scores], keys: &Span, w: &Weigh) => weigh::weigh::<$simd, ToU8, true>);
-            passes!(@ #[$features] collect(w: *const u32, n: usize, at: *mut u32, to: *mut u32) -> usize => gather::collect::<$simd>);
+            use crate::kernels::attention::gather;
+            use crate::kernels::attention::softmax::{self, Floats, Ints, Prepare, Scores, Span};
+            use crate::kernels::attention::table::Passes;
+            use crate::kernels::attention::weigh::{ToBf16, ToF32, ToU8, Weigh, weigh};
+
+            compile! { $set: fn prepare_floats(r: &mut [Scores], live: &[Span], p: &Prepare) = softmax::prepare::<$simd, Floats> }
+            compile! { $set: fn prepare_ints(r: &mut [Scores], live: &[Span], p: &Prepare) = softmax::prepare::<$simd, Ints> }
+            compile! { $set: fn maximum_floats(r: &mut [Scores], live: &[Span]) = softmax::maximum::<$simd, Floats> }
+            compile! { $set: fn maximum_ints(r: &mut [Scores], live: &[Span]) = softmax::maximum::<$simd, Ints> }
+            compile! { $set: fn exp_floats(r: &mut [Scores], keys: &Span, live: &[Span], a: f32)
+                = softmax::exponentials::<$simd, Floats> }
+            compile! { $set: fn exp_ints(r: &mut [Scores], keys: &Span, live: &[Span], a: f32)
+                = softmax::exponentials::<$simd, Ints> }
+            compile! { $set: fn to_f32[const CLIP: bool](r: &mut [Scores], keys: &Span, w: &Weigh) = weigh::<$simd, ToF32, CLIP> }
+            compile! { $set: fn to_bf16[const CLIP: bool](r: &mut [Scores], keys: &Span, w: &Weigh) = weigh::<$simd, ToBf16, CLIP> }
+            compile! { $set: fn to_u8[const CLIP: bool](r: &mut [Scores], keys: &Span, w: &Weigh) = weigh::<$simd, ToU8, CLIP> }
+            compile! { $set: fn collect(w: *const u32, n: usize, at: *mut u32, to: *mut u32) -> usize = gather::collect::<$simd> }
+
             pub static PASSES: Passes = Passes {
                 prepare: [prepare_floats, prepare_ints],
                 maximum: [maximum_floats, maximum_ints],
                 exponentials: [exp_floats, exp_ints],
-                weigh: [[plain_f32, clip_f32], [plain_bf16, clip_bf16], [plain_u8, clip_u8]],
+                weigh: [
+                    [to_f32::<false>, to_f32::<true>],
+                    [to_bf16::<false>, to_bf16::<true>],
+                    [to_u8::<false>, to_u8::<true>],
+                ],
                 collect,
             };
-        }
-    };
-    (@ #[$features:meta] $name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)? => $body:path) => {
-        #[$features]
-        unsafe fn $name($($arg: $ty),*) $(-> $ret)? {
-            // SAFETY: as the caller, who also vouches for the tier.
-            unsafe { $body($($arg),*) }
         }
     };
 }

@@ -4,7 +4,7 @@
 //! code's counts and the sums leave as 16-bit integers in order, with nothing to narrow or to shuffle. Codes of a stay as
 //! they are: each of their slices fills a register.
 
-mod scalar;
+pub mod scalar;
 pub mod table;
 
 /// Registers of 16-bit lanes that count bits.

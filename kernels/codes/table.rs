@@ -1,22 +1,15 @@
-//! The list of kernels for binary codes. A row here puts them into dispatch, the sweep and the yardstick.
+//! What a row of the kernel table has for binary codes, and the macro that makes it.
 
-use super::scalar::Plain;
-use super::{Popcount, Run, Search, Tile, nearest, pairwise};
-use crate::base::isa::Isa;
-#[cfg(target_arch = "aarch64")]
-use crate::kernels::aarch64::NeonCounts;
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::x86_64::{Avx2Nibbles, Avx512Nibbles, Avx512Words};
+use super::{Run, Search};
+use crate::base::isa::FeatureSet;
 
 /// The kernels of one kind of registers.
 #[derive(Debug)]
 pub struct Codes {
-    /// Registers.
+    /// See `kernels::table`.
     pub name: &'static str,
-    /// The tier that it takes.
-    pub isa: Isa,
-    /// Whether it also needs AVX-512 BITALG.
-    pub bitalg: bool,
+    /// What they are compiled for.
+    pub set: &'static FeatureSet,
     /// Codes of a panel.
     pub lanes: usize,
     /// By slices of 16 bits, ascending to 16.
@@ -34,120 +27,67 @@ pub struct Width {
     pub slices: usize,
     /// Codes of a that are taken at once.
     pub rows: usize,
-    /// Distances, of so many codes of a and of one.
-    pub distances: [Run; 2],
-    /// Something less twice the distance, the same.
-    pub less_twice: [Run; 2],
+    /// Distances.
+    pub distances: Distances,
+    /// Something less twice the distance.
+    pub less_twice: Distances,
     /// The nearest to one code of a.
     pub nearest: unsafe fn(&Search),
 }
 
+/// Kernels of one output.
+#[derive(Debug, Clone, Copy)]
+pub struct Distances {
+    /// Of as many codes of a as are taken at once.
+    pub several: Run,
+    /// Of one code of a.
+    pub one: Run,
+}
+
+/// `codes! { set, Registers, most rows x lanes: [slices x rows, ..] }`: a module `codes` with `CODES`. `codes! { set, of parent }`:
+/// those of another row.
 macro_rules! codes {
-    (
-        $(#[$cfg:meta])* $module:ident: $simd:ident, $isa:ident, bitalg $bitalg:literal, #[$features:meta],
-        [$($width:ident: $slices:literal x $rows:literal),* $(,)?]
-    ) => {
-        $(#[$cfg])*
-        mod $module {
+    ($set:ident, of $parent:ident) => {
+        pub use super::$parent::codes;
+    };
+    ($set:ident, $counts:ty, $most:literal x $lanes:literal: [$($slices:literal x $rows:literal),* $(,)?]) => {
+        pub mod codes {
             use super::*;
-            $(
-                mod $width {
-                    use super::*;
-                    codes!(@fn #[$features] several(t: &Tile) => pairwise::<$simd, $slices, $rows, false>);
-                    codes!(@fn #[$features] one(t: &Tile) => pairwise::<$simd, $slices, 1, false>);
-                    codes!(@fn #[$features] several_twice(t: &Tile) => pairwise::<$simd, $slices, $rows, true>);
-                    codes!(@fn #[$features] one_twice(t: &Tile) => pairwise::<$simd, $slices, 1, true>);
-                    codes!(@fn #[$features] search(t: &Search) => nearest::<$simd, $slices>);
-                    pub const WIDTH: Width = Width {
-                        slices: $slices,
-                        rows: $rows,
-                        distances: [several, one],
-                        less_twice: [several_twice, one_twice],
-                        nearest: search,
-                    };
-                }
-            )*
-            codes!(@fn #[$features] peak(times: u64) -> u64 => super::super::peak::<$simd, true>);
-            codes!(@fn #[$features] peak_alone(times: u64) -> u64 => super::super::peak::<$simd, false>);
+            use crate::base::isa::FeatureSet;
+            use crate::kernels::codes::table::{Codes, Distances, Width};
+            use crate::kernels::codes::{Popcount, Search, Tile, nearest, pairwise, peak};
+
+            compile! { $set: fn run[const SLICES: usize, const ROWS: usize, const TWICE: bool](t: &Tile)
+                = pairwise::<$counts, SLICES, ROWS, TWICE> }
+            compile! { $set: fn search[const SLICES: usize](t: &Search) = nearest::<$counts, SLICES> }
+            compile! { $set: fn most[const SUM: bool](times: u64) -> u64 = peak::<$counts, SUM> }
+
             pub static CODES: Codes = Codes {
-                name: concat!(stringify!($module), "-codes"),
-                isa: Isa::$isa,
-                bitalg: $bitalg,
-                lanes: <$simd as Popcount>::LANES,
-                widths: &[$($width::WIDTH),*],
-                peak,
-                peak_alone,
+                name: concat!(stringify!($set), "-b1b1-hamming-kmajor16-", $most, "x", $lanes),
+                set: const { FeatureSet::named(stringify!($set)) },
+                lanes: <$counts as Popcount>::LANES,
+                widths: &[$(Width {
+                    slices: $slices,
+                    rows: $rows,
+                    distances: Distances {
+                        several: run::<$slices, $rows, false>,
+                        one: run::<$slices, 1, false>,
+                    },
+                    less_twice: Distances {
+                        several: run::<$slices, $rows, true>,
+                        one: run::<$slices, 1, true>,
+                    },
+                    nearest: search::<$slices>,
+                }),*],
+                peak: most::<true>,
+                peak_alone: most::<false>,
             };
         }
     };
-    (@fn #[$features:meta] $name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)? => $body:path) => {
-        #[$features]
-        unsafe fn $name($($arg: $ty),*) $(-> $ret)? {
-            // SAFETY: as the caller, who also vouches for the tier.
-            unsafe { $body($($arg),*) }
-        }
-    };
 }
-
-codes! {
-    scalar: Plain, Scalar, bitalg false, #[inline(never)],
-    [s1: 1 x 1, s2: 2 x 1, s3: 3 x 1, s4: 4 x 1, s6: 6 x 1, s8: 8 x 1, s12: 12 x 1, s16: 16 x 1]
-}
-
-codes! {
-    #[cfg(target_arch = "x86_64")]
-    avx2: Avx2Nibbles, Avx2, bitalg false, #[target_feature(enable = "avx2,fma,f16c")],
-    [s1: 1 x 2, s2: 2 x 2, s3: 3 x 2, s4: 4 x 1, s6: 6 x 1, s8: 8 x 1, s12: 12 x 1, s16: 16 x 1]
-}
-
-codes! {
-    #[cfg(target_arch = "x86_64")]
-    avx512: Avx512Nibbles, Avx512, bitalg false,
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")],
-    [s1: 1 x 4, s2: 2 x 4, s3: 3 x 4, s4: 4 x 4, s6: 6 x 2, s8: 8 x 2, s12: 12 x 1, s16: 16 x 1]
-}
-
-codes! {
-    #[cfg(target_arch = "x86_64")]
-    avx512_bitalg: Avx512Words, Avx512Vnni, bitalg true,
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bitalg")],
-    [s1: 1 x 4, s2: 2 x 4, s3: 3 x 4, s4: 4 x 4, s6: 6 x 2, s8: 8 x 2, s12: 12 x 1, s16: 16 x 1]
-}
-
-codes! {
-    #[cfg(target_arch = "aarch64")]
-    neon: NeonCounts, Neon, bitalg false, #[target_feature(enable = "neon")],
-    [s1: 1 x 4, s2: 2 x 4, s3: 3 x 4, s4: 4 x 4, s6: 6 x 2, s8: 8 x 2, s12: 12 x 1, s16: 16 x 1]
-}
-
-/// All rows, the best last.
-pub static CODES: &[&Codes] = &[
-    &scalar::CODES,
-    #[cfg(target_arch = "x86_64")]
-    &avx2::CODES,
-    #[cfg(target_arch = "x86_64")]
-    &avx512::CODES,
-    #[cfg(target_arch = "x86_64")]
-    &avx512_bitalg::CODES,
-    #[cfg(target_arch = "aarch64")]
-    &neon::CODES,
-];
+pub(crate) use codes;
 
 impl Codes {
-    /// Whether this CPU can run it.
-    pub fn is_supported(&self) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        if self.bitalg && !std::arch::is_x86_feature_detected!("avx512bitalg") {
-            return false;
-        }
-        self.isa.is_supported()
-    }
-
-    /// The kernels to use for `isa`, which this CPU has.
-    pub fn of(isa: Isa) -> &'static Codes {
-        CODES.iter().rev().find(|c| isa.implies(c.isa) && c.is_supported()).unwrap_or(&CODES[0])
-    }
-
     /// The narrowest kernels for codes of so many bits, 1 to 256.
     pub fn width(&self, bits: usize) -> &'static Width {
         let wide = |w: &&Width| 16 * w.slices >= bits;

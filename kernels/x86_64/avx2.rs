@@ -1,6 +1,5 @@
 //! AVX2: exact dot products from 16-bit multiply-adds (`vpmaddubsw` would saturate).
 
-use crate::base::isa::Isa;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 
@@ -10,7 +9,6 @@ pub struct Avx2;
 
 // SAFETY: each method is the AVX2 instruction of that meaning.
 unsafe impl Simd for Avx2 {
-    const ISA: Isa = Isa::Avx2;
     const X_BYTES: usize = 2;
     /// Even bytes and odd bytes, each widened to 16 bits.
     type X = [__m256i; 2];

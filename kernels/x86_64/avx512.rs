@@ -1,6 +1,5 @@
 //! AVX-512 without VNNI: exact dot products from 16-bit multiply-adds, as in AVX2.
 
-use crate::base::isa::Isa;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 
@@ -10,7 +9,6 @@ pub struct Avx512;
 
 // SAFETY: each method is the AVX-512 instruction of that meaning.
 unsafe impl Simd for Avx512 {
-    const ISA: Isa = Isa::Avx512;
     const X_BYTES: usize = 2;
     /// Even bytes and odd bytes, each widened to 16 bits.
     type X = [__m512i; 2];

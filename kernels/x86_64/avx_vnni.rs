@@ -1,6 +1,5 @@
 //! AVX-VNNI: four byte products and their sum in one instruction.
 
-use crate::base::isa::Isa;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 
@@ -10,7 +9,6 @@ pub struct AvxVnni;
 
 // SAFETY: each method is the instruction of that meaning; `vpdpbusd` (without s) does not saturate.
 unsafe impl Simd for AvxVnni {
-    const ISA: Isa = Isa::AvxVnni;
     const X_BYTES: usize = 1;
     type X = __m256i;
     type W = __m256i;

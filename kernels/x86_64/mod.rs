@@ -31,9 +31,12 @@ macro_rules! gather {
 mod ymm;
 #[macro_use]
 mod zmm;
+#[macro_use]
+mod avx512_vnni;
 mod avx2;
 mod avx512;
-mod avx512_vnni;
+mod avx512_bf16;
+mod avx512_vbmi;
 mod avx_vnni;
 mod popcount;
 mod token;
@@ -41,7 +44,9 @@ mod token;
 pub use avx_vnni::AvxVnni;
 pub use avx2::Avx2;
 pub use avx512::Avx512;
-pub use avx512_vnni::{Avx512Bf16, Avx512Vnni, Avx512VnniVbmi};
+pub use avx512_bf16::Avx512Bf16;
+pub use avx512_vbmi::Avx512Vbmi;
+pub use avx512_vnni::Avx512Vnni;
 pub use popcount::{Avx2Nibbles, Avx512Nibbles, Avx512Words};
 
 /// Four elements of 2 bytes from `p`, and four from `p + stride` (bytes).

@@ -2,6 +2,7 @@
 
 #[allow(unsafe_code)]
 pub mod buffer;
+pub mod core;
 pub mod ctx;
 pub mod element;
 pub mod error;

@@ -116,8 +116,7 @@ fn fused(
         };
         for s in 0..HEIGHTS.len() {
             if let Some(band) = band_of(job, w, x, band, s) {
-                let kernel = job.tier.sparse_kernel(w.layout(), HEIGHTS[s], 64);
-                (kernel.requantize)(&band, requantize, out);
+                job.tier.to_bytes(w.layout(), HEIGHTS[s])(&band, requantize, out);
             }
         }
         let (y, stride, flip) = match (job.out, job.plan.target) {

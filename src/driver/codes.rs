@@ -5,8 +5,9 @@ use crate::base::buffer::{Buffer, as_u16, as_u64};
 use crate::base::ctx::Ctx;
 use crate::base::element::ElementType;
 use crate::base::view::MatMut;
-use crate::kernels::codes::table::{Codes, Width};
+use crate::kernels::codes::table::{Codes, Distances, Width};
 use crate::kernels::codes::{Search, Tile, offer, pack};
+use crate::kernels::table::Tier;
 use std::ops::Range;
 
 /// Bytes of panels that stay in the second-level cache while rows pass: rows of the output are as long as can be.
@@ -75,7 +76,7 @@ struct Panels<'a> {
 
 impl<'a> Panels<'a> {
     fn new(b: Operand<'_>, ctx: &Ctx, memory: &'a mut Buffer) -> Self {
-        let kernels = Codes::of(ctx.isa());
+        let kernels = Tier::of(ctx.target()).codes;
         let width = kernels.width(b.bits);
         let (lanes, slices, words) = (kernels.lanes, width.slices, b.words_each());
         let panels = b.len.div_ceil(lanes);
@@ -138,7 +139,7 @@ pub fn pairwise<T: Short>(
     let b = Panels::new(b, ctx, memory);
     let words = a.words_each();
     let width = b.width;
-    let [several, one] = if from.is_some() { width.less_twice } else { width.distances };
+    let Distances { several, one } = if from.is_some() { width.less_twice } else { width.distances };
     let out = &Rows::new(&mut out);
     let (rows, columns) = grid(ctx, a.len.div_ceil(width.rows), b.len());
     ctx.for_each(rows * columns, &|task| {

@@ -128,7 +128,7 @@ impl Multiply for Floats<'_> {
                         Some(s) => (Some(&s.scales[..]), s.stride, s.size / w.layout().line_columns()),
                     };
                     let run =
-                        token.map_or_else(|| kernels.gather(HEIGHTS[s], panel.width).run, |t| t.gather[s]);
+                        token.map_or_else(|| kernels.gather(HEIGHTS[s], panel.width).run, |t| t.gather(HEIGHTS[s]));
                     let band = Band {
                         groups,
                         indices,

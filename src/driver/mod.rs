@@ -89,9 +89,6 @@ pub struct Memory<'a> {
     pub y_rows: &'a mut Buffer,
 }
 
-/// Bytes of packed x, or of weights, that are kept in the second-level cache while they are used again.
-const BLOCK_BYTES: usize = 256 << 10;
-
 impl Job<'_> {
     /// Rows to panels of a layout.
     fn pack_kernel(&self, layout: PanelLayout) -> pack::Run {

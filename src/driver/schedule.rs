@@ -1,13 +1,10 @@
 //! Block-sparse layers: which thread takes which panels and bands, and in what order.
 
-use super::{BLOCK_BYTES, Job, Memory, Source, all_packed, pack_piece, share};
+use super::{Job, Memory, Source, all_packed, pack_piece, share};
 use crate::base::ctx::Ctx;
 use crate::driver::weights::Sparse;
 use crate::kernels::panel::Panel;
 use std::ops::Range;
-
-/// Bytes of weights that a thread keeps in its second-level cache, beside a panel.
-const SHARE_BYTES: usize = 400 << 10;
 
 /// What is done with a panel of tokens and some bands of 64 output features.
 pub trait Multiply: Sync {
@@ -31,18 +28,19 @@ pub trait Multiply: Sync {
 /// thread's weights in its cache, but enough for all threads.
 pub fn run<M: Multiply>(job: &Job<'_>, m: &M, ctx: &Ctx, memory: Memory<'_>) {
     let (threads, pieces, w) = (ctx.threads(), job.shape.pieces(), m.weights());
+    let core = ctx.target().core;
     let few = if pieces < threads { (4 * threads).div_ceil(pieces.max(1)) } else { 1 };
     // Packed floats are large too: shared out by bands, they would all be read again by every range.
     let alone = threads == 1 || (job.shape.layout.is_float() && pieces >= 2 * threads);
-    let ranges = if alone { 1 } else { m.weight_bytes().div_ceil(SHARE_BYTES).max(few) };
+    let ranges = if alone { 1 } else { m.weight_bytes().div_ceil(core.share_bytes()).max(few) };
     let ranges = ranges.clamp(1, w.bands().len());
     if ranges == 1 {
-        let chunks = m.weight_bytes().div_ceil(BLOCK_BYTES).clamp(1, w.bands().len().max(1));
+        let chunks = m.weight_bytes().div_ceil(core.block_bytes()).clamp(1, w.bands().len().max(1));
         let tile = m.tile_bytes(chunks).next_multiple_of(64);
         let tasks = if pieces.is_multiple_of(threads) { threads } else { 4 * threads };
         let tasks = tasks.min(pieces);
         let block =
-            (2 * BLOCK_BYTES / job.shape.piece_bytes().max(1)).clamp(1, pieces.div_ceil(tasks.max(1)).max(1));
+            (2 * core.block_bytes() / job.shape.piece_bytes().max(1)).clamp(1, pieces.div_ceil(tasks.max(1)).max(1));
         let region = match job.source {
             Source::Packed(_) => 0,
             Source::Pack(_) => block * job.shape.piece_bytes() + 64,

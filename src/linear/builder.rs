@@ -230,7 +230,7 @@ impl<'a, T: Weight> Builder<'a, T> {
     /// infinite, or a group size is not a multiple of 4 up to [`MAX_GROUP_SIZE`]. [`Error::Unsupported`] for zero points of sparse
     /// weights (a pruned weight is 0) or of weight-only layers, and for both scales and group scales.
     pub fn build(&self, ctx: &Ctx) -> Result<Linear> {
-        self.build_for(Tier::of(ctx.isa()))
+        self.build_for(Tier::of(ctx.target()))
     }
 
     /// As [`Builder::build`], on tier i of those that only tests have, for a scalar [`Ctx`].

@@ -373,7 +373,7 @@ impl Packer<'_> {
         let (layout, element) = (shape.layout, shape.layout.element());
         let stride = Shape { layout: layout.rows(), ..shape }.features_padded();
         let bytes = shape.features * layout.element_bytes();
-        let tier = Tier::of(self.ctx.isa()).float;
+        let tier = Tier::of(self.ctx.target()).float;
         // Where nothing is to be converted, rows are read where they lie.
         match self.x {
             Input::F32(x, _) if layout == PanelLayout::F32Lines => {
@@ -472,7 +472,7 @@ pub(super) fn bytes_to_panel(
         }
         layout => {
             let x = x.rows_from(panel.token, panel.tokens);
-            let tier = Tier::of(ctx.isa());
+            let tier = Tier::of(ctx.target());
             let run = if layout == PanelLayout::Lines { tier.rows_to_lines } else { tier.rows_to_quads };
             Tokens::pack(x, to, panel.width, flip, run);
         }
@@ -482,7 +482,7 @@ pub(super) fn bytes_to_panel(
 /// One panel to rows of y, which is the whole `[tokens, features]`.
 fn unpack_panel(from: &[u8], shape: Shape, panel: Panel, y: &mut MatMut<'_, u8>, ctx: &Ctx) {
     if shape.layout == PanelLayout::Lines {
-        let run = Tier::of(ctx.isa()).lines_to_rows;
+        let run = Tier::of(ctx.target()).lines_to_rows;
         return Tokens::unpack(from, panel.width, 0, y.rows_from(panel.token, panel.tokens), run);
     }
     for token in panel.token..panel.token + panel.tokens {

@@ -343,7 +343,7 @@ pub unsafe fn multiply_all(kernels: &Multiply, t: &Tile, rows: usize, columns: u
 /// # Errors
 /// [`Error::Shape`] if there is not so much memory.
 pub fn attention(job: &Job<'_>, out: Output<'_>, ctx: &Ctx, memory: &mut Memory) -> Result<Skipped> {
-    let tier = Tier::of(ctx.isa());
+    let tier = Tier::of(ctx.target());
     let (q, k, v) = (Operand::new(&job.q), Operand::new(&job.k), Operand::new(&job.v));
     let mode = match ([&q, &k, &v].map(|x| x.element()), tier.multiply_pairs) {
         ([Element::U8 | Element::I8, ..], _) => Mode::Bytes,

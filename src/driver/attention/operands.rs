@@ -323,8 +323,8 @@ impl Plan<'_> {
     /// The kernels that widen a tensor which is multiplied as f32.
     fn narrow(&self, x: &Operand<'_>) -> Option<&'static Direct> {
         match (self.mode, x.element) {
-            (Mode::F32, Element::Bf16) => Some(&self.tier.float.narrow[0]),
-            (Mode::F32, Element::F16) => Some(&self.tier.float.narrow[1]),
+            (Mode::F32, Element::Bf16) => Some(&self.tier.float.single_bf16),
+            (Mode::F32, Element::F16) => Some(&self.tier.float.single_f16),
             _ => None,
         }
     }

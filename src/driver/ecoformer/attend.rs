@@ -310,7 +310,7 @@ pub fn attend(job: &Attend<'_>, mut out: HeadsMut<'_, f32>, ctx: &Ctx, memory: &
         out: Shared(out.as_mut_ptr().cast()),
         out_token: layout.token_stride,
         out_head: layout.head_stride,
-        tier: Tier::of(ctx.isa()),
+        tier: Tier::of(ctx.target()),
         ctx,
     };
     let Memory { workers, sums, starts, .. } = memory;

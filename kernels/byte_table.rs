@@ -1,0 +1,239 @@
+//! What a row of the kernel table has for bytes, and the macros that make it. Dense tiles of floats are described like those of bytes.
+
+use super::dense;
+use super::panel::PanelLayout;
+use super::requantize::Requantize;
+use super::sparse::Band;
+use crate::base::element::Element;
+
+/// A block-sparse kernel that finishes its sums in registers.
+pub type ToBytes = unsafe fn(&Band<'_>, &Requantize<'_>, *mut u8);
+
+/// A block-sparse kernel: some groups of rows times one panel of tokens.
+#[derive(Debug, Clone, Copy)]
+pub struct SparseKernel {
+    /// See `kernels::table`.
+    pub name: &'static str,
+    /// The layout of x it reads.
+    pub layout: PanelLayout,
+    /// The height of its groups.
+    pub rows: usize,
+    /// The tokens of its panel.
+    pub tokens: usize,
+    /// Exact i32 to `[row][tokens]`.
+    pub spill: unsafe fn(&Band<'_>, *mut i32),
+    /// Bytes to `[row][64]`, where `tokens` is 64.
+    pub requantize: Option<ToBytes>,
+}
+
+/// A block-sparse kernel for a single token: gathers into the second argument.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenKernel {
+    /// See `kernels::table`.
+    pub name: &'static str,
+    /// How its indices are to be read.
+    pub layout: PanelLayout,
+    /// The height of its groups.
+    pub rows: usize,
+    /// Exact i32 to `[row]`.
+    pub spill: unsafe fn(&Band<'_>, *mut u32, *mut i32),
+}
+
+/// A dense kernel: some tokens times a panel of output features.
+#[derive(Debug, Clone, Copy)]
+pub struct DenseKernel {
+    /// See `kernels::table`.
+    pub name: &'static str,
+    /// Output features of a panel of weights.
+    pub nr: usize,
+    /// 32-bit lanes of a register: the inner order of packed weights.
+    pub lanes: usize,
+    /// Bytes of an element of x, of which a step has 4. Bytes are widened to 2 or 4 where that is more than 1.
+    pub x_bytes: usize,
+    /// What K is padded to a multiple of.
+    pub padded: usize,
+    /// Elements of K of a feature that lie side by side: those of a step, or of more.
+    pub together: usize,
+    /// What packed weights are stored as.
+    pub stored: Element,
+    /// `run[m - 1]` takes m tokens and one panel.
+    pub run: &'static [dense::Run],
+    /// `several[m - 1]` takes m tokens and more panels than one: for fewer tokens than keep a core busy.
+    pub several: &'static [Several],
+}
+
+impl DenseKernel {
+    /// Elements of K in a step.
+    pub fn per_step(&self) -> usize {
+        4 / self.x_bytes
+    }
+}
+
+/// A dense kernel for several panels at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Several {
+    /// How many.
+    pub panels: usize,
+    /// The kernel.
+    pub run: dense::Run,
+}
+
+/// A dense kernel's place in a row: `dense_kernel! { name: set, Registers, Product, Storage of Element, bytes of x in memory as bytes of x in a
+/// step, "types", most tokens x features: registers x [tokens unroll steps, ..], [tokens x panels, ..] }` makes a module with `KERNEL`.
+macro_rules! dense_kernel {
+    (
+        $name:ident: $set:ident, $simd:ty, $product:ty, $storage:ty => $stored:ident, $bytes:literal as $x_bytes:expr, $types:literal,
+        $most:literal x $features:literal: $nv:literal x [$($mr:literal $(unroll $unroll:literal)?),*],
+        [$($few:literal x $panels:literal),*]
+    ) => {
+        pub mod $name {
+            use super::*;
+            use crate::base::element::Element;
+            use crate::kernels::byte_table::DenseKernel;
+            use crate::kernels::dense::{Kernel, Product, Tile};
+            use crate::kernels::simd::{Simd, TOGETHER};
+
+            compile! { $set: fn tile[const MR: usize, const PANELS: usize, const UNROLL: usize](t: &Tile)
+                = Kernel::<$simd, $product, $storage, MR, $nv, PANELS, UNROLL>::run }
+
+            const STEP: usize = if <$product as Product<$simd>>::MATRIX { TOGETHER } else { 4 };
+
+            pub const KERNEL: DenseKernel = DenseKernel {
+                name: concat!(stringify!($set), "-", $types, "-dense-rows-", $most, "x", $features),
+                nr: $nv * <$simd as Simd>::LANES,
+                lanes: <$simd as Simd>::LANES,
+                x_bytes: $x_bytes,
+                padded: STEP / $bytes,
+                together: STEP / $x_bytes,
+                stored: Element::$stored,
+                run: &[$(tile::<$mr, 1, { 1 $(* $unroll)? }>),*],
+                several: &[$(crate::kernels::byte_table::Several { panels: $panels, run: tile::<$few, $panels, 1> }),*],
+            };
+        }
+    };
+}
+pub(crate) use dense_kernel;
+
+/// `packing! { set, Registers }`: a module `packing`, of what needs nothing but the registers: tokens to panels and back, and the
+/// general epilogue of sums of bytes. `packing! { set, of parent }`: that of another row.
+macro_rules! packing {
+    ($set:ident, of $parent:ident) => {
+        pub use super::$parent::packing;
+    };
+    ($set:ident, $simd:ty) => {
+        pub mod packing {
+            use super::*;
+            use crate::kernels::epilogue::{self, Plan, Sums};
+            use crate::kernels::pack::{self, Tokens};
+
+            compile! { $set: pub fn rows_to_lines(t: &Tokens) = pack::rows_to_lines::<$simd> }
+            compile! { $set: pub fn rows_to_quads(t: &Tokens) = pack::rows_to_quads::<$simd> }
+            compile! { $set: pub fn lines_to_rows(t: &Tokens) = pack::lines_to_rows::<$simd> }
+            compile! { $set: pub fn lines_to_quads(lines: *const u8, n: usize, quads: *mut u8) = pack::lines_to_quads::<$simd> }
+            compile! { $set: pub fn sums_to_rows(sums: *const i32, n: usize, width: usize, rows: *mut i32, stride: usize)
+                = pack::sums_to_rows::<$simd> }
+            compile! { $set: pub fn epilogue(plan: &Plan<'_>, sums: &Sums) = epilogue::run::<$simd, false> }
+        }
+    };
+}
+pub(crate) use packing;
+
+/// `bytes! { set, Registers "types", sparse [rows x tokens by registers, ..], dense .., attention .. }`: a module `bytes`, of all
+/// that multiplies bytes. `bytes! { set, of parent }`: that of another row. `bytes! { set, Registers "types", sums of parent, sparse
+/// [..] }`: only the ends that look bytes up in registers; the sums are those of another row.
+macro_rules! bytes {
+    ($set:ident, of $parent:ident) => {
+        pub use super::$parent::bytes;
+    };
+    ($set:ident, $simd:ty, $types:literal, sums of $parent:ident, sparse $sparse:tt) => {
+        pub mod bytes {
+            use super::*;
+            use super::super::$parent::bytes::spill;
+            pub use super::super::$parent::bytes::{DENSE, SIGNED, multiply, peak};
+            crate::kernels::byte_table::sparse_kernels! { $set, $simd, $types, $sparse }
+        }
+    };
+    (
+        $set:ident, $simd:ty, $types:literal, $columns:literal,
+        sparse $sparse:tt,
+        dense $dense_rows:literal x $dense_columns:literal: $nv:literal x $dense:tt,
+        attention $rows:literal x $widest:literal $attention:tt
+    ) => {
+        pub mod bytes {
+            use super::*;
+            use crate::kernels::byte_table::{DenseKernel, dense_kernel};
+            use crate::kernels::dense::{Int8, Quads, peak as most};
+            use crate::kernels::simd::Simd;
+            use crate::kernels::sparse::{Band, Layout, spill as sums};
+
+            compile! { $set: pub fn spill[L: Layout, const ROWS: usize, const VECS: usize](band: &Band<'_>, out: *mut i32)
+                = sums::<$simd, L, ROWS, VECS> }
+            compile! { $set: pub fn peak(times: u64) -> u64 = most::<$simd> }
+            crate::kernels::byte_table::sparse_kernels! { $set, $simd, $types, $sparse }
+            dense_kernel! { tiles: $set, $simd, Int8, Quads => I8, 1 as <$simd as Simd>::X_BYTES, $types,
+                $dense_rows x $dense_columns: $nv x $dense, [] }
+            crate::kernels::attention::table::multiply! { $set, $simd, crate::kernels::attention::multiply::Quads, $columns, "kmajor4",
+                $rows x $widest $attention }
+
+            pub const DENSE: DenseKernel = tiles::KERNEL;
+            pub const SIGNED: bool = !<$simd as Simd>::MIXED;
+        }
+    };
+}
+pub(crate) use bytes;
+
+/// What [`bytes`] has for sparse weights, of sums that `spill` makes: `SPARSE` and `TOKEN`.
+macro_rules! sparse_kernels {
+    ($set:ident, $simd:ty, $types:literal, [$($rows:literal x $tokens:tt by $vecs:literal),*]) => {
+        use crate::kernels::byte_table::{SparseKernel, ToBytes, TokenKernel, sparse_kernels};
+        use crate::kernels::panel::PanelLayout;
+        use crate::kernels::requantize::Requantize;
+        use crate::kernels::{sparse as walk, token};
+
+        compile! { $set: fn requantize[L: walk::Layout, const ROWS: usize, const VECS: usize](
+            band: &walk::Band<'_>, to: &Requantize<'_>, out: *mut u8
+        ) = walk::requantize::<$simd, L, ROWS, VECS> }
+        compile! { $set: fn gemv[L: walk::Layout, const ROWS: usize](band: &walk::Band<'_>, quads: *mut u32, out: *mut i32)
+            = token::token::<$simd, L, ROWS> }
+
+        pub const SPARSE: &[SparseKernel] = &[
+            $(SparseKernel {
+                name: concat!(stringify!($set), "-", $types, "-sparse-kmajor-", $rows, "x", $tokens),
+                layout: PanelLayout::Lines,
+                rows: $rows,
+                tokens: $tokens,
+                spill: sparse_kernels!(@ $tokens spill::<[Lines Lines16], $rows, $vecs>),
+                requantize: sparse_kernels!(@ $tokens requantize::<Lines, $rows, $vecs>),
+            },)*
+            $(SparseKernel {
+                name: concat!(stringify!($set), "-", $types, "-sparse-kmajor4-", $rows, "x", $tokens),
+                layout: PanelLayout::Quads,
+                rows: $rows,
+                tokens: $tokens,
+                spill: sparse_kernels!(@ $tokens spill::<[Quads Quads16], $rows, $vecs>),
+                requantize: sparse_kernels!(@ $tokens requantize::<Quads, $rows, $vecs>),
+            },)*
+        ];
+        pub const TOKEN: &[TokenKernel] = &[
+            sparse_kernels!(@token $set, $types, "kmajor", Lines 4),
+            sparse_kernels!(@token $set, $types, "kmajor", Lines 1),
+            sparse_kernels!(@token $set, $types, "kmajor4", Quads 4),
+            sparse_kernels!(@token $set, $types, "kmajor4", Quads 1),
+        ];
+    };
+    (@ 64 spill::<[$wide:ident $narrow:ident], $rows:literal, $vecs:literal>) => { spill::<walk::$wide, $rows, $vecs> };
+    (@ 16 spill::<[$wide:ident $narrow:ident], $rows:literal, $vecs:literal>) => { spill::<walk::$narrow, $rows, $vecs> };
+    (@ 64 requantize::<$walk:ident, $rows:literal, $vecs:literal>) => {
+        Some(requantize::<walk::$walk, $rows, $vecs> as ToBytes)
+    };
+    (@ 16 requantize::<$walk:ident, $rows:literal, $vecs:literal>) => { None };
+    (@token $set:ident, $types:literal, $layout:literal, $walk:ident $rows:literal) => {
+        TokenKernel {
+            name: concat!(stringify!($set), "-", $types, "-gemv-", $layout, "-", $rows, "x1"),
+            layout: PanelLayout::$walk,
+            rows: $rows,
+            spill: gemv::<walk::$walk, $rows>,
+        }
+    };
+}
+pub(crate) use sparse_kernels;
