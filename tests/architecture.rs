@@ -129,9 +129,13 @@ impl Source {
                         module.pop();
                     }
                 }
-                "mod" if token(at + 2) == "{" => {
-                    open.push(depth);
-                    module.push(token(at + 1).to_string());
+                "mod" => {
+                    // A macro names it `$name`.
+                    let name = at + 1 + usize::from(token(at + 1) == "$");
+                    if token(name + 1) == "{" {
+                        open.push(depth);
+                        module.push(token(name).to_string());
+                    }
                 }
                 start @ ("crate" | "super")
                     if token(at + 1) == "::" && (at == 0 || token(at - 1) != "::") =>
@@ -196,6 +200,7 @@ fn paths_are_read_as_the_compiler_reads_them() {
         use super::super::table;
         pub(crate) fn f<'a>(x: &'a str) -> crate::quant::Q { '{'; '\''; "crate::nor::this \" {"; r#"crate::"nor"#; 1 }
         mod tests { use super::f; }
+        macro_rules! m { ($n:ident) => { mod $n { use super::*; use $crate::base::isa; } } }
         use super::last;
     "##;
     let module = ["kernels", "attention", "sums"].map(str::to_string).to_vec();
@@ -211,6 +216,8 @@ fn paths_are_read_as_the_compiler_reads_them() {
         "kernels::table",
         "quant::Q",
         "kernels::attention::sums::f",
+        "kernels::attention::sums::*",
+        "base::isa",
         "kernels::attention::last",
     ];
     assert_eq!(imports, expected);
