@@ -49,12 +49,18 @@ mod driver;
 #[path = "../kernels/mod.rs"]
 mod kernels;
 
+#[forbid(unsafe_code)]
 pub mod attention;
+#[forbid(unsafe_code)]
 pub mod ecoformer;
+#[forbid(unsafe_code)]
 pub mod linear;
 #[doc(hidden)]
+#[forbid(unsafe_code)]
 pub mod measure;
+#[forbid(unsafe_code)]
 pub mod quant;
+#[forbid(unsafe_code)]
 pub mod sparse;
 
 /// What siskin's own tests and benchmarks reach: no part of the API, and not sound for every argument.
@@ -76,12 +82,12 @@ pub mod internal {
     }
 }
 
-pub use base::ctx::{Ctx, Parallelism};
+pub use base::ctx::Ctx;
 pub use base::element::{Element, ElementType};
 pub use base::error::{Error, Result};
 pub use base::heads::{HeadsMut, HeadsRef};
 pub use base::isa::Isa;
-pub use base::parallel::Executor;
+pub use base::parallel::{Executor, Parallelism};
 pub use base::scratch::Scratch;
 pub use base::tensor::{HeadParams, TensorMut, TensorRef};
 pub use base::view::{MatMut, MatRef};

@@ -257,7 +257,7 @@ fn what_does_not_fit_is_refused_and_says_what_would() {
     let none = MatRef::new(&[], 2, 0).unwrap();
     let no_rows = MatRef::new(&[], 0, 3).unwrap();
     let shape = |result: Result<Gate, Error>, blamed: &str| match result.unwrap_err() {
-        Error::Shape { argument, expected, got } => {
+        Error::Shape { argument, expected, got, .. } => {
             assert_eq!(argument, blamed, "expected {expected}, got {got}");
         }
         other => panic!("{other}"),

@@ -22,7 +22,7 @@ impl Buffer {
         }
     }
 
-    /// As [`Buffer::grow`]; false if there is not so much memory.
+    /// Grows as [`Buffer::grow`] does; false if there is not so much memory.
     #[must_use]
     pub fn try_grow(&mut self, bytes: usize) -> bool {
         let more = bytes.div_ceil(64).saturating_sub(self.lines.len());
@@ -63,7 +63,7 @@ impl Buffer {
 
     /// All bytes.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above, borrowed mutably.
+        // SAFETY: lines are plain initialized bytes, 64 each, any bytes are a line, and the buffer is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len()) }
     }
 }
@@ -74,26 +74,26 @@ impl std::fmt::Debug for Buffer {
     }
 }
 
-/// The same bytes as 32-bit numbers. The length must be a multiple of 4 and the start aligned, else a shorter or an
-/// empty slice is returned.
+/// Bytes as the 32-bit integers that lie in them. The start must be aligned and the length a multiple of 4, else what is
+/// in front of the first and behind the last whole number is left out.
 pub fn as_i32(bytes: &mut [u8]) -> &mut [i32] {
     // SAFETY: any bytes are i32s.
     unsafe { bytes.align_to_mut().1 }
 }
 
-/// As [`as_i32`].
+/// Bytes as the 32-bit floats that lie in them; see [`as_i32`].
 pub fn as_f32(bytes: &mut [u8]) -> &mut [f32] {
     // SAFETY: any bytes are f32s.
     unsafe { bytes.align_to_mut().1 }
 }
 
-/// As [`as_i32`], of 2 bytes.
+/// Bytes as the 16-bit integers that lie in them; see [`as_i32`].
 pub fn as_u16(bytes: &mut [u8]) -> &mut [u16] {
     // SAFETY: any bytes are u16s.
     unsafe { bytes.align_to_mut().1 }
 }
 
-/// As [`as_i32`], of 8 bytes.
+/// Bytes as the 64-bit integers that lie in them; see [`as_i32`].
 pub fn as_u64(bytes: &mut [u8]) -> &mut [u64] {
     // SAFETY: any bytes are u64s.
     unsafe { bytes.align_to_mut().1 }

@@ -2,42 +2,15 @@
 
 use crate::base::error::{Error, Result};
 use crate::base::isa::Isa;
-use crate::base::parallel::Executor;
-use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// Where a call's threads come from.
-#[derive(Clone, Default)]
-#[non_exhaustive]
-pub enum Parallelism {
-    /// The calling thread alone.
-    #[cfg_attr(not(feature = "rayon"), default)]
-    Serial,
-    /// The rayon pool the call is made from (`pool.install(|| ..)`), or rayon's global one.
-    #[cfg(feature = "rayon")]
-    #[cfg_attr(feature = "rayon", default)]
-    Rayon,
-    /// The caller's own threads.
-    Custom(Arc<dyn Executor>),
-}
-
-impl fmt::Debug for Parallelism {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Parallelism::Serial => f.write_str("Serial"),
-            #[cfg(feature = "rayon")]
-            Parallelism::Rayon => f.write_str("Rayon"),
-            Parallelism::Custom(e) => write!(f, "Custom({} threads)", e.threads()),
-        }
-    }
-}
+use crate::base::parallel::Parallelism;
 
 /// The instructions and threads that a call may use. Cheap to clone; holds no state.
 #[derive(Debug, Clone)]
 pub struct Ctx {
     isa: Isa,
     parallelism: Parallelism,
+    /// What a caller's executor answered when it was given: a call that asked twice could be told two numbers.
+    executor_threads: usize,
 }
 
 impl Ctx {
@@ -47,7 +20,7 @@ impl Ctx {
     /// # Errors
     /// [`Error::Value`] if `SISKIN_MAX_ISA` is set to something that is not a tier.
     pub fn new() -> Result<Self> {
-        Ok(Self { isa: Isa::detect()?, parallelism: Parallelism::default() })
+        Ok(Self { isa: Isa::detect()?, parallelism: Parallelism::default(), executor_threads: 1 })
     }
 
     /// As [`Ctx::new`], on the calling thread alone.
@@ -85,9 +58,12 @@ impl Ctx {
         Ok(self)
     }
 
-    /// Where the threads come from.
+    /// Where the threads come from. An [`Executor`](crate::Executor) is asked here how many threads it has.
     #[must_use]
     pub fn with_parallelism(mut self, parallelism: Parallelism) -> Self {
+        if let Parallelism::Custom(_) = parallelism {
+            self.executor_threads = parallelism.threads();
+        }
         self.parallelism = parallelism;
         self
     }
@@ -97,48 +73,44 @@ impl Ctx {
         self.isa
     }
 
-    /// The number of threads that a call may use now.
+    /// The number of threads that a call may use now, from 1 to 1024.
     pub fn threads(&self) -> usize {
-        match &self.parallelism {
-            Parallelism::Serial => 1,
-            #[cfg(feature = "rayon")]
-            Parallelism::Rayon => rayon::current_num_threads(),
-            Parallelism::Custom(e) => e.threads().max(1),
+        match self.parallelism {
+            Parallelism::Custom(_) => self.executor_threads,
+            _ => self.parallelism.threads(),
         }
     }
 
-    /// Calls `f(0)`, .. `f(tasks - 1)`, in any order, perhaps at the same time.
+    /// Calls `f(0)`, .. `f(tasks - 1)`, each exactly once, in any order, perhaps at the same time.
     pub(crate) fn for_each(&self, tasks: usize, f: &(dyn Fn(usize) + Sync)) {
-        if tasks <= 1 {
-            return (0..tasks).for_each(f);
-        }
-        match &self.parallelism {
-            Parallelism::Serial => (0..tasks).for_each(f),
-            #[cfg(feature = "rayon")]
-            Parallelism::Rayon if rayon::current_num_threads() == 1 => (0..tasks).for_each(f),
-            #[cfg(feature = "rayon")]
-            Parallelism::Rayon => {
-                use rayon::prelude::*;
-                (0..tasks).into_par_iter().with_max_len(1).for_each(f);
-            }
-            Parallelism::Custom(e) => run_each_once(&**e, tasks, f),
-        }
+        self.parallelism.for_each(tasks, f);
     }
-}
 
-/// An executor is safe code and may be wrong: what it passes is only taken as a turn, so that every task runs
-/// exactly once even if it repeats or forgets some.
-fn run_each_once(executor: &dyn Executor, tasks: usize, f: &(dyn Fn(usize) + Sync)) {
-    let next = AtomicUsize::new(0);
-    let turn = |_: usize| match next.fetch_add(1, Ordering::Relaxed) {
-        task if task < tasks => {
-            f(task);
-            true
-        }
-        _ => false,
-    };
-    executor.for_each(tasks, &|i| {
-        turn(i);
-    });
-    while turn(0) {}
+    /// Calls `f(i, chunk i of each buffer)` for chunks of `len` bytes (those at a buffer's end may be shorter, or empty),
+    /// perhaps at the same time.
+    pub(crate) fn for_each_chunks<const N: usize>(
+        &self,
+        tasks: usize,
+        buffers: [&mut [u8]; N],
+        len: [usize; N],
+        f: &(dyn Fn(usize, [&mut [u8]; N]) + Sync),
+    ) {
+        self.parallelism.for_each_chunks(tasks, buffers, len, f);
+    }
+
+    /// [`Ctx::for_each_chunks`] of one buffer.
+    pub(crate) fn for_each_chunk(
+        &self,
+        tasks: usize,
+        bytes: &mut [u8],
+        len: usize,
+        f: &(dyn Fn(usize, &mut [u8]) + Sync),
+    ) {
+        self.for_each_chunks(tasks, [bytes], [len], &|i, [chunk]| f(i, chunk));
+    }
+
+    /// Calls `f(i, item i)` for each item, perhaps at the same time.
+    pub(crate) fn for_each_item<T: Send>(&self, items: &mut [T], f: &(dyn Fn(usize, &mut T) + Sync)) {
+        self.parallelism.for_each_item(items, f);
+    }
 }

@@ -3,10 +3,24 @@
 use std::fmt;
 
 /// What went wrong. Nothing was written to any output when an error is returned.
+///
+/// siskin alone makes errors; they are matched by their kind:
+///
+/// ```
+/// # use siskin::{Error, MatRef};
+/// match MatRef::new(&[0.0f32; 5], 2, 3) {
+///     Err(Error::Shape { argument, expected, got, .. }) => {
+///         assert_eq!((argument, got.as_str()), ("data", "5"));
+///         assert_eq!(expected, "exactly 2 x 3 elements");
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Error {
     /// A length, a width, a stride or another count does not fit the other arguments.
+    #[non_exhaustive]
     Shape {
         /// The argument at fault.
         argument: &'static str,
@@ -16,6 +30,7 @@ pub enum Error {
         got: String,
     },
     /// A single number is outside what it may be (a scale of 0, a sparsity of 1, a NaN).
+    #[non_exhaustive]
     Value {
         /// The argument at fault.
         argument: &'static str,
@@ -25,6 +40,7 @@ pub enum Error {
         got: String,
     },
     /// An entry of an index array is wrong: out of range, unsorted, duplicated, not monotonic.
+    #[non_exhaustive]
     Index {
         /// The array at fault.
         argument: &'static str,
@@ -36,6 +52,7 @@ pub enum Error {
         got: String,
     },
     /// A combination of arguments that has no meaning, or that this version does not compute.
+    #[non_exhaustive]
     Unsupported {
         /// The argument at fault.
         argument: &'static str,
@@ -48,17 +65,17 @@ pub enum Error {
 
 impl Error {
     /// A count that does not fit.
-    pub fn shape(argument: &'static str, expected: impl fmt::Display, got: impl fmt::Display) -> Self {
+    pub(crate) fn shape(argument: &'static str, expected: impl fmt::Display, got: impl fmt::Display) -> Self {
         Error::Shape { argument, expected: expected.to_string(), got: got.to_string() }
     }
 
     /// A number that is outside its range.
-    pub fn value(argument: &'static str, expected: impl fmt::Display, got: impl fmt::Display) -> Self {
+    pub(crate) fn value(argument: &'static str, expected: impl fmt::Display, got: impl fmt::Display) -> Self {
         Error::Value { argument, expected: expected.to_string(), got: got.to_string() }
     }
 
     /// A wrong entry of an index array.
-    pub fn index(
+    pub(crate) fn index(
         argument: &'static str,
         position: usize,
         expected: impl fmt::Display,
@@ -68,7 +85,11 @@ impl Error {
     }
 
     /// A combination that is not computed.
-    pub fn unsupported(argument: &'static str, expected: impl fmt::Display, got: impl fmt::Display) -> Self {
+    pub(crate) fn unsupported(
+        argument: &'static str,
+        expected: impl fmt::Display,
+        got: impl fmt::Display,
+    ) -> Self {
         Error::Unsupported { argument, expected: expected.to_string(), got: got.to_string() }
     }
 }

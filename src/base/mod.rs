@@ -2,17 +2,30 @@
 
 #[allow(unsafe_code)]
 pub mod buffer;
-pub mod core;
-pub mod ctx;
-pub mod element;
-pub mod error;
-pub mod heads;
-pub mod isa;
-pub mod mask;
 #[allow(unsafe_code)]
 pub mod parallel;
+
+#[forbid(unsafe_code)]
+pub mod core;
+#[forbid(unsafe_code)]
+pub mod ctx;
+#[forbid(unsafe_code)]
+pub mod element;
+#[forbid(unsafe_code)]
+pub mod error;
+#[forbid(unsafe_code)]
+pub mod heads;
+#[forbid(unsafe_code)]
+pub mod isa;
+#[forbid(unsafe_code)]
+pub mod mask;
+#[forbid(unsafe_code)]
 pub mod params;
+#[forbid(unsafe_code)]
 pub mod scratch;
+#[forbid(unsafe_code)]
 pub mod sequences;
+#[forbid(unsafe_code)]
 pub mod tensor;
+#[forbid(unsafe_code)]
 pub mod view;

@@ -101,9 +101,12 @@ impl<'a, T: ElementType> MatRef<'a, T> {
         self.data.as_ptr()
     }
 
-    /// `rows` rows from row `first`, both inside the matrix.
+    /// `rows` rows from row `first`.
+    ///
+    /// # Panics
+    /// If they are not all inside the matrix.
     pub(crate) fn rows_from(&self, first: usize, rows: usize) -> MatRef<'a, T> {
-        debug_assert!(first + rows <= self.rows);
+        assert!(first <= self.rows && rows <= self.rows - first, "{rows} rows from {first} of {}", self.rows);
         let start = if rows == 0 { 0 } else { first * self.stride };
         MatRef { data: &self.data[start..], rows, ..*self }
     }
@@ -191,16 +194,22 @@ impl<'a, T: ElementType> MatMut<'a, T> {
         self.data.as_mut_ptr()
     }
 
-    /// `rows` rows from row `first`, both inside the matrix.
+    /// `rows` rows from row `first`.
+    ///
+    /// # Panics
+    /// If they are not all inside the matrix.
     pub(crate) fn rows_from(&mut self, first: usize, rows: usize) -> MatMut<'_, T> {
-        debug_assert!(first + rows <= self.rows);
+        assert!(first <= self.rows && rows <= self.rows - first, "{rows} rows from {first} of {}", self.rows);
         let start = if rows == 0 { 0 } else { first * self.stride };
         MatMut { data: &mut self.data[start..], rows, cols: self.cols, stride: self.stride }
     }
 
     /// The first `rows` rows, and those behind them.
+    ///
+    /// # Panics
+    /// If there are not so many.
     pub(crate) fn split_rows(self, rows: usize) -> (MatMut<'a, T>, MatMut<'a, T>) {
-        debug_assert!(rows <= self.rows);
+        assert!(rows <= self.rows, "{rows} rows of {}", self.rows);
         let MatMut { data, rows: all, cols, stride } = self;
         // Behind the last row there may be no whole stride.
         let end = (rows * stride).min(data.len());

@@ -1,7 +1,8 @@
 //! Which tokens are like which: the sparse part of the similarity that a hash learns, a block of rows at a time.
 
-use crate::base::ctx::{Ctx, Parallelism};
+use crate::base::ctx::Ctx;
 use crate::base::error::Result;
+use crate::base::parallel::Parallelism;
 use crate::base::scratch::Scratch;
 use crate::base::view::{MatMut, MatRef};
 use crate::kernels::fit::{BLOCK, GATHERED, next_beyond};
