@@ -7,7 +7,7 @@ use siskin::attention::{self, Attention, Call, HeadsMut, HeadsRef, Sequences};
 use siskin::ecoformer::{
     Bandwidth, BitCodes, FitOptions, KernelHash, LinearAttention, Numerator, Stream, fit,
 };
-use siskin::linear::{Epilogue, Input, Linear, OnTheFly, Output};
+use siskin::linear::{Epilogue, Linear};
 use siskin::{Ctx, Isa, MatMut, MatRef, Scratch};
 
 const HEADS: usize = 8;
@@ -58,8 +58,8 @@ fn fits(c: &mut Criterion) {
             let mut scratch = Scratch::new();
             group.bench_function(BenchmarkId::new("layer", isa), |b| {
                 b.iter(|| {
-                    let x = Input::F32(MatRef::new(&x, tokens, k).unwrap(), OnTheFly::Never);
-                    let y = Output::F32(MatMut::new(&mut y, tokens, k).unwrap());
+                    let x = MatRef::new(&x, tokens, k).unwrap();
+                    let y = MatMut::new(&mut y, tokens, k).unwrap();
                     layer.forward(x, Epilogue::new(), y, &ctx, &mut scratch).unwrap();
                 });
             });

@@ -2,7 +2,7 @@
 #![allow(missing_docs)] // criterion_group! makes a public function.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use siskin::linear::{Epilogue, Input, Linear, OnTheFly, Output, PackedActivations};
+use siskin::linear::{Epilogue, Linear, LinearInput, LinearOutput, PackedActivations};
 use siskin::quant::QuantParams;
 use siskin::sparse::{BlockShape, Norm, prune};
 use siskin::{Ctx, Isa, MatMut, MatRef, Scratch, bf16, measure};
@@ -25,8 +25,8 @@ fn linear(c: &mut Criterion) {
     let x: Vec<u8> = (0..M * N).map(|i| random(i as u64) as u8).collect();
     let from = QuantParams::u8(1e-6, 128).unwrap();
     let to = QuantParams::u8(500.0, 128).unwrap();
-    let x = Input::U8(MatRef::new(&x, M, N).unwrap(), from);
-    let mut y = vec![0; M * N];
+    let x = LinearInput::from((MatRef::new(&x, M, N).unwrap(), from));
+    let mut y = vec![0u8; M * N];
     let mut scratch = Scratch::new();
 
     for isa in Isa::supported() {
@@ -46,19 +46,20 @@ fn linear(c: &mut Criterion) {
                 Linear::quantize_sparse(&prune::magnitude(w, block, 0.8, Norm::L2).unwrap())
             };
             let layer = builder.unwrap().build(&ctx).unwrap();
-            let layout = layer.input_layout();
             let (mut packed, mut next) = (PackedActivations::new(), PackedActivations::new());
-            packed.pack(&x, layout, &ctx, &mut scratch).unwrap();
+            layer.pack(x, &mut packed, &ctx, &mut scratch).unwrap();
             group.throughput(Throughput::Elements(2 * (M * layer.stored_values()) as u64));
             group.bench_function(BenchmarkId::new("packed", format), |b| {
                 b.iter(|| {
-                    let y = Output::Packed(&mut next, to, layout);
-                    layer.forward(Input::Packed(&packed), Epilogue::new(), y, &ctx, &mut scratch).unwrap();
+                    let y = LinearOutput::packed(&mut next, to, &layer);
+                    layer
+                        .forward(LinearInput::from(&packed), Epilogue::new(), y, &ctx, &mut scratch)
+                        .unwrap();
                 });
             });
             group.bench_function(BenchmarkId::new("tokens", format), |b| {
                 b.iter(|| {
-                    let y = Output::U8(MatMut::new(&mut y, M, N).unwrap(), to);
+                    let y = LinearOutput::from((MatMut::new(&mut y, M, N).unwrap(), to));
                     layer.forward(x, Epilogue::new(), y, &ctx, &mut scratch).unwrap();
                 });
             });
@@ -73,7 +74,7 @@ fn floats(c: &mut Criterion) {
     let w: Vec<f32> = (0..N * N).map(number).collect();
     let w = MatRef::new(&w, N, N).unwrap();
     let x: Vec<f32> = (0..M * N).map(number).collect();
-    let x = Input::F32(MatRef::new(&x, M, N).unwrap(), OnTheFly::Never);
+    let x = LinearInput::from(MatRef::new(&x, M, N).unwrap());
     let mut y = vec![0f32; M * N];
     let mut scratch = Scratch::new();
     for isa in Isa::supported() {
@@ -106,7 +107,7 @@ fn floats(c: &mut Criterion) {
                 group.throughput(Throughput::Elements(2 * (M * layer.stored_values()) as u64));
                 group.bench_function(BenchmarkId::new(dtype, format), |b| {
                     b.iter(|| {
-                        let y = Output::F32(MatMut::new(&mut y, M, N).unwrap());
+                        let y = LinearOutput::from(MatMut::new(&mut y, M, N).unwrap());
                         layer.forward(x, Epilogue::new(), y, &ctx, &mut scratch).unwrap();
                     });
                 });

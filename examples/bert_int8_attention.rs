@@ -10,7 +10,7 @@ use siskin::Element;
 use siskin::attention::{
     Attention, Calibrator, Call, Clipped, ContextOrder, Gate, HeadsMut, HeadsRef, Input, Output, Sequences,
 };
-use siskin::linear::{self, Epilogue, Linear, OnTheFly};
+use siskin::linear::{Epilogue, Linear};
 use siskin::quant::{QuantParams, RunningMinMax, Scheme};
 use siskin::{Ctx, MatMut, MatRef, Scratch};
 
@@ -70,8 +70,8 @@ fn run(case: &Case<'_>, attention: Attention) -> Result<()> {
         let Ok(x) = case.floats(&format!("in.calib.{batch}")) else { break };
         let mut projected = [(); 3].map(|()| vec![0.0; tokens * MODEL]);
         for (layer, y) in layers.iter().zip(&mut projected) {
-            let y = linear::Output::F32(MatMut::new(y, tokens, MODEL)?);
-            layer.forward(floats(&x, tokens)?, Epilogue::new(), y, &ctx, &mut scratch)?;
+            let (x, y) = (MatRef::new(&x, tokens, MODEL)?, MatMut::new(y, tokens, MODEL)?);
+            layer.forward(x, Epilogue::new(), y, &ctx, &mut scratch)?;
         }
         let [q, k, v] = &projected;
         let heads = |x| HeadsRef::new(x, tokens, HEADS, HEAD_DIM);
@@ -85,8 +85,8 @@ fn run(case: &Case<'_>, attention: Attention) -> Result<()> {
     let mut projected = [(); 3].map(|()| vec![0u8; tokens * MODEL]);
     let params = [quantizers.q, quantizers.k, quantizers.v];
     for ((layer, y), params) in layers.iter().zip(&mut projected).zip(params) {
-        let y = linear::Output::U8(MatMut::new(y, tokens, MODEL)?, params);
-        layer.forward(floats(&hidden, tokens)?, Epilogue::new(), y, &ctx, &mut scratch)?;
+        let y = (MatMut::new(y, tokens, MODEL)?, params);
+        layer.forward(MatRef::new(&hidden, tokens, MODEL)?, Epilogue::new(), y, &ctx, &mut scratch)?;
     }
     let [q, k, v] = &projected;
     let heads = |x, params: QuantParams| -> Result<Input<'_>> {
@@ -121,10 +121,6 @@ fn run(case: &Case<'_>, attention: Attention) -> Result<()> {
         return Err(format!("a byte of context is {most} steps from the original's").into());
     }
     Ok(())
-}
-
-fn floats(x: &[f32], tokens: usize) -> Result<linear::Input<'_>> {
-    Ok(linear::Input::F32(MatRef::new(x, tokens, MODEL)?, OnTheFly::Never))
 }
 
 /// The tensors of a case.

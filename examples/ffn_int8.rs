@@ -4,7 +4,7 @@
 //! the same weights, as a calibration would find them, and that run is what the result is compared with.
 
 use siskin::Element;
-use siskin::linear::{Activation, Epilogue, Input, Linear, Output, PackedActivations, Residual, gelu_table};
+use siskin::linear::{Activation, Epilogue, Linear, LinearOutput, PackedActivations, gelu_table};
 use siskin::quant::{Scheme, per_tensor, quantize, sqnr_db};
 use siskin::sparse::{BlockShape, Bsr, Norm, prune};
 use siskin::{Ctx, MatMut, MatRef, Result, Scratch};
@@ -47,18 +47,18 @@ fn main() -> Result<()> {
     let (mut packed, mut between) = (PackedActivations::new(), PackedActivations::new());
     let mut y = vec![0u8; TOKENS * MODEL];
     let tokens = MatRef::new(&x_bytes, TOKENS, MODEL)?;
-    packed.pack(&Input::U8(tokens, x_params), first.input_layout(), &ctx, &mut scratch)?;
+    first.pack((tokens, x_params), &mut packed, &ctx, &mut scratch)?;
     first.forward(
-        Input::Packed(&packed),
+        &packed,
         Epilogue::new().activation(Activation::Table(&table)),
-        Output::Packed(&mut between, after, second.input_layout()),
+        LinearOutput::packed(&mut between, after, &second),
         &ctx,
         &mut scratch,
     )?;
     second.forward(
-        Input::Packed(&between),
-        Epilogue::new().residual(Residual::U8(tokens, x_params)),
-        Output::U8(MatMut::new(&mut y, TOKENS, MODEL)?, y_params),
+        &between,
+        Epilogue::new().residual((tokens, x_params)),
+        (MatMut::new(&mut y, TOKENS, MODEL)?, y_params),
         &ctx,
         &mut scratch,
     )?;

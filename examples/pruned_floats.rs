@@ -1,6 +1,6 @@
 //! A weight pruned but not quantized: f32, bfloat16, and 8 bits in groups of 64, beside the dense f32 layer.
 
-use siskin::linear::{Epilogue, Input, Linear, OnTheFly, Output};
+use siskin::linear::{Epilogue, Linear};
 use siskin::quant::sqnr_db;
 use siskin::sparse::{BlockShape, Norm, prune};
 use siskin::{Ctx, MatMut, MatRef, Scratch, bf16};
@@ -23,8 +23,8 @@ fn main() -> siskin::Result<()> {
         let mut best = f64::MAX;
         for _ in 0..10 {
             let start = Instant::now();
-            let x = Input::F32(MatRef::new(&x, M, N)?, OnTheFly::Never);
-            layer.forward(x, Epilogue::new(), Output::F32(MatMut::new(&mut y, M, N)?), &ctx, &mut scratch)?;
+            let x = MatRef::new(&x, M, N)?;
+            layer.forward(x, Epilogue::new(), MatMut::new(&mut y, M, N)?, &ctx, &mut scratch)?;
             best = best.min(start.elapsed().as_secs_f64());
         }
         Ok((y, best))

@@ -1,6 +1,6 @@
 //! Real weights to a sparse INT8 layer, real numbers in and out.
 
-use siskin::linear::{Epilogue, Input, Linear, OnTheFly, Output};
+use siskin::linear::{Epilogue, Linear};
 use siskin::sparse::{BlockShape, Norm, prune};
 use siskin::{Ctx, MatMut, MatRef, Scratch};
 
@@ -13,8 +13,8 @@ fn main() -> siskin::Result<()> {
     let ctx = Ctx::new()?;
     let kept = prune::magnitude(MatRef::new(&w, 768, 768)?, BlockShape::B4X1, 0.8, Norm::L2)?;
     let layer = Linear::quantize_sparse(&kept)?.build(&ctx)?;
-    let input = Input::F32(MatRef::new(&x, 32, 768)?, OnTheFly::PerToken);
-    let output = Output::F32(MatMut::new(&mut y, 32, 768)?);
+    let input = MatRef::new(&x, 32, 768)?;
+    let output = MatMut::new(&mut y, 32, 768)?;
     layer.forward(input, Epilogue::new(), output, &ctx, &mut Scratch::new())?;
 
     let exact: f32 = kept.to_dense()?[..768].iter().zip(&x).map(|(w, x)| w * x).sum();

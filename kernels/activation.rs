@@ -1,4 +1,4 @@
-//! Activation functions, the same bits on every tier.
+//! Curve functions, the same bits on every tier.
 //!
 //! GELU (erf or tanh form) and SiLU are x * F(x) with F(-x) = 1 - F(x), so f(x) = max(x, 0) - h(|x|) with
 //! h(a) = a * (1 - F(a)), which is smooth, small and falls to 0. For GELU h is a piecewise polynomial: 16 segments on
@@ -8,9 +8,9 @@
 use super::activation_tables::{GELU, GELU_TANH, STEP};
 use super::simd::Simd;
 
-/// f.
+/// A curve that every output goes through; the identity is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
+pub enum Curve {
     /// x.
     Identity,
     /// x * (1 + erf(x / sqrt 2)) / 2.
@@ -27,41 +27,41 @@ const MAGIC: f32 = 12_582_912.0;
 /// f as a type, so that a loop over it is compiled once for each and decides nothing inside.
 pub trait Function: Copy {
     /// Which.
-    const F: Activation;
+    const F: Curve;
     /// [`apply_scaled`] works on this times x: a power of two.
     const SCALE: f32 = 1.0;
 }
-/// [`Activation::Identity`].
+/// [`Curve::Identity`].
 #[derive(Clone, Copy)]
 pub struct Identity;
-/// [`Activation::Gelu`].
+/// [`Curve::Gelu`].
 #[derive(Clone, Copy)]
 pub struct Gelu;
-/// [`Activation::GeluTanh`].
+/// [`Curve::GeluTanh`].
 #[derive(Clone, Copy)]
 pub struct GeluTanh;
-/// [`Activation::Silu`].
+/// [`Curve::Silu`].
 #[derive(Clone, Copy)]
 pub struct Silu;
 impl Function for Identity {
-    const F: Activation = Activation::Identity;
+    const F: Curve = Curve::Identity;
 }
 impl Function for Gelu {
-    const F: Activation = Activation::Gelu;
+    const F: Curve = Curve::Gelu;
     const SCALE: f32 = STEP;
 }
 impl Function for GeluTanh {
-    const F: Activation = Activation::GeluTanh;
+    const F: Curve = Curve::GeluTanh;
     const SCALE: f32 = STEP;
 }
 impl Function for Silu {
-    const F: Activation = Activation::Silu;
+    const F: Curve = Curve::Silu;
 }
 
 /// f of each lane of some registers.
 #[inline(always)]
 pub unsafe fn apply<S: Simd, A: Function, const VECS: usize>(x: &mut [S::F; VECS]) {
-    if A::F == Activation::Identity {
+    if A::F == Curve::Identity {
         return;
     }
     // SAFETY: the caller vouches for the tier.
@@ -83,7 +83,7 @@ pub unsafe fn apply<S: Simd, A: Function, const VECS: usize>(x: &mut [S::F; VECS
 /// something anyway saves two multiplications and gets the same bits.
 #[inline(always)]
 pub unsafe fn apply_scaled<S: Simd, A: Function, const VECS: usize>(x: &mut [S::F; VECS]) {
-    if A::F == Activation::Identity {
+    if A::F == Curve::Identity {
         return;
     }
     // SAFETY: the caller vouches for the tier.
@@ -104,10 +104,10 @@ unsafe fn tail<S: Simd, A: Function, const VECS: usize>(scaled: &[S::F; VECS]) -
     // SAFETY: the caller vouches for the tier.
     unsafe {
         match A::F {
-            Activation::Identity => *scaled,
-            Activation::Gelu => piecewise::<S, VECS>(&GELU, scaled),
-            Activation::GeluTanh => piecewise::<S, VECS>(&GELU_TANH, scaled),
-            Activation::Silu => silu_tail::<S, VECS>(scaled),
+            Curve::Identity => *scaled,
+            Curve::Gelu => piecewise::<S, VECS>(&GELU, scaled),
+            Curve::GeluTanh => piecewise::<S, VECS>(&GELU_TANH, scaled),
+            Curve::Silu => silu_tail::<S, VECS>(scaled),
         }
     }
 }
@@ -175,16 +175,16 @@ pub unsafe fn exp<S: Simd>(x: S::F) -> S::F {
 }
 
 /// f of one number: the reference, and what tables are made from.
-pub fn evaluate(activation: Activation, x: f32) -> f32 {
+pub fn evaluate(curve: Curve, x: f32) -> f32 {
     use super::scalar::Scalar;
     let mut v = [[x; 4]];
     // SAFETY: the scalar tier runs on every CPU.
     unsafe {
-        match activation {
-            Activation::Identity => {}
-            Activation::Gelu => apply::<Scalar, Gelu, 1>(&mut v),
-            Activation::GeluTanh => apply::<Scalar, GeluTanh, 1>(&mut v),
-            Activation::Silu => apply::<Scalar, Silu, 1>(&mut v),
+        match curve {
+            Curve::Identity => {}
+            Curve::Gelu => apply::<Scalar, Gelu, 1>(&mut v),
+            Curve::GeluTanh => apply::<Scalar, GeluTanh, 1>(&mut v),
+            Curve::Silu => apply::<Scalar, Silu, 1>(&mut v),
         }
     }
     v[0][0]

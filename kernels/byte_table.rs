@@ -1,13 +1,13 @@
 //! What a row of the kernel table has for bytes, and the macros that make it. Dense tiles of floats are described like those of bytes.
 
 use super::dense;
+use super::epilogue::Finish;
 use super::panel::PanelLayout;
-use super::requantize::Requantize;
 use super::sparse::Band;
 use crate::base::element::Element;
 
 /// A block-sparse kernel that finishes its sums in registers.
-pub type ToBytes = unsafe fn(&Band<'_>, &Requantize<'_>, *mut u8);
+pub type ToBytes = unsafe fn(&Band<'_>, &Finish<'_>, *mut u8);
 
 /// A block-sparse kernel: some groups of rows times one panel of tokens.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +22,7 @@ pub struct SparseKernel {
     pub tokens: usize,
     /// Exact i32 to `[row][tokens]`.
     pub spill: unsafe fn(&Band<'_>, *mut i32),
-    /// Bytes to `[row][64]`, where `tokens` is 64.
+    /// Bytes to `[row][64]`, without a curve, where `tokens` is 64.
     pub requantize: Option<ToBytes>,
 }
 
@@ -123,7 +123,8 @@ macro_rules! packing {
     ($set:ident, $simd:ty) => {
         pub mod packing {
             use super::*;
-            use crate::kernels::epilogue::{self, Plan, Sums};
+            use crate::kernels::epilogue::{self, Finish, Sums};
+            use crate::kernels::requantize;
             use crate::kernels::pack::{self, Tokens};
 
             compile! { $set: pub fn rows_to_lines(t: &Tokens) = pack::rows_to_lines::<$simd> }
@@ -132,7 +133,9 @@ macro_rules! packing {
             compile! { $set: pub fn lines_to_quads(lines: *const u8, n: usize, quads: *mut u8) = pack::lines_to_quads::<$simd> }
             compile! { $set: pub fn sums_to_rows(sums: *const i32, n: usize, width: usize, rows: *mut i32, stride: usize)
                 = pack::sums_to_rows::<$simd> }
-            compile! { $set: pub fn epilogue(plan: &Plan<'_>, sums: &Sums) = epilogue::run::<$simd, false> }
+            compile! { $set: pub fn epilogue(finish: &Finish<'_>, sums: &Sums) = epilogue::run::<$simd, false> }
+            compile! { $set: pub fn requantize_rows(finish: &Finish<'_>, sums: *const i32, first: usize, rows: usize, out: *mut u8)
+                = requantize::rows::<$simd> }
         }
     };
 }
@@ -187,11 +190,11 @@ macro_rules! sparse_kernels {
     ($set:ident, $simd:ty, $types:literal, [$($rows:literal x $tokens:tt by $vecs:literal),*]) => {
         use crate::kernels::byte_table::{SparseKernel, ToBytes, TokenKernel, sparse_kernels};
         use crate::kernels::panel::PanelLayout;
-        use crate::kernels::requantize::Requantize;
+        use crate::kernels::epilogue::Finish;
         use crate::kernels::{sparse as walk, token};
 
         compile! { $set: fn requantize[L: walk::Layout, const ROWS: usize, const VECS: usize](
-            band: &walk::Band<'_>, to: &Requantize<'_>, out: *mut u8
+            band: &walk::Band<'_>, to: &Finish<'_>, out: *mut u8
         ) = walk::requantize::<$simd, L, ROWS, VECS> }
         compile! { $set: fn gemv[L: walk::Layout, const ROWS: usize](band: &walk::Band<'_>, quads: *mut u32, out: *mut i32)
             = token::token::<$simd, L, ROWS> }

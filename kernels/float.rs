@@ -21,8 +21,10 @@ pub struct Band<'a> {
     pub groups: &'a [Group],
     /// A line number for each entry.
     pub indices: &'a [u16],
-    /// `[entry][ROWS]`, 4 bytes each: the first entry of the layer, whether or not it is there.
+    /// `[entry][ROWS]`, 4 bytes each, from entry `first_entry` of the layer on.
     pub weights: *const u8,
+    /// The entry of the layer that `weights` begin with.
+    pub first_entry: usize,
     /// The panel.
     pub panel: &'a [u8],
     /// Where weights have scales by groups of K: `[group of K][scales_stride]`, by output feature.
@@ -36,6 +38,16 @@ pub struct Band<'a> {
 }
 
 impl Band<'_> {
+    /// The weights of a group, `[entry][ROWS]`.
+    ///
+    /// # Safety
+    /// The group is one of the band's, of `ROWS` rows.
+    #[inline(always)]
+    pub unsafe fn weights_of<const ROWS: usize>(&self, group: &Group) -> *const [f32; ROWS] {
+        // SAFETY: the band holds the weights of all its groups.
+        unsafe { self.weights.cast::<[f32; ROWS]>().add(group.start as usize - self.first_entry) }
+    }
+
     /// Where the scales of a group's rows begin.
     #[inline(always)]
     pub fn scale_row(&self, group: &Group) -> usize {
@@ -85,7 +97,7 @@ pub unsafe fn gather<S: Simd, P: Product<S>, const ROWS: usize, const VECS: usiz
             let mut first = 0;
             while first < TOKENS {
                 let mut indices = band.indices.as_ptr().add(start);
-                let mut weights = band.weights.wrapping_add(start * ROWS * 4);
+                let mut weights = band.weights_of::<ROWS>(group).cast::<u8>();
                 let mut acc = [[P::zero(); VECS]; ROWS];
                 // Without scales a later part goes on with the chains of the one before it.
                 if group.base > 0 && band.scales.is_none() {

@@ -162,7 +162,7 @@ macro_rules! floats {
             use crate::kernels::convert::{to_bf16, widen};
             use crate::kernels::dense::{Bfloats, Bytes, F32, Halves, Words, float_peak};
             use crate::kernels::ecoformer::{self, Features, Lookup};
-            use crate::kernels::epilogue::{self, Plan, Sums};
+            use crate::kernels::epilogue::{self, Finish, Sums};
             use crate::kernels::float::{Band, Columns};
             use crate::kernels::float_table::{FloatKernels, FloatTier, Stored, ToBf16, TokenKernels, lines};
             use crate::kernels::{float_token, pack};
@@ -189,7 +189,7 @@ macro_rules! floats {
             compile! { $set: fn features(f: &Features) = ecoformer::features::<$simd> }
             compile! { $set: fn signs(y: *const f32, bits: usize, masks: *mut u64) = ecoformer::signs::<$simd> }
             compile! { $set: fn lookup(l: &Lookup) = ecoformer::lookup::<$simd> }
-            compile! { $set: fn epilogue(plan: &Plan<'_>, sums: &Sums) = epilogue::run::<$simd, true> }
+            compile! { $set: fn epilogue(finish: &Finish<'_>, sums: &Sums) = epilogue::run::<$simd, true> }
             compile! { $set: fn peak(times: u64) -> u64 = float_peak::<$simd, F32, 1> }
 
             pub static FLOATS: FloatTier = FloatTier {

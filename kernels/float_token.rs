@@ -51,7 +51,7 @@ unsafe fn finish<const ROWS: usize>(
     unsafe {
         let x = band.panel.as_ptr().cast::<f32>().add(group.base as usize);
         let indices = band.indices.as_ptr().add(group.start as usize);
-        let weights = band.weights.cast::<[f32; ROWS]>().add(group.start as usize);
+        let weights = band.weights_of::<ROWS>(group);
         for e in done..group.len as usize {
             step::<ROWS>(&mut acc, x, indices.add(e), weights.add(e));
         }
@@ -83,12 +83,12 @@ pub unsafe fn gather<const ROWS: usize>(band: &Band<'_>, out: *mut f32) {
             for four in fours {
                 let x = band.panel.as_ptr().cast::<f32>().add(four[0].base as usize);
                 let mut indices = [band.indices.as_ptr(); 4];
-                let mut weights = [band.weights.cast::<[f32; ROWS]>(); 4];
+                let mut weights = [std::ptr::null(); 4];
                 let mut acc = [[0.0; ROWS]; 4];
                 let mut least = four[0].len;
                 for g in 0..4 {
                     indices[g] = indices[g].add(four[g].start as usize);
-                    weights[g] = weights[g].add(four[g].start as usize);
+                    weights[g] = band.weights_of::<ROWS>(&four[g]);
                     acc[g] = begin(band, &four[g], out);
                     least = least.min(four[g].len);
                 }

@@ -114,6 +114,11 @@ impl Shape {
         }
     }
 
+    /// Elements from a token's row to the next, in a layout that goes token by token.
+    pub fn row_elements(&self) -> usize {
+        self.features_padded() / self.layout.element_bytes()
+    }
+
     /// Bytes in all.
     pub fn bytes(&self) -> usize {
         let tokens = match self.layout {

@@ -1,30 +1,55 @@
-//! The fused end of a sparse tile: i32 to bytes of the next layer, without leaving the registers.
+//! Bytes of the next layer's panel out of exact sums: in the registers of a sparse tile, or of sums in memory.
+//!
+//! `byte = clamp(round(post * f(sum * scale + bias)) + zero, low, high)`, then perhaps a table. Without a curve f the factor post
+//! is in scale and bias already.
 
-use super::activation::{Activation, Function, apply_scaled};
+use super::activation::{Curve, Function, Gelu, GeluTanh, Identity, Silu, apply_scaled};
+use super::epilogue::Finish;
 use super::simd::Simd;
 
-/// i32 to bytes: `q = clamp(round(post * f(acc * scale + bias)) + zero, low, high)`, then perhaps a table.
-#[derive(Clone, Copy)]
-pub struct Requantize<'a> {
-    /// Per output feature.
-    pub scale: &'a [f32],
-    /// Per output feature.
-    pub bias: &'a [f32],
-    /// f. The identity is already in steps of the output: `post` is then not used.
-    pub activation: Activation,
-    /// Output steps per unit.
-    pub post: f32,
-    /// Output zero point, unsigned.
-    pub zero: i32,
-    /// Lowest byte.
-    pub low: u8,
-    /// Highest byte.
-    pub high: u8,
-    /// What each byte becomes at last.
-    pub table: Option<&'a [u8; 256]>,
+/// Exact sums `[row][64 tokens]`, of rows from output feature `first` on, to bytes `[row][64]`.
+///
+/// # Safety
+/// The CPU has the tier; the call has parameters for these features; sums are there, and room for bytes.
+#[inline(always)]
+pub unsafe fn rows<S: Simd>(finish: &Finish<'_>, sums: *const i32, first: usize, rows: usize, out: *mut u8) {
+    // SAFETY: as the caller.
+    unsafe {
+        match finish.curve {
+            Curve::Identity => rows_of::<S, Identity>(finish, sums, first, rows, out),
+            Curve::Gelu => rows_of::<S, Gelu>(finish, sums, first, rows, out),
+            Curve::GeluTanh => rows_of::<S, GeluTanh>(finish, sums, first, rows, out),
+            Curve::Silu => rows_of::<S, Silu>(finish, sums, first, rows, out),
+        }
+    }
 }
 
-impl Requantize<'_> {
+#[inline(always)]
+unsafe fn rows_of<S: Simd, A: Function>(
+    finish: &Finish<'_>,
+    sums: *const i32,
+    first: usize,
+    rows: usize,
+    out: *mut u8,
+) {
+    for row in 0..rows {
+        let mut offset = 0;
+        while offset < 64 {
+            // SAFETY: as `rows`.
+            unsafe {
+                let mut acc = [S::splat(0); 4];
+                for j in 0..4 {
+                    // The order of tokens in a panel's registers.
+                    acc[j] = S::load_parts(sums.add(row * 64 + offset + 4 * j).cast(), 64);
+                }
+                finish.store::<S, A, 4>(&acc, first + row, out.add(row * 64 + offset));
+            }
+            offset += 4 * S::LANES;
+        }
+    }
+}
+
+impl Finish<'_> {
     /// Stores the bytes of `VECS` registers of one row: a whole register of them if VECS is 4, 8 of each 16 if it is 2.
     #[inline(always)]
     pub unsafe fn store<S: Simd, A: Function, const VECS: usize>(
@@ -41,7 +66,7 @@ impl Requantize<'_> {
             for v in 0..VECS {
                 y[v] = S::fma(S::to_f32(acc[v]), scale, bias);
             }
-            if A::F != Activation::Identity {
+            if A::F != Curve::Identity {
                 apply_scaled::<S, A, VECS>(&mut y);
                 for v in 0..VECS {
                     y[v] = S::mul_f(y[v], S::splat_f(self.post / A::SCALE));

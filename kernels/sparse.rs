@@ -14,8 +14,8 @@
 //! Registers are kept in plain arrays filled by loops: a closure would not inherit the tier's features and every
 //! instruction in it would become a call.
 
-use super::activation::{Activation, Function, Gelu, GeluTanh, Identity, Silu};
-use super::requantize::Requantize;
+use super::activation::Identity;
+use super::epilogue::Finish;
 use super::simd::Simd;
 use std::mem::MaybeUninit;
 
@@ -182,7 +182,7 @@ impl Layout for Quads16 {
 }
 
 /// Where the accumulators of one group go.
-trait Finish {
+trait Store {
     /// Row `r` of the group; `acc` holds registers `HI * VECS ..` of the part at byte `offset`.
     unsafe fn row<S: Simd, L: Layout, const VECS: usize, const HI: usize>(
         &self,
@@ -199,7 +199,7 @@ struct Spill {
     first_row: usize,
 }
 
-impl Finish for Spill {
+impl Store for Spill {
     #[inline(always)]
     unsafe fn row<S: Simd, L: Layout, const VECS: usize, const HI: usize>(
         &self,
@@ -224,16 +224,14 @@ impl Finish for Spill {
 }
 
 /// Bytes, `[row][64]`: lines of the next layer's panel.
-struct Bytes<'a, A> {
+struct Bytes<'a> {
     out: *mut u8,
     first_row: usize,
     /// A copy: behind a reference, every store of bytes could have changed it.
-    requantize: Requantize<'a>,
-    #[expect(dead_code, reason = "carries the type")]
-    function: A,
+    finish: Finish<'a>,
 }
 
-impl<A: Function> Finish for Bytes<'_, A> {
+impl Store for Bytes<'_> {
     #[inline(always)]
     unsafe fn row<S: Simd, L: Layout, const VECS: usize, const HI: usize>(
         &self,
@@ -246,7 +244,7 @@ impl<A: Function> Finish for Bytes<'_, A> {
         unsafe {
             let row = group.row as usize + r;
             let out = self.out.add((row - self.first_row) * 64 + offset);
-            self.requantize.store::<S, A, VECS>(acc, row, out.add(8 * HI));
+            self.finish.store::<S, Identity, VECS>(acc, row, out.add(8 * HI));
         }
     }
 }
@@ -284,7 +282,7 @@ unsafe fn entry<S: Simd, L: Layout, const ROWS: usize, const VECS: usize, const 
 
 /// One group, one part of the panel: `ROWS * VECS` accumulators.
 #[inline(always)]
-unsafe fn part<S: Simd, L: Layout, F: Finish, const ROWS: usize, const VECS: usize, const HI: usize>(
+unsafe fn part<S: Simd, L: Layout, F: Store, const ROWS: usize, const VECS: usize, const HI: usize>(
     band: &Band<'_>,
     group: &Group,
     offset: usize,
@@ -366,7 +364,7 @@ const ENOUGH: usize = 10;
 /// Groups of one row of quads through a panel that is far larger than the first-level cache: all go through one block of
 /// K before the next. A single row uses each line of x once, so it would wait for the second-level cache.
 #[inline(always)]
-unsafe fn blocked<S: Simd, L: Layout, F: Finish, const VECS: usize, const HI: usize>(
+unsafe fn blocked<S: Simd, L: Layout, F: Store, const VECS: usize, const HI: usize>(
     band: &Band<'_>,
     offset: usize,
     finish: &F,
@@ -416,7 +414,7 @@ unsafe fn blocked<S: Simd, L: Layout, F: Finish, const VECS: usize, const HI: us
 
 /// All groups of a band.
 #[inline(always)]
-unsafe fn groups<S: Simd, L: Layout, F: Finish, const ROWS: usize, const VECS: usize>(
+unsafe fn groups<S: Simd, L: Layout, F: Store, const ROWS: usize, const VECS: usize>(
     band: &Band<'_>,
     finish: &F,
 ) {
@@ -483,35 +481,17 @@ pub unsafe fn spill<S: Simd, L: Layout, const ROWS: usize, const VECS: usize>(
     unsafe { groups::<S, L, Spill, ROWS, VECS>(band, &Spill { out, first_row: band.first_row }) }
 }
 
-/// Bytes, `[row][64]`.
+/// Bytes, `[row][64]`, without a curve.
 ///
 /// # Safety
-/// As [`spill`], with 64 bytes a row; `requantize` has parameters for all features of the groups.
+/// As [`spill`], with 64 bytes a row; `finish` has parameters for all features of the groups.
 #[inline(always)]
 pub unsafe fn requantize<S: Simd, L: Layout, const ROWS: usize, const VECS: usize>(
     band: &Band<'_>,
-    requantize: &Requantize<'_>,
+    finish: &Finish<'_>,
     out: *mut u8,
 ) {
+    let bytes = Bytes { out, first_row: band.first_row, finish: *finish };
     // SAFETY: as the caller.
-    unsafe {
-        match requantize.activation {
-            Activation::Identity => bytes::<S, L, Identity, ROWS, VECS>(band, requantize, out, Identity),
-            Activation::Gelu => bytes::<S, L, Gelu, ROWS, VECS>(band, requantize, out, Gelu),
-            Activation::GeluTanh => bytes::<S, L, GeluTanh, ROWS, VECS>(band, requantize, out, GeluTanh),
-            Activation::Silu => bytes::<S, L, Silu, ROWS, VECS>(band, requantize, out, Silu),
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn bytes<S: Simd, L: Layout, A: Function, const ROWS: usize, const VECS: usize>(
-    band: &Band<'_>,
-    requantize: &Requantize<'_>,
-    out: *mut u8,
-    function: A,
-) {
-    let finish = Bytes { out, first_row: band.first_row, requantize: *requantize, function };
-    // SAFETY: as the caller.
-    unsafe { groups::<S, L, Bytes<'_, A>, ROWS, VECS>(band, &finish) }
+    unsafe { groups::<S, L, Bytes<'_>, ROWS, VECS>(band, &bytes) }
 }

@@ -61,8 +61,11 @@ pub struct Tier {
     pub lines_to_quads: unsafe fn(*const u8, usize, *mut u8),
     /// `[features][width]` sums to `[tokens][ld]`.
     pub sums_to_rows: unsafe fn(*const i32, usize, usize, *mut i32, usize),
-    /// The general epilogue.
+    /// The end of a tile of exact sums.
     pub epilogue: epilogue::Run,
+    /// Exact sums `[row][64]` of a band to bytes of a K-major panel: the call's parameters, sums, the first output feature, how many,
+    /// and where bytes go.
+    pub requantize_rows: unsafe fn(&epilogue::Finish<'_>, *const i32, usize, usize, *mut u8),
     /// What its registers do with floats.
     pub float: &'static FloatTier,
     /// Pairs of bfloat16, where the CPU multiplies them.
@@ -110,6 +113,7 @@ macro_rules! tiers {
                     lines_to_quads: packing::lines_to_quads,
                     sums_to_rows: packing::sums_to_rows,
                     epilogue: packing::epilogue,
+                    requantize_rows: packing::requantize_rows,
                     float: &floats::FLOATS,
                     pairs: pairs::KERNELS,
                     multiply: &bytes::multiply::KERNELS,
@@ -384,9 +388,17 @@ mod sve_tiles {
                     NEON.dense[3],
                 ],
                 gather: &[
-                    GatherKernel { name: "sve-f32f32-gather-kmajor-4x32", run: sve::gather::<32>, ..four(0, 32) },
+                    GatherKernel {
+                        name: "sve-f32f32-gather-kmajor-4x32",
+                        run: sve::gather::<32>,
+                        ..four(0, 32)
+                    },
                     NEON.gather[1],
-                    GatherKernel { name: "sve-f32f32-gather-kmajor-4x16", run: sve::gather::<16>, ..four(2, 16) },
+                    GatherKernel {
+                        name: "sve-f32f32-gather-kmajor-4x16",
+                        run: sve::gather::<16>,
+                        ..four(2, 16)
+                    },
                     NEON.gather[3],
                 ],
                 scatter: NEON.scatter,

@@ -4,7 +4,7 @@
 //! dispatch and a scalar reference.
 //!
 //! ```
-//! use siskin::linear::{Epilogue, Input, Linear, OnTheFly, Output};
+//! use siskin::linear::{Epilogue, Linear};
 //! use siskin::sparse::{BlockShape, Norm, prune};
 //! use siskin::{Ctx, MatMut, MatRef, Scratch};
 //!
@@ -14,8 +14,8 @@
 //! let layer = Linear::quantize_sparse(&w)?.build(&ctx)?;
 //!
 //! let (x, mut y) = (vec![1.0f32; 3 * 32], vec![0.0f32; 3 * 64]); // 3 tokens
-//! let x = Input::F32(MatRef::new(&x, 3, 32)?, OnTheFly::PerToken);
-//! layer.forward(x, Epilogue::new(), Output::F32(MatMut::new(&mut y, 3, 64)?), &ctx, &mut scratch)?;
+//! let (x, y) = (MatRef::new(&x, 3, 32)?, MatMut::new(&mut y, 3, 64)?); // x becomes bytes token by token
+//! layer.forward(x, Epilogue::new(), y, &ctx, &mut scratch)?;
 //! # Ok::<(), siskin::Error>(())
 //! ```
 //!
@@ -70,6 +70,11 @@ pub mod internal {
     pub use crate::base::{buffer, core, isa, params};
     #[cfg(siskin_oracle)]
     pub use crate::kernels::oracle;
+
+    /// Layouts of packed activations.
+    pub mod linear {
+        pub use crate::linear::internal::*;
+    }
 
     /// Macro-kernels and packed weights.
     pub mod driver {

@@ -7,6 +7,8 @@ mod common;
 
 use attention::{Case, Tensor, Type};
 use common::{BLOCKS, Rng, cases, isas, serial};
+use siskin::internal::linear::{PanelLayout, pack_in, packed_in};
+use siskin::linear::InputQuantization::{PerToken, Static};
 use siskin::linear::*;
 use siskin::quant::QuantParams;
 use siskin::sparse::{BlockShape, Bsr};
@@ -63,15 +65,17 @@ fn the_counter_counts() {
     assert!(allocations(|| drop(std::hint::black_box(vec![0u8; 100]))) > 0);
 }
 
-fn layer(b: Option<(usize, usize)>, w: &[i8], n: usize, k: usize, zero: &[i32], ctx: &siskin::Ctx) -> Linear {
+/// A layer that quantizes floats token by token, and by each of two quantizers.
+fn layers(b: Option<(usize, usize)>, w: &[i8], n: usize, k: usize, zero: &[i32], ctx: &Ctx) -> [Linear; 3] {
     let dense = MatRef::new(w, n, k).unwrap();
-    match b {
-        None => Linear::dense(dense).zero_points(zero).build(ctx).unwrap(),
+    let (p, pi) = (QuantParams::u8(0.1, 100).unwrap(), QuantParams::i8(0.1, 10).unwrap());
+    [PerToken, Static(p), Static(pi)].map(|how| match b {
+        None => Linear::dense(dense).zero_points(zero).input_quantization(how).build(ctx).unwrap(),
         Some((r, c)) => {
             let w = Bsr::from_dense(dense, BlockShape::new(r, c).unwrap()).unwrap();
-            Linear::sparse(&w).build(ctx).unwrap()
+            Linear::sparse(&w).input_quantization(how).build(ctx).unwrap()
         }
-    }
+    })
 }
 
 #[test]
@@ -86,12 +90,12 @@ fn the_second_call_allocates_nothing() {
         let ctx = serial(isa);
         let with_zeros = BLOCKS.into_iter().map(|b| (b, vec![])).chain([(None, vec![5])]);
         for (b, zero) in with_zeros {
-            let layer = layer(b, &w, n, k, &zero, &ctx);
+            let layers = layers(b, &w, n, k, &zero, &ctx);
             for m in [1, 20, 64, 130] {
                 let (bytes, signed) = (r.bytes(m * k), r.signed(m * k));
                 let floats: Vec<f32> = (0..m * k).map(|_| r.float(-3.0, 3.0)).collect();
                 let bf16s: Vec<bf16> = floats.iter().map(|&v| bf16::from_f32(v)).collect();
-                let u8s = Input::U8(MatRef::new(&bytes, m, k).unwrap(), p);
+                let u8s = LinearInput::from((MatRef::new(&bytes, m, k).unwrap(), p));
                 let f = MatRef::new(&floats, m, k).unwrap();
                 let h = MatRef::new(&bf16s, m, k).unwrap();
                 let mut scratch = Scratch::new();
@@ -99,11 +103,13 @@ fn the_second_call_allocates_nothing() {
                     .iter()
                     .map(|&layout| {
                         let mut x = PackedActivations::new();
-                        x.pack(&u8s, layout, &ctx, &mut scratch).unwrap();
-                        for input in [u8s, Input::F32(f, OnTheFly::PerToken)] {
-                            x.pack(&input, layout, &ctx, &mut scratch).unwrap();
-                            x.pack(&input, layout, &ctx, &mut scratch).unwrap();
-                            let n = allocations(|| x.pack(&input, layout, &ctx, &mut scratch).unwrap());
+                        pack_in(&mut x, u8s, (layout, PerToken), &ctx, &mut scratch).unwrap();
+                        for input in [u8s, LinearInput::from(f)] {
+                            pack_in(&mut x, input, (layout, PerToken), &ctx, &mut scratch).unwrap();
+                            pack_in(&mut x, input, (layout, PerToken), &ctx, &mut scratch).unwrap();
+                            let n = allocations(|| {
+                                pack_in(&mut x, input, (layout, PerToken), &ctx, &mut scratch).unwrap()
+                            });
                             assert_eq!(n, 0, "{isa} pack {layout:?} m={m}");
                         }
                         x
@@ -111,31 +117,32 @@ fn the_second_call_allocates_nothing() {
                     .collect();
                 let inputs = [
                     u8s,
-                    Input::I8(MatRef::new(&signed, m, k).unwrap(), pi),
-                    Input::F32(f, OnTheFly::PerToken),
-                    Input::Bf16(h, OnTheFly::PerToken),
-                    Input::F32(f, OnTheFly::Fixed(p)),
-                    Input::Bf16(h, OnTheFly::Fixed(pi)),
-                    Input::Packed(&packed[0]),
-                    Input::Packed(&packed[1]),
-                    Input::Packed(&packed[2]),
+                    LinearInput::from((MatRef::new(&signed, m, k).unwrap(), pi)),
+                    LinearInput::from(f),
+                    LinearInput::from(h),
+                    LinearInput::from(f),
+                    LinearInput::from(h),
+                    LinearInput::from(&packed[0]),
+                    LinearInput::from(&packed[1]),
+                    LinearInput::from(&packed[2]),
                 ];
                 let (mut y32, mut yf, mut yh) =
                     (vec![0i32; m * n], vec![0f32; m * n], vec![bf16::ZERO; m * n]);
                 let (mut y8, mut yi) = (vec![0u8; m * n], vec![0i8; m * n]);
                 let mut yp = PackedActivations::new();
                 for (i, x) in inputs.into_iter().enumerate() {
+                    let layer = &layers[[0, 0, 0, 0, 1, 2, 0, 0, 0][i]];
                     let e = Epilogue::new().activation(Activation::Gelu);
                     let mut scratch = Scratch::new();
                     for out in 0..8 {
                         let mut call = || {
                             let y = match out {
-                                0 => Output::I32(MatMut::new(&mut y32, m, n).unwrap()),
-                                1 => Output::F32(MatMut::new(&mut yf, m, n).unwrap()),
-                                2 => Output::Bf16(MatMut::new(&mut yh, m, n).unwrap()),
-                                3 => Output::U8(MatMut::new(&mut y8, m, n).unwrap(), p),
-                                4 => Output::I8(MatMut::new(&mut yi, m, n).unwrap(), pi),
-                                layout => Output::Packed(&mut yp, p, layouts[layout - 5]),
+                                0 => LinearOutput::from(MatMut::new(&mut y32, m, n).unwrap()),
+                                1 => LinearOutput::from(MatMut::new(&mut yf, m, n).unwrap()),
+                                2 => LinearOutput::from(MatMut::new(&mut yh, m, n).unwrap()),
+                                3 => LinearOutput::from((MatMut::new(&mut y8, m, n).unwrap(), p)),
+                                4 => LinearOutput::from((MatMut::new(&mut yi, m, n).unwrap(), pi)),
+                                layout => packed_in(&mut yp, Some(p), layouts[layout - 5]),
                             };
                             let e = if out == 0 { Epilogue::new() } else { e };
                             layer.forward(x, e, y, &ctx, &mut scratch).unwrap();
@@ -162,12 +169,12 @@ fn split_rows_allocate_nothing() {
     let x = r.bytes(m * k);
     for isa in isas("split_rows_allocate_nothing") {
         let ctx = serial(isa);
-        let layer = layer(Some((4, 1)), &w, n, k, &[], &ctx);
+        let [layer, ..] = layers(Some((4, 1)), &w, n, k, &[], &ctx);
         let mut scratch = Scratch::new();
         let mut y = vec![0i32; m * n];
         let mut call = || {
-            let x = Input::U8(MatRef::new(&x, m, k).unwrap(), QuantParams::u8(1.0, 9).unwrap());
-            let y = Output::I32(MatMut::new(&mut y, m, n).unwrap());
+            let x = LinearInput::from((MatRef::new(&x, m, k).unwrap(), QuantParams::u8(1.0, 9).unwrap()));
+            let y = LinearOutput::from(MatMut::new(&mut y, m, n).unwrap());
             layer.forward(x, Epilogue::new(), y, &ctx, &mut scratch).unwrap();
         };
         call();
@@ -217,18 +224,17 @@ fn floats_allocate_nothing() {
                 let x: Vec<f32> = (0..m * k).map(|_| r.float(-3.0, 3.0)).collect();
                 let xb: Vec<bf16> = x.iter().map(|&v| bf16::from_f32(v)).collect();
                 let xh: Vec<f16> = x.iter().map(|&v| f16::from_f32(v)).collect();
-                let f = Input::F32(MatRef::new(&x, m, k).unwrap(), OnTheFly::Never);
+                let f = LinearInput::from(MatRef::new(&x, m, k).unwrap());
                 let mut scratch = Scratch::new();
                 let mut packed = PackedActivations::new();
-                packed.pack(&f, layer.input_layout(), &ctx, &mut scratch).unwrap();
-                let again =
-                    allocations(|| packed.pack(&f, layer.input_layout(), &ctx, &mut scratch).unwrap());
+                layer.pack(f, &mut packed, &ctx, &mut scratch).unwrap();
+                let again = allocations(|| layer.pack(f, &mut packed, &ctx, &mut scratch).unwrap());
                 assert_eq!(again, 0, "{isa} layer {i} pack m={m}");
                 let inputs = [
                     f,
-                    Input::Bf16(MatRef::new(&xb, m, k).unwrap(), OnTheFly::Never),
-                    Input::F16(MatRef::new(&xh, m, k).unwrap(), OnTheFly::Never),
-                    Input::Packed(&packed),
+                    LinearInput::from(MatRef::new(&xb, m, k).unwrap()),
+                    LinearInput::from(MatRef::new(&xh, m, k).unwrap()),
+                    LinearInput::from(&packed),
                 ];
                 let (mut yf, mut yb) = (vec![0f32; m * n], vec![bf16::ZERO; m * n]);
                 let (mut yh, mut yp) = (vec![f16::ZERO; m * n], PackedActivations::new());
@@ -236,13 +242,13 @@ fn floats_allocate_nothing() {
                     for out in 0..7 {
                         let mut call = || {
                             let y = match out {
-                                0 => Output::F32(MatMut::new(&mut yf, m, n).unwrap()),
-                                1 => Output::Bf16(MatMut::new(&mut yb, m, n).unwrap()),
-                                2 => Output::F16(MatMut::new(&mut yh, m, n).unwrap()),
-                                3 => Output::PackedFloats(&mut yp, PanelLayout::F32Rows),
-                                4 => Output::PackedFloats(&mut yp, PanelLayout::F32Lines),
-                                5 => Output::PackedFloats(&mut yp, PanelLayout::Bf16Rows),
-                                _ => Output::PackedFloats(&mut yp, PanelLayout::Bf16Pairs),
+                                0 => LinearOutput::from(MatMut::new(&mut yf, m, n).unwrap()),
+                                1 => LinearOutput::from(MatMut::new(&mut yb, m, n).unwrap()),
+                                2 => LinearOutput::from(MatMut::new(&mut yh, m, n).unwrap()),
+                                3 => packed_in(&mut yp, None, PanelLayout::F32Rows),
+                                4 => packed_in(&mut yp, None, PanelLayout::F32Lines),
+                                5 => packed_in(&mut yp, None, PanelLayout::Bf16Rows),
+                                _ => packed_in(&mut yp, None, PanelLayout::Bf16Pairs),
                             };
                             layer.forward(x, Epilogue::new(), y, &ctx, &mut scratch).unwrap();
                         };

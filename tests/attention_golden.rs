@@ -9,7 +9,7 @@ use common::{isas, serial};
 use safetensors::SafeTensors;
 use siskin::Element;
 use siskin::attention::*;
-use siskin::linear::{self, Activation, Epilogue, Linear, OnTheFly, Residual};
+use siskin::linear::{Activation, Epilogue, Linear};
 use siskin::quant::QuantParams;
 use siskin::{Ctx, Isa, MatMut, MatRef, Scratch, f16};
 
@@ -324,9 +324,8 @@ fn project(g: &Golden<'_>, name: &str, x: &[f32], e: Epilogue<'_>, ctx: &Ctx) ->
     let layer = Linear::dense(MatRef::new(&turned, n, k).unwrap()).bias(&bias).build(ctx).unwrap();
     let m = x.len() / k;
     let mut y = vec![f32::NAN; m * n];
-    let x = linear::Input::F32(MatRef::new(x, m, k).unwrap(), OnTheFly::Never);
-    let out = linear::Output::F32(MatMut::new(&mut y, m, n).unwrap());
-    layer.forward(x, e, out, ctx, &mut Scratch::new()).unwrap();
+    let (x, y_rows) = (MatRef::new(x, m, k).unwrap(), MatMut::new(&mut y, m, n).unwrap());
+    layer.forward(x, e, y_rows, ctx, &mut Scratch::new()).unwrap();
     y
 }
 
@@ -359,7 +358,7 @@ fn packed_layer() {
         let call = Call::new(Sequences::Packed { q: &cu, kv: &cu });
         let a = Attention::new(h, h, d).unwrap();
         a.forward(part(0), part(1), part(2), &call, out, &ctx, &mut Scratch::new()).unwrap();
-        let plus = |x| Epilogue::new().residual(Residual::F32(MatRef::new(x, tokens, 16).unwrap()));
+        let plus = |x| Epilogue::new().residual(MatRef::<f32>::new(x, tokens, 16).unwrap());
         let x1 = project(&g, "attr_output", &context, plus(&x), &ctx);
         let x1 = normalize(&g, "attr_output", &x1);
         let inner = project(&g, "inter", &x1, Epilogue::new().activation(Activation::Gelu), &ctx);

@@ -7,6 +7,8 @@ mod float;
 
 use common::{Rng, cases, in_parallel, isas, serial};
 use float::*;
+use siskin::internal::linear::{PanelLayout, pack_in, packed_in};
+use siskin::linear::InputQuantization::PerToken;
 use siskin::linear::*;
 use siskin::quant::QuantParams;
 use siskin::sparse::{BlockShape, Bsr};
@@ -68,8 +70,8 @@ fn many_columns() {
             let ctx = serial(isa);
             let layer = Linear::sparse(&bsr).build(&ctx).unwrap();
             let mut y = vec![0.0; m * n];
-            let x_in = Input::F32(MatRef::new(&x, m, k).unwrap(), OnTheFly::Never);
-            let out = Output::F32(MatMut::new(&mut y, m, n).unwrap());
+            let x_in = LinearInput::from(MatRef::new(&x, m, k).unwrap());
+            let out = LinearOutput::from(MatMut::new(&mut y, m, n).unwrap());
             layer.forward(x_in, Epilogue::new(), out, &ctx, &mut Scratch::new()).unwrap();
             for (i, y) in y.iter().enumerate() {
                 let (t, f) = (i / n, i % n);
@@ -92,30 +94,29 @@ fn errors() {
     let real = Linear::dense(MatRef::new(&f, 8, 8).unwrap()).build(&ctx).unwrap();
     let bytes = Linear::dense(MatRef::new(&s, 8, 8).unwrap()).build(&ctx).unwrap();
     let mut y = vec![0.0; 64];
-    let mut run = |layer: &Linear, x: Input<'_>| {
-        let out = Output::F32(MatMut::new(&mut y, 8, 8).unwrap());
+    let mut run = |layer: &Linear, x: LinearInput<'_>| {
+        let out = LinearOutput::from(MatMut::new(&mut y, 8, 8).unwrap());
         layer.forward(x, Epilogue::new(), out, &ctx, &mut Scratch::new()).map_err(|e| e.to_string())
     };
-    let floats = |how| Input::F32(MatRef::new(&f, 8, 8).unwrap(), how);
-    run(&real, floats(OnTheFly::Never)).unwrap();
-    run(&bytes, floats(OnTheFly::PerToken)).unwrap();
-    assert!(run(&real, floats(OnTheFly::PerToken)).unwrap_err().contains("OnTheFly::Never"));
-    assert!(run(&real, floats(OnTheFly::Fixed(p))).is_err());
-    assert!(run(&real, Input::U8(MatRef::new(&b, 8, 8).unwrap(), p)).is_err());
-    assert!(run(&bytes, floats(OnTheFly::Never)).unwrap_err().contains("how to quantize"));
+    let floats = || LinearInput::from(MatRef::new(&f, 8, 8).unwrap());
+    run(&real, floats()).unwrap();
+    run(&bytes, floats()).unwrap();
+    let quantized = Linear::dense(MatRef::new(&f, 8, 8).unwrap()).input_quantization(PerToken).build(&ctx);
+    assert!(quantized.unwrap_err().to_string().contains("input_quantization"));
+    assert!(run(&real, LinearInput::from((MatRef::new(&b, 8, 8).unwrap(), p))).is_err());
     let mut packed = PackedActivations::new();
-    packed.pack(&floats(OnTheFly::Never), PanelLayout::F32Lines, &ctx, &mut Scratch::new()).unwrap();
-    run(&real, Input::Packed(&packed)).unwrap();
-    assert!(run(&bytes, Input::Packed(&packed)).is_err());
+    pack_in(&mut packed, floats(), (PanelLayout::F32Lines, PerToken), &ctx, &mut Scratch::new()).unwrap();
+    run(&real, LinearInput::from(&packed)).unwrap();
+    assert!(run(&bytes, LinearInput::from(&packed)).is_err());
     assert!(packed.unpack(MatMut::new(&mut [0; 64], 8, 8).unwrap(), &ctx).is_err());
     let mut sums = vec![0i32; 64];
-    let out = Output::I32(MatMut::new(&mut sums, 8, 8).unwrap());
-    assert!(real.forward(floats(OnTheFly::Never), Epilogue::new(), out, &ctx, &mut Scratch::new()).is_err());
+    let out = LinearOutput::from(MatMut::new(&mut sums, 8, 8).unwrap());
+    assert!(real.forward(floats(), Epilogue::new(), out, &ctx, &mut Scratch::new()).is_err());
     let mut to = PackedActivations::new();
-    let out = Output::PackedFloats(&mut to, PanelLayout::Lines);
-    assert!(real.forward(floats(OnTheFly::Never), Epilogue::new(), out, &ctx, &mut Scratch::new()).is_err());
-    let out = Output::Packed(&mut to, p, PanelLayout::F32Rows);
-    assert!(real.forward(floats(OnTheFly::Never), Epilogue::new(), out, &ctx, &mut Scratch::new()).is_err());
+    let out = packed_in(&mut to, None, PanelLayout::Lines);
+    assert!(real.forward(floats(), Epilogue::new(), out, &ctx, &mut Scratch::new()).is_err());
+    let out = packed_in(&mut to, Some(p), PanelLayout::F32Rows);
+    assert!(real.forward(floats(), Epilogue::new(), out, &ctx, &mut Scratch::new()).is_err());
     // Groups of scales.
     let w = MatRef::new(&s, 8, 8).unwrap();
     assert!(Linear::dense(w).group_scales(4, &[0.1; 15]).build(&ctx).is_err());
@@ -150,8 +151,8 @@ fn no_columns() {
         }
         let layer = Linear::dense(q).bias(&bias).build(&ctx).unwrap();
         let mut y = vec![0.0; m * n];
-        let x = Input::F32(MatRef::new(&[], m, 0).unwrap(), OnTheFly::PerToken);
-        let out = Output::F32(MatMut::new(&mut y, m, n).unwrap());
+        let x = LinearInput::from(MatRef::<f32>::new(&[], m, 0).unwrap());
+        let out = LinearOutput::from(MatMut::new(&mut y, m, n).unwrap());
         layer.forward(x, Epilogue::new(), out, &ctx, &mut Scratch::new()).unwrap();
         assert_eq!(y, bias.repeat(m), "{isa}");
     }

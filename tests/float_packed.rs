@@ -6,6 +6,8 @@ mod float;
 
 use common::{Rng, cases, in_parallel, isas, serial};
 use float::*;
+use siskin::internal::linear::{PanelLayout, input_layout, pack_in, packed_in};
+use siskin::linear::InputQuantization::PerToken;
 use siskin::linear::*;
 use siskin::quant::QuantParams;
 use siskin::sparse::{BlockShape, Bsr};
@@ -24,26 +26,26 @@ fn a_chain_through_bytes() {
     let first = Linear::dense(MatRef::new(&w, n, k).unwrap()).build(&ctx).unwrap();
     let second = Linear::dense(MatRef::new(&back, k, n).unwrap()).scales(&[0.01]).build(&ctx).unwrap();
     let p = QuantParams::u8(0.02, 128).unwrap();
-    let x = Input::F32(MatRef::new(&x, m, k).unwrap(), OnTheFly::Never);
+    let x = LinearInput::from(MatRef::new(&x, m, k).unwrap());
     let (mut bytes, mut packed, mut reals) =
         (vec![0u8; m * n], PackedActivations::new(), PackedActivations::new());
     first
         .forward(
             x,
             Epilogue::new(),
-            Output::U8(MatMut::new(&mut bytes, m, n).unwrap(), p),
+            LinearOutput::from((MatMut::new(&mut bytes, m, n).unwrap(), p)),
             &ctx,
             &mut scratch,
         )
         .unwrap();
-    let out = Output::Packed(&mut packed, p, second.input_layout());
+    let out = LinearOutput::packed(&mut packed, p, &second);
     first.forward(x, Epilogue::new(), out, &ctx, &mut scratch).unwrap();
     let mut y = vec![0.0; m * k];
-    let input = Input::U8(MatRef::new(&bytes, m, n).unwrap(), p);
-    let out = Output::F32(MatMut::new(&mut y, m, k).unwrap());
+    let input = LinearInput::from((MatRef::new(&bytes, m, n).unwrap(), p));
+    let out = LinearOutput::from(MatMut::new(&mut y, m, k).unwrap());
     second.forward(input, Epilogue::new(), out, &ctx, &mut scratch).unwrap();
-    let out = Output::PackedFloats(&mut reals, first.input_layout());
-    second.forward(Input::Packed(&packed), Epilogue::new(), out, &ctx, &mut scratch).unwrap();
+    let out = LinearOutput::packed_floats(&mut reals, &first);
+    second.forward(LinearInput::from(&packed), Epilogue::new(), out, &ctx, &mut scratch).unwrap();
     let mut again = vec![0.0; m * k];
     reals.unpack_f32(MatMut::new(&mut again, m, k).unwrap()).unwrap();
     assert_eq!(bits(&again), bits(&y));
@@ -57,7 +59,7 @@ fn half_pairs_are_zero() {
     for isa in isas("half_pairs_are_zero") {
         let ctx = serial(isa);
         let x: Vec<f32> = (0..m * k).map(|_| r.float(-1.0, 1.0)).collect();
-        let x = Input::F32(MatRef::new(&x, m, k).unwrap(), OnTheFly::Never);
+        let x = LinearInput::from(MatRef::new(&x, m, k).unwrap());
         let w = floats(&(0..n * k).map(|_| r.float(-1.0, 1.0)).collect::<Vec<_>>());
         let back = floats(&(0..k * n).map(|_| r.float(-1.0, 1.0)).collect::<Vec<_>>());
         let nan = vec![f32::NAN; m * 40];
@@ -71,13 +73,14 @@ fn half_pairs_are_zero() {
             };
             let (first, second) = (layer(&w, n, k), layer(&back, k, n));
             let (mut packed, mut scratch) = (PackedActivations::new(), Scratch::new());
-            let nan = Input::F32(MatRef::new(&nan, m, 40).unwrap(), OnTheFly::Never);
-            packed.pack(&nan, second.input_layout(), &ctx, &mut scratch).unwrap();
-            let out = Output::PackedFloats(&mut packed, second.input_layout());
+            let nan = LinearInput::from(MatRef::new(&nan, m, 40).unwrap());
+            let layout = (input_layout(&second), PerToken);
+            pack_in(&mut packed, nan, layout, &ctx, &mut scratch).unwrap();
+            let out = LinearOutput::packed_floats(&mut packed, &second);
             first.forward(x, Epilogue::new(), out, &ctx, &mut scratch).unwrap();
             let mut y = vec![0.0; m * k];
-            let out = Output::F32(MatMut::new(&mut y, m, k).unwrap());
-            second.forward(Input::Packed(&packed), Epilogue::new(), out, &ctx, &mut scratch).unwrap();
+            let out = LinearOutput::from(MatMut::new(&mut y, m, k).unwrap());
+            second.forward(LinearInput::from(&packed), Epilogue::new(), out, &ctx, &mut scratch).unwrap();
             assert!(y.iter().all(|y| y.is_finite()), "{isa} {block}");
         }
     }
@@ -102,34 +105,34 @@ fn every_layer_fills_every_layout() {
             let way = r.below(20);
             in_parallel(isa, way, |ctx| {
                 let layers = [
-                    (Linear::dense(w).build(ctx).unwrap(), OnTheFly::Never),
-                    (Linear::sparse(&bsr).build(ctx).unwrap(), OnTheFly::Never),
-                    (Linear::sparse(&bsr.map(|_, v| bf16::from_f32(v))).build(ctx).unwrap(), OnTheFly::Never),
-                    (Linear::quantize_dense(w).unwrap().build(ctx).unwrap(), OnTheFly::PerToken),
-                    (Linear::quantize_sparse(&bsr).unwrap().build(ctx).unwrap(), OnTheFly::PerToken),
+                    Linear::dense(w).build(ctx).unwrap(),
+                    Linear::sparse(&bsr).build(ctx).unwrap(),
+                    Linear::sparse(&bsr.map(|_, v| bf16::from_f32(v))).build(ctx).unwrap(),
+                    Linear::quantize_dense(w).unwrap().build(ctx).unwrap(),
+                    Linear::quantize_sparse(&bsr).unwrap().build(ctx).unwrap(),
                 ];
-                for (i, (layer, how)) in layers.iter().enumerate() {
+                for (i, layer) in layers.iter().enumerate() {
                     let mut scratch = Scratch::new();
-                    let mut call = |y: Output<'_>| {
-                        layer.forward(Input::F32(x, *how), Epilogue::new(), y, ctx, &mut scratch).unwrap();
+                    let mut call = |y: LinearOutput<'_>| {
+                        layer.forward(LinearInput::from(x), Epilogue::new(), y, ctx, &mut scratch).unwrap();
                     };
                     let what = format!("{isa} layer {i} {block} {m} x {n} x {k}");
                     let mut want = vec![0u8; m * n];
-                    call(Output::U8(MatMut::new(&mut want, m, n).unwrap(), p));
+                    call(LinearOutput::from((MatMut::new(&mut want, m, n).unwrap(), p)));
                     for layout in [Rows, Lines, Quads] {
                         let mut y = PackedActivations::new();
-                        call(Output::Packed(&mut y, p, layout));
+                        call(packed_in(&mut y, Some(p), layout));
                         let mut got = vec![0u8; m * n];
                         y.unpack(MatMut::new(&mut got, m, n).unwrap(), ctx).unwrap();
                         assert_eq!(got, want, "{what} {layout:?}");
                     }
                     let (mut want, mut half) = (vec![0f32; m * n], vec![bf16::ZERO; m * n]);
-                    call(Output::F32(MatMut::new(&mut want, m, n).unwrap()));
-                    call(Output::Bf16(MatMut::new(&mut half, m, n).unwrap()));
+                    call(LinearOutput::from(MatMut::new(&mut want, m, n).unwrap()));
+                    call(LinearOutput::from(MatMut::new(&mut half, m, n).unwrap()));
                     let half: Vec<f32> = half.iter().map(|v| v.to_f32()).collect();
                     for layout in [F32Rows, F32Lines, Bf16Rows, Bf16Pairs] {
                         let mut y = PackedActivations::new();
-                        call(Output::PackedFloats(&mut y, layout));
+                        call(packed_in(&mut y, None, layout));
                         let mut got = vec![0f32; m * n];
                         y.unpack_f32(MatMut::new(&mut got, m, n).unwrap()).unwrap();
                         let want = if matches!(layout, F32Rows | F32Lines) { &want } else { &half };

@@ -6,6 +6,7 @@ mod float;
 
 use common::{Rng, cases, isas, serial};
 use float::*;
+use siskin::linear::InputQuantization::{PerToken, Static};
 use siskin::linear::*;
 use siskin::quant::QuantParams;
 use siskin::sparse::{BlockShape, Bsr};
@@ -191,16 +192,17 @@ fn halves_are_quantized_as_floats() {
     let wide: Vec<f32> = x.iter().map(|x| x.to_f32()).collect();
     for isa in isas("halves_are_quantized_as_floats") {
         let ctx = serial(isa);
-        let layer = Linear::dense(MatRef::new(&w, n, k).unwrap()).build(&ctx).unwrap();
-        let run = |x: Input<'_>| {
+        let run = |layer: &Linear, x: LinearInput<'_>| {
             let mut y = vec![0i32; m * n];
-            let out = Output::I32(MatMut::new(&mut y, m, n).unwrap());
+            let out = LinearOutput::from(MatMut::new(&mut y, m, n).unwrap());
             layer.forward(x, Epilogue::new(), out, &ctx, &mut Scratch::new()).unwrap();
             y
         };
-        for how in [OnTheFly::PerToken, OnTheFly::Fixed(QuantParams::u8(0.1, 100).unwrap())] {
-            let of_halves = run(Input::F16(MatRef::new(&x, m, k).unwrap(), how));
-            assert_eq!(of_halves, run(Input::F32(MatRef::new(&wide, m, k).unwrap(), how)), "{isa}");
+        for how in [PerToken, Static(QuantParams::u8(0.1, 100).unwrap())] {
+            let layer = Linear::dense(MatRef::new(&w, n, k).unwrap()).input_quantization(how);
+            let layer = layer.build(&ctx).unwrap();
+            let of_halves = run(&layer, LinearInput::from(MatRef::new(&x, m, k).unwrap()));
+            assert_eq!(of_halves, run(&layer, LinearInput::from(MatRef::new(&wide, m, k).unwrap())), "{isa}");
         }
     }
 }

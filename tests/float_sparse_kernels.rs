@@ -109,6 +109,7 @@ impl Gather {
                 groups: &groups,
                 indices: &indices,
                 weights: bytes(&weights).as_ptr(),
+                first_entry: 0,
                 panel: bytes(&panel),
                 scales: scaled.then_some(&scales[..]),
                 scales_stride: stride,

@@ -9,6 +9,9 @@ mod common;
 
 use attention::{Case, Store, Tensor, Type};
 use common::{BLOCKS, Rng, cases, isas, serial};
+use siskin::TensorRef;
+use siskin::internal::linear::{PanelLayout, packed_in};
+use siskin::linear::InputQuantization::{PerToken, Static};
 use siskin::linear::*;
 use siskin::quant::QuantParams;
 use siskin::sparse::{BlockShape, Bsr};
@@ -129,13 +132,14 @@ fn layers_stay_inside() {
                 let (n, k) = ([1, 5, 33, 66, 131][r.below(5)], [1, 2, 3, 17, 63, 66, 130][r.below(7)]);
                 let w = r.signed(n * k);
                 let dense = MatRef::new(&w, n, k).unwrap();
-                let layer = match block {
-                    None => Linear::dense(dense).build(&ctx).unwrap(),
+                // Floats are quantized token by token, and by what was calibrated.
+                let layers = [PerToken, Static(p), Static(pi)].map(|how| match block {
+                    None => Linear::dense(dense).input_quantization(how).build(&ctx).unwrap(),
                     Some((r, c)) => {
                         let w = Bsr::from_dense(dense, BlockShape::new(r, c).unwrap()).unwrap();
-                        Linear::sparse(&w).build(&ctx).unwrap()
+                        Linear::sparse(&w).input_quantization(how).build(&ctx).unwrap()
                     }
-                };
+                });
                 let xs = k + r.below(2) * 3;
                 let ys = n + r.below(2) * 3;
                 let (xl, yl) = ((m - 1) * xs + k, (m - 1) * ys + n);
@@ -150,45 +154,55 @@ fn layers_stay_inside() {
                     let (xf, xh) = (Guarded::of(&floats, side), Guarded::of(&bf16s, side));
                     let (rf, rh) = (Guarded::of(&others, side), Guarded::of(&other16, side));
                     let (rb, ri) = (Guarded::of(&ob, side), Guarded::of(&os, side));
-                    let f = MatRef::with_stride(xf.slice(xl), m, k, xs).unwrap();
-                    let h = MatRef::with_stride(xh.slice(xl), m, k, xs).unwrap();
+                    let f = MatRef::with_stride(xf.slice::<f32>(xl), m, k, xs).unwrap();
+                    let h = MatRef::with_stride(xh.slice::<bf16>(xl), m, k, xs).unwrap();
                     let inputs = [
-                        Input::U8(MatRef::with_stride(xb.slice(xl), m, k, xs).unwrap(), p),
-                        Input::I8(MatRef::with_stride(xi.slice(xl), m, k, xs).unwrap(), pi),
-                        Input::F32(f, OnTheFly::PerToken),
-                        Input::Bf16(h, OnTheFly::PerToken),
-                        Input::F32(f, OnTheFly::Fixed(p)),
-                        Input::Bf16(h, OnTheFly::Fixed(pi)),
+                        LinearInput::from((MatRef::with_stride(xb.slice::<u8>(xl), m, k, xs).unwrap(), p)),
+                        LinearInput::from((MatRef::with_stride(xi.slice::<i8>(xl), m, k, xs).unwrap(), pi)),
+                        LinearInput::from(f),
+                        LinearInput::from(h),
+                        LinearInput::from(f),
+                        LinearInput::from(h),
                     ];
                     let residuals = [
                         None,
-                        Some(Residual::F32(MatRef::with_stride(rf.slice(yl), m, n, ys).unwrap())),
-                        Some(Residual::Bf16(MatRef::with_stride(rh.slice(yl), m, n, ys).unwrap())),
-                        Some(Residual::U8(MatRef::with_stride(rb.slice(yl), m, n, ys).unwrap(), p)),
-                        Some(Residual::I8(MatRef::with_stride(ri.slice(yl), m, n, ys).unwrap(), pi)),
+                        Some(TensorRef::from(MatRef::with_stride(rf.slice::<f32>(yl), m, n, ys).unwrap())),
+                        Some(TensorRef::from(MatRef::with_stride(rh.slice::<bf16>(yl), m, n, ys).unwrap())),
+                        Some(TensorRef::from((
+                            MatRef::with_stride(rb.slice::<u8>(yl), m, n, ys).unwrap(),
+                            p,
+                        ))),
+                        Some(TensorRef::from((
+                            MatRef::with_stride(ri.slice::<i8>(yl), m, n, ys).unwrap(),
+                            pi,
+                        ))),
                     ];
                     for (j, x) in inputs.into_iter().enumerate() {
+                        let layer = &layers[[0, 0, 0, 0, 1, 2][j]];
                         let mut e = Epilogue::new();
                         if let Some(r) = residuals[(j + i + b) % residuals.len()] {
                             e = e.residual(r);
                         }
                         let none = Epilogue::new();
                         macro_rules! call {
-                            ($t:ty, $size:literal, $e:expr, $out:ident $(, $p:expr)?) => {{
+                            (@to $y:expr) => { LinearOutput::from($y) };
+                            (@to $y:expr, $p:expr) => { LinearOutput::from(($y, $p)) };
+                            ($t:ty, $size:literal, $e:expr $(, $p:expr)?) => {{
                                 let mut y = Guarded::new(yl * $size, side);
                                 let y = MatMut::with_stride(y.slice_mut::<$t>(yl), m, n, ys).unwrap();
-                                layer.forward(x, $e, Output::$out(y $(, $p)?), &ctx, &mut scratch).unwrap();
+                                let y = call!(@to y $(, $p)?);
+                                layer.forward(x, $e, y, &ctx, &mut scratch).unwrap();
                             }};
                         }
-                        call!(i32, 4, none, I32);
-                        call!(f32, 4, e, F32);
-                        call!(bf16, 2, e, Bf16);
-                        call!(u8, 1, e, U8, p);
-                        call!(i8, 1, e, I8, pi);
-                        call!(u8, 1, none, U8, p);
+                        call!(i32, 4, none);
+                        call!(f32, 4, e);
+                        call!(bf16, 2, e);
+                        call!(u8, 1, e, p);
+                        call!(i8, 1, e, pi);
+                        call!(u8, 1, none, p);
                         let layout = [PanelLayout::Rows, PanelLayout::Lines, PanelLayout::Quads][j % 3];
                         let mut y = PackedActivations::new();
-                        layer.forward(x, e, Output::Packed(&mut y, p, layout), &ctx, &mut scratch).unwrap();
+                        layer.forward(x, e, packed_in(&mut y, Some(p), layout), &ctx, &mut scratch).unwrap();
                         let mut back = Guarded::new(m * n, side);
                         y.unpack(MatMut::new(back.slice_mut(m * n), m, n).unwrap(), &ctx).unwrap();
                     }
@@ -244,22 +258,23 @@ fn float_layers_stay_inside() {
                 let (x, xb, xh) = (Guarded::of(&x, side), Guarded::of(&xb, side), Guarded::of(&xh, side));
                 let other = Guarded::of(&other, side);
                 let inputs = [
-                    Input::F32(MatRef::with_stride(x.slice(xl), m, k, xs).unwrap(), OnTheFly::Never),
-                    Input::Bf16(MatRef::with_stride(xb.slice(xl), m, k, xs).unwrap(), OnTheFly::Never),
-                    Input::F16(MatRef::with_stride(xh.slice(xl), m, k, xs).unwrap(), OnTheFly::Never),
+                    LinearInput::from(MatRef::with_stride(x.slice::<f32>(xl), m, k, xs).unwrap()),
+                    LinearInput::from(MatRef::with_stride(xb.slice::<bf16>(xl), m, k, xs).unwrap()),
+                    LinearInput::from(MatRef::with_stride(xh.slice::<f16>(xl), m, k, xs).unwrap()),
                 ];
-                let residual = Residual::F16(MatRef::with_stride(other.slice(yl), m, n, ys).unwrap());
+                let residual =
+                    TensorRef::from(MatRef::with_stride(other.slice::<f16>(yl), m, n, ys).unwrap());
                 for x in inputs {
                     macro_rules! call {
-                        ($t:ty, $size:literal, $e:expr, $out:ident) => {{
+                        ($t:ty, $size:literal, $e:expr) => {{
                             let mut y = Guarded::new(yl * $size, side);
                             let y = MatMut::with_stride(y.slice_mut::<$t>(yl), m, n, ys).unwrap();
-                            layer.forward(x, $e, Output::$out(y), &ctx, &mut scratch).unwrap();
+                            layer.forward(x, $e, y, &ctx, &mut scratch).unwrap();
                         }};
                     }
-                    call!(f32, 4, Epilogue::new(), F32);
-                    call!(bf16, 2, Epilogue::new().residual(residual), Bf16);
-                    call!(f16, 2, Epilogue::new().activation(Activation::Gelu), F16);
+                    call!(f32, 4, Epilogue::new());
+                    call!(bf16, 2, Epilogue::new().residual(residual));
+                    call!(f16, 2, Epilogue::new().activation(Activation::Gelu));
                 }
             }
         }

@@ -4,13 +4,14 @@
 mod common;
 
 use common::{Rng, cases, tiers};
+use siskin::Element;
 use siskin::MatRef;
 use siskin::internal::buffer::memory;
 use siskin::internal::driver::weights::Dense;
-use siskin::internal::kernels::activation::{Activation as Curve, evaluate};
+use siskin::internal::kernels::activation::{Curve, evaluate};
 use siskin::internal::kernels::dense::Tile;
+use siskin::internal::kernels::epilogue::Finish;
 use siskin::internal::kernels::pack::{Tokens, quad_offset};
-use siskin::internal::kernels::requantize::Requantize;
 use siskin::internal::kernels::scalar::Scalar;
 use siskin::internal::kernels::simd::Simd;
 use siskin::internal::kernels::sparse::{Band, Group};
@@ -193,19 +194,33 @@ fn sparse_kernels_to_bytes() {
                 let activation =
                     [Curve::Identity, Curve::Gelu, Curve::GeluTanh, Curve::Silu][round as usize % 4];
                 let (low, high) = if r.below(2) == 0 { (0, 255) } else { (40, 200) };
-                let to = Requantize {
+                let to = Finish {
                     scale: &scale,
                     bias: &bias,
-                    activation,
+                    token_scale: None,
+                    corrections: [None; 2],
+                    residual: None,
+                    curve: activation,
+                    clamp: (f32::NEG_INFINITY, f32::INFINITY),
+                    element: Element::U8,
                     post: 3.7,
                     zero: r.below(256) as i32,
                     low,
                     high,
                     table: if r.below(2) == 0 { Some(&table) } else { None },
+                    flip: 0,
+                    in_registers: true,
                 };
                 let mut got = vec![0xa5u8; sums.len() + 64];
                 // SAFETY: as above; there are parameters for all rows.
-                unsafe { tier.to_bytes(kernel.layout, kernel.rows)(&p.band(), &to, got.as_mut_ptr()) };
+                unsafe {
+                    if activation == Curve::Identity {
+                        tier.to_bytes(kernel.layout, kernel.rows)(&p.band(), &to, got.as_mut_ptr());
+                    } else {
+                        let rows = sums.len() / 64;
+                        (tier.requantize_rows)(&to, sums.as_ptr(), p.first_row, rows, got.as_mut_ptr());
+                    }
+                }
                 for (i, &sum) in sums.iter().enumerate() {
                     let row = p.first_row + i / 64;
                     let mut v = (sum as f32).mul_add(scale[row], bias[row]);

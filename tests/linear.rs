@@ -9,6 +9,7 @@ mod layer;
 use common::{BLOCKS, Rng, WAYS, cases, in_parallel, isas, serial};
 use layer::*;
 use proptest::prelude::*;
+use siskin::internal::linear::PanelLayout;
 use siskin::linear::*;
 use siskin::quant::QuantParams;
 use siskin::sparse::{BlockShape, Bsr};
@@ -133,9 +134,9 @@ fn sums(layer: &Linear, x: &[u8], m: usize, zero: i32, ctx: &Ctx, scratch: &mut 
     let p = QuantParams::u8(1.0, zero).unwrap();
     layer
         .forward(
-            Input::U8(MatRef::new(x, m, layer.in_features()).unwrap(), p),
+            LinearInput::from((MatRef::new(x, m, layer.in_features()).unwrap(), p)),
             Epilogue::new(),
-            Output::I32(MatMut::new(&mut y, m, layer.out_features()).unwrap()),
+            LinearOutput::from(MatMut::new(&mut y, m, layer.out_features()).unwrap()),
             ctx,
             scratch,
         )
@@ -215,9 +216,9 @@ fn columns_beyond_sixteen_bits() {
                 let mut y = vec![0u8; m * n];
                 layer
                     .forward(
-                        Input::U8(MatRef::new(&x, m, k).unwrap(), p),
+                        LinearInput::from((MatRef::new(&x, m, k).unwrap(), p)),
                         Epilogue::new(),
-                        Output::U8(MatMut::new(&mut y, m, n).unwrap(), q),
+                        LinearOutput::from((MatMut::new(&mut y, m, n).unwrap(), q)),
                         &ctx,
                         &mut scratch,
                     )
@@ -296,7 +297,7 @@ fn the_c_oracle_agrees() {
 #[cfg(siskin_oracle)]
 #[test]
 fn activations_are_near_f64() {
-    use siskin::internal::kernels::activation::{Activation as Curve, evaluate};
+    use siskin::internal::kernels::activation::{Curve, evaluate};
     use siskin::internal::oracle::{Activation as Exact, activate};
     for (curve, exact) in
         [(Curve::Gelu, Exact::GeluErf), (Curve::GeluTanh, Exact::GeluTanh), (Curve::Silu, Exact::Silu)]
@@ -538,9 +539,10 @@ fn a_pruned_feature_with_an_infinite_scale() {
         .map(|isa| {
             let ctx = serial(isa);
             let layer = Linear::sparse(&w).scales(&[1e30; 8]).build(&ctx).unwrap();
-            let x = Input::U8(MatRef::new(&x, m, k).unwrap(), QuantParams::u8(1e30, 0).unwrap());
+            let x = LinearInput::from((MatRef::new(&x, m, k).unwrap(), QuantParams::u8(1e30, 0).unwrap()));
             let mut y = vec![0u8; m * n];
-            let to = Output::U8(MatMut::new(&mut y, m, n).unwrap(), QuantParams::u8(1e27, 10).unwrap());
+            let to =
+                LinearOutput::from((MatMut::new(&mut y, m, n).unwrap(), QuantParams::u8(1e27, 10).unwrap()));
             layer.forward(x, Epilogue::new(), to, &ctx, &mut Scratch::new()).unwrap();
             y
         })

@@ -5,6 +5,9 @@ mod common;
 
 use common::{isas, serial};
 use siskin::Element;
+use siskin::TensorRef;
+use siskin::internal::linear::{PanelLayout, pack_in, packed_in};
+use siskin::linear::InputQuantization::PerToken;
 use siskin::linear::*;
 use siskin::quant::QuantParams;
 use siskin::sparse::{BlockShape, Bsr};
@@ -48,27 +51,31 @@ fn i8p() -> QuantParams {
 }
 
 /// Calls with every output; each must fail alike and leave y as it was.
-fn refused(layer: &Linear, x: Input<'_>, e: Epilogue<'_>, ctx: &Ctx, kind: Kind, name: &str) {
+fn refused(layer: &Linear, x: LinearInput<'_>, e: Epilogue<'_>, ctx: &Ctx, kind: Kind, name: &str) {
     let s = &mut Scratch::new();
     macro_rules! untouched {
-        ($out:ident, $poison:expr $(, $p:expr)?) => {{
+        (@out $y:expr) => { LinearOutput::from($y) };
+        (@out $y:expr, $p:expr) => { LinearOutput::from(($y, $p)) };
+        ($poison:expr $(, $p:expr)?) => {{
             let mut y = [$poison; M * N];
-            let out = Output::$out(MatMut::new(&mut y, M, N).unwrap() $(, $p)?);
+            let out = MatMut::new(&mut y, M, N).unwrap();
+            let out = untouched!(@out out $(, $p)?);
             let result = layer.forward(x, e, out, ctx, s);
             assert!(y.iter().all(|v| *v == $poison), "y was written: {name}");
             result
         }};
     }
-    named(untouched!(F32, 7.5f32), kind, name);
-    assert!(untouched!(Bf16, bf16::ONE).is_err());
-    assert!(untouched!(U8, 7u8, u8p()).is_err());
-    assert!(untouched!(I8, 7i8, i8p()).is_err());
-    assert!(untouched!(I32, 7i32).is_err());
+    named(untouched!(7.5f32), kind, name);
+    assert!(untouched!(bf16::ONE).is_err());
+    assert!(untouched!(7u8, u8p()).is_err());
+    assert!(untouched!(7i8, i8p()).is_err());
+    assert!(untouched!(7i32).is_err());
     // A packed output keeps what it had.
     let mut y = PackedActivations::new();
     let old = [9u8; 4];
-    y.pack(&Input::U8(MatRef::new(&old, 2, 2).unwrap(), u8p()), PanelLayout::Lines, ctx, s).unwrap();
-    assert!(layer.forward(x, e, Output::Packed(&mut y, u8p(), PanelLayout::Rows), ctx, s).is_err());
+    let old_x = (MatRef::new(&old, 2, 2).unwrap(), u8p());
+    pack_in(&mut y, old_x, (PanelLayout::Lines, PerToken), ctx, s).unwrap();
+    assert!(layer.forward(x, e, packed_in(&mut y, Some(u8p()), PanelLayout::Rows), ctx, s).is_err());
     let mut back = [0u8; 4];
     y.unpack(MatMut::new(&mut back, 2, 2).unwrap(), ctx).unwrap();
     assert_eq!(back, old);
@@ -84,28 +91,46 @@ fn inputs() {
         let signed = [1i8; M * K];
         let x = MatRef::new(&bytes, M, K).unwrap();
         let wide = [1u8; M * (K + 1)];
-        refused(&l, Input::U8(MatRef::new(&wide, M, K + 1).unwrap(), u8p()), e, &ctx, Shape, "input");
-        refused(&l, Input::U8(x, i8p()), e, &ctx, Unsupported, "input");
-        refused(&l, Input::I8(MatRef::new(&signed, M, K).unwrap(), u8p()), e, &ctx, Unsupported, "input");
-        refused(&l, Input::Packed(&PackedActivations::new()), e, &ctx, Shape, "input");
+        refused(
+            &l,
+            LinearInput::from((MatRef::new(&wide, M, K + 1).unwrap(), u8p())),
+            e,
+            &ctx,
+            Shape,
+            "input",
+        );
+        refused(&l, LinearInput::from((x, i8p())), e, &ctx, Unsupported, "input");
+        refused(
+            &l,
+            LinearInput::from((MatRef::new(&signed, M, K).unwrap(), u8p())),
+            e,
+            &ctx,
+            Unsupported,
+            "input",
+        );
+        refused(&l, LinearInput::from(&PackedActivations::new()), e, &ctx, Shape, "input");
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for at in [0, 7, M * K - 1] {
                 let mut f = [1f32; M * K];
                 f[at] = bad;
                 let h = f.map(bf16::from_f32);
-                let f = Input::F32(MatRef::new(&f, M, K).unwrap(), OnTheFly::PerToken);
+                let f = LinearInput::from(MatRef::new(&f, M, K).unwrap());
                 refused(&l, f, e, &ctx, Value, "x");
-                let h = Input::Bf16(MatRef::new(&h, M, K).unwrap(), OnTheFly::PerToken);
+                let h = LinearInput::from(MatRef::new(&h, M, K).unwrap());
                 refused(&l, h, e, &ctx, Value, "x");
                 let mut p = PackedActivations::new();
-                named(p.pack(&f, PanelLayout::Quads, &ctx, &mut Scratch::new()), Value, "x");
+                named(
+                    pack_in(&mut p, f, (PanelLayout::Quads, PerToken), &ctx, &mut Scratch::new()),
+                    Value,
+                    "x",
+                );
                 assert_eq!((p.tokens(), p.features()), (0, 0), "what was in there is gone");
             }
         }
         // A range that no scale covers.
         let mut f = [0f32; M * K];
         (f[0], f[1]) = (f32::MAX, f32::MIN);
-        let f = Input::F32(MatRef::new(&f, M, K).unwrap(), OnTheFly::PerToken);
+        let f = LinearInput::from(MatRef::new(&f, M, K).unwrap());
         refused(&l, f, e, &ctx, Value, "x");
     }
 }
@@ -115,16 +140,16 @@ fn epilogues() {
     let ctx = serial(Isa::Scalar);
     let l = layer(&ctx);
     let bytes = [1u8; M * K];
-    let x = Input::U8(MatRef::new(&bytes, M, K).unwrap(), u8p());
+    let x = LinearInput::from((MatRef::new(&bytes, M, K).unwrap(), u8p()));
     let (r, rb, ri) = ([1f32; M * N], [1u8; M * N], [1i8; M * N]);
     let e = Epilogue::new();
     let few = MatRef::new(&r[..N], 1, N).unwrap();
-    refused(&l, x, e.residual(Residual::F32(few)), &ctx, Shape, "residual");
+    refused(&l, x, e.residual(TensorRef::from(few)), &ctx, Shape, "residual");
     let turned = MatRef::new(&r, N, M).unwrap();
-    refused(&l, x, e.residual(Residual::F32(turned)), &ctx, Shape, "residual");
-    let of_u8 = Residual::U8(MatRef::new(&rb, M, N).unwrap(), i8p());
+    refused(&l, x, e.residual(TensorRef::from(turned)), &ctx, Shape, "residual");
+    let of_u8 = TensorRef::from((MatRef::new(&rb, M, N).unwrap(), i8p()));
     refused(&l, x, e.residual(of_u8), &ctx, Unsupported, "residual");
-    let of_i8 = Residual::I8(MatRef::new(&ri, M, N).unwrap(), u8p());
+    let of_i8 = TensorRef::from((MatRef::new(&ri, M, N).unwrap(), u8p()));
     refused(&l, x, e.residual(of_i8), &ctx, Unsupported, "residual");
     for (low, high) in [(1.0, 0.5), (f32::NAN, 1.0), (0.0, f32::NAN), (f32::INFINITY, 0.0)] {
         refused(&l, x, e.activation(Activation::Clamp { low, high }), &ctx, Value, "activation");
@@ -133,15 +158,15 @@ fn epilogues() {
     let table = silu_table(u8p(), QuantParams::u8(0.75, 3).unwrap());
     refused(&l, x, e.activation(Activation::Table(&table)), &ctx, Unsupported, "activation");
     let mut y = [7u8; M * N];
-    let out = Output::U8(MatMut::new(&mut y, M, N).unwrap(), u8p());
+    let out = LinearOutput::from((MatMut::new(&mut y, M, N).unwrap(), u8p()));
     let result = l.forward(x, e.activation(Activation::Table(&table)), out, &ctx, &mut Scratch::new());
     named(result, Value, "activation");
     assert_eq!(y, [7; M * N]);
     // Sums have no epilogue.
-    let good = Residual::F32(MatRef::new(&r, M, N).unwrap());
+    let good = TensorRef::from(MatRef::new(&r, M, N).unwrap());
     for e in [e.residual(good), e.activation(Activation::Relu), e.activation(Activation::Gelu)] {
         let mut y = [7i32; M * N];
-        let out = Output::I32(MatMut::new(&mut y, M, N).unwrap());
+        let out = LinearOutput::from(MatMut::new(&mut y, M, N).unwrap());
         named(l.forward(x, e, out, &ctx, &mut Scratch::new()), Unsupported, "epilogue");
         assert_eq!(y, [7; M * N]);
     }
@@ -152,25 +177,25 @@ fn outputs() {
     let ctx = serial(Isa::Scalar);
     let l = layer(&ctx);
     let bytes = [1u8; M * K];
-    let x = Input::U8(MatRef::new(&bytes, M, K).unwrap(), u8p());
+    let x = LinearInput::from((MatRef::new(&bytes, M, K).unwrap(), u8p()));
     let e = Epilogue::new();
     let s = &mut Scratch::new();
     for (rows, cols) in [(N, M), (M, N - 1), (M - 1, N), (0, N), (M, 0)] {
         let mut y = vec![7f32; rows * cols];
-        let out = Output::F32(MatMut::new(&mut y, rows, cols).unwrap());
+        let out = LinearOutput::from(MatMut::new(&mut y, rows, cols).unwrap());
         named(l.forward(x, e, out, &ctx, s), Shape, "output");
         assert!(y.iter().all(|v| *v == 7.0));
     }
     let mut y = [7u8; M * N];
     named(
-        l.forward(x, e, Output::U8(MatMut::new(&mut y, M, N).unwrap(), i8p()), &ctx, s),
+        l.forward(x, e, LinearOutput::from((MatMut::new(&mut y, M, N).unwrap(), i8p())), &ctx, s),
         Unsupported,
         "output",
     );
     assert_eq!(y, [7; M * N]);
     let mut y = [7i8; M * N];
     named(
-        l.forward(x, e, Output::I8(MatMut::new(&mut y, M, N).unwrap(), u8p()), &ctx, s),
+        l.forward(x, e, LinearOutput::from((MatMut::new(&mut y, M, N).unwrap(), u8p())), &ctx, s),
         Unsupported,
         "output",
     );
@@ -178,10 +203,10 @@ fn outputs() {
     named(MatMut::with_stride(&mut [0u8; 10], 2, 5, 4).map(|_| ()), Shape, "stride");
     named(MatMut::with_stride(&mut [0u8; 10], 2, 5, 6).map(|_| ()), Shape, "data");
     let mut p = PackedActivations::new();
-    p.pack(&x, PanelLayout::Lines, &ctx, s).unwrap();
+    pack_in(&mut p, x, (PanelLayout::Lines, PerToken), &ctx, s).unwrap();
     named(p.unpack(MatMut::new(&mut [0u8; M * K], K, M).unwrap(), &ctx), Shape, "y");
     named(
-        p.pack(&Input::U8(MatRef::new(&bytes, M, K).unwrap(), i8p()), PanelLayout::Lines, &ctx, s),
+        pack_in(&mut p, (MatRef::new(&bytes, M, K).unwrap(), i8p()), (PanelLayout::Lines, PerToken), &ctx, s),
         Unsupported,
         "input",
     );
@@ -194,7 +219,7 @@ fn another_tier() {
         let l = layer(&serial(built));
         for &called in isas.iter().filter(|&&isa| isa != built) {
             let bytes = [1u8; M * K];
-            let x = Input::U8(MatRef::new(&bytes, M, K).unwrap(), u8p());
+            let x = LinearInput::from((MatRef::new(&bytes, M, K).unwrap(), u8p()));
             refused(&l, x, Epilogue::new(), &serial(called), Unsupported, "ctx");
         }
     }
@@ -269,18 +294,18 @@ fn sizes_that_overflow() {
     let none: [u8; 0] = [];
     for rows in [usize::MAX, usize::MAX / 2, usize::MAX / 256, 1 << 56] {
         let x = MatRef::new(&none, rows, 0).unwrap();
-        let x = Input::U8(x, u8p());
+        let x = LinearInput::from((x, u8p()));
         let s = &mut Scratch::new();
         for layout in [PanelLayout::Rows, PanelLayout::Lines, PanelLayout::Quads] {
-            named(PackedActivations::new().pack(&x, layout, &ctx, s), Shape, "x");
+            named(pack_in(&mut PackedActivations::new(), x, (layout, PerToken), &ctx, s), Shape, "x");
         }
         let l = Linear::dense::<i8>(MatRef::new(&[], 0, 0).unwrap()).build(&ctx).unwrap();
-        let y = Output::I32(MatMut::new(&mut [], rows, 0).unwrap());
+        let y = LinearOutput::from(MatMut::<i32>::new(&mut [], rows, 0).unwrap());
         named(l.forward(x, Epilogue::new(), y, &ctx, s), Shape, "x");
         // Enough columns of y would need memory; a packed one has none yet.
         let l = Linear::dense::<i8>(MatRef::new(&[], 3, 0).unwrap()).build(&ctx).unwrap();
         let y = &mut PackedActivations::new();
-        let y = Output::Packed(y, u8p(), PanelLayout::Lines);
+        let y = packed_in(y, Some(u8p()), PanelLayout::Lines);
         named(l.forward(x, Epilogue::new(), y, &ctx, s), Shape, "x");
     }
 }

@@ -13,7 +13,7 @@ mod layer;
 use common::{BLOCKS, Manner, Rng, cases, custom, serial};
 use layer::*;
 use siskin::internal::kernels::odd::ODD;
-use siskin::linear::PanelLayout;
+use siskin::internal::linear::PanelLayout;
 use siskin::{Isa, Scratch};
 
 fn pick<T: Copy>(r: &mut Rng, all: &[T]) -> T {

@@ -140,17 +140,17 @@ impl Case {
             })
         };
         let x = match self.x_type >> 1 & 3 {
-            0 => Input::U8(MatRef::new(&self.x[..m * k], m, k)?, QuantParams::u8(scale, zero)?),
-            1 => Input::I8(MatRef::new(&signed[..m * k], m, k)?, QuantParams::i8(scale, zero - 128)?),
-            2 => Input::F32(MatRef::new(&floats[..m * k], m, k)?, on_the_fly()?),
-            _ => Input::Bf16(MatRef::new(&half[..m * k], m, k)?, on_the_fly()?),
+            0 => LinearInput::from((MatRef::new(&self.x[..m * k], m, k)?, QuantParams::u8(scale, zero)?)),
+            1 => LinearInput::from((MatRef::new(&signed[..m * k], m, k)?, QuantParams::i8(scale, zero - 128)?)),
+            2 => LinearInput::from(MatRef::new(&floats[..m * k], m, k)?),
+            _ => LinearInput::from(MatRef::new(&half[..m * k], m, k)?),
         };
         let mut packed = PackedActivations::new();
         let x = match self.packed {
             None => x,
             Some(layout) => {
                 packed.pack(&x, layout, &ctx, &mut scratch)?;
-                Input::Packed(&packed)
+                LinearInput::from(&packed)
             }
         };
 
@@ -162,14 +162,11 @@ impl Case {
         let mut epilogue = Epilogue::new();
         epilogue = match self.residual.map(|r| r & 3) {
             None => epilogue,
-            Some(0) => epilogue.residual(Residual::F32(MatRef::new(&floats[..rows * n], rows, n)?)),
-            Some(1) => epilogue.residual(Residual::Bf16(MatRef::new(&half[..rows * n], rows, n)?)),
+            Some(0) => epilogue.residual(TensorRef::from(MatRef::new(&floats[..rows * n], rows, n)?)),
+            Some(1) => epilogue.residual(TensorRef::from(MatRef::new(&half[..rows * n], rows, n)?)),
             Some(2) => epilogue
-                .residual(Residual::U8(MatRef::new(&bytes[..rows * n], rows, n)?, QuantParams::u8(0.5, 3)?)),
-            _ => epilogue.residual(Residual::I8(
-                MatRef::new(&signed[..rows * n], rows, n)?,
-                QuantParams::i8(0.5, -3)?,
-            )),
+                .residual(TensorRef::from((MatRef::new(&bytes[..rows * n], rows, n)?, QuantParams::u8(0.5, 3)?))),
+            _ => epilogue.residual(TensorRef::from((MatRef::new(&signed[..rows * n], rows, n)?, QuantParams::i8(0.5, -3)?))),
         };
 
         let (scale, zero) = self.y_params;
@@ -195,33 +192,33 @@ impl Case {
         Ok(match self.y_type % 6 {
             0 => {
                 let mut y = vec![0i32; len];
-                call(Output::I32(MatMut::new(&mut y, m, n)?))?;
+                call(LinearOutput::from(MatMut::new(&mut y, m, n)?))?;
                 y.iter().map(|&v| v as u32).collect()
             }
             1 => {
                 let mut y = vec![0f32; len];
-                call(Output::F32(MatMut::new(&mut y, m, n)?))?;
+                call(LinearOutput::from(MatMut::new(&mut y, m, n)?))?;
                 // One NaN is as good as another.
                 y.iter().map(|v| if v.is_nan() { f32::NAN } else { *v }.to_bits()).collect()
             }
             2 => {
                 let mut y = vec![bf16::ZERO; len];
-                call(Output::Bf16(MatMut::new(&mut y, m, n)?))?;
+                call(LinearOutput::from(MatMut::new(&mut y, m, n)?))?;
                 y.iter().map(|v| if v.is_nan() { bf16::NAN } else { *v }.to_bits().into()).collect()
             }
             3 => {
                 let mut y = vec![0u8; len];
-                call(Output::U8(MatMut::new(&mut y, m, n)?, to))?;
+                call(LinearOutput::from((MatMut::new(&mut y, m, n)?, to)))?;
                 y.iter().map(|&v| v.into()).collect()
             }
             4 => {
                 let mut y = vec![0i8; len];
-                call(Output::I8(MatMut::new(&mut y, m, n)?, to))?;
+                call(LinearOutput::from((MatMut::new(&mut y, m, n)?, to)))?;
                 y.iter().map(|&v| v as u32).collect()
             }
             _ => {
                 let mut y = PackedActivations::new();
-                call(Output::Packed(&mut y, to, self.y_layout))?;
+                call(packed_in(&mut y, Some(to), self.y_layout))?;
                 let mut rows = vec![0; y.tokens() * y.features()];
                 y.unpack(MatMut::new(&mut rows, y.tokens(), y.features())?, &ctx)?;
                 rows.iter().map(|&v| v.into()).collect()

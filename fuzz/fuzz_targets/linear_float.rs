@@ -124,14 +124,14 @@ impl Case {
         let (xb, xh): (Vec<bf16>, Vec<f16>) =
             self.x.iter().map(|&v| (bf16::from_f32(v), f16::from_f32(v))).unzip();
         let x = match self.x_type % 3 {
-            0 => Input::F32(MatRef::new(&self.x, m, k)?, OnTheFly::Never),
-            1 => Input::Bf16(MatRef::new(&xb, m, k)?, OnTheFly::Never),
-            _ => Input::F16(MatRef::new(&xh, m, k)?, OnTheFly::Never),
+            0 => LinearInput::from(MatRef::new(&self.x, m, k)?),
+            1 => LinearInput::from(MatRef::new(&xb, m, k)?),
+            _ => LinearInput::from(MatRef::new(&xh, m, k)?),
         };
         let mut packed = PackedActivations::new();
         let x = if self.packed {
-            packed.pack(&x, layer.input_layout(), &ctx, &mut scratch)?;
-            Input::Packed(&packed)
+            packed.pack(&x, input_layout(&layer), &ctx, &mut scratch)?;
+            LinearInput::from(&packed)
         } else {
             x
         };
@@ -144,30 +144,30 @@ impl Case {
             _ => Activation::Clamp { low: -0.5, high: 2.5 },
         });
         let epilogue = match self.residual {
-            true => epilogue.residual(Residual::F16(MatRef::new(&other, m, n)?)),
+            true => epilogue.residual(TensorRef::from(MatRef::new(&other, m, n)?)),
             false => epilogue,
         };
         let mut call = |y: Output<'_>| layer.forward(x, epilogue, y, &ctx, &mut scratch);
         let mut y = vec![0f32; m * n];
         match self.y_type % 7 {
-            0 => call(Output::F32(MatMut::new(&mut y, m, n)?))?,
+            0 => call(LinearOutput::from(MatMut::new(&mut y, m, n)?))?,
             1 => {
                 let mut half = vec![bf16::ZERO; m * n];
-                call(Output::Bf16(MatMut::new(&mut half, m, n)?))?;
+                call(LinearOutput::from(MatMut::new(&mut half, m, n)?))?;
                 y = half.iter().map(|v| v.to_f32()).collect();
             }
             2 => {
                 let mut half = vec![f16::ZERO; m * n];
-                call(Output::F16(MatMut::new(&mut half, m, n)?))?;
+                call(LinearOutput::from(MatMut::new(&mut half, m, n)?))?;
                 y = half.iter().map(|v| v.to_f32()).collect();
             }
             i => {
                 let mut to = PackedActivations::new();
-                call(Output::PackedFloats(&mut to, LAYOUTS[usize::from(i) - 3]))?;
+                call(packed_in(&mut to, None, LAYOUTS[usize::from(i) - 3]))?;
                 to.unpack_f32(MatMut::new(&mut y, m, n)?)?;
             }
         }
-        let pairs = matches!(layer.input_layout(), PanelLayout::Bf16Rows | PanelLayout::Bf16Pairs);
+        let pairs = matches!(input_layout(&layer), PanelLayout::Bf16Rows | PanelLayout::Bf16Pairs);
         Ok((y, pairs))
     }
 }

@@ -113,7 +113,7 @@ pub unsafe fn gather<const TOKENS: usize>(band: &float::Band<'_>, out: *mut f32)
                 band.panel.as_ptr().add(group.base as usize * TOKENS * 4),
                 TOKENS,
                 band.indices.as_ptr().add(start),
-                band.weights.wrapping_add(16 * start),
+                band.weights_of::<4>(group).cast(),
                 group.len as usize,
                 flat,
             );

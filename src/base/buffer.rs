@@ -105,6 +105,17 @@ pub fn memory<T: ElementType>(x: &[T]) -> &[u8] {
     unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), size_of_val(x)) }
 }
 
+/// Bytes as the elements that they were made of.
+///
+/// # Panics
+/// If the memory does not begin and end with an element.
+pub fn elements<T: ElementType>(bytes: &[u8]) -> &[T] {
+    // SAFETY: any bytes are some of the sealed element types, which are plain numbers.
+    let (before, elements, after) = unsafe { bytes.align_to() };
+    assert!(before.is_empty() && after.is_empty(), "bytes that are no elements");
+    elements
+}
+
 /// The memory of elements as bytes.
 pub fn memory_mut<T: ElementType>(x: &mut [T]) -> &mut [u8] {
     // SAFETY: the sealed element types are plain numbers, without padding, and any bytes are some of them; the only reference

@@ -3,7 +3,7 @@
 //! One pair of types for everything that is read and written: a [`TensorRef`] comes from a [`MatRef`] or a [`HeadsRef`], a
 //! [`TensorMut`] from a [`MatMut`] or a [`HeadsMut`]; bytes come with the parameters that say what they stand for.
 
-use crate::base::buffer::{memory, memory_mut};
+use crate::base::buffer::{elements, memory, memory_mut};
 use crate::base::element::{Element, ElementType};
 use crate::base::error::{Error, Result};
 use crate::base::heads::{HeadsMut, HeadsRef, Layout};
@@ -124,8 +124,48 @@ macro_rules! common_methods {
     };
 }
 
+/// A layout as the rows of a matrix, if heads lie side by side: tokens, features, and elements from a token to the next.
+fn as_matrix(layout: Layout, name: &'static str) -> Result<(usize, usize, usize)> {
+    let Layout { tokens, heads, head_dim, token_stride, head_stride } = layout;
+    if heads > 1 && head_stride != head_dim {
+        return Err(Error::unsupported(
+            name,
+            "heads side by side",
+            format_args!("heads {head_stride} elements apart"),
+        ));
+    }
+    let features = heads * head_dim;
+    // The stride of a single row is never taken.
+    Ok((tokens, features, if tokens > 1 { token_stride } else { features }))
+}
+
+fn check_matrix(layout: Layout, name: &'static str, rows: usize, cols: usize) -> Result<()> {
+    let (tokens, features, _) = as_matrix(layout, name)?;
+    if (tokens, features) != (rows, cols) {
+        let expected = format_args!("{rows} tokens x {cols} out_features");
+        return Err(Error::shape(name, expected, format_args!("{tokens} x {features}")));
+    }
+    Ok(())
+}
+
 impl<'a> TensorRef<'a> {
     common_methods!();
+
+    /// The tensor as a matrix of its element type, if heads lie side by side and tokens do not overlap.
+    pub(crate) fn matrix<T: ElementType>(&self, name: &'static str) -> Result<MatRef<'a, T>> {
+        let (rows, cols, stride) = as_matrix(self.layout, name)?;
+        MatRef::with_stride(elements(self.bytes), rows, cols, stride)
+    }
+
+    /// Whether it is a matrix of this size: the addend of an output.
+    pub(crate) fn check_matrix(&self, name: &'static str, rows: usize, cols: usize) -> Result<()> {
+        check_matrix(self.layout, name, rows, cols)
+    }
+
+    /// Elements from a row of the matrix to the next.
+    pub(crate) fn matrix_stride(&self) -> usize {
+        self.layout.token_stride
+    }
 
     /// What bytes stand for; none for other elements.
     pub fn params(&self) -> Option<HeadParams<'a>> {
@@ -180,6 +220,16 @@ impl<'a> TensorMut<'a> {
     /// The tensor for a shorter time.
     pub fn reborrow(&mut self) -> TensorMut<'_> {
         TensorMut { bytes: self.bytes, ..*self }
+    }
+
+    /// Whether it is a matrix of this size.
+    pub(crate) fn check_matrix(&self, name: &'static str, rows: usize, cols: usize) -> Result<()> {
+        check_matrix(self.layout, name, rows, cols)
+    }
+
+    /// Elements from a row of the matrix to the next.
+    pub(crate) fn matrix_stride(&self) -> usize {
+        self.layout.token_stride
     }
 
     /// The first element.

@@ -58,6 +58,15 @@ impl<'a, T: ElementType> MatRef<'a, T> {
         Ok(Self { data, rows, cols, stride })
     }
 
+    /// Rows of memory that the caller made: as [`MatRef::with_stride`] where that cannot fail.
+    ///
+    /// # Panics
+    /// If `data` ends before the last row does.
+    pub(crate) fn of_rows(data: &'a [T], rows: usize, cols: usize, stride: usize) -> Self {
+        assert!(check(data.len(), rows, cols, stride).is_ok(), "{rows} rows of {stride} in {}", data.len());
+        Self { data, rows, cols, stride }
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows

@@ -1,12 +1,12 @@
 //! Block-sparse layers of bytes: a panel of tokens times a band of 64 output features.
 
 use super::schedule::{self, Multiply};
-use super::{Job, Memory, Out, finish, same_panels, through_rows};
+use super::{Job, Memory, Out, TileOf, finish, same_panels, through_rows};
 use crate::base::buffer::as_i32;
 use crate::base::ctx::Ctx;
 use crate::driver::weights::{BAND, HEIGHTS, Sparse};
+use crate::kernels::activation::Curve;
 use crate::kernels::attention::pack::flip;
-use crate::kernels::epilogue::{Sums, Target};
 use crate::kernels::pack::Tokens;
 use crate::kernels::panel::{Panel, PanelLayout};
 use crate::kernels::sparse;
@@ -38,8 +38,12 @@ impl Bytes<'_> {
 }
 
 impl Multiply for Bytes<'_> {
-    fn weights(&self) -> &Sparse {
-        self.w
+    fn bands(&self) -> usize {
+        self.w.bands().len()
+    }
+
+    fn bands_by_cost(&self, parts: usize, i: usize) -> Range<usize> {
+        self.w.bands_by_cost(parts, i)
     }
 
     fn weight_bytes(&self) -> usize {
@@ -69,9 +73,10 @@ impl Multiply for Bytes<'_> {
 /// One panel times some bands.
 fn multiply(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], bands: Range<usize>, tile: &mut [u8]) {
     for band in bands {
-        match &job.requantize {
-            Some(requantize) if panel.width == 64 => fused(job, w, panel, x, band, requantize, tile),
-            _ => general(job, w, panel, x, band, tile),
+        if job.finish.in_registers && panel.width == 64 {
+            fused(job, w, panel, x, band, tile);
+        } else {
+            general(job, w, panel, x, band, tile);
         }
     }
 }
@@ -92,19 +97,13 @@ fn band_of<'a>(
     Some(sparse::Band { groups, indices, weights, panel: x, init: job.init, first_row: band * BAND })
 }
 
-/// Bytes straight from the registers.
-fn fused(
-    job: &Job<'_>,
-    w: &Sparse,
-    panel: Panel,
-    x: &[u8],
-    band: usize,
-    requantize: &crate::kernels::requantize::Requantize<'_>,
-    tile: &mut [u8],
-) {
+/// Bytes of a panel of 64 tokens, K-major as they come out of the registers of a tile, and from there to where they belong.
+fn fused(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], band: usize, tile: &mut [u8]) {
     let first = band * BAND;
     let features = (job.out_features - first).min(BAND);
-    let lines = tile[2 * SUMS..].as_mut_ptr();
+    let (sums, rest) = tile.split_at_mut(SUMS);
+    let (more, lines) = rest.split_at_mut(SUMS);
+    let lines = lines.as_mut_ptr();
     // SAFETY: the weights' constructor proved groups and indices for x of this many features, of which this is a whole
     // panel; parameters are padded to whole bands; the output belongs to this call and this tile of it to this task.
     unsafe {
@@ -114,30 +113,34 @@ fn fused(
             }
             _ => lines,
         };
-        for s in 0..HEIGHTS.len() {
-            if let Some(band) = band_of(job, w, x, band, s) {
-                job.tier.to_bytes(w.layout(), HEIGHTS[s])(&band, requantize, out);
+        if job.finish.curve == Curve::Identity {
+            for s in 0..HEIGHTS.len() {
+                if let Some(band) = band_of(job, w, x, band, s) {
+                    job.tier.to_bytes(w.layout(), HEIGHTS[s])(&band, &job.finish, out);
+                }
             }
+        } else {
+            // Beside a curve, sums that go through the first-level cache cost little.
+            let sums = as_i32(sums);
+            spill(job, w, 64, x, band, [&mut *sums, as_i32(more)], &mut []);
+            (job.tier.requantize_rows)(&job.finish, sums.as_ptr(), first, features, out);
         }
-        let (y, stride, flip) = match (job.out, job.plan.target) {
-            (Out::Panels(_, to), _) if to.layout == PanelLayout::Lines => return,
-            (Out::Panels(y, to), _) => {
-                let y = y.add(to.range(panel).start + first * 64);
-                return (job.tier.lines_to_quads)(lines, features, y);
+        match job.out {
+            Out::Panels(_, to) if to.layout == PanelLayout::Lines => {}
+            Out::Panels(y, to) => {
+                (job.tier.lines_to_quads)(lines, features, y.add(to.range(panel).start + first * 64));
             }
-            (Out::Rows, (Target::U8(y, flip), stride)) => (y, stride, flip),
-            _ => return,
-        };
-        (job.tier.lines_to_rows)(&Tokens {
-            rows: y.add(panel.token * stride + first),
-            stride,
-            tokens: panel.tokens,
-            features,
-            panel: lines,
-            width: 64,
-            flip,
-            ahead: std::ptr::null(),
-        });
+            Out::Rows(y, stride) => (job.tier.lines_to_rows)(&Tokens {
+                rows: y.add(panel.token * stride + first),
+                stride,
+                tokens: panel.tokens,
+                features,
+                panel: lines,
+                width: 64,
+                flip: job.finish.flip,
+                ahead: std::ptr::null(),
+            }),
+        }
     }
 }
 
@@ -159,16 +162,7 @@ fn general(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], band: usize, tile:
         } else {
             rows[..features].copy_from_slice(&sums[..features]);
         }
-        let sums = Sums {
-            sums: rows.as_ptr(),
-            ld: BAND,
-            transposed: false,
-            token,
-            tokens,
-            feature: first,
-            features,
-        };
-        finish(job, &sums, bytes);
+        finish(job, TileOf { token, tokens, feature: first, features }, (rows.as_ptr(), BAND, false), bytes);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Dense: tiles of tokens times panels of output features.
 
-use super::{Job, Memory, all_packed, share, through_rows};
+use super::{Job, Memory, Out, all_packed, share, through_rows};
 use crate::base::buffer::as_i32;
 use crate::base::ctx::Ctx;
 use crate::driver::weights::Dense;
@@ -161,17 +161,20 @@ fn block_of_tokens(
                         out: sums.as_mut_ptr(),
                     });
                     for p in (0..at_once).filter(|_| step + steps == w.steps()) {
-                        let feature = feature + p * kernel.nr;
+                        let (token, feature) = (tokens.start + own.start, feature + p * kernel.nr);
+                        let Out::Rows(y, stride) = job.out else { unreachable!("a dense layer writes rows") };
                         (job.epilogue)(
-                            &job.plan,
+                            &job.finish,
                             &Sums {
                                 sums: sums.as_ptr().add(p * kernel.nr),
                                 ld: at_once * kernel.nr,
                                 transposed: false,
-                                token: tokens.start + own.start,
+                                token,
                                 tokens: own.len(),
                                 feature,
                                 features: (job.out_features - feature).min(kernel.nr),
+                                out: y.add(job.finish.element.bytes_of(token * stride + feature)),
+                                stride,
                             },
                         );
                     }

@@ -1,12 +1,11 @@
 //! Block-sparse layers of floats: a panel of tokens times a band of 64 output features.
 
 use super::schedule::{self, Multiply};
-use super::{Job, Memory, finish, same_panels, through_rows};
+use super::{Job, Memory, TileOf, finish, same_panels, through_rows};
 use crate::base::buffer::{as_f32, as_i32};
 use crate::base::ctx::Ctx;
 use crate::base::element::Element;
 use crate::driver::weights::{BAND, HEIGHTS, Sparse};
-use crate::kernels::epilogue::Sums;
 use crate::kernels::float::{Band, Columns};
 use crate::kernels::float_table::FloatKernels;
 use crate::kernels::panel::Panel;
@@ -47,8 +46,12 @@ impl Floats<'_> {
 }
 
 impl Multiply for Floats<'_> {
-    fn weights(&self) -> &Sparse {
-        self.w
+    fn bands(&self) -> usize {
+        self.w.bands().len()
+    }
+
+    fn bands_by_cost(&self, parts: usize, i: usize) -> Range<usize> {
+        self.w.bands_by_cost(parts, i)
     }
 
     fn weight_bytes(&self) -> usize {
@@ -116,23 +119,23 @@ impl Multiply for Floats<'_> {
                         continue;
                     }
                     let (indices, weights) = w.entries(s);
-                    let weights = match self.widens {
-                        false => weights.as_ptr(),
-                        // The layer's first entry, which need not be there.
-                        true => widened[4 * at[s]..]
-                            .as_ptr()
-                            .wrapping_sub(4 * HEIGHTS[s] * w.entries_of(&bands, s).start),
+                    let (weights, first_entry) = match self.widens {
+                        false => (weights.as_ptr(), 0),
+                        true => (widened[4 * at[s]..].as_ptr(), self.w.entries_of(&bands, s).start),
                     };
                     let (scales, scales_stride, scale_lines) = match w.scales() {
                         None => (None, 0, 1),
                         Some(s) => (Some(&s.scales[..]), s.stride, s.size / w.layout().line_columns()),
                     };
-                    let run =
-                        token.map_or_else(|| kernels.gather(HEIGHTS[s], panel.width).run, |t| t.gather(HEIGHTS[s]));
+                    let run = token.map_or_else(
+                        || kernels.gather(HEIGHTS[s], panel.width).run,
+                        |t| t.gather(HEIGHTS[s]),
+                    );
                     let band = Band {
                         groups,
                         indices,
                         weights,
+                        first_entry,
                         panel: x,
                         scales,
                         scales_stride,
@@ -142,7 +145,8 @@ impl Multiply for Floats<'_> {
                     run(&band, sums);
                 }
                 let Panel { token, tokens, width } = panel;
-                let whole = features.is_multiple_of(2 * self.lanes) && width > 1 && job.plan.addend.is_none();
+                let whole =
+                    features.is_multiple_of(2 * self.lanes) && width > 1 && job.finish.residual.is_none();
                 let (sums, ld) = if whole {
                     (sums.cast(), width)
                 } else {
@@ -151,11 +155,7 @@ impl Multiply for Floats<'_> {
                     (job.tier.sums_to_rows)(sums.cast(), padded, width, rows.as_mut_ptr(), BAND);
                     (rows.as_mut_ptr(), BAND)
                 };
-                finish(
-                    job,
-                    &Sums { sums, ld, transposed: whole, token, tokens, feature: first, features },
-                    bytes,
-                );
+                finish(job, TileOf { token, tokens, feature: first, features }, (sums, ld, whole), bytes);
             }
         }
     }

@@ -20,11 +20,9 @@ pub use floats::sparse_floats;
 
 use crate::base::buffer::Buffer;
 use crate::base::ctx::Ctx;
-use crate::base::element::Element;
-use crate::kernels::epilogue::{self, Plan, Sums, Target};
+use crate::kernels::epilogue::{self, Finish, Sums};
 use crate::kernels::pack::{self, Tokens};
 use crate::kernels::panel::{Panel, PanelLayout, Shape};
-use crate::kernels::requantize::Requantize;
 use crate::kernels::table::Tier;
 use std::ops::Range;
 use weights::BAND;
@@ -44,8 +42,8 @@ pub enum Source<'a> {
 /// Where y goes.
 #[derive(Clone, Copy)]
 pub enum Out {
-    /// To the plan's target.
-    Rows,
+    /// To rows: element (0, 0), and elements from a row to the next.
+    Rows(*mut u8, usize),
     /// To panels of the next layer's x.
     Panels(*mut u8, Shape),
 }
@@ -64,9 +62,7 @@ pub struct Job<'a> {
     /// What each output feature starts from, padded to whole bands.
     pub init: &'a [i32],
     /// What happens to the sums.
-    pub plan: Plan<'a>,
-    /// The same, where it can be done in the registers of a sparse tile.
-    pub requantize: Option<Requantize<'a>>,
+    pub finish: Finish<'a>,
     /// Where y goes.
     pub out: Out,
     /// Bytes of the rows of a piece, where packing needs room for them.
@@ -142,23 +138,20 @@ fn through_rows(
     memory: Memory<'_>,
     run: impl FnOnce(&Job<'_>, Memory<'_>),
 ) {
-    let Memory { x, tiles, rows, y_rows } = memory;
     let Out::Panels(y, to) = job.out else {
-        return run(job, Memory { x, tiles, rows, y_rows });
+        return run(job, memory);
     };
     if to.layout.is_rows() {
-        let target = rows_target(y, to.layout, to.features_padded());
-        let plan = Plan { target, ..job.plan };
-        return run(&Job { plan, out: Out::Rows, ..*job }, Memory { x, tiles, rows, y_rows });
+        return run(&Job { out: Out::Rows(y, to.row_elements()), ..*job }, memory);
     }
     if !through {
-        return run(job, Memory { x, tiles, rows, y_rows });
+        return run(job, memory);
     }
     let shape = Shape { layout: to.layout.rows(), ..to };
+    let Memory { x, tiles, rows, y_rows } = memory;
     y_rows.grow(shape.bytes());
-    let target = rows_target(y_rows.bytes_mut().as_mut_ptr(), shape.layout, shape.features_padded());
-    let plan = Plan { target, ..job.plan };
-    run(&Job { plan, out: Out::Rows, ..*job }, Memory { x, tiles, rows, y_rows: &mut Buffer::default() });
+    let out = Out::Rows(y_rows.bytes_mut().as_mut_ptr(), shape.row_elements());
+    run(&Job { out, ..*job }, Memory { x, tiles, rows, y_rows: &mut Buffer::default() });
     rows_to_panels(job, y_rows, to, y, ctx);
 }
 
@@ -197,34 +190,65 @@ fn rows_to_panels(job: &Job<'_>, rows: &mut Buffer, to: Shape, y: *mut u8, ctx: 
     });
 }
 
-/// The epilogue of a tile of one panel of x, and the packing of what comes out of it where y has the same panels. `bytes`
-/// has room for a tile of 4-byte elements.
+/// The tile of a call that some sums belong to.
+#[derive(Clone, Copy)]
+struct TileOf {
+    /// The first token, and how many.
+    token: usize,
+    tokens: usize,
+    /// The first output feature, and how many.
+    feature: usize,
+    features: usize,
+}
+
+/// The epilogue of a tile of one panel of x, and the packing of what comes out of it where y has panels like those of x. `bytes`
+/// has room for a tile of 4-byte elements. Sums are `[token][ld]`, or where transposed `[feature][ld]`.
 ///
 /// # Safety
 /// As for the epilogue; the output belongs to this call and this tile of it to this task.
-unsafe fn finish(job: &Job<'_>, sums: &Sums, bytes: &mut [u8]) {
+unsafe fn finish(
+    job: &Job<'_>,
+    of: TileOf,
+    (sums, ld, transposed): (*const i32, usize, bool),
+    bytes: &mut [u8],
+) {
+    let TileOf { token, tokens, feature, features } = of;
+    let sums = Sums {
+        sums,
+        ld,
+        transposed,
+        token,
+        tokens,
+        feature,
+        features,
+        out: bytes.as_mut_ptr(),
+        stride: BAND,
+    };
     // SAFETY: as the caller.
     unsafe {
-        let Out::Panels(y, to) = job.out else {
-            return (job.epilogue)(&job.plan, sums);
+        let (y, to) = match job.out {
+            Out::Rows(y, stride) => {
+                let out = y.add(job.finish.element.bytes_of(token * stride + feature));
+                return (job.epilogue)(&job.finish, &Sums { out, stride, ..sums });
+            }
+            Out::Panels(y, to) => (y, to),
         };
         let stride = BAND * to.layout.element_bytes();
-        let target = tile_target(bytes.as_mut_ptr(), to.layout, stride, sums.token, sums.feature);
-        (job.epilogue)(&Plan { target, ..job.plan }, sums);
+        (job.epilogue)(&job.finish, &sums);
         // Of a single token the layouts of floats have panels of two widths.
-        let own = to.panel_of(sums.token);
-        assert!(own.token == sums.token && own.tokens == sums.tokens);
-        if sums.features % 2 == 1 && to.layout == PanelLayout::Bf16Pairs {
+        let own = to.panel_of(token);
+        assert!(own.token == token && own.tokens == tokens);
+        if features % 2 == 1 && to.layout == PanelLayout::Bf16Pairs {
             for t in 0..own.tokens {
-                bytes[t * stride + 2 * sums.features..][..2].fill(0);
+                bytes[t * stride + 2 * features..][..2].fill(0);
             }
         }
         job.pack_kernel(to.layout)(&Tokens {
             rows: bytes.as_mut_ptr(),
             stride,
             tokens: own.tokens,
-            features: packed_features(to.layout, sums.features),
-            panel: y.add(to.range(own).start + sums.feature * own.width * to.layout.element_bytes()),
+            features: packed_features(to.layout, features),
+            panel: y.add(to.range(own).start + feature * own.width * to.layout.element_bytes()),
             width: own.width,
             flip: 0,
             ahead: std::ptr::null(),
@@ -235,31 +259,9 @@ unsafe fn finish(job: &Job<'_>, sums: &Sums, bytes: &mut [u8]) {
 /// Whether y comes in the panels of x, so that a tile can be packed when it is done.
 fn same_panels(job: &Job<'_>) -> bool {
     match job.out {
-        Out::Rows => true,
+        Out::Rows(..) => true,
         Out::Panels(_, to) => to.layout.width() == job.shape.layout.width(),
     }
-}
-
-/// Rows of a layout's element at `p`, so many bytes apart, as a target.
-fn rows_target(p: *mut u8, layout: PanelLayout, stride: usize) -> (Target, usize) {
-    match layout.element() {
-        Element::U8 => (Target::U8(p, 0), stride),
-        Element::F32 => (Target::F32(p.cast()), stride / 4),
-        Element::Bf16 => (Target::Bf16(p.cast()), stride / 2),
-        other => unreachable!("no layout of {other}"),
-    }
-}
-
-/// The same, moved so that element (token, feature) of the output is at `p`.
-fn tile_target(
-    p: *mut u8,
-    layout: PanelLayout,
-    stride: usize,
-    token: usize,
-    feature: usize,
-) -> (Target, usize) {
-    let back = token * stride + feature * layout.element_bytes();
-    rows_target(p.wrapping_sub(back), layout, stride)
 }
 
 /// Features in the terms of what packs them: two bfloat16 count as one.

@@ -6,7 +6,7 @@ use crate::base::parallel::Parallelism;
 use crate::base::scratch::Scratch;
 use crate::base::view::{MatMut, MatRef};
 use crate::kernels::fit::{BLOCK, GATHERED, next_beyond};
-use crate::linear::{Epilogue, Input, Linear, OnTheFly, Output};
+use crate::linear::{Epilogue, Linear};
 
 /// Rows that are multiplied at a time.
 const ROWS: usize = 32;
@@ -108,12 +108,12 @@ impl Search {
         let stride = own.len() / x.rows();
         for (i, own) in own.chunks_mut(ROWS * stride).enumerate() {
             let rows = own.len() / stride;
-            let x = Input::F32(x.rows_from(i * ROWS, rows), OnTheFly::Never);
+            let x = x.rows_from(i * ROWS, rows);
             self.best.iter_mut().flatten().for_each(Best::clear);
             for (c, layer) in layers.iter().enumerate() {
                 let columns = layer.out_features();
                 let products = &mut self.products[..rows * columns];
-                let y = Output::F32(MatMut::new(products, rows, columns)?);
+                let y = MatMut::new(products, rows, columns)?;
                 layer.forward(x, Epilogue::new(), y, ctx, &mut self.scratch)?;
                 for (best, products) in self.best.iter_mut().zip(products.chunks(columns)) {
                     scan(best, products, c * COLUMNS, ctx);

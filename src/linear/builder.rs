@@ -1,13 +1,13 @@
 //! From weights to a layer.
 
 use super::forward::PADDING;
-use super::{Linear, MAX_FEATURES, MAX_FEATURES_ZERO_POINTS, Packed, PanelLayout, Weight};
+use super::{InputQuantization, Linear, MAX_FEATURES, MAX_FEATURES_ZERO_POINTS, Packed, PanelLayout, Weight};
 use crate::base::ctx::Ctx;
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
 use crate::base::params::check_scale;
 use crate::base::view::MatRef;
-use crate::driver::weights::{Dense, GroupScales, Sparse};
+use crate::driver::weights::{Blocks, Dense, GroupScales, Sparse};
 use crate::kernels::table::Tier;
 use crate::sparse::Bsr;
 use std::borrow::Cow;
@@ -17,7 +17,7 @@ pub const MAX_OUT_FEATURES: usize = 1 << 24;
 
 /// What a layer is built from: see [`Linear::dense`], [`Linear::sparse`] and their `quantize_` forms.
 #[derive(Debug, Clone)]
-pub struct Builder<'a, T: Weight = i8> {
+pub struct LinearBuilder<'a, T: Weight = i8> {
     weights: Weights<'a, T>,
     scales: Cow<'a, [f32]>,
     zero_points: &'a [i32],
@@ -25,6 +25,7 @@ pub struct Builder<'a, T: Weight = i8> {
     groups: Option<(usize, Cow<'a, [f32]>)>,
     weight_only: bool,
     bias: &'a [f32],
+    input: Option<InputQuantization>,
 }
 
 #[derive(Debug, Clone)]
@@ -38,15 +39,15 @@ impl Linear {
     /// A layer of dense weights `[N, K]`.
     ///
     /// `i8`: weight q stands for `scale * (q - zero_point)`, and scale is 1 until said; x is quantized to 8 bits, unless the
-    /// layer is made [`Builder::weight_only`]. `f32`, `bf16`, `f16`: the layer computes in floats (see
+    /// layer is made [`LinearBuilder::weight_only`]. `f32`, `bf16`, `f16`: the layer computes in floats (see
     /// [`crate::linear`]).
-    pub fn dense<T: Weight>(w: MatRef<'_, T>) -> Builder<'_, T> {
-        Builder::new(Weights::Dense(w))
+    pub fn dense<T: Weight>(w: MatRef<'_, T>) -> LinearBuilder<'_, T> {
+        LinearBuilder::new(Weights::Dense(w))
     }
 
     /// A layer of block-sparse weights `[N, K]`, of the same types; `i8` have no zero points.
-    pub fn sparse<T: Weight>(w: &Bsr<T>) -> Builder<'_, T> {
-        Builder::new(Weights::Sparse(Cow::Borrowed(w)))
+    pub fn sparse<T: Weight>(w: &Bsr<T>) -> LinearBuilder<'_, T> {
+        LinearBuilder::new(Weights::Sparse(Cow::Borrowed(w)))
     }
 
     /// A layer of real dense weights, each output feature quantized symmetrically by its own largest magnitude:
@@ -54,22 +55,22 @@ impl Linear {
     ///
     /// # Errors
     /// [`Error::Value`] if a weight is NaN or infinite.
-    pub fn quantize_dense<'a>(w: MatRef<'_, f32>) -> Result<Builder<'a>> {
+    pub fn quantize_dense<'a>(w: MatRef<'_, f32>) -> Result<LinearBuilder<'a>> {
         let (q, scales) = quantize_groups(w, w.cols().max(1))?;
-        let mut this = Builder::new(Weights::OwnDense(q, w.rows(), w.cols()));
+        let mut this = LinearBuilder::new(Weights::OwnDense(q, w.rows(), w.cols()));
         this.scales = Cow::Owned(scales);
         Ok(this)
     }
 
-    /// A [`Builder::weight_only`] layer of real dense weights, each group of `group_size` input features of an output feature
+    /// A [`LinearBuilder::weight_only`] layer of real dense weights, each group of `group_size` input features of an output feature
     /// quantized symmetrically by its own largest magnitude.
     ///
     /// # Errors
     /// [`Error::Value`] if a weight is NaN or infinite, or the group size is not a multiple of 4 up to [`MAX_GROUP_SIZE`].
-    pub fn quantize_dense_groups<'a>(w: MatRef<'_, f32>, group_size: usize) -> Result<Builder<'a>> {
+    pub fn quantize_dense_groups<'a>(w: MatRef<'_, f32>, group_size: usize) -> Result<LinearBuilder<'a>> {
         check_group_size(group_size)?;
         let (q, scales) = quantize_groups(w, group_size)?;
-        let mut this = Builder::new(Weights::OwnDense(q, w.rows(), w.cols())).weight_only();
+        let mut this = LinearBuilder::new(Weights::OwnDense(q, w.rows(), w.cols())).weight_only();
         this.groups = Some((group_size, Cow::Owned(scales)));
         Ok(this)
     }
@@ -78,21 +79,21 @@ impl Linear {
     ///
     /// # Errors
     /// [`Error::Value`] if a weight is NaN or infinite.
-    pub fn quantize_sparse<'a>(w: &Bsr<f32>) -> Result<Builder<'a>> {
+    pub fn quantize_sparse<'a>(w: &Bsr<f32>) -> Result<LinearBuilder<'a>> {
         let (q, scales) = quantize_bsr(w, w.cols().max(1))?;
-        let mut this = Builder::new(Weights::Sparse(Cow::Owned(q)));
+        let mut this = LinearBuilder::new(Weights::Sparse(Cow::Owned(q)));
         this.scales = Cow::Owned(scales);
         Ok(this)
     }
 
-    /// A [`Builder::weight_only`] layer of real block-sparse weights, quantized as in [`Linear::quantize_dense_groups`].
+    /// A [`LinearBuilder::weight_only`] layer of real block-sparse weights, quantized as in [`Linear::quantize_dense_groups`].
     ///
     /// # Errors
     /// [`Error::Value`] if a weight is NaN or infinite, or the group size is not a multiple of 4 up to [`MAX_GROUP_SIZE`].
-    pub fn quantize_sparse_groups<'a>(w: &Bsr<f32>, group_size: usize) -> Result<Builder<'a>> {
+    pub fn quantize_sparse_groups<'a>(w: &Bsr<f32>, group_size: usize) -> Result<LinearBuilder<'a>> {
         check_group_size(group_size)?;
         let (q, scales) = quantize_bsr(w, group_size)?;
-        let mut this = Builder::new(Weights::Sparse(Cow::Owned(q))).weight_only();
+        let mut this = LinearBuilder::new(Weights::Sparse(Cow::Owned(q))).weight_only();
         this.groups = Some((group_size, Cow::Owned(scales)));
         Ok(this)
     }
@@ -169,7 +170,7 @@ fn quantize(v: f32, scale: f32) -> i8 {
     (v / scale).round_ties_even().clamp(-127.0, 127.0) as i8
 }
 
-impl<'a> Builder<'a, i8> {
+impl<'a> LinearBuilder<'a, i8> {
     /// The real size of a weight step: one for all, or one for each output feature.
     #[must_use]
     pub fn scales(mut self, scales: &'a [f32]) -> Self {
@@ -192,8 +193,8 @@ impl<'a> Builder<'a, i8> {
         self
     }
 
-    /// As [`Builder::weight_only`], each group of `group_size` input features of an output feature having a scale of its own:
-    /// `[N, ceil(K / group_size)]`, in place of [`Builder::scales`]. The sum of each group is scaled, and the groups are
+    /// As [`LinearBuilder::weight_only`], each group of `group_size` input features of an output feature having a scale of its own:
+    /// `[N, ceil(K / group_size)]`, in place of [`LinearBuilder::scales`]. The sum of each group is scaled, and the groups are
     /// added up in order: one fused multiply-add each.
     #[must_use]
     pub fn group_scales(mut self, group_size: usize, scales: &'a [f32]) -> Self {
@@ -202,7 +203,7 @@ impl<'a> Builder<'a, i8> {
     }
 }
 
-impl<'a, T: Weight> Builder<'a, T> {
+impl<'a, T: Weight> LinearBuilder<'a, T> {
     fn new(weights: Weights<'a, T>) -> Self {
         Self {
             weights,
@@ -211,6 +212,7 @@ impl<'a, T: Weight> Builder<'a, T> {
             groups: None,
             weight_only: T::ELEMENT.is_float(),
             bias: &[],
+            input: None,
         }
     }
 
@@ -221,6 +223,13 @@ impl<'a, T: Weight> Builder<'a, T> {
         self
     }
 
+    /// How an x of floats is quantized to bytes; [`InputQuantization::PerToken`] if not said. For layers that compute in bytes.
+    #[must_use]
+    pub fn input_quantization(mut self, quantization: InputQuantization) -> Self {
+        self.input = Some(quantization);
+        self
+    }
+
     /// Packs the weights for the tier of `ctx`.
     ///
     /// # Errors
@@ -228,12 +237,13 @@ impl<'a, T: Weight> Builder<'a, T> {
     /// sums are integers, if K is above [`MAX_FEATURES`] (with zero points [`MAX_FEATURES_ZERO_POINTS`]): they could
     /// overflow. [`Error::Value`] if a scale is not positive and normal, a zero point is outside i8, a bias is NaN or
     /// infinite, or a group size is not a multiple of 4 up to [`MAX_GROUP_SIZE`]. [`Error::Unsupported`] for zero points of sparse
-    /// weights (a pruned weight is 0) or of weight-only layers, and for both scales and group scales.
+    /// weights (a pruned weight is 0) or of weight-only layers, for both scales and group scales, and for an input quantization of a
+    /// layer that computes in floats.
     pub fn build(&self, ctx: &Ctx) -> Result<Linear> {
         self.build_for(Tier::of(ctx.target()))
     }
 
-    /// As [`Builder::build`], on tier i of those that only tests have, for a scalar [`Ctx`].
+    /// As [`LinearBuilder::build`], on tier i of those that only tests have, for a scalar [`Ctx`].
     #[cfg(feature = "internal")]
     #[doc(hidden)]
     pub fn build_odd(&self, i: usize) -> Result<Linear> {
@@ -265,6 +275,13 @@ impl<'a, T: Weight> Builder<'a, T> {
         }
         if zero_points.is_some() && self.weight_only {
             return Err(Error::unsupported("zero_points", "none for weight-only layers", "some"));
+        }
+        if self.input.is_some() && self.weight_only {
+            return Err(Error::unsupported(
+                "input_quantization",
+                "none for a layer that computes in floats",
+                "one",
+            ));
         }
         let most = match (self.weight_only, zero_points.is_some()) {
             (true, _) => u32::MAX as usize,
@@ -316,7 +333,14 @@ impl<'a, T: Weight> Builder<'a, T> {
                     (true, cols) if pairs && cols.is_multiple_of(2) => PanelLayout::Bf16Pairs,
                     (true, _) => PanelLayout::F32Lines,
                 };
-                (Packed::Sparse(Sparse::pack(w, layout, groups)?), w.stored_values())
+                let blocks = Blocks {
+                    size: (w.rows(), w.cols()),
+                    block: (w.block().rows(), w.block().cols()),
+                    indptr: w.indptr(),
+                    indices: w.indices(),
+                    values: w.values(),
+                };
+                (Packed::Sparse(Sparse::pack(&blocks, layout, groups)?), w.stored_values())
             }
         };
         // Kernels read whole registers of these.
@@ -341,6 +365,7 @@ impl<'a, T: Weight> Builder<'a, T> {
             most_bias,
             zero_points,
             stored,
+            input: self.input.unwrap_or_default(),
         })
     }
 

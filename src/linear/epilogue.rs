@@ -1,11 +1,11 @@
 //! What happens to the sums before they are stored, in a fixed order: scale and bias, residual, activation, requantize.
 
+use super::LinearOutput;
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
-use crate::base::view::MatRef;
-use crate::kernels::activation::{self, evaluate};
+use crate::base::tensor::TensorRef;
+use crate::kernels::activation::{Curve, evaluate};
 use crate::quant::QuantParams;
-use half::{bf16, f16};
 
 /// A function of each output.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,17 +47,17 @@ pub struct ByteTable {
 
 /// The table of GELU (erf): `before` quantizes what goes in, `after` what comes out.
 pub fn gelu_table(before: QuantParams, after: QuantParams) -> ByteTable {
-    ByteTable::of(activation::Activation::Gelu, before, after)
+    ByteTable::of(Curve::Gelu, before, after)
 }
 
 /// The table of GELU (tanh).
 pub fn gelu_tanh_table(before: QuantParams, after: QuantParams) -> ByteTable {
-    ByteTable::of(activation::Activation::GeluTanh, before, after)
+    ByteTable::of(Curve::GeluTanh, before, after)
 }
 
 /// The table of SiLU.
 pub fn silu_table(before: QuantParams, after: QuantParams) -> ByteTable {
-    ByteTable::of(activation::Activation::Silu, before, after)
+    ByteTable::of(Curve::Silu, before, after)
 }
 
 impl ByteTable {
@@ -71,8 +71,8 @@ impl ByteTable {
         Self { bytes, before, after }
     }
 
-    fn of(activation: activation::Activation, before: QuantParams, after: QuantParams) -> Self {
-        Self::new(before, after, |v| evaluate(activation, v))
+    fn of(curve: Curve, before: QuantParams, after: QuantParams) -> Self {
+        Self::new(before, after, |v| evaluate(curve, v))
     }
 
     /// What quantizes the pre-activation.
@@ -86,34 +86,6 @@ impl ByteTable {
     }
 }
 
-/// Added to the output before the activation, `[M, N]`.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub enum Residual<'a> {
-    /// Real values.
-    F32(MatRef<'a, f32>),
-    /// Real values.
-    Bf16(MatRef<'a, bf16>),
-    /// Real values.
-    F16(MatRef<'a, f16>),
-    /// Bytes and what they stand for.
-    U8(MatRef<'a, u8>, QuantParams),
-    /// Bytes and what they stand for.
-    I8(MatRef<'a, i8>, QuantParams),
-}
-
-impl Residual<'_> {
-    fn shape(&self) -> (usize, usize) {
-        match self {
-            Residual::F32(r) => (r.rows(), r.cols()),
-            Residual::Bf16(r) => (r.rows(), r.cols()),
-            Residual::F16(r) => (r.rows(), r.cols()),
-            Residual::U8(r, _) => (r.rows(), r.cols()),
-            Residual::I8(r, _) => (r.rows(), r.cols()),
-        }
-    }
-}
-
 /// What happens between the sums and the output, besides the layer's own scales and bias.
 ///
 /// With sums s (exact integers, or the floats that [`crate::linear`] tells of; x_scale is 1 then), in f32 and rounded after
@@ -123,8 +95,8 @@ impl Residual<'_> {
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct Epilogue<'a> {
-    /// Added before the activation.
-    pub residual: Option<Residual<'a>>,
+    /// Added before the activation, `[M, N]`: real values, or bytes and what they stand for.
+    pub residual: Option<TensorRef<'a>>,
     /// Applied last.
     pub activation: Activation<'a>,
 }
@@ -144,30 +116,15 @@ impl<'a> Epilogue<'a> {
 
     /// With this residual.
     #[must_use]
-    pub fn residual(mut self, residual: Residual<'a>) -> Self {
-        self.residual = Some(residual);
+    pub fn residual(mut self, residual: impl Into<TensorRef<'a>>) -> Self {
+        self.residual = Some(residual.into());
         self
     }
 
-    pub(super) fn check(&self, m: usize, n: usize, output: &super::Output<'_>) -> Result<()> {
+    pub(super) fn check(&self, m: usize, n: usize, output: &LinearOutput<'_>) -> Result<()> {
         if let Some(residual) = &self.residual {
-            let (rows, cols) = residual.shape();
-            if (rows, cols) != (m, n) {
-                return Err(Error::shape(
-                    "residual",
-                    format_args!("{m} tokens x {n} out_features"),
-                    format_args!("{rows} x {cols}"),
-                ));
-            }
-            match residual {
-                Residual::U8(_, p) if p.dtype() != Element::U8 => {
-                    return Err(Error::unsupported("residual", "parameters of U8", "I8"));
-                }
-                Residual::I8(_, p) if p.dtype() != Element::I8 => {
-                    return Err(Error::unsupported("residual", "parameters of I8", "U8"));
-                }
-                _ => {}
-            }
+            residual.check("residual")?;
+            residual.check_matrix("residual", m, n)?;
         }
         if let Activation::Clamp { low, high } = self.activation
             && (low > high || low.is_nan() || high.is_nan())
@@ -178,16 +135,12 @@ impl<'a> Epilogue<'a> {
                 format_args!("low {low}, high {high}"),
             ));
         }
-        let parameters = match output {
-            super::Output::U8(_, p) | super::Output::I8(_, p) | super::Output::Packed(_, p, _) => Some(p),
-            _ => None,
-        };
         if let Activation::Table(table) = self.activation {
-            match parameters {
+            match output.params() {
                 None => {
                     return Err(Error::unsupported("activation", "an 8-bit output for a table", "another"));
                 }
-                Some(p) if *p != table.after => {
+                Some(p) if p != table.after => {
                     return Err(Error::value(
                         "activation",
                         format_args!("a table to the output's {p:?}"),
@@ -197,7 +150,7 @@ impl<'a> Epilogue<'a> {
                 _ => {}
             }
         }
-        if matches!(output, super::Output::I32(_))
+        if output.element() == Element::I32
             && (self.residual.is_some() || !matches!(self.activation, Activation::Identity))
         {
             return Err(Error::unsupported("epilogue", "none for i32 sums", "a residual or an activation"));

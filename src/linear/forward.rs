@@ -1,19 +1,18 @@
 //! A call: checked, planned, and handed to a driver.
 
-use super::epilogue::{Activation, Epilogue, Residual};
-use super::io::{Input, OnTheFly, Output};
+use super::epilogue::{Activation, Epilogue};
+use super::io::{Input, LinearInput, LinearOutput, To};
 use super::packed::{Packer, Scale, ScaleRef, flip, unsigned_zero};
 use super::{Linear, Packed};
 use crate::base::ctx::Ctx;
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
 use crate::base::scratch::Scratch;
+use crate::base::tensor::TensorRef;
 use crate::driver::{self, Job, Memory, Out, Source};
-use crate::kernels::activation;
-use crate::kernels::epilogue::{Addend, Plan, Rank1, Target};
+use crate::kernels::activation::Curve;
+use crate::kernels::epilogue::{Finish, Rank1, Residual};
 use crate::kernels::panel::{Shape, check_bytes, row_stride};
-use crate::kernels::requantize::Requantize;
-use crate::quant::QuantParams;
 
 /// Parameter arrays are padded by this much, so that kernels read whole registers.
 pub(super) const PADDING: usize = 128;
@@ -21,24 +20,35 @@ pub(super) const PADDING: usize = 128;
 impl Linear {
     /// y = epilogue(x · wᵀ).
     ///
-    /// Packs or quantizes x on the way, unless it is packed already in [`Linear::input_layout`] (packed otherwise it is
-    /// packed again, which costs more than from rows). Results are the same bits on every tier, for any number of
+    /// Packs or quantizes x on the way, unless it is packed already as this layer reads it (packed otherwise it is packed again, which
+    /// costs more than from rows). Results are the same bits on every tier, for any number of
     /// threads, and for a token alone or among others.
     ///
     /// # Errors
     /// [`Error::Shape`] if x, y or the residual do not fit the layer; [`Error::Unsupported`] if a type and its
     /// parameters do not go together, if an i32 output has an epilogue, or if `ctx` has another tier than the layer was
     /// built for; [`Error::Value`] if x has NaN or infinity and is quantized by its own range. Nothing is written then.
-    pub fn forward(
+    pub fn forward<'a>(
         &self,
-        x: Input<'_>,
+        x: impl Into<LinearInput<'a>>,
+        epilogue: Epilogue<'a>,
+        y: impl Into<LinearOutput<'a>>,
+        ctx: &Ctx,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        self.run(x.into(), epilogue, y.into(), ctx, scratch)
+    }
+
+    fn run(
+        &self,
+        x: LinearInput<'_>,
         epilogue: Epilogue<'_>,
-        mut y: Output<'_>,
+        mut y: LinearOutput<'_>,
         ctx: &Ctx,
         scratch: &mut Scratch,
     ) -> Result<()> {
         let (m, k) = x.shape();
-        self.check(&x, &epilogue, &y, ctx)?;
+        let x = self.check(x, &epilogue, &y, ctx)?;
         let shape = Shape { tokens: m, features: k, layout: self.input_layout() };
         let Scratch {
             x: x_memory,
@@ -55,7 +65,7 @@ impl Linear {
         } = scratch;
 
         // Where x must be seen whole before anything is written, it is packed here, else by the driver.
-        let by_token = x.on_the_fly() == Some(OnTheFly::PerToken);
+        let by_token = x.by_token();
         let packed = match x {
             Input::Packed(p) if p.shape == Some(shape) => Some(p.data.bytes()),
             _ if by_token || self.zero_points.is_some() => {
@@ -71,22 +81,19 @@ impl Linear {
             _ if by_token => ScaleRef::Token { scale: token_scale, zero: token_zero },
             _ => Packer { x: &x, shape, ctx }.tensor_scale(),
         };
-        if let Output::Packed(to, params, layout) = &mut y {
-            to.resize(Shape { tokens: m, features: self.out_features, layout: *layout })?;
-            to.scale = Scale::of(params);
-        }
-        if let Output::PackedFloats(to, layout) = &mut y {
+        if let To::Packed(to, layout, params) = &mut y.to {
             let shape = Shape { tokens: m, features: self.out_features, layout: *layout };
             to.resize(shape)?;
             to.clear_last_four(shape);
-            to.scale = Scale::default();
+            to.scale = params.as_ref().map_or_else(Scale::default, Scale::of);
         }
         if m == 0 || self.out_features == 0 {
             return Ok(());
         }
 
-        let finish = Finish::new(&epilogue, &y, x_scale);
-        self.parameters(x_scale, &finish, scale, bias, init);
+        let by_token = matches!(x_scale, ScaleRef::Token { .. });
+        let (end, fold) = finish(&epilogue, &y, by_token);
+        self.parameters(x_scale, fold, scale, bias, init);
         let token_correction = match x_scale {
             ScaleRef::Tensor { .. } => None,
             ScaleRef::Token { zero, .. } => Some(Rank1 { feature: &self.sums, token: zero }),
@@ -98,38 +105,27 @@ impl Linear {
             }
             _ => None,
         };
-        // The first one there is comes first.
-        let corrections = match token_correction {
-            None => [weight_correction, None],
-            some => [some, weight_correction],
-        };
-        let requantize = finish.fused(self, x_scale, scale, bias);
-        let (target, out) = target(&mut y, m);
         let job = Job {
             shape,
             source: Source::Packed(&[]),
             out_features: self.out_features,
             init,
-            plan: Plan {
+            finish: Finish {
                 scale,
                 bias,
                 token_scale: match x_scale {
                     ScaleRef::Tensor { .. } => None,
                     ScaleRef::Token { scale, .. } => Some(scale),
                 },
-                corrections,
-                addend: epilogue.residual.map(addend),
-                activation: finish.activation,
-                clamp: finish.clamp,
-                post: finish.post,
-                zero: finish.zero,
-                low: finish.low,
-                high: finish.high,
-                table: finish.table,
-                target,
+                // The first one there is comes first.
+                corrections: match token_correction {
+                    None => [weight_correction, None],
+                    some => [some, weight_correction],
+                },
+                in_registers: self.fits_registers(&end, x_scale, fold),
+                ..end
             },
-            requantize,
-            out,
+            out: out(&mut y, m),
             tier: self.tier,
             epilogue: if shape.layout.is_float() { self.tier.float.epilogue } else { self.tier.epilogue },
             piece_rows: x.piece_rows(shape),
@@ -151,7 +147,29 @@ impl Linear {
         Ok(())
     }
 
-    fn check(&self, x: &Input<'_>, epilogue: &Epilogue<'_>, y: &Output<'_>, ctx: &Ctx) -> Result<()> {
+    /// x as it is to be packed, if everything fits.
+    fn check<'a>(
+        &self,
+        x: LinearInput<'a>,
+        epilogue: &Epilogue<'_>,
+        y: &LinearOutput<'_>,
+        ctx: &Ctx,
+    ) -> Result<Input<'a>> {
+        let (m, k) = x.shape();
+        self.check_input(&x, ctx)?;
+        let input = Input::new(x, self.input_layout(), self.input)?;
+        if self.input_layout().is_float() && y.element() == Element::I32 {
+            return Err(Error::unsupported("output", "floats or bytes of a float layer", "i32"));
+        }
+        check_bytes(m, k)?;
+        check_bytes(m, self.out_features)?;
+        y.check(m, self.out_features)?;
+        epilogue.check(m, self.out_features, y)?;
+        Ok(input)
+    }
+
+    /// Whether x has the features of the layer, and `ctx` its instructions.
+    pub(super) fn check_input(&self, x: &LinearInput<'_>, ctx: &Ctx) -> Result<()> {
         let (m, k) = x.shape();
         if k != self.in_features {
             return Err(Error::shape(
@@ -167,22 +185,14 @@ impl Linear {
                 ctx.isa(),
             ));
         }
-        x.check()?;
-        x.check_layout(self.input_layout())?;
-        if self.input_layout().is_float() && matches!(y, Output::I32(_)) {
-            return Err(Error::unsupported("output", "floats or bytes of a float layer", "i32"));
-        }
-        check_bytes(m, k)?;
-        check_bytes(m, self.out_features)?;
-        y.check(m, self.out_features)?;
-        epilogue.check(m, self.out_features, y)
+        Ok(())
     }
 
-    /// Scale, bias and start of each output feature.
+    /// Scale, bias and start of each output feature, the former two times `fold`.
     fn parameters(
         &self,
         x_scale: ScaleRef<'_>,
-        finish: &Finish<'_>,
+        fold: f32,
         scale: &mut Vec<f32>,
         bias: &mut Vec<f32>,
         init: &mut Vec<i32>,
@@ -191,7 +201,6 @@ impl Linear {
             ScaleRef::Tensor { scale, zero } => (scale, zero),
             ScaleRef::Token { .. } => (1.0, 0),
         };
-        let fold = finish.fold;
         scale.clear();
         bias.clear();
         init.clear();
@@ -210,117 +219,80 @@ impl Linear {
         // `sums` is padded.
         init.extend(self.sums.iter().map(|s| s.wrapping_mul(zero).wrapping_neg()));
     }
-}
 
-/// An epilogue in terms of the kernels.
-struct Finish<'a> {
-    activation: activation::Activation,
-    clamp: (f32, f32),
-    /// What scale and bias are multiplied by in advance.
-    fold: f32,
-    post: f32,
-    zero: i32,
-    low: u8,
-    high: u8,
-    table: Option<&'a [u8; 256]>,
-    bytes: bool,
-    residual: bool,
-}
-
-impl<'a> Finish<'a> {
-    fn new(epilogue: &Epilogue<'a>, y: &Output<'_>, x_scale: ScaleRef<'_>) -> Self {
-        let params = match (y, epilogue.activation) {
-            (_, Activation::Table(table)) => Some(table.before()),
-            (Output::U8(_, p) | Output::I8(_, p) | Output::Packed(_, p, _), _) => Some(*p),
-            _ => None,
-        };
-        let (step, zero) = params.map_or((1.0, 0), |p| (1.0 / p.scale(), unsigned_zero(&p)));
-        let byte = |v: f32| ((v * step).round_ties_even() + zero as f32).clamp(0.0, 255.0) as u8;
-        let mut this = Finish {
-            activation: activation::Activation::Identity,
-            clamp: (f32::NEG_INFINITY, f32::INFINITY),
-            fold: 1.0,
-            post: step,
-            zero,
-            low: 0,
-            high: 255,
-            table: None,
-            bytes: params.is_some(),
-            residual: epilogue.residual.is_some(),
-        };
-        match epilogue.activation {
-            Activation::Identity => {}
-            Activation::Relu => (this.clamp, this.low) = ((0.0, f32::INFINITY), byte(0.0)),
-            Activation::Clamp { low, high } => {
-                (this.clamp, this.low, this.high) = ((low, high), byte(low), byte(high));
-            }
-            Activation::Gelu => this.activation = activation::Activation::Gelu,
-            Activation::GeluTanh => this.activation = activation::Activation::GeluTanh,
-            Activation::Silu => this.activation = activation::Activation::Silu,
-            Activation::Table(table) => this.table = Some(&table.bytes),
-        }
-        let straight = this.activation == activation::Activation::Identity;
-        if straight && !this.residual && matches!(x_scale, ScaleRef::Tensor { .. }) {
-            (this.fold, this.post) = (step, 1.0);
-        }
-        this
-    }
-
-    /// The same for the registers of a sparse tile, where nothing can leave the range of i32.
-    fn fused<'b>(
-        &self,
-        layer: &Linear,
-        x_scale: ScaleRef<'_>,
-        scale: &'b [f32],
-        bias: &'b [f32],
-    ) -> Option<Requantize<'b>>
-    where
-        'a: 'b,
-    {
-        let ScaleRef::Tensor { scale: x_scale, .. } = x_scale else { return None };
-        let plain = self.bytes && !self.residual && layer.zero_points.is_none();
-        let whole = matches!(&layer.weights, Packed::Sparse(w) if !w.split_rows() && !w.layout().is_float());
+    /// Whether a sparse tile can finish bytes in its registers: nothing leaves the range of i32 there.
+    fn fits_registers(&self, end: &Finish<'_>, x_scale: ScaleRef<'_>, fold: f32) -> bool {
+        let ScaleRef::Tensor { scale: x_scale, .. } = x_scale else { return false };
+        let plain = end.element.is_quantized() && end.residual.is_none() && self.zero_points.is_none();
+        let whole = matches!(&self.weights, Packed::Sparse(w) if !w.split_rows() && !w.layout().is_float());
         // NaN and infinity compare as they should: not tame.
-        let most = (layer.reach * x_scale + layer.most_bias) * self.fold;
-        let tame = most * self.post.max(1.0) < (1u32 << 30) as f32;
-        (plain && whole && tame).then_some(Requantize {
-            scale,
-            bias,
-            activation: self.activation,
-            post: self.post,
-            zero: self.zero,
-            low: self.low,
-            high: self.high,
-            table: self.table,
-        })
+        let most = (self.reach * x_scale + self.most_bias) * fold;
+        let tame = most * end.post.max(1.0) < (1u32 << 30) as f32;
+        plain && whole && tame
     }
+}
+
+/// The end of a call's tiles, but for what only the layer knows, and what scale and bias are to be multiplied by in advance.
+fn finish<'a>(epilogue: &Epilogue<'a>, y: &LinearOutput<'_>, by_token: bool) -> (Finish<'a>, f32) {
+    let element = y.element();
+    let params = match epilogue.activation {
+        Activation::Table(table) => Some(table.before()),
+        _ => y.params(),
+    };
+    let (step, zero) = params.map_or((1.0, 0), |p| (1.0 / p.scale(), unsigned_zero(&p)));
+    let byte = |v: f32| ((v * step).round_ties_even() + zero as f32).clamp(0.0, 255.0) as u8;
+    let mut end = Finish {
+        scale: &[],
+        bias: &[],
+        token_scale: None,
+        corrections: [None; 2],
+        residual: epilogue.residual.map(residual),
+        curve: Curve::Identity,
+        clamp: (f32::NEG_INFINITY, f32::INFINITY),
+        element,
+        post: step,
+        zero,
+        low: 0,
+        high: 255,
+        table: None,
+        flip: flip(element),
+        in_registers: false,
+    };
+    match epilogue.activation {
+        Activation::Identity => {}
+        Activation::Relu => (end.clamp, end.low) = ((0.0, f32::INFINITY), byte(0.0)),
+        Activation::Clamp { low, high } => {
+            (end.clamp, end.low, end.high) = ((low, high), byte(low), byte(high));
+        }
+        Activation::Gelu => end.curve = Curve::Gelu,
+        Activation::GeluTanh => end.curve = Curve::GeluTanh,
+        Activation::Silu => end.curve = Curve::Silu,
+        Activation::Table(table) => end.table = Some(&table.bytes),
+    }
+    if end.curve == Curve::Identity && end.residual.is_none() && !by_token {
+        end.post = 1.0;
+        return (end, step);
+    }
+    (end, 1.0)
 }
 
 /// Where the kernels write.
-fn target(y: &mut Output<'_>, m: usize) -> ((Target, usize), Out) {
-    match y {
-        Output::I32(y) => ((Target::I32(y.as_mut_ptr()), y.stride()), Out::Rows),
-        Output::F32(y) => ((Target::F32(y.as_mut_ptr()), y.stride()), Out::Rows),
-        Output::Bf16(y) => ((Target::Bf16(y.as_mut_ptr()), y.stride()), Out::Rows),
-        Output::F16(y) => ((Target::F16(y.as_mut_ptr()), y.stride()), Out::Rows),
-        Output::U8(y, _) => ((Target::U8(y.as_mut_ptr(), 0), y.stride()), Out::Rows),
-        Output::I8(y, _) => ((Target::U8(y.as_mut_ptr().cast(), flip(Element::I8)), y.stride()), Out::Rows),
-        Output::Packed(y, ..) | Output::PackedFloats(y, _) => {
+fn out(y: &mut LinearOutput<'_>, m: usize) -> Out {
+    match &mut y.to {
+        To::Tensor(y) => Out::Rows(y.as_mut_ptr(), y.matrix_stride()),
+        To::Packed(y, ..) => {
             let shape = Shape { tokens: m, features: y.features(), layout: y.layout() };
-            let p = y.data.bytes_mut().as_mut_ptr();
-            ((Target::U8(p, 0), row_stride(shape.features)), Out::Panels(p, shape))
+            Out::Panels(y.data.bytes_mut().as_mut_ptr(), shape)
         }
     }
 }
 
-fn addend(residual: Residual<'_>) -> (Addend, usize) {
-    let real = |p: &QuantParams| (p.scale(), p.zero_point());
-    match residual {
-        Residual::F32(r) => (Addend::F32(r.as_ptr()), r.stride()),
-        Residual::Bf16(r) => (Addend::Bf16(r.as_ptr()), r.stride()),
-        Residual::F16(r) => (Addend::F16(r.as_ptr()), r.stride()),
-        Residual::U8(r, p) => (Addend::U8(r.as_ptr(), real(&p).0, real(&p).1), r.stride()),
-        Residual::I8(r, p) => (Addend::I8(r.as_ptr(), real(&p).0, real(&p).1), r.stride()),
+fn residual(residual: TensorRef<'_>) -> Residual {
+    Residual {
+        p: residual.at(0, 0),
+        element: residual.element(),
+        stride: residual.matrix_stride(),
+        affine: residual.affine(0),
     }
 }
 

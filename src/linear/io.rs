@@ -1,44 +1,146 @@
 //! What goes into a layer and what comes out.
 
-use super::PackedActivations;
+use super::{Linear, PackedActivations};
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
+use crate::base::heads::{HeadsMut, HeadsRef};
+use crate::base::params::QuantParams;
+use crate::base::tensor::{TensorMut, TensorRef};
 use crate::base::view::{MatMut, MatRef};
-use crate::kernels::panel::Shape;
-use crate::quant::QuantParams;
+use crate::kernels::panel::{PanelLayout, Shape};
 use half::{bf16, f16};
 
-/// x, `[M tokens, K in_features]`.
+/// How a layer of INT8 quantizes an x of floats: a property of the layer ([`super::LinearBuilder::input_quantization`]).
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
+pub enum InputQuantization {
+    /// Dynamically: each token by its own range (asymmetric, unsigned).
+    #[default]
+    PerToken,
+    /// Statically: all tokens by parameters that were calibrated before.
+    Static(QuantParams),
+}
+
+/// x, `[M tokens, K in_features]`: a tensor or packed activations, made by `From`.
+///
+/// Floats go into layers that compute in floats as they are, and into layers of INT8 as the layer quantizes them
+/// ([`InputQuantization`]). Bytes go into layers of INT8 and bring their own parameters. A tensor of several heads that lie side by
+/// side is a matrix of all their features.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
-pub enum Input<'a> {
-    /// Unsigned bytes and what they stand for (a [`Element::U8`]).
-    U8(MatRef<'a, u8>, QuantParams),
-    /// Signed bytes and what they stand for (a [`Element::I8`]).
-    I8(MatRef<'a, i8>, QuantParams),
-    /// Floats, for a float layer or quantized to bytes on the fly.
-    F32(MatRef<'a, f32>, OnTheFly),
-    /// Floats, for a float layer or quantized to bytes on the fly.
-    Bf16(MatRef<'a, bf16>, OnTheFly),
-    /// Floats, for a float layer or quantized to bytes on the fly.
-    F16(MatRef<'a, f16>, OnTheFly),
-    /// Packed before, by [`PackedActivations::pack`] or by another layer.
+pub enum LinearInput<'a> {
+    /// Where the caller has it.
+    Tensor(TensorRef<'a>),
+    /// Packed before, by [`Linear::pack`] or by another layer.
     Packed(&'a PackedActivations),
 }
 
-/// How floats are quantized on their way into a layer.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub enum OnTheFly {
-    /// Each token by its own range (asymmetric, unsigned).
-    PerToken,
-    /// All by the same parameters.
-    Fixed(QuantParams),
-    /// Not at all: what layers that compute in floats take.
-    Never,
+/// y, `[M tokens, N out_features]`: a tensor, made by `From`, or activations packed for the layer that comes next.
+///
+/// i32 are the exact sums of (x - zero point) * (w - zero point): no bias, no epilogue. f32, bfloat16 and f16 are real values,
+/// rounded to nearest even. Bytes are requantized by their parameters.
+#[derive(Debug)]
+pub struct LinearOutput<'a> {
+    pub(super) to: To<'a>,
 }
 
-impl Input<'_> {
+/// Where y goes.
+#[derive(Debug)]
+pub(super) enum To<'a> {
+    Tensor(TensorMut<'a>),
+    /// As a layout of bytes with parameters, or as one of floats without.
+    Packed(&'a mut PackedActivations, PanelLayout, Option<QuantParams>),
+}
+
+impl<'a> LinearOutput<'a> {
+    /// Requantized, packed for the layer that comes next.
+    pub fn packed(to: &'a mut PackedActivations, params: QuantParams, next: &Linear) -> Self {
+        Self::packed_in(to, Some(params), next.input_layout())
+    }
+
+    /// Real values, packed for the layer of floats that comes next.
+    pub fn packed_floats(to: &'a mut PackedActivations, next: &Linear) -> Self {
+        Self::packed_in(to, None, next.input_layout())
+    }
+
+    pub(crate) fn packed_in(
+        to: &'a mut PackedActivations,
+        params: Option<QuantParams>,
+        layout: PanelLayout,
+    ) -> Self {
+        Self { to: To::Packed(to, layout, params) }
+    }
+}
+
+macro_rules! inputs { ($($t:ty),* $(,)?) => { $(
+    impl<'a> From<$t> for LinearInput<'a> {
+        fn from(x: $t) -> Self {
+            LinearInput::Tensor(x.into())
+        }
+    }
+)* } }
+inputs! {
+    TensorRef<'a>,
+    MatRef<'a, f32>, MatRef<'a, bf16>, MatRef<'a, f16>, (MatRef<'a, u8>, QuantParams), (MatRef<'a, i8>, QuantParams),
+    HeadsRef<'a, f32>, HeadsRef<'a, bf16>, HeadsRef<'a, f16>, (HeadsRef<'a, u8>, QuantParams), (HeadsRef<'a, i8>, QuantParams),
+}
+
+impl<'a> From<&'a PackedActivations> for LinearInput<'a> {
+    fn from(x: &'a PackedActivations) -> Self {
+        LinearInput::Packed(x)
+    }
+}
+
+macro_rules! outputs { ($($t:ty),* $(,)?) => { $(
+    impl<'a> From<$t> for LinearOutput<'a> {
+        fn from(y: $t) -> Self {
+            LinearOutput { to: To::Tensor(y.into()) }
+        }
+    }
+)* } }
+outputs! {
+    TensorMut<'a>,
+    MatMut<'a, i32>, MatMut<'a, f32>, MatMut<'a, bf16>, MatMut<'a, f16>, (MatMut<'a, u8>, QuantParams), (MatMut<'a, i8>, QuantParams),
+    HeadsMut<'a, f32>, HeadsMut<'a, bf16>, HeadsMut<'a, f16>, (HeadsMut<'a, u8>, QuantParams), (HeadsMut<'a, i8>, QuantParams),
+}
+
+/// x as packing reads it: checked, floats with how they are quantized.
+#[derive(Clone, Copy)]
+pub(super) enum Input<'a> {
+    U8(MatRef<'a, u8>, QuantParams),
+    I8(MatRef<'a, i8>, QuantParams),
+    F32(MatRef<'a, f32>, Option<InputQuantization>),
+    Bf16(MatRef<'a, bf16>, Option<InputQuantization>),
+    F16(MatRef<'a, f16>, Option<InputQuantization>),
+    Packed(&'a PackedActivations),
+}
+
+impl<'a> Input<'a> {
+    /// Of an input to be packed in a layout, whose floats are quantized so where the layout is of bytes.
+    pub fn new(x: LinearInput<'a>, layout: PanelLayout, quantization: InputQuantization) -> Result<Self> {
+        let quantized = !layout.is_float();
+        let x = match x {
+            LinearInput::Packed(x) => {
+                if x.layout().element() != layout.element() {
+                    return Err(wrong(quantized, "packed activations of another type"));
+                }
+                return Ok(Input::Packed(x));
+            }
+            LinearInput::Tensor(x) => x,
+        };
+        x.check("input")?;
+        let how = quantized.then_some(quantization);
+        let params = || x.params().map(|params| params.of(0));
+        match (x.element(), params()) {
+            (Element::F32, _) => Ok(Input::F32(x.matrix("input")?, how)),
+            (Element::Bf16, _) => Ok(Input::Bf16(x.matrix("input")?, how)),
+            (Element::F16, _) => Ok(Input::F16(x.matrix("input")?, how)),
+            (Element::U8, Some(params)) if quantized => Ok(Input::U8(x.matrix("input")?, params)),
+            (Element::I8, Some(params)) if quantized => Ok(Input::I8(x.matrix("input")?, params)),
+            (other, _) => Err(wrong(quantized, other.name())),
+        }
+    }
+
     /// Tokens and features.
     pub fn shape(&self) -> (usize, usize) {
         match self {
@@ -51,16 +153,21 @@ impl Input<'_> {
         }
     }
 
-    /// How floats are quantized; nothing where there are none.
-    pub(super) fn on_the_fly(&self) -> Option<OnTheFly> {
+    /// How floats are quantized; nothing where there are none, or where they are not.
+    pub fn quantization(&self) -> Option<InputQuantization> {
         match self {
-            Input::F32(_, how) | Input::Bf16(_, how) | Input::F16(_, how) => Some(*how),
+            Input::F32(_, how) | Input::Bf16(_, how) | Input::F16(_, how) => *how,
             _ => None,
         }
     }
 
+    /// Whether each token is quantized by its own range.
+    pub fn by_token(&self) -> bool {
+        self.quantization() == Some(InputQuantization::PerToken)
+    }
+
     /// Bytes that packing a piece of the shape needs for its rows on the way.
-    pub(super) fn piece_rows(&self, shape: Shape) -> usize {
+    pub fn piece_rows(&self, shape: Shape) -> usize {
         let through_rows = match self {
             Input::U8(..) | Input::I8(..) => false,
             Input::F32(..) | Input::Bf16(..) | Input::F16(..) => !shape.layout.is_rows(),
@@ -69,103 +176,56 @@ impl Input<'_> {
         let rows = Shape { layout: shape.layout.rows(), ..shape };
         if through_rows { shape.piece_tokens() * rows.features_padded() } else { 0 }
     }
+}
 
-    /// Whether x can be packed to a layout.
-    pub(super) fn check_layout(&self, layout: super::PanelLayout) -> Result<()> {
-        let quantized = !layout.is_float();
-        let (fits, got) = match self {
-            Input::U8(..) | Input::I8(..) => (quantized, "bytes"),
-            Input::Packed(x) => {
-                (x.layout().element() == layout.element(), "packed activations of another type")
-            }
-            _ => match self.on_the_fly() {
-                Some(OnTheFly::Never) => (!quantized, "floats that are not to be quantized"),
-                _ => (quantized, "floats to be quantized"),
-            },
-        };
-        if fits {
-            return Ok(());
-        }
-        let expected = if quantized {
-            "bytes, or floats and how to quantize them"
-        } else {
-            "floats with OnTheFly::Never"
-        };
-        Err(Error::unsupported("input", expected, got))
-    }
+fn wrong(quantized: bool, got: &str) -> Error {
+    let expected = if quantized { "bytes, or floats to be quantized" } else { "floats" };
+    Error::unsupported("input", expected, got)
+}
 
-    pub(super) fn check(&self) -> Result<()> {
+impl LinearInput<'_> {
+    /// Tokens and features.
+    pub fn shape(&self) -> (usize, usize) {
         match self {
-            Input::U8(_, p) => check_type("input", p, Element::U8),
-            Input::I8(_, p) => check_type("input", p, Element::I8),
-            _ => Ok(()),
+            LinearInput::Tensor(x) => {
+                let (tokens, heads, head_dim) = x.shape();
+                (tokens, heads * head_dim)
+            }
+            LinearInput::Packed(x) => (x.tokens(), x.features()),
         }
     }
 }
 
-/// y, `[M tokens, N out_features]`.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Output<'a> {
-    /// The exact sums of (x - zero point) * (w - zero point): no bias, no epilogue.
-    I32(MatMut<'a, i32>),
-    /// Real values.
-    F32(MatMut<'a, f32>),
-    /// Real values, rounded to nearest even.
-    Bf16(MatMut<'a, bf16>),
-    /// Real values, rounded to nearest even.
-    F16(MatMut<'a, f16>),
-    /// Requantized (by a [`Element::U8`]).
-    U8(MatMut<'a, u8>, QuantParams),
-    /// Requantized (by a [`Element::I8`]).
-    I8(MatMut<'a, i8>, QuantParams),
-    /// Requantized, in the layout of the layer that comes next ([`super::Linear::input_layout`]).
-    Packed(&'a mut PackedActivations, QuantParams, super::PanelLayout),
-    /// Real values, in the layout of the float layer that comes next.
-    PackedFloats(&'a mut PackedActivations, super::PanelLayout),
-}
+impl LinearOutput<'_> {
+    /// What it is made of.
+    pub(super) fn element(&self) -> Element {
+        match &self.to {
+            To::Tensor(y) => y.element(),
+            To::Packed(_, layout, _) => layout.element(),
+        }
+    }
 
-impl Output<'_> {
+    /// What bytes are to stand for.
+    pub(super) fn params(&self) -> Option<QuantParams> {
+        match &self.to {
+            To::Tensor(y) => y.params(),
+            To::Packed(_, _, params) => *params,
+        }
+    }
+
     pub(super) fn check(&self, m: usize, n: usize) -> Result<()> {
-        let (rows, cols) = match self {
-            Output::I32(y) => (y.rows(), y.cols()),
-            Output::F32(y) => (y.rows(), y.cols()),
-            Output::Bf16(y) => (y.rows(), y.cols()),
-            Output::F16(y) => (y.rows(), y.cols()),
-            Output::U8(y, p) => {
-                check_type("output", p, Element::U8)?;
-                (y.rows(), y.cols())
+        match &self.to {
+            To::Tensor(y) => {
+                y.check("output")?;
+                y.check_matrix("output", m, n)
             }
-            Output::I8(y, p) => {
-                check_type("output", p, Element::I8)?;
-                (y.rows(), y.cols())
+            To::Packed(_, layout, Some(_)) if layout.is_float() => {
+                Err(Error::unsupported("output", "a next layer of bytes", "one of floats"))
             }
-            Output::Packed(_, _, layout) if layout.is_float() => {
-                return Err(Error::unsupported("output", "a layout of bytes", format_args!("{layout:?}")));
+            To::Packed(_, layout, None) if !layout.is_float() => {
+                Err(Error::unsupported("output", "a next layer of floats", "one of bytes"))
             }
-            Output::PackedFloats(_, layout) if !layout.is_float() => {
-                return Err(Error::unsupported("output", "a layout of floats", format_args!("{layout:?}")));
-            }
-            Output::Packed(..) | Output::PackedFloats(..) => (m, n),
-        };
-        if (rows, cols) != (m, n) {
-            return Err(Error::shape(
-                "output",
-                format_args!("{m} tokens x {n} out_features"),
-                format_args!("{rows} x {cols}"),
-            ));
+            To::Packed(..) => Ok(()),
         }
-        Ok(())
     }
-}
-
-fn check_type(argument: &'static str, p: &QuantParams, dtype: Element) -> Result<()> {
-    if p.dtype() == dtype {
-        return Ok(());
-    }
-    Err(Error::unsupported(
-        argument,
-        format_args!("parameters of {dtype:?}"),
-        format_args!("{:?}", p.dtype()),
-    ))
 }

@@ -7,10 +7,10 @@
 //!
 //! | weights | x | sums |
 //! |---|---|---|
-//! | `i8` | 8 bits, or quantized on the fly | exact: `sum over k of (x - x_zero_point) * (w - w_zero_point)` in i32 |
+//! | `i8` | 8 bits, or floats that the layer quantizes | exact: `sum over k of (x - x_zero_point) * (w - w_zero_point)` in i32 |
 //! | `f32`, `f16` | floats | f32: one chain of fused multiply-adds in the order of k, from 0 |
-//! | `i8`, [`Builder::weight_only`] | floats | the same, of the 8-bit numbers; the scale comes with the epilogue |
-//! | `i8`, [`Builder::group_scales`] | floats | the same within each group; `total = fma(sum, scale, total)` from group to group |
+//! | `i8`, [`LinearBuilder::weight_only`] | floats | the same, of the 8-bit numbers; the scale comes with the epilogue |
+//! | `i8`, [`LinearBuilder::group_scales`] | floats | the same within each group; `total = fma(sum, scale, total)` from group to group |
 //! | `bf16` | floats | as `f32`; on the tier `avx512-bf16` the CPU's own product of pairs, see below |
 //!
 //! Narrow weights and x are widened, which is exact. Chains are never split, so floats too have the same bits on every tier,
@@ -25,7 +25,7 @@
 //! tier the bits are the same for any threads and batch. `SISKIN_MAX_ISA=avx512-vnni` has the bits of all other tiers.
 //!
 //! ```
-//! use siskin::linear::{Epilogue, Input, Linear, OnTheFly, Output};
+//! use siskin::linear::{Epilogue, Linear};
 //! use siskin::sparse::{BlockShape, Norm, prune};
 //! use siskin::{Ctx, MatMut, MatRef, Scratch, bf16};
 //!
@@ -36,15 +36,15 @@
 //! let layer = Linear::sparse(&w.map(|_, v| bf16::from_f32(v))).build(&ctx)?;
 //!
 //! let (x, mut y) = (vec![0.5f32; 2 * 16], vec![0.0f32; 2 * 8]);
-//! let x = Input::F32(MatRef::new(&x, 2, 16)?, OnTheFly::Never);
-//! layer.forward(x, Epilogue::new(), Output::F32(MatMut::new(&mut y, 2, 8)?), &ctx, &mut Scratch::new())?;
+//! let (x, y) = (MatRef::new(&x, 2, 16)?, MatMut::new(&mut y, 2, 8)?);
+//! layer.forward(x, Epilogue::new(), y, &ctx, &mut Scratch::new())?;
 //! # Ok::<(), siskin::Error>(())
 //! ```
 //!
 //! # INT8
 //!
 //! ```
-//! use siskin::linear::{Epilogue, Input, Linear, OnTheFly, Output};
+//! use siskin::linear::{Epilogue, Linear};
 //! use siskin::sparse::{BlockShape, Norm, prune};
 //! use siskin::{Ctx, MatMut, MatRef, Scratch};
 //!
@@ -56,28 +56,25 @@
 //!
 //! let x: Vec<f32> = (0..32).map(|i| (i as f32 * 0.3).cos()).collect();
 //! let mut y = vec![0.0; 16];
-//! layer.forward(
-//!     Input::F32(MatRef::new(&x, 2, 16)?, OnTheFly::PerToken),
-//!     Epilogue::new(),
-//!     Output::F32(MatMut::new(&mut y, 2, 8)?),
-//!     &ctx,
-//!     &mut Scratch::new(),
-//! )?;
+//! let (x, y) = (MatRef::new(&x, 2, 16)?, MatMut::new(&mut y, 2, 8)?); // x is quantized token by token
+//! layer.forward(x, Epilogue::new(), y, &ctx, &mut Scratch::new())?;
 //! # Ok::<(), siskin::Error>(())
 //! ```
 
 mod builder;
 mod epilogue;
 mod forward;
+#[cfg(feature = "internal")]
+pub(crate) mod internal;
 mod io;
 mod packed;
 
 pub use crate::base::element::Weight;
 pub use crate::driver::weights::{MAX_FEATURES, MAX_FEATURES_ZERO_POINTS};
-pub use crate::kernels::panel::PanelLayout;
-pub use builder::{Builder, MAX_GROUP_SIZE, MAX_OUT_FEATURES};
-pub use epilogue::{Activation, ByteTable, Epilogue, Residual, gelu_table, gelu_tanh_table, silu_table};
-pub use io::{Input, OnTheFly, Output};
+use crate::kernels::panel::PanelLayout;
+pub use builder::{LinearBuilder, MAX_GROUP_SIZE, MAX_OUT_FEATURES};
+pub use epilogue::{Activation, ByteTable, Epilogue, gelu_table, gelu_tanh_table, silu_table};
+pub use io::{InputQuantization, LinearInput, LinearOutput};
 pub use packed::PackedActivations;
 
 use crate::base::element::Element;
@@ -105,6 +102,8 @@ pub struct Linear {
     zero_points: Option<Vec<i32>>,
     /// Values that the caller stored.
     stored: usize,
+    /// How an x of floats becomes bytes, where the layer computes in bytes.
+    input: InputQuantization,
 }
 
 #[derive(Debug, Clone)]
@@ -131,7 +130,7 @@ impl Linear {
     }
 
     /// The layout of x that needs no further packing.
-    pub fn input_layout(&self) -> PanelLayout {
+    pub(crate) fn input_layout(&self) -> PanelLayout {
         match &self.weights {
             Packed::Dense(_, layout) => *layout,
             Packed::Sparse(w) => w.layout(),

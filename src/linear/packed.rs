@@ -1,5 +1,6 @@
 //! Activations in the layout that a layer's kernels read.
 
+use super::Linear;
 use crate::base::buffer::{Buffer, as_f32, as_i32};
 use crate::base::ctx::Ctx;
 use crate::base::element::Element;
@@ -15,11 +16,11 @@ use crate::quant::QuantParams;
 use half::bf16;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::io::{Input, OnTheFly};
+use super::io::{Input, InputQuantization, LinearInput};
 
 /// x as unsigned bytes, or as floats, packed once and read by any number of layers (Q, K and V), or written by one layer for the next.
 ///
-/// Empty when new; [`PackedActivations::pack`] and `Linear::forward` fill it and reuse its memory.
+/// Empty when new; [`Linear::pack`] and [`Linear::forward`] fill it and reuse its memory.
 #[derive(Debug, Clone, Default)]
 pub struct PackedActivations {
     pub(super) shape: Option<Shape>,
@@ -94,27 +95,21 @@ impl PackedActivations {
     }
 
     /// How the bytes lie.
-    pub fn layout(&self) -> PanelLayout {
+    pub(super) fn layout(&self) -> PanelLayout {
         self.shape.map_or(PanelLayout::Rows, |s| s.layout)
     }
 
-    /// Packs x for layers that read `layout`. What was in here is gone; its memory is used again.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] if the parameters' type is not that of x; [`Error::Value`] if x has NaN or infinity and is
-    /// quantized by its own range; [`Error::Shape`] if the size overflows.
-    pub fn pack(
+    /// Packs x as a layout. What was in here is gone; its memory is used again.
+    pub(super) fn pack_in(
         &mut self,
-        x: &Input<'_>,
+        x: Input<'_>,
         layout: PanelLayout,
         ctx: &Ctx,
         scratch: &mut Scratch,
     ) -> Result<()> {
-        x.check()?;
-        x.check_layout(layout)?;
         let (tokens, features) = x.shape();
         let shape = Shape { tokens, features, layout };
-        let packer = Packer { x, shape, ctx };
+        let packer = Packer { x: &x, shape, ctx };
         self.resize(shape)?;
         let Scratch { rows, tiles, token_scale, token_zero, .. } = scratch;
         let data = &mut self.data.bytes_mut()[..shape.bytes()];
@@ -124,9 +119,7 @@ impl PackedActivations {
         }
         match x {
             Input::Packed(x) => self.scale.set(x.scale.as_ref()),
-            _ if packer.by_token() => {
-                self.scale.set(ScaleRef::Token { scale: token_scale, zero: token_zero })
-            }
+            _ if x.by_token() => self.scale.set(ScaleRef::Token { scale: token_scale, zero: token_zero }),
             _ => self.scale.set(packer.tensor_scale()),
         }
         Ok(())
@@ -215,6 +208,10 @@ pub(super) enum ScaleRef<'a> {
 }
 
 impl ScaleRef<'_> {
+    fn of(p: &QuantParams) -> Self {
+        ScaleRef::Tensor { scale: p.scale(), zero: unsigned_zero(p) }
+    }
+
     fn params(&self, token: usize) -> QuantParams {
         let (s, z) = match self {
             ScaleRef::Tensor { scale, zero } => (*scale, *zero),
@@ -237,19 +234,12 @@ impl Packer<'_> {
     /// The scale of everything that is not quantized token by token.
     pub fn tensor_scale(&self) -> ScaleRef<'static> {
         match self.x {
-            Input::U8(_, p)
-            | Input::I8(_, p)
-            | Input::F32(_, OnTheFly::Fixed(p))
-            | Input::Bf16(_, OnTheFly::Fixed(p))
-            | Input::F16(_, OnTheFly::Fixed(p)) => {
-                ScaleRef::Tensor { scale: p.scale(), zero: unsigned_zero(p) }
-            }
-            _ => ScaleRef::Tensor { scale: 1.0, zero: 0 },
+            Input::U8(_, p) | Input::I8(_, p) => ScaleRef::of(p),
+            x => match x.quantization() {
+                Some(InputQuantization::Static(p)) => ScaleRef::of(&p),
+                _ => ScaleRef::Tensor { scale: 1.0, zero: 0 },
+            },
         }
-    }
-
-    fn by_token(&self) -> bool {
-        self.x.on_the_fly() == Some(OnTheFly::PerToken)
     }
 
     /// Packs all tokens. Where each is quantized by its own range, their scales and zero points come out.
@@ -273,7 +263,7 @@ impl Packer<'_> {
             let (scale, zero) = scales.split_at_mut(PIECE / 2);
             let (scale, zero) = (as_f32(scale), as_i32(zero));
             let first = i * self.shape.piece_tokens();
-            if self.by_token() {
+            if self.x.by_token() {
                 for token in first..(first + 64).min(self.shape.tokens) {
                     match self.token_params(token) {
                         Some(p) => (scale[token - first], zero[token - first]) = (p.scale(), p.zero_point()),
@@ -289,7 +279,7 @@ impl Packer<'_> {
                 let start = i * self.shape.piece_bytes();
                 let to = &mut to[range.start - start..range.end - start];
                 let at = panel.token - first;
-                let scales = match self.by_token() {
+                let scales = match self.x.by_token() {
                     true => ScaleRef::Token { scale: &scale[at..], zero: &zero[at..] },
                     false => self.tensor_scale(),
                 };
@@ -300,7 +290,7 @@ impl Packer<'_> {
         if bad < usize::MAX {
             return Err(Error::value("x", "finite numbers", format_args!("NaN or infinity in token {bad}")));
         }
-        if self.by_token() {
+        if self.x.by_token() {
             scale.clear();
             zero.clear();
             for (i, piece) in scales.bytes_mut().chunks_mut(PIECE).take(pieces).enumerate() {
@@ -362,9 +352,8 @@ impl Packer<'_> {
             }
             Input::Packed(x) => repack_rows(x, panel, rows, stride),
         }
-        if let Ok(rows) = MatRef::with_stride(&rows[..panel.tokens * stride], panel.tokens, k, stride) {
-            bytes_to_panel(rows, 0, shape, Panel { token: 0, ..panel }, to, ctx);
-        }
+        let rows = MatRef::of_rows(&rows[..panel.tokens * stride], panel.tokens, k, stride);
+        bytes_to_panel(rows, 0, shape, Panel { token: 0, ..panel }, to, ctx);
     }
 
     /// The same for floats.
@@ -403,10 +392,8 @@ impl Packer<'_> {
         }
         if let Some(lines) = lines {
             let words = bytes.next_multiple_of(4);
-            if let Ok(rows) = MatRef::with_stride(&rows[..panel.tokens * stride], panel.tokens, words, stride)
-            {
-                convert::rows_to_lines(rows, lines, panel.width, tier);
-            }
+            let rows = MatRef::of_rows(&rows[..panel.tokens * stride], panel.tokens, words, stride);
+            convert::rows_to_lines(rows, lines, panel.width, tier);
         }
     }
 }
@@ -488,5 +475,26 @@ fn unpack_panel(from: &[u8], shape: Shape, panel: Panel, y: &mut MatMut<'_, u8>,
     for token in panel.token..panel.token + panel.tokens {
         let row = y.row_mut(token);
         copy_rows(from, shape, panel, (token, token + 1), row, 0);
+    }
+}
+
+impl Linear {
+    /// Packs x as this layer reads it, for this layer and all others of the same K, tier, kind of blocks and input quantization
+    /// (Q, K and V). What was in `to` is gone; its memory is used again.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if x has another number of features, or is too large; [`Error::Unsupported`] if it is of a type that the
+    /// layer does not read, or `ctx` has another tier; [`Error::Value`] if x has NaN or infinity and is quantized by its own range.
+    pub fn pack<'a>(
+        &self,
+        x: impl Into<LinearInput<'a>>,
+        to: &mut PackedActivations,
+        ctx: &Ctx,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let x = x.into();
+        self.check_input(&x, ctx)?;
+        let layout = self.input_layout();
+        to.pack_in(Input::new(x, layout, self.input)?, layout, ctx, scratch)
     }
 }

@@ -3,7 +3,9 @@
 #![allow(dead_code, reason = "each test uses its own part")]
 
 use crate::common::Rng;
-use siskin::internal::kernels::activation::{Activation as Curve, evaluate};
+use siskin::TensorRef;
+use siskin::internal::kernels::activation::{Curve, evaluate};
+use siskin::internal::linear::{PanelLayout, input_layout, packed_in};
 use siskin::linear::*;
 use siskin::sparse::{BlockShape, Bsr};
 use siskin::{Ctx, MatMut, MatRef, Scratch, bf16, f16};
@@ -202,14 +204,14 @@ impl Data {
         let x = &self.x[first * k..(first + m) * k];
         let (bf, hf) = (floats(x), halves(x));
         let x = match self.case.x {
-            Kind::F32 => Input::F32(MatRef::new(x, m, k).unwrap(), OnTheFly::Never),
-            Kind::Bf16 => Input::Bf16(MatRef::new(&bf, m, k).unwrap(), OnTheFly::Never),
-            Kind::F16 => Input::F16(MatRef::new(&hf, m, k).unwrap(), OnTheFly::Never),
+            Kind::F32 => LinearInput::from(MatRef::new(x, m, k).unwrap()),
+            Kind::Bf16 => LinearInput::from(MatRef::new(&bf, m, k).unwrap()),
+            Kind::F16 => LinearInput::from(MatRef::new(&hf, m, k).unwrap()),
         };
         let mut packed = PackedActivations::new();
         let x = if self.case.packed {
-            packed.pack(&x, layer.input_layout(), ctx, scratch).unwrap();
-            Input::Packed(&packed)
+            layer.pack(x, &mut packed, ctx, scratch).unwrap();
+            LinearInput::from(&packed)
         } else {
             x
         };
@@ -217,9 +219,9 @@ impl Data {
         let (rb, rh) = (floats(r), halves(r));
         let e = match self.case.residual {
             None => Epilogue::new(),
-            Some(Kind::F32) => Epilogue::new().residual(Residual::F32(MatRef::new(r, m, n).unwrap())),
-            Some(Kind::Bf16) => Epilogue::new().residual(Residual::Bf16(MatRef::new(&rb, m, n).unwrap())),
-            Some(Kind::F16) => Epilogue::new().residual(Residual::F16(MatRef::new(&rh, m, n).unwrap())),
+            Some(Kind::F32) => Epilogue::new().residual(TensorRef::from(MatRef::new(r, m, n).unwrap())),
+            Some(Kind::Bf16) => Epilogue::new().residual(TensorRef::from(MatRef::new(&rb, m, n).unwrap())),
+            Some(Kind::F16) => Epilogue::new().residual(TensorRef::from(MatRef::new(&rh, m, n).unwrap())),
         };
         let e = e.activation(
             [
@@ -238,7 +240,7 @@ impl Data {
             };
             let out = layouts.map(|layout| {
                 let mut to = PackedActivations::new();
-                layer.forward(x, e, Output::PackedFloats(&mut to, layout), ctx, scratch).unwrap();
+                layer.forward(x, e, packed_in(&mut to, None, layout), ctx, scratch).unwrap();
                 let mut y = vec![0.0; m * n];
                 to.unpack_f32(MatMut::new(&mut y, m, n).unwrap()).unwrap();
                 y
@@ -249,17 +251,23 @@ impl Data {
         match self.case.y {
             Kind::F32 => {
                 let mut y = vec![f32::NAN; m * n];
-                layer.forward(x, e, Output::F32(MatMut::new(&mut y, m, n).unwrap()), ctx, scratch).unwrap();
+                layer
+                    .forward(x, e, LinearOutput::from(MatMut::new(&mut y, m, n).unwrap()), ctx, scratch)
+                    .unwrap();
                 y
             }
             Kind::Bf16 => {
                 let mut y = vec![bf16::NAN; m * n];
-                layer.forward(x, e, Output::Bf16(MatMut::new(&mut y, m, n).unwrap()), ctx, scratch).unwrap();
+                layer
+                    .forward(x, e, LinearOutput::from(MatMut::new(&mut y, m, n).unwrap()), ctx, scratch)
+                    .unwrap();
                 y.iter().map(|v| v.to_f32()).collect()
             }
             Kind::F16 => {
                 let mut y = vec![f16::NAN; m * n];
-                layer.forward(x, e, Output::F16(MatMut::new(&mut y, m, n).unwrap()), ctx, scratch).unwrap();
+                layer
+                    .forward(x, e, LinearOutput::from(MatMut::new(&mut y, m, n).unwrap()), ctx, scratch)
+                    .unwrap();
                 y.iter().map(|v| v.to_f32()).collect()
             }
         }
@@ -327,7 +335,7 @@ pub fn bits(v: &[f32]) -> Vec<u32> {
 }
 
 pub fn pairs(layer: &Linear) -> bool {
-    matches!(layer.input_layout(), PanelLayout::Bf16Rows | PanelLayout::Bf16Pairs)
+    matches!(input_layout(&layer), PanelLayout::Bf16Rows | PanelLayout::Bf16Pairs)
 }
 
 /// Against the definition, or where pairs are multiplied within their tolerance.
@@ -358,8 +366,8 @@ pub fn check(d: &Data, layer: &Linear, got: &[f32], what: &str) {
 /// f32 in, f32 out, no epilogue.
 pub fn forward_f32(layer: &Linear, x: &[f32], m: usize, ctx: &Ctx) -> Vec<f32> {
     let mut y = vec![0.0; m * layer.out_features()];
-    let x = Input::F32(MatRef::new(x, m, layer.in_features()).unwrap(), OnTheFly::Never);
-    let out = Output::F32(MatMut::new(&mut y, m, layer.out_features()).unwrap());
+    let x = LinearInput::from(MatRef::new(x, m, layer.in_features()).unwrap());
+    let out = LinearOutput::from(MatMut::new(&mut y, m, layer.out_features()).unwrap());
     layer.forward(x, Epilogue::new(), out, ctx, &mut Scratch::new()).unwrap();
     y
 }

@@ -4,7 +4,10 @@
 
 use crate::common::Rng;
 use siskin::Element;
-use siskin::internal::kernels::activation::{Activation as Curve, evaluate};
+use siskin::TensorRef;
+use siskin::internal::kernels::activation::{Curve, evaluate};
+use siskin::internal::linear::{PanelLayout, layout as layout_of, pack_in, packed_in};
+use siskin::linear::InputQuantization::PerToken;
 use siskin::linear::*;
 use siskin::quant::QuantParams;
 use siskin::sparse::{BlockShape, Bsr};
@@ -258,16 +261,22 @@ impl Data {
     }
 
     /// The layer that `build` makes of all that is said about it.
-    pub fn builder(&self, build: impl Fn(Builder<'_>) -> Linear) -> Linear {
+    pub fn builder(&self, build: impl Fn(LinearBuilder<'_>) -> Linear) -> Linear {
         let Case { n, k, block, .. } = self.case;
         let dense = MatRef::new(&self.w, n, k).unwrap();
+        fn of<'a>(data: &'a Data, layer: LinearBuilder<'a>) -> LinearBuilder<'a> {
+            let how = match data.case.input {
+                In::F32Fixed => InputQuantization::Static(data.x_i8_params),
+                In::Bf16Fixed => InputQuantization::Static(data.x_u8_params),
+                _ => PerToken,
+            };
+            layer.scales(&data.w_scale).bias(&data.bias).input_quantization(how)
+        }
         match block {
-            None => {
-                build(Linear::dense(dense).zero_points(&self.w_zero).scales(&self.w_scale).bias(&self.bias))
-            }
+            None => build(of(self, Linear::dense(dense).zero_points(&self.w_zero))),
             Some((r, c)) => {
                 let w = Bsr::from_dense(dense, BlockShape::new(r, c).unwrap()).unwrap();
-                build(Linear::sparse(&w).scales(&self.w_scale).bias(&self.bias))
+                build(of(self, Linear::sparse(&w)))
             }
         }
     }
@@ -279,25 +288,25 @@ impl Data {
         packed: &'a mut PackedActivations,
         ctx: &Ctx,
         scratch: &mut Scratch,
-    ) -> Input<'a> {
+    ) -> LinearInput<'a> {
         let (k, s) = (self.case.k, self.x_stride);
-        let u8s = Input::U8(part(&self.x_bytes, first, m, k, s), self.x_u8_params);
+        let u8s = LinearInput::from((part(&self.x_bytes, first, m, k, s), self.x_u8_params));
         let f32s = part(&self.x_f32, first, m, k, s);
         let bf16s = part(&self.x_bf16, first, m, k, s);
         match self.case.input {
             In::U8 => u8s,
-            In::I8 => Input::I8(part(&self.x_signed, first, m, k, s), self.x_i8_params),
-            In::F32PerToken => Input::F32(f32s, OnTheFly::PerToken),
-            In::Bf16PerToken => Input::Bf16(bf16s, OnTheFly::PerToken),
-            In::F32Fixed => Input::F32(f32s, OnTheFly::Fixed(self.x_i8_params)),
-            In::Bf16Fixed => Input::Bf16(bf16s, OnTheFly::Fixed(self.x_u8_params)),
+            In::I8 => LinearInput::from((part(&self.x_signed, first, m, k, s), self.x_i8_params)),
+            In::F32PerToken => LinearInput::from(f32s),
+            In::Bf16PerToken => LinearInput::from(bf16s),
+            In::F32Fixed => LinearInput::from(f32s),
+            In::Bf16Fixed => LinearInput::from(bf16s),
             In::Packed(layout) => {
-                packed.pack(&u8s, layout, ctx, scratch).unwrap();
-                Input::Packed(packed)
+                pack_in(packed, u8s, (layout, PerToken), ctx, scratch).unwrap();
+                LinearInput::from(&*packed)
             }
             In::PackedPerToken(layout) => {
-                packed.pack(&Input::F32(f32s, OnTheFly::PerToken), layout, ctx, scratch).unwrap();
-                Input::Packed(packed)
+                pack_in(packed, f32s, (layout, PerToken), ctx, scratch).unwrap();
+                LinearInput::from(&*packed)
             }
         }
     }
@@ -307,10 +316,10 @@ impl Data {
         let e = Epilogue::new();
         let e = match self.case.residual {
             Res::None => e,
-            Res::F32 => e.residual(Residual::F32(part(&self.r_f32, first, m, n, s))),
-            Res::Bf16 => e.residual(Residual::Bf16(part(&self.r_bf16, first, m, n, s))),
-            Res::U8 => e.residual(Residual::U8(part(&self.r_bytes, first, m, n, s), self.r_u8_params)),
-            Res::I8 => e.residual(Residual::I8(part(&self.r_signed, first, m, n, s), self.r_i8_params)),
+            Res::F32 => e.residual(TensorRef::from(part(&self.r_f32, first, m, n, s))),
+            Res::Bf16 => e.residual(TensorRef::from(part(&self.r_bf16, first, m, n, s))),
+            Res::U8 => e.residual(TensorRef::from((part(&self.r_bytes, first, m, n, s), self.r_u8_params))),
+            Res::I8 => e.residual(TensorRef::from((part(&self.r_signed, first, m, n, s), self.r_i8_params))),
         };
         e.activation(match (self.case.act, &self.table) {
             (_, Some(table)) => Activation::Table(table),
@@ -336,10 +345,13 @@ impl Data {
         let e = self.epilogue(first, m);
         let p = self.y_params;
         macro_rules! rows {
-            ($out:ident($($p:ident)?), $poison:expr, $bits:expr) => {{
+            (@view $view:ident) => { LinearOutput::from($view) };
+            (@view $view:ident, $p:ident) => { LinearOutput::from(($view, $p)) };
+            ([$($p:ident)?], $poison:expr, $bits:expr) => {{
                 let mut y = vec![$poison; m * stride];
                 let view = MatMut::with_stride(&mut y, m, n, stride).unwrap();
-                layer.forward(x, e, Output::$out(view $(, $p)?), ctx, scratch).unwrap();
+                let view = rows!(@view view $(, $p)?);
+                layer.forward(x, e, view, ctx, scratch).unwrap();
                 let bits = $bits;
                 let mut out = Vec::new();
                 for row in y.chunks(stride.max(1)).take(m) {
@@ -351,15 +363,15 @@ impl Data {
             }};
         }
         match self.case.to {
-            To::I32 => rows!(I32(), 0x5a5a_5a5ai32, |v: i32| v as u32),
-            To::F32 => rows!(F32(), f32::NAN, |v: f32| v.to_bits()),
-            To::Bf16 => rows!(Bf16(), bf16::NAN, |v: bf16| u32::from(v.to_bits())),
-            To::U8 => rows!(U8(p), 0xa5u8, u32::from),
-            To::I8 => rows!(I8(p), 0x5ai8, |v: i8| u32::from(v as u8)),
+            To::I32 => rows!([], 0x5a5a_5a5ai32, |v: i32| v as u32),
+            To::F32 => rows!([], f32::NAN, |v: f32| v.to_bits()),
+            To::Bf16 => rows!([], bf16::NAN, |v: bf16| u32::from(v.to_bits())),
+            To::U8 => rows!([p], 0xa5u8, u32::from),
+            To::I8 => rows!([p], 0x5ai8, |v: i8| u32::from(v as u8)),
             To::Packed(layout) => {
                 let mut y = PackedActivations::new();
-                layer.forward(x, e, Output::Packed(&mut y, p, layout), ctx, scratch).unwrap();
-                assert_eq!((y.tokens(), y.features(), y.layout()), (m, n, layout));
+                layer.forward(x, e, packed_in(&mut y, Some(p), layout), ctx, scratch).unwrap();
+                assert_eq!((y.tokens(), y.features(), layout_of(&y)), (m, n, layout));
                 let mut back = vec![0u8; m * n];
                 y.unpack(MatMut::new(&mut back, m, n).unwrap(), ctx).unwrap();
                 back.into_iter().map(u32::from).collect()

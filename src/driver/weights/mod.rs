@@ -15,6 +15,30 @@ pub const MAX_FEATURES: usize = 65_793;
 /// The largest K with weight zero points, where a factor can be 255 on both sides.
 pub const MAX_FEATURES_ZERO_POINTS: usize = 33_025;
 
+/// A block-sparse matrix, as packing reads it: block rows of blocks in ascending order of their columns.
+#[derive(Debug, Clone, Copy)]
+pub struct Blocks<'a, T> {
+    /// Rows and columns of the matrix.
+    pub size: (usize, usize),
+    /// Rows and columns of a block.
+    pub block: (usize, usize),
+    /// Block row i has the blocks `indptr[i] .. indptr[i + 1]`.
+    pub indptr: &'a [usize],
+    /// The block column of each block.
+    pub indices: &'a [u32],
+    /// `[blocks][rows of a block][columns of a block]`; what lies beyond the edge of the matrix is 0.
+    pub values: &'a [T],
+}
+
+impl<'a, T> Blocks<'a, T> {
+    /// Block columns and values of a block row.
+    fn block_row(&self, i: usize) -> (&'a [u32], &'a [T]) {
+        let (first, last) = (self.indptr[i], self.indptr[i + 1]);
+        let area = self.block.0 * self.block.1;
+        (&self.indices[first..last], &self.values[first * area..last * area])
+    }
+}
+
 /// Scales of weights by groups of K.
 #[derive(Debug, Clone)]
 pub struct GroupScales {

@@ -1,13 +1,12 @@
 //! Block-sparse weights: groups of rows that share their columns, and single rows column by column.
 
-use super::{BAND, GroupScales};
+use super::{BAND, Blocks, GroupScales};
 use crate::base::element::{Element, Weight};
 use crate::base::error::{Error, Result};
 use crate::kernels::float::Chunk;
 use crate::kernels::panel::PanelLayout;
 use crate::kernels::sparse::Group;
 use crate::kernels::token::GATHER;
-use crate::sparse::Bsr;
 use std::ops::Range;
 
 /// Groups of one height.
@@ -66,9 +65,9 @@ struct Rows {
     rows: usize,
 }
 
-fn row_groups<T: Weight>(w: &Bsr<T>, block_row: usize) -> impl Iterator<Item = Rows> + use<T> {
-    let mut first = block_row * w.block().rows();
-    let end = (first + w.block().rows()).min(w.rows());
+fn row_groups<T>(w: &Blocks<'_, T>, block_row: usize) -> impl Iterator<Item = Rows> + use<T> {
+    let mut first = block_row * w.block.0;
+    let end = (first + w.block.0).min(w.size.0);
     std::iter::from_fn(move || {
         let rows = (end - first).min(4).min(BAND - first % BAND);
         first += rows;
@@ -91,7 +90,11 @@ impl Sparse {
     ///
     /// # Errors
     /// [`Error::Shape`] if there are 2^32 entries or more.
-    pub fn pack<T: Weight>(w: &Bsr<T>, layout: PanelLayout, scales: Option<GroupScales>) -> Result<Self> {
+    pub fn pack<T: Weight>(
+        w: &Blocks<'_, T>,
+        layout: PanelLayout,
+        scales: Option<GroupScales>,
+    ) -> Result<Self> {
         let mut this = Sparse {
             layout,
             stored: T::ELEMENT,
@@ -100,17 +103,17 @@ impl Sparse {
             bands: Vec::new(),
             split_rows: false,
             // Only floats have kernels for it, and scales by groups would have to be applied in the middle.
-            scatters: layout.is_float() && scales.is_none() && w.block().cols().is_multiple_of(4),
+            scatters: layout.is_float() && scales.is_none() && w.block.1.is_multiple_of(4),
             scales,
         };
         let mut columns = Vec::new();
         let mut items = Vec::new();
-        for block_row in 0..w.block_rows() {
+        for block_row in 0..w.indptr.len() - 1 {
             let (blocks, values) = w.block_row(block_row);
             columns.clear();
             for (b, &block) in blocks.iter().enumerate() {
-                let first = block as usize * w.block().cols();
-                let end = (first + w.block().cols()).min(w.cols());
+                let first = block as usize * w.block.1;
+                let end = (first + w.block.1).min(w.size.1);
                 columns.extend((first..end).map(|k| (k, b, k - first)));
             }
             for Rows { first, rows } in row_groups(w, block_row) {
@@ -118,8 +121,8 @@ impl Sparse {
                     this.end_band(&mut items);
                 }
                 let value = |r: usize, (_, b, c): Column| {
-                    let row = first + r - block_row * w.block().rows();
-                    values[(b * w.block().rows() + row) * w.block().cols() + c]
+                    let row = first + r - block_row * w.block.0;
+                    values[(b * w.block.0 + row) * w.block.1 + c]
                 };
                 if rows == 1 && this.scatters {
                     this.push_items((first % BAND) as u8, &columns, value, &mut items);
@@ -128,7 +131,7 @@ impl Sparse {
                 }
             }
         }
-        if w.rows() > 0 {
+        if w.size.0 > 0 {
             this.end_band(&mut items);
         }
         for section in &mut this.sections {
