@@ -12,26 +12,6 @@ const SLOTS: usize = 12;
 pub struct Scratch {
     /// One for each purpose of a call. Calls of all families share them: there is no slot of a family.
     slots: [Buffer; SLOTS],
-    /// Packed activations.
-    pub(crate) x: Buffer,
-    /// Each task's tile of sums and bytes.
-    pub(crate) tiles: Buffer,
-    /// Rows of bytes on the way between floats, panels and outputs.
-    pub(crate) rows: Buffer,
-    /// Rows of y on the way to panels.
-    pub(crate) y_rows: Buffer,
-    /// Of the output features.
-    pub(crate) scale: Vec<f32>,
-    /// Of the output features.
-    pub(crate) bias: Vec<f32>,
-    /// Of the output features.
-    pub(crate) init: Vec<i32>,
-    /// Of the tokens.
-    pub(crate) token_scale: Vec<f32>,
-    /// Of the tokens.
-    pub(crate) token_zero: Vec<i32>,
-    /// Of the tokens.
-    pub(crate) token_sum: Vec<i32>,
     /// Of attention.
     pub(crate) attention: attention::Memory,
     /// Of EcoFormer.
@@ -53,15 +33,8 @@ impl Scratch {
 
     /// Bytes held.
     pub fn capacity(&self) -> usize {
-        let floats = self.scale.capacity() + self.bias.capacity() + self.token_scale.capacity();
-        let integers = self.init.capacity() + self.token_zero.capacity() + self.token_sum.capacity();
         self.slots.iter().map(Buffer::len).sum::<usize>()
-            + self.x.len()
-            + self.tiles.len()
-            + self.rows.len()
-            + self.y_rows.len()
             + self.attention.capacity()
             + self.ecoformer.capacity()
-            + 4 * (floats + integers)
     }
 }

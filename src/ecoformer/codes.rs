@@ -240,7 +240,8 @@ impl BitCodes {
     ) -> Result<()> {
         self.check_bits_of(other)?;
         check_shape("out", &out, self.len, other.len)?;
-        codes::pairwise(self.operand(), other.operand(), from, out, ctx, &mut scratch.x);
+        let [x] = scratch.slots();
+        codes::pairwise(self.operand(), other.operand(), from, out, ctx, x);
         Ok(())
     }
 
@@ -266,7 +267,7 @@ impl BitCodes {
         check_shape("indices", &indices, self.len, k)?;
         check_shape("distances", &distances, self.len, k)?;
         if u32::try_from(other.len).is_ok_and(|n| n != Self::NONE) {
-            let memory = [&mut scratch.x, &mut scratch.tiles];
+            let memory = scratch.slots();
             codes::nearest(self.operand(), other.operand(), indices, distances, ctx, memory);
             return Ok(());
         }

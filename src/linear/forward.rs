@@ -2,8 +2,9 @@
 
 use super::epilogue::{Activation, Epilogue};
 use super::io::{Input, LinearInput, LinearOutput, To};
-use super::packed::{Packer, Scale, ScaleRef, flip, unsigned_zero};
+use super::packed::{Packer, ScaleRef, flip, unsigned_zero};
 use super::{Linear, Packed};
+use crate::base::buffer::elements;
 use crate::base::ctx::Ctx;
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
@@ -50,19 +51,8 @@ impl Linear {
         let (m, k) = x.shape();
         let x = self.check(x, &epilogue, &y, ctx)?;
         let shape = Shape { tokens: m, features: k, layout: self.input_layout() };
-        let Scratch {
-            x: x_memory,
-            tiles,
-            rows,
-            y_rows,
-            scale,
-            bias,
-            init,
-            token_scale,
-            token_zero,
-            token_sum,
-            ..
-        } = scratch;
+        let [x_memory, tiles, rows, y_rows, scale, bias, init, token_scale, token_zero, token_sum] =
+            scratch.slots();
 
         // Where x must be seen whole before anything is written, it is packed here, else by the driver.
         let by_token = x.by_token();
@@ -78,14 +68,17 @@ impl Linear {
         };
         let x_scale = match x {
             Input::Packed(p) => p.scale.as_ref(),
-            _ if by_token => ScaleRef::Token { scale: token_scale, zero: token_zero },
+            _ if by_token => ScaleRef::Token {
+                scale: elements(&token_scale.bytes()[..4 * m]),
+                zero: elements(&token_zero.bytes()[..4 * m]),
+            },
             _ => Packer { x: &x, shape, ctx }.tensor_scale(),
         };
         if let To::Packed(to, layout, params) = &mut y.to {
             let shape = Shape { tokens: m, features: self.out_features, layout: *layout };
             to.resize(shape)?;
             to.clear_last_four(shape);
-            to.scale = params.as_ref().map_or_else(Scale::default, Scale::of);
+            to.scale.set(params.as_ref().map_or(ScaleRef::NONE, ScaleRef::of));
         }
         if m == 0 || self.out_features == 0 {
             return Ok(());
@@ -93,6 +86,8 @@ impl Linear {
 
         let by_token = matches!(x_scale, ScaleRef::Token { .. });
         let (end, fold) = finish(&epilogue, &y, by_token);
+        let padded = self.out_features + PADDING;
+        let (scale, bias, init) = (scale.floats(padded), bias.floats(padded), init.integers(padded));
         self.parameters(x_scale, fold, scale, bias, init);
         let token_correction = match x_scale {
             ScaleRef::Tensor { .. } => None,
@@ -100,8 +95,9 @@ impl Linear {
         };
         let weight_correction = match (&self.zero_points, packed) {
             (Some(feature), Some(rows)) => {
-                sum_tokens(rows, shape, x_scale, token_sum);
-                Some(Rank1 { feature, token: token_sum })
+                let sums = token_sum.integers(m);
+                sum_tokens(rows, shape, x_scale, sums);
+                Some(Rank1 { feature, token: sums })
             }
             _ => None,
         };
@@ -193,31 +189,29 @@ impl Linear {
         &self,
         x_scale: ScaleRef<'_>,
         fold: f32,
-        scale: &mut Vec<f32>,
-        bias: &mut Vec<f32>,
-        init: &mut Vec<i32>,
+        scale: &mut [f32],
+        bias: &mut [f32],
+        init: &mut [i32],
     ) {
         let (x_scale, zero) = match x_scale {
             ScaleRef::Tensor { scale, zero } => (scale, zero),
             ScaleRef::Token { .. } => (1.0, 0),
         };
-        scale.clear();
-        bias.clear();
-        init.clear();
-        if self.input_layout().is_float() && fold == 1.0 {
-            // As they are: a small layer would notice.
-            scale.extend_from_slice(&self.scale);
-            bias.extend_from_slice(&self.bias);
-        } else {
-            scale.extend(self.scale.iter().map(|s| x_scale * s * fold));
-            bias.extend(self.bias.iter().map(|b| b * fold));
-        }
-        scale.resize(self.out_features + PADDING, 0.0);
-        bias.resize(self.out_features + PADDING, 0.0);
         // Signed bytes are 128 less, as their zero point is.
         let zero = if self.tier.signed { zero.wrapping_sub(128) } else { zero };
+        let n = self.out_features;
+        if self.input_layout().is_float() && fold == 1.0 {
+            // As they are: a small layer would notice.
+            scale[..n].copy_from_slice(&self.scale);
+            bias[..n].copy_from_slice(&self.bias);
+        } else {
+            scale.iter_mut().zip(&self.scale).for_each(|(to, s)| *to = x_scale * s * fold);
+            bias.iter_mut().zip(&self.bias).for_each(|(to, b)| *to = b * fold);
+        }
+        scale[n..].fill(0.0);
+        bias[n..].fill(0.0);
         // `sums` is padded.
-        init.extend(self.sums.iter().map(|s| s.wrapping_mul(zero).wrapping_neg()));
+        init.iter_mut().zip(&self.sums).for_each(|(to, s)| *to = s.wrapping_mul(zero).wrapping_neg());
     }
 
     /// Whether a sparse tile can finish bytes in its registers: nothing leaves the range of i32 there.
@@ -297,14 +291,13 @@ fn residual(residual: TensorRef<'_>) -> Residual {
 }
 
 /// Each token's `sum of x - K * zero point`: what a weight zero point takes away.
-fn sum_tokens(rows: &[u8], shape: Shape, x_scale: ScaleRef<'_>, sums: &mut Vec<i32>) {
-    sums.clear();
-    sums.extend(rows.chunks(row_stride(shape.features)).take(shape.tokens).zip(0..).map(|(row, t)| {
+fn sum_tokens(rows: &[u8], shape: Shape, x_scale: ScaleRef<'_>, sums: &mut [i32]) {
+    for (t, (sum, row)) in sums.iter_mut().zip(rows.chunks(row_stride(shape.features))).enumerate() {
         let zero = match x_scale {
             ScaleRef::Tensor { zero, .. } => zero,
             ScaleRef::Token { zero, .. } => zero[t],
         };
-        let sum: i32 = row[..shape.features].iter().map(|&b| i32::from(b)).sum();
-        sum - zero * shape.features as i32
-    }));
+        *sum =
+            row[..shape.features].iter().map(|&b| i32::from(b)).sum::<i32>() - zero * shape.features as i32;
+    }
 }

@@ -28,43 +28,38 @@ pub struct PackedActivations {
     pub(super) scale: Scale,
 }
 
-/// What the bytes stand for, in unsigned terms.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Scale {
-    Tensor { scale: f32, zero: i32 },
-    Token { scale: Vec<f32>, zero: Vec<i32> },
-}
-
-impl Default for Scale {
-    fn default() -> Self {
-        Scale::Tensor { scale: 1.0, zero: 0 }
-    }
+/// What the bytes stand for, in unsigned terms: one scale and zero point, or one for each token.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Scale {
+    by_token: bool,
+    scale: Vec<f32>,
+    zero: Vec<i32>,
 }
 
 impl Scale {
     pub fn as_ref(&self) -> ScaleRef<'_> {
-        match self {
-            Scale::Tensor { scale, zero } => ScaleRef::Tensor { scale: *scale, zero: *zero },
-            Scale::Token { scale, zero } => ScaleRef::Token { scale, zero },
+        match (self.by_token, self.scale.first(), self.zero.first()) {
+            (true, ..) => ScaleRef::Token { scale: &self.scale, zero: &self.zero },
+            (false, Some(&scale), Some(&zero)) => ScaleRef::Tensor { scale, zero },
+            (false, ..) => ScaleRef::NONE,
         }
     }
 
     /// Becomes `from`; memory that is there is used again.
-    fn set(&mut self, from: ScaleRef<'_>) {
-        match (self, from) {
-            (Scale::Token { scale, zero }, ScaleRef::Token { scale: s, zero: z }) => {
-                s.clone_into(scale);
-                z.clone_into(zero);
+    pub fn set(&mut self, from: ScaleRef<'_>) {
+        let one;
+        let (by_token, scale, zero) = match from {
+            ScaleRef::Token { scale, zero } => (true, scale, zero),
+            ScaleRef::Tensor { scale, zero } => {
+                one = ([scale], [zero]);
+                (false, &one.0[..], &one.1[..])
             }
-            (this, ScaleRef::Token { scale, zero }) => {
-                *this = Scale::Token { scale: scale.to_vec(), zero: zero.to_vec() };
-            }
-            (this, ScaleRef::Tensor { scale, zero }) => *this = Scale::Tensor { scale, zero },
-        }
-    }
-
-    pub fn of(p: &QuantParams) -> Self {
-        Scale::Tensor { scale: p.scale(), zero: unsigned_zero(p) }
+        };
+        self.by_token = by_token;
+        self.scale.clear();
+        self.scale.extend_from_slice(scale);
+        self.zero.clear();
+        self.zero.extend_from_slice(zero);
     }
 }
 
@@ -111,7 +106,7 @@ impl PackedActivations {
         let shape = Shape { tokens, features, layout };
         let packer = Packer { x: &x, shape, ctx };
         self.resize(shape)?;
-        let Scratch { rows, tiles, token_scale, token_zero, .. } = scratch;
+        let [rows, tiles, token_scale, token_zero] = scratch.slots();
         let data = &mut self.data.bytes_mut()[..shape.bytes()];
         if let Err(e) = packer.pack_all(data, rows, tiles, (token_scale, token_zero)) {
             self.shape = None;
@@ -119,7 +114,10 @@ impl PackedActivations {
         }
         match x {
             Input::Packed(x) => self.scale.set(x.scale.as_ref()),
-            _ if x.by_token() => self.scale.set(ScaleRef::Token { scale: token_scale, zero: token_zero }),
+            _ if x.by_token() => self.scale.set(ScaleRef::Token {
+                scale: token_scale.floats(tokens),
+                zero: token_zero.integers(tokens),
+            }),
             _ => self.scale.set(packer.tensor_scale()),
         }
         Ok(())
@@ -152,17 +150,18 @@ impl PackedActivations {
             return Err(Error::unsupported("y", "bytes (unpack)", "floats"));
         }
         check_unpacked(shape, y.rows(), y.cols())?;
-        let size = shape.layout.element_bytes();
-        let mut row = vec![0; shape.features * size];
-        for token in 0..shape.tokens {
-            let panel = Panel { token, tokens: 1, width: 1 };
-            repack_rows(self, panel, &mut row, 0);
-            for (y, bytes) in y.row_mut(token).iter_mut().zip(row.chunks(size)) {
-                *y = match *bytes {
-                    [a, b] => bf16::from_le_bytes([a, b]).to_f32(),
-                    [a, b, c, d] => f32::from_le_bytes([a, b, c, d]),
-                    _ => 0.0,
-                };
+        let (size, data) = (shape.layout.element_bytes(), self.data.bytes());
+        for panel in (0..shape.pieces()).flat_map(|i| shape.piece(i)) {
+            let bytes = &data[shape.range(panel)];
+            for t in 0..panel.tokens {
+                for (f, y) in y.row_mut(panel.token + t).iter_mut().enumerate() {
+                    let at = offset(shape, panel, t, f);
+                    *y = match bytes[at..at + size] {
+                        [a, b] => bf16::from_le_bytes([a, b]).to_f32(),
+                        [a, b, c, d] => f32::from_le_bytes([a, b, c, d]),
+                        _ => unreachable!("floats of {size} bytes"),
+                    };
+                }
             }
         }
         Ok(())
@@ -208,7 +207,10 @@ pub(super) enum ScaleRef<'a> {
 }
 
 impl ScaleRef<'_> {
-    fn of(p: &QuantParams) -> Self {
+    /// That of what is not quantized.
+    pub const NONE: ScaleRef<'static> = ScaleRef::Tensor { scale: 1.0, zero: 0 };
+
+    pub fn of(p: &QuantParams) -> Self {
         ScaleRef::Tensor { scale: p.scale(), zero: unsigned_zero(p) }
     }
 
@@ -237,7 +239,7 @@ impl Packer<'_> {
             Input::U8(_, p) | Input::I8(_, p) => ScaleRef::of(p),
             x => match x.quantization() {
                 Some(InputQuantization::Static(p)) => ScaleRef::of(&p),
-                _ => ScaleRef::Tensor { scale: 1.0, zero: 0 },
+                _ => ScaleRef::NONE,
             },
         }
     }
@@ -248,7 +250,7 @@ impl Packer<'_> {
         to: &mut [u8],
         rows: &mut Buffer,
         scales: &mut Buffer,
-        (scale, zero): (&mut Vec<f32>, &mut Vec<i32>),
+        (scale, zero): (&mut Buffer, &mut Buffer),
     ) -> Result<()> {
         /// A piece's 64 scales and 64 zero points.
         const PIECE: usize = 64 * 8;
@@ -291,13 +293,12 @@ impl Packer<'_> {
             return Err(Error::value("x", "finite numbers", format_args!("NaN or infinity in token {bad}")));
         }
         if self.x.by_token() {
-            scale.clear();
-            zero.clear();
-            for (i, piece) in scales.bytes_mut().chunks_mut(PIECE).take(pieces).enumerate() {
-                let tokens = (self.shape.tokens - i * 64).min(64);
+            let (scale, zero) = (scale.floats(self.shape.tokens), zero.integers(self.shape.tokens));
+            let pieces = scales.bytes_mut().chunks_mut(PIECE);
+            for ((scale, zero), piece) in scale.chunks_mut(64).zip(zero.chunks_mut(64)).zip(pieces) {
                 let (s, z) = piece.split_at_mut(PIECE / 2);
-                scale.extend_from_slice(&as_f32(s)[..tokens]);
-                zero.extend_from_slice(&as_i32(z)[..tokens]);
+                scale.copy_from_slice(&as_f32(s)[..scale.len()]);
+                zero.copy_from_slice(&as_i32(z)[..zero.len()]);
             }
         }
         Ok(())
@@ -410,6 +411,17 @@ fn repack_rows(x: &PackedActivations, panel: Panel, rows: &mut [u8], stride: usi
     }
 }
 
+/// The first byte of feature f of token t of a panel, counted from the panel's first.
+fn offset(shape: Shape, p: Panel, t: usize, f: usize) -> usize {
+    let size = shape.layout.element_bytes();
+    match shape.layout {
+        layout if layout.is_rows() => t * shape.features_padded() + f * size,
+        PanelLayout::Quads => quad_offset(p.width, f / 4, t) + f % 4,
+        PanelLayout::Bf16Pairs => (f / 2 * p.width + t) * 4 + f % 2 * 2,
+        _ => (f * p.width + t) * size,
+    }
+}
+
 fn copy_rows(
     from: &[u8],
     shape: Shape,
@@ -427,11 +439,7 @@ fn copy_rows(
             continue;
         }
         for (f, to) in to.chunks_mut(size).enumerate() {
-            let at = match shape.layout {
-                PanelLayout::Quads => quad_offset(p.width, f / 4, t) + f % 4,
-                PanelLayout::Bf16Pairs => (f / 2 * p.width + t) * 4 + f % 2 * 2,
-                _ => (f * p.width + t) * size,
-            };
+            let at = offset(shape, p, t, f);
             to.copy_from_slice(&from[at..at + size]);
         }
     }
