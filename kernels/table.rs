@@ -384,9 +384,17 @@ mod sve_tiles {
                     NEON.dense[3],
                 ],
                 gather: &[
-                    GatherKernel { name: "sve-f32f32-gather-kmajor-4x32", run: sve::gather::<32>, ..four(0, 32) },
+                    GatherKernel {
+                        name: "sve-f32f32-gather-kmajor-4x32",
+                        run: sve::gather::<32>,
+                        ..four(0, 32)
+                    },
                     NEON.gather[1],
-                    GatherKernel { name: "sve-f32f32-gather-kmajor-4x16", run: sve::gather::<16>, ..four(2, 16) },
+                    GatherKernel {
+                        name: "sve-f32f32-gather-kmajor-4x16",
+                        run: sve::gather::<16>,
+                        ..four(2, 16)
+                    },
                     NEON.gather[3],
                 ],
                 scatter: NEON.scatter,

@@ -176,7 +176,8 @@ fn every_row_is_complete() {
             assert!(16 * width.slices >= bits && width.slices <= 4 * bits.div_ceil(64), "{bits}");
         }
         // SAFETY: the kernels are supported.
-        let per_round = |of: unsafe fn(u64) -> u64| codes.set.is_supported().then(|| unsafe { (of(1), of(3)) });
+        let per_round =
+            |of: unsafe fn(u64) -> u64| codes.set.is_supported().then(|| unsafe { (of(1), of(3)) });
         for (one, three) in [codes.peak, codes.peak_alone].into_iter().filter_map(per_round) {
             assert!(one > 0 && three == 3 * one, "{}", codes.name);
         }

@@ -59,7 +59,11 @@ fn dense(kernel: &DenseKernel, types: [&'static str; 2]) -> Said {
     (kernel.name, types, "dense", "rows", [kernel.run.len(), kernel.nr])
 }
 
-fn sparse_floats(kernels: &'static FloatKernels, types: [&'static str; 2], layout: &'static str) -> Vec<Said> {
+fn sparse_floats(
+    kernels: &'static FloatKernels,
+    types: [&'static str; 2],
+    layout: &'static str,
+) -> Vec<Said> {
     let gather = kernels.gather.iter().map(|k| (k.name, types, "gather", layout, [k.rows, k.tokens]));
     let scatter = kernels.scatter.iter().map(|k| (k.name, types, "scatter", layout, [4, k.tokens]));
     gather.chain(scatter).collect()

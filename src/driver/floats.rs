@@ -127,8 +127,10 @@ impl Multiply for Floats<'_> {
                         None => (None, 0, 1),
                         Some(s) => (Some(&s.scales[..]), s.stride, s.size / w.layout().line_columns()),
                     };
-                    let run =
-                        token.map_or_else(|| kernels.gather(HEIGHTS[s], panel.width).run, |t| t.gather(HEIGHTS[s]));
+                    let run = token.map_or_else(
+                        || kernels.gather(HEIGHTS[s], panel.width).run,
+                        |t| t.gather(HEIGHTS[s]),
+                    );
                     let band = Band {
                         groups,
                         indices,

@@ -39,8 +39,8 @@ pub fn run<M: Multiply>(job: &Job<'_>, m: &M, ctx: &Ctx, memory: Memory<'_>) {
         let tile = m.tile_bytes(chunks).next_multiple_of(64);
         let tasks = if pieces.is_multiple_of(threads) { threads } else { 4 * threads };
         let tasks = tasks.min(pieces);
-        let block =
-            (2 * core.block_bytes() / job.shape.piece_bytes().max(1)).clamp(1, pieces.div_ceil(tasks.max(1)).max(1));
+        let block = (2 * core.block_bytes() / job.shape.piece_bytes().max(1))
+            .clamp(1, pieces.div_ceil(tasks.max(1)).max(1));
         let region = match job.source {
             Source::Packed(_) => 0,
             Source::Pack(_) => block * job.shape.piece_bytes() + 64,

@@ -235,8 +235,14 @@ pub fn encode(job: &Encode<'_>, codes: &mut [u64], ctx: &Ctx, memory: &mut Memor
         // Of which there may be any number of sequences.
         return Ok(0);
     }
-    let plan =
-        Plan { hash, x: Operand::new(&Input::F32(job.x)), tokens, tier: Tier::of(ctx.target()), ctx, columns };
+    let plan = Plan {
+        hash,
+        x: Operand::new(&Input::F32(job.x)),
+        tokens,
+        tier: Tier::of(ctx.target()),
+        ctx,
+        columns,
+    };
     let Memory { workers, sums, starts, sigma } = memory;
     let chunks = Chunks::new(job.sequences, starts);
     let units = chunks.count() * hash.heads;
