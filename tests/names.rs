@@ -86,7 +86,7 @@ fn said(tier: &'static Tier) -> Vec<Said> {
     }
     all.extend(sparse_floats(&tier.float.f32, ["f32", "f32"], "kmajor"));
     all.push((tier.float.token.name, ["f32", "f32"], "gemv", "kmajor", [4, 1]));
-    for pairs in tier.pairs {
+    if let Some(pairs) = tier.pairs {
         all.extend(pairs.dense.iter().map(|kernel| dense(kernel, ["bf16", "bf16"])));
         all.extend(sparse_floats(pairs, ["bf16", "bf16"], "kmajor2"));
     }
