@@ -405,11 +405,6 @@ mod sve_tiles {
     }
 }
 
-/// The kinds of registers for binary codes, the best last: each row's that has its own.
-pub fn codes() -> impl Iterator<Item = &'static Codes> {
-    TIERS.iter().filter(|t| t.set.is(t.codes.set)).map(|t| t.codes)
-}
-
 impl Tier {
     /// Whether this CPU can run it.
     pub fn is_supported(&self) -> bool {

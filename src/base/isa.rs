@@ -164,15 +164,6 @@ impl FeatureSet {
     pub fn is_supported(&self) -> bool {
         (self.detect)()
     }
-
-    /// Whether a CPU that has these features may run what is compiled for the others.
-    pub fn implies(&self, other: &FeatureSet) -> bool {
-        includes(self.features, other.features)
-    }
-}
-
-fn includes(all: &[&str], some: &[&str]) -> bool {
-    some.iter().all(|feature| all.contains(feature))
 }
 
 const fn same(a: &str, b: &str) -> bool {
@@ -214,7 +205,7 @@ impl Isa {
 
     /// Whether a CPU of ISA `self` may run kernels of ISA `other`: it has all features that the other needs.
     pub fn implies(self, other: Isa) -> bool {
-        includes(self.features(), other.features())
+        other.features().iter().all(|feature| self.features().contains(feature))
     }
 
     /// The highest ISA of this CPU, lowered by the environment variable `SISKIN_MAX_ISA` where it is set.
