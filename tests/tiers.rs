@@ -100,7 +100,6 @@ fn sets_imply_what_they_include() {
             assert_eq!(isa.implies(other), all.contains(&other), "{isa} and {other}");
         }
     }
-    assert!(Isa::ALL.iter().all(|isa| implied.iter().any(|(known, _)| known == isa)));
 }
 
 /// Sets of an ISA follow each other, each with all features of the one before.
