@@ -1,4 +1,4 @@
-//! What a row of the kernel table has for bytes, and the macros that make it. Dense tiles of floats are described like those of bytes.
+//! What a row of the kernel table has for bytes, and the macros that make it. Dense tiles of floats are described here too.
 
 use super::dense;
 use super::epilogue::Finish;
@@ -78,8 +78,12 @@ pub struct Several {
     pub run: dense::Run,
 }
 
-/// A dense kernel's place in a row: `dense_kernel! { name: set, Registers, Product, Storage of Element, bytes of x in memory as bytes of x in a
-/// step, "types", most tokens x features: registers x [tokens unroll steps, ..], [tokens x panels, ..] }` makes a module with `KERNEL`.
+/// A module with `KERNEL`, a dense kernel:
+///
+/// `dense_kernel! { module: set, Registers, Product, Storage => Element, memory as step, "types", tokens x features: registers x [..], [..] }`
+///
+/// `memory as step` are the bytes of an element of x where it lies and in a step. The first list has a tile for each number of tokens,
+/// `tokens` or `tokens unroll steps`; the second one the tiles of several panels, `tokens x panels`.
 macro_rules! dense_kernel {
     (
         $name:ident: $set:ident, $simd:ty, $product:ty, $storage:ty => $stored:ident, $bytes:literal as $x_bytes:expr, $types:literal,
@@ -114,8 +118,8 @@ macro_rules! dense_kernel {
 }
 pub(crate) use dense_kernel;
 
-/// `packing! { set, Registers }`: a module `packing`, of what needs nothing but the registers: tokens to panels and back, and the
-/// general epilogue of sums of bytes. `packing! { set, of parent }`: that of another row.
+/// `packing! { set, Registers }`: a module `packing`, which turns tokens to panels and back, and has the general epilogue of sums
+/// of bytes. Nothing in it multiplies bytes. `packing! { set, of parent }`: that of another row.
 macro_rules! packing {
     ($set:ident, of $parent:ident) => {
         pub use super::$parent::packing;
@@ -141,14 +145,17 @@ macro_rules! packing {
 }
 pub(crate) use packing;
 
-/// `bytes! { set, Registers "types", sparse [rows x tokens by registers, ..], dense .., attention .. }`: a module `bytes`, of all
-/// that multiplies bytes. `bytes! { set, of parent }`: that of another row. `bytes! { set, Registers "types", sums of parent, sparse
-/// [..] }`: only the ends that look bytes up in registers; the sums are those of another row.
+/// A module `bytes`, of all that multiplies bytes:
+///
+/// * `bytes! { set, Registers, types "..", sparse [..], dense .., attention "types" .. }`.
+/// * `bytes! { set, of parent }`: that of another row.
+/// * `bytes! { set, Registers, types "..", sums of parent, sparse [..] }`, for registers that are tables of bytes too: what looks bytes
+///   up, which is single tokens and the end of a tile, is this row's; all other sums are the parent's.
 macro_rules! bytes {
     ($set:ident, of $parent:ident) => {
         pub use super::$parent::bytes;
     };
-    ($set:ident, $simd:ty, $types:literal, sums of $parent:ident, sparse $sparse:tt) => {
+    ($set:ident, $simd:ty, types $types:literal, sums of $parent:ident, sparse $sparse:tt) => {
         pub mod bytes {
             use super::*;
             use super::super::$parent::bytes::spill;
@@ -157,10 +164,10 @@ macro_rules! bytes {
         }
     };
     (
-        $set:ident, $simd:ty, $types:literal, $columns:literal,
+        $set:ident, $simd:ty, types $types:literal,
         sparse $sparse:tt,
-        dense $dense_rows:literal x $dense_columns:literal: $nv:literal x $dense:tt,
-        attention $rows:literal x $widest:literal $attention:tt
+        dense $dense_rows:literal x $dense_columns:literal: $nv:literal registers x $dense:tt,
+        attention $columns:literal $rows:literal x $widest:literal $attention:tt
     ) => {
         pub mod bytes {
             use super::*;

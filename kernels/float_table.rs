@@ -143,15 +143,14 @@ pub struct FloatTier {
     pub lookup: unsafe fn(&Lookup),
 }
 
-/// `floats! { set, Registers, dense .., gather [rows x tokens by registers, ..], scatter [tokens by registers, ..], attention .. }`: a
-/// module `floats` with `FLOATS`. `floats! { set, of parent }`: that of another row.
+/// `floats! { set, Registers, dense .., gather [..], scatter [..], attention .. }`: a module `floats` with `FLOATS`. `floats! { set, of parent }`: that of another row.
 macro_rules! floats {
     ($set:ident, of $parent:ident) => {
         pub use super::$parent::floats;
     };
     (
         $set:ident, $simd:ty,
-        dense $dense_rows:literal x $dense_columns:literal: $nv:literal x $dense:tt, $several:tt,
+        dense $dense_rows:literal x $dense_columns:literal: $nv:literal registers x $dense:tt, panels $several:tt,
         gather $gather:tt, scatter $scatter:tt,
         attention $rows:literal x $widest:literal $attention:tt
     ) => {
@@ -235,7 +234,7 @@ macro_rules! pairs {
     };
     (
         $set:ident, $simd:ty,
-        dense $dense_rows:literal x $dense_columns:literal: $nv:literal x $dense:tt, $several:tt,
+        dense $dense_rows:literal x $dense_columns:literal: $nv:literal registers x $dense:tt, panels $several:tt,
         gather $gather:tt, scatter $scatter:tt,
         attention $rows:literal x $widest:literal $attention:tt
     ) => {

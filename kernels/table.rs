@@ -1,9 +1,16 @@
-//! The one table: a row for each set of CPU features, with everything that runs on it. A row here puts kernels into dispatch, the
-//! sweeps of the tests and the benchmarks.
+//! The one table: a row for each set of CPU features, with everything that runs on it. A row here puts kernels into
+//! dispatch, the sweeps of the tests and the benchmarks.
 //!
-//! Each row says what it has of its own and what is another row's: `of parent` is a function compiled once, for the features
-//! of the parent. A row or a part of one that is missing does not compile. What plain loops are vectorized for stands in the list of
-//! ISAs (`base::isa`).
+//! A row has five parts. Each is either its own, or `of` a parent row: then functions are compiled once, for the parent's
+//! features, and shared. A row that is missing, or a part of one, is an error of compilation. What plain loops are
+//! vectorized for stands in the list of ISAs (`base::isa`). What the parts say:
+//!
+//! * `sparse [rows x tokens by registers, ..]`: groups of rows times a panel of tokens, so many registers of it at a time.
+//! * `dense tokens x features: registers x [tokens unroll steps, ..], panels [tokens x panels, ..]`: the largest tile; then
+//!   the number of tokens of each tile that is one panel wide, and how far it is unrolled; then tiles of several panels.
+//! * `attention queries x keys [registers x [queries, ..], ..]`: the largest tile; then the tiles of each width.
+//! * `gather [rows x tokens by registers, ..]` and `scatter [tokens by registers, ..]`: sparse weights of floats.
+//! * `codes`: `codes x codes of a register: [slices of 16 bits x codes, ..]`.
 //!
 //! **Names of kernels** are `set-types-operation-layout-rowsxcolumns`:
 //!
@@ -137,14 +144,14 @@ tiers! {
     scalar {
         packing { Scalar }
         bytes {
-            Scalar, "u8i8", "u8i8",
+            Scalar, types "u8i8",
             sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 4, 1 x 16 by 4],
-            dense 3 x 8: 2 x [1, 2, 3],
-            attention 3 x 8 [2 x [1, 2, 3], 1 x [1, 2, 3]]
+            dense 3 x 8: 2 registers x [1, 2, 3],
+            attention "u8i8" 3 x 8 [2 x [1, 2, 3], 1 x [1, 2, 3]]
         }
         floats {
             Scalar,
-            dense 3 x 8: 2 x [1, 2, 3], [1 x 2],
+            dense 3 x 8: 2 registers x [1, 2, 3], panels [1 x 2],
             gather [4 x 32 by 2, 1 x 32 by 4, 4 x 16 by 2, 1 x 16 by 4], scatter [32 by 2, 16 by 2],
             attention 3 x 8 [2 x [1, 2, 3], 1 x [1, 2, 3]]
         }
@@ -156,14 +163,14 @@ tiers! {
     avx2 {
         packing { Avx2 }
         bytes {
-            Avx2, "u8i8", "u8i8",
+            Avx2, types "u8i8",
             sparse [4 x 64 by 2, 1 x 64 by 4, 4 x 16 by 2, 1 x 16 by 2],
-            dense 6 x 16: 2 x [1 unroll 2, 2, 3, 4, 5, 6],
-            attention 6 x 16 [2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
+            dense 6 x 16: 2 registers x [1 unroll 2, 2, 3, 4, 5, 6],
+            attention "u8i8" 6 x 16 [2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
         }
         floats {
             Avx2,
-            dense 6 x 16: 2 x [1, 2, 3, 4, 5, 6], [1 x 4, 2 x 2, 3 x 2],
+            dense 6 x 16: 2 registers x [1, 2, 3, 4, 5, 6], panels [1 x 4, 2 x 2, 3 x 2],
             gather [4 x 32 by 2, 1 x 32 by 4, 4 x 16 by 2, 1 x 16 by 2], scatter [32 by 2, 16 by 2],
             attention 6 x 16 [2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
         }
@@ -175,10 +182,10 @@ tiers! {
     avx_vnni {
         packing { of avx2 }
         bytes {
-            AvxVnni, "u8i8", "u8i8",
+            AvxVnni, types "u8i8",
             sparse [4 x 64 by 2, 1 x 64 by 4, 4 x 16 by 2, 1 x 16 by 2],
-            dense 6 x 16: 2 x [1 unroll 4, 2 unroll 2, 3, 4, 5, 6],
-            attention 6 x 16 [2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
+            dense 6 x 16: 2 registers x [1 unroll 4, 2 unroll 2, 3, 4, 5, 6],
+            attention "u8i8" 6 x 16 [2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
         }
         floats { of avx2 }
         pairs { none }
@@ -189,14 +196,14 @@ tiers! {
     avx512 {
         packing { Avx512 }
         bytes {
-            Avx512, "u8i8", "u8i8",
+            Avx512, types "u8i8",
             sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 1, 1 x 16 by 1],
-            dense 12 x 32: 2 x [1 unroll 4, 2 unroll 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
-            attention 6 x 64 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
+            dense 12 x 32: 2 registers x [1 unroll 4, 2 unroll 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
+            attention "u8i8" 6 x 64 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
         }
         floats {
             Avx512,
-            dense 12 x 32: 2 x [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], [1 x 4, 2 x 2, 3 x 2],
+            dense 12 x 32: 2 registers x [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], panels [1 x 4, 2 x 2, 3 x 2],
             gather [4 x 32 by 2, 1 x 32 by 2, 4 x 16 by 1, 1 x 16 by 1], scatter [32 by 2, 16 by 1],
             attention 6 x 64 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
         }
@@ -208,10 +215,10 @@ tiers! {
     avx512_vnni {
         packing { of avx512 }
         bytes {
-            Avx512Vnni, "u8i8", "u8i8",
+            Avx512Vnni, types "u8i8",
             sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 1, 1 x 16 by 1],
-            dense 12 x 32: 2 x [1 unroll 4, 2 unroll 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
-            attention 6 x 64 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
+            dense 12 x 32: 2 registers x [1 unroll 4, 2 unroll 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
+            attention "u8i8" 6 x 64 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
         }
         floats { of avx512 }
         pairs { none }
@@ -222,7 +229,7 @@ tiers! {
     avx512_vbmi {
         packing { of avx512 }
         bytes {
-            Avx512Vbmi, "u8i8", sums of avx512_vnni,
+            Avx512Vbmi, types "u8i8", sums of avx512_vnni,
             sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 1, 1 x 16 by 1]
         }
         floats { of avx512 }
@@ -237,7 +244,7 @@ tiers! {
         floats { of avx512 }
         pairs {
             Avx512Bf16,
-            dense 12 x 32: 2 x [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], [1 x 4, 2 x 2, 3 x 2],
+            dense 12 x 32: 2 registers x [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], panels [1 x 4, 2 x 2, 3 x 2],
             gather [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 1, 1 x 16 by 1], scatter [64 by 4, 16 by 1],
             attention 6 x 64 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
         }
@@ -248,14 +255,14 @@ tiers! {
     neon {
         packing { Neon }
         bytes {
-            Neon, "i8i8", "u8u8",
+            Neon, types "i8i8",
             sparse [4 x 64 by 2, 1 x 64 by 4, 4 x 16 by 2, 1 x 16 by 4],
-            dense 2 x 8: 2 x [1 unroll 2, 2],
-            attention 3 x 8 [2 x [1, 2, 3], 1 x [1, 2, 3]]
+            dense 2 x 8: 2 registers x [1 unroll 2, 2],
+            attention "u8u8" 3 x 8 [2 x [1, 2, 3], 1 x [1, 2, 3]]
         }
         floats {
             Neon,
-            dense 4 x 16: 4 x [1, 2, 3, 4], [1 x 4, 2 x 2],
+            dense 4 x 16: 4 registers x [1, 2, 3, 4], panels [1 x 4, 2 x 2],
             gather [4 x 32 by 4, 1 x 32 by 8, 4 x 16 by 4, 1 x 16 by 4], scatter [32 by 4, 16 by 4],
             attention 5 x 16 [4 x [1, 2, 3, 4, 5], 2 x [1, 2, 3, 4, 5], 1 x [1, 2, 3, 4, 5]]
         }
@@ -276,10 +283,10 @@ tiers! {
     neon_dot {
         packing { of neon }
         bytes {
-            NeonDot, "i8i8", "u8u8",
+            NeonDot, types "i8i8",
             sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 4, 1 x 16 by 4],
-            dense 5 x 16: 4 x [1 unroll 4, 2 unroll 2, 3, 4, 5],
-            attention 5 x 16 [4 x [1, 2, 3, 4, 5], 2 x [1, 2, 3, 4, 5], 1 x [1, 2, 3, 4, 5]]
+            dense 5 x 16: 4 registers x [1 unroll 4, 2 unroll 2, 3, 4, 5],
+            attention "u8u8" 5 x 16 [4 x [1, 2, 3, 4, 5], 2 x [1, 2, 3, 4, 5], 1 x [1, 2, 3, 4, 5]]
         }
         floats { of neon }
         pairs { none }
@@ -290,10 +297,10 @@ tiers! {
     neon_i8mm {
         packing { of neon }
         bytes {
-            NeonI8mm, "u8i8", "u8i8",
+            NeonI8mm, types "u8i8",
             sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 4, 1 x 16 by 4],
-            dense 6 x 16: 4 x [1, 2, 3, 4, 5, 6],
-            attention 6 x 16 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
+            dense 6 x 16: 4 registers x [1, 2, 3, 4, 5, 6],
+            attention "u8i8" 6 x 16 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
         }
         floats { of neon }
         pairs { none }
@@ -307,7 +314,7 @@ tiers! {
         floats { of neon }
         pairs {
             NeonBf16,
-            dense 6 x 16: 4 x [1, 2, 3, 4, 5, 6], [],
+            dense 6 x 16: 4 registers x [1, 2, 3, 4, 5, 6], panels [],
             gather [4 x 64 by 4, 1 x 64 by 8, 4 x 16 by 4, 1 x 16 by 4], scatter [64 by 8, 16 by 4],
             attention 6 x 16 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
         }
@@ -407,11 +414,6 @@ mod sve_tiles {
             ..floats::FLOATS
         };
     }
-}
-
-/// The kinds of registers for binary codes, the best last: each row's that has its own.
-pub fn codes() -> impl Iterator<Item = &'static Codes> {
-    TIERS.iter().filter(|t| t.set.is(t.codes.set)).map(|t| t.codes)
 }
 
 impl Tier {

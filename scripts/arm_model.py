@@ -30,28 +30,48 @@ INT8, F32 = "sdot|udot", "fmla"
 MATRIX, MATRIX_BF16, BF16 = "usmmla", "bfmmla", "bfdot"
 # By their registers, as big as the core's.
 SVE_INT8, SVE_F32 = "sdot\\s+z\\S+", "fmla\\s+z\\S+"
+
+
+def kernel(row, part, *names, numbers):
+    """Parts of the symbol of a kernel in the table: lengths and names, then constants, of which one that was there before is a reference."""
+    constants = "".join("KB " if n in numbers[:i] else f"Kj{n:x}_" for i, n in enumerate(numbers)).split()
+    return [f"5table{len(row)}{row}", *(f"{len(name)}{name}" for name in (part, *names)), *constants]
+
+
+def dense(row, part, tiles, tokens, unroll=1):
+    return kernel(row, part, tiles, "tile", numbers=[tokens, 1, unroll])
+
+
+def blocks(row, layout, rows):
+    return kernel(row, "bytes", "spill", layout, numbers=[rows, 4])
+
+
+def attention(row, part, rows):
+    return kernel(row, part, "multiply", "tile", numbers=[rows, 4])
+
+
 # Name, parts of the symbol, the instruction, multiply-adds of it (of SVE: in 128 bits), cores, and what of the peak is promised of which.
 LOOPS = [
-    ("INT8 dense, 5 tokens x 16", ["5table", "8neon_dot", "2m517h"], INT8, 16, CORES, {"neoverse-n1": 95, "neoverse-v1": 95}),
-    ("INT8 dense, 4 tokens x 16", ["5table", "8neon_dot", "2m417h"], INT8, 16, CORES, {"neoverse-n1": 90, "neoverse-v1": 90}),
-    ("INT8 dense, 1 token x 16", ["5table", "8neon_dot", "2m117h"], INT8, 16, CORES, {}),
-    ("INT8 dense, i8mm, 6 tokens x 16", ["5table", "9neon_i8mm", "2m617h"], MATRIX, 32, HAS_I8MM, {"neoverse-v1": 170, "neoverse-v2": 150}),
-    ("INT8 blocks of 4x4 and more", ["5table", "8neon_dot", "2q4", "5spill"], INT8, 16, CORES, {"neoverse-n1": 90, "neoverse-v1": 90}),
-    ("INT8 blocks of 4x4, i8mm", ["5table", "9neon_i8mm", "2q4", "5spill"], MATRIX, 32, HAS_I8MM, {"neoverse-v1": 115, "neoverse-v2": 100}),
-    ("INT8 blocks of 4x1", ["5table", "8neon_dot", "2l4", "5spill"], INT8, 16, CORES, {}),
-    ("INT8 blocks of 4x1, i8mm", ["5table", "9neon_i8mm", "2l4", "5spill"], MATRIX, 32, HAS_I8MM, {"neoverse-v1": 70, "neoverse-v2": 70}),
-    ("INT8 blocks of 1x4", ["5table", "8neon_dot", "2q1", "5spill"], INT8, 16, CORES, {}),
-    ("INT8 attention, 5 rows x 16", ["5table", "8neon_dot", "8multiply", "2w4", "2r5"], INT8, 16, CORES, {}),
-    ("INT8 attention, i8mm, 6 rows x 16", ["5table", "9neon_i8mm", "8multiply", "2w4", "2r6"], MATRIX, 32, HAS_I8MM, {"neoverse-v1": 130, "neoverse-v2": 125}),
-    ("INT8 dense, NEON alone, 2 x 8", ["5table", "4neon", "2m217h"], "smull2?", 8, ["neoverse-n1"], {}),
-    ("f32 dense, 4 tokens x 16", ["11float_table", "4neon", "5words", "2m417h"], F32, 4, CORES, {c: 90 for c in CORES[:3]}),
-    ("f32 dense, bfloat16 weights", ["11float_table", "4neon", "7bfloats", "2m417h"], F32, 4, CORES, {}),
-    ("f32 blocks of 4x1 and more", ["11float_table", "4neon", "2g417h"], F32, 4, CORES, {c: 90 for c in CORES[:3]}),
-    ("f32 blocks of 1x4", ["11float_table", "4neon", "3s3217h"], F32, 4, CORES, {}),
-    ("f32 attention, 4 rows x 16", ["11float_table", "4neon", "8multiply", "2w4", "2r417h"], F32, 4, CORES, {}),
-    ("bfloat16 dense, 6 tokens x 16", ["11float_table", "9neon_bf16", "2m617h"], MATRIX_BF16, 16, HAS_I8MM, {"neoverse-v1": 170, "neoverse-v2": 150}),
-    ("bfloat16 blocks of 4x1 and more", ["11float_table", "9neon_bf16", "2g4"], BF16, 8, HAS_I8MM, {"neoverse-v1": 90, "neoverse-v2": 90}),
-    ("bfloat16 attention, 6 rows x 16", ["11float_table", "9neon_bf16", "8multiply", "2w4", "2r6"], MATRIX_BF16, 16, HAS_I8MM, {"neoverse-v1": 130, "neoverse-v2": 125}),
+    ("INT8 dense, 5 tokens x 16", dense("neon_dot", "bytes", "tiles", 5), INT8, 16, CORES, {"neoverse-n1": 95, "neoverse-v1": 95}),
+    ("INT8 dense, 4 tokens x 16", dense("neon_dot", "bytes", "tiles", 4), INT8, 16, CORES, {"neoverse-n1": 90, "neoverse-v1": 90}),
+    ("INT8 dense, 1 token x 16", dense("neon_dot", "bytes", "tiles", 1, unroll=4), INT8, 16, CORES, {}),
+    ("INT8 dense, i8mm, 6 tokens x 16", dense("neon_i8mm", "bytes", "tiles", 6), MATRIX, 32, HAS_I8MM, {"neoverse-v1": 170, "neoverse-v2": 150}),
+    ("INT8 blocks of 4x4 and more", blocks("neon_dot", "Quads", 4), INT8, 16, CORES, {"neoverse-n1": 90, "neoverse-v1": 90}),
+    ("INT8 blocks of 4x4, i8mm", blocks("neon_i8mm", "Quads", 4), MATRIX, 32, HAS_I8MM, {"neoverse-v1": 115, "neoverse-v2": 100}),
+    ("INT8 blocks of 4x1", blocks("neon_dot", "Lines", 4), INT8, 16, CORES, {}),
+    ("INT8 blocks of 4x1, i8mm", blocks("neon_i8mm", "Lines", 4), MATRIX, 32, HAS_I8MM, {"neoverse-v1": 70, "neoverse-v2": 70}),
+    ("INT8 blocks of 1x4", blocks("neon_dot", "Quads", 1), INT8, 16, CORES, {}),
+    ("INT8 attention, 5 rows x 16", attention("neon_dot", "bytes", 5), INT8, 16, CORES, {}),
+    ("INT8 attention, i8mm, 6 rows x 16", attention("neon_i8mm", "bytes", 6), MATRIX, 32, HAS_I8MM, {"neoverse-v1": 130, "neoverse-v2": 125}),
+    ("INT8 dense, NEON alone, 2 x 8", dense("neon", "bytes", "tiles", 2), "smull2?", 8, ["neoverse-n1"], {}),
+    ("f32 dense, 4 tokens x 16", dense("neon", "floats", "words", 4), F32, 4, CORES, {c: 90 for c in CORES[:3]}),
+    ("f32 dense, bfloat16 weights", dense("neon", "floats", "bfloats", 4), F32, 4, CORES, {}),
+    ("f32 blocks of 4x1 and more", kernel("neon", "floats", "gather", numbers=[4, 4, 32]), F32, 4, CORES, {c: 90 for c in CORES[:3]}),
+    ("f32 blocks of 1x4", kernel("neon", "floats", "scatter", numbers=[4, 32]), F32, 4, CORES, {}),
+    ("f32 attention, 4 rows x 16", attention("neon", "floats", 4), F32, 4, CORES, {}),
+    ("bfloat16 dense, 6 tokens x 16", dense("neon_bf16", "pairs", "words", 6), MATRIX_BF16, 16, HAS_I8MM, {"neoverse-v1": 170, "neoverse-v2": 150}),
+    ("bfloat16 blocks of 4x1 and more", kernel("neon_bf16", "pairs", "gather", numbers=[4, 4, 64]), BF16, 8, HAS_I8MM, {"neoverse-v1": 90, "neoverse-v2": 90}),
+    ("bfloat16 attention, 6 rows x 16", attention("neon_bf16", "pairs", 6), MATRIX_BF16, 16, HAS_I8MM, {"neoverse-v1": 130, "neoverse-v2": 125}),
     ("INT8 dense, SVE", ["siskin_sve_dense_i8_4"], SVE_INT8, 16, HAS_SVE, {}),
     ("INT8 blocks of 4x4 and more, SVE", ["siskin_sve_quads"], SVE_INT8, 16, HAS_SVE, {}),
     ("f32 dense, SVE", ["siskin_sve_dense_f32_4"], SVE_F32, 4, HAS_SVE, {}),
@@ -111,7 +131,7 @@ def assembly():
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "model"
     subprocess.run(
         ["cargo", "rustc", "--release", "--lib", "--quiet", "--target", TARGET, "--target-dir", target, "--",
-         "--emit", "asm", "-C", "codegen-units=1", "-C", "debuginfo=0"], cwd=ROOT, check=True)
+         "--emit", "asm", "-C", "codegen-units=1", "-C", "debuginfo=0", "-C", "symbol-mangling-version=v0"], cwd=ROOT, check=True)
     files = (target / TARGET / "release/deps").glob("siskin-*.s")
     rust = max(files, key=lambda f: f.stat().st_mtime).read_text()
     return (rust + sve()).splitlines()

@@ -68,7 +68,9 @@ pub fn kernels(isa: Isa) -> Vec<&'static str> {
         let gather = k.gather.iter().map(|k| k.name);
         dense.chain(gather).chain(k.scatter.iter().map(|k| k.name))
     };
-    let floats =
-        float(&tier.float.f32).chain([tier.float.token.name]).chain(tier.pairs.into_iter().flat_map(float));
-    sparse.chain(token).chain([tier.dense.name]).chain(floats).collect()
+    let floats = float(&tier.float.f32).chain([tier.float.token.name]);
+    let pairs = tier.pairs.into_iter().flat_map(float);
+    let attention = [tier.multiply, tier.float.multiply].into_iter().chain(tier.multiply_pairs);
+    let layers = sparse.chain(token).chain([tier.dense.name]).chain(floats).chain(pairs);
+    layers.chain(attention.map(|k| k.name)).chain([tier.codes.name]).collect()
 }

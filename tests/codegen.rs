@@ -21,6 +21,7 @@ fn assembly() -> Option<String> {
         .args(["rustc", "--release", "--lib", "--quiet", "--target-dir"])
         .arg(&target)
         .args(["--", "--emit", "asm", "-C", "codegen-units=1", "-C", "debuginfo=0"])
+        .args(["-C", "symbol-mangling-version=v0"])
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("CARGO_BUILD_TARGET")
@@ -52,10 +53,10 @@ fn assembly() -> Option<String> {
 }
 
 /// The lines of the function whose symbol has all these parts, in this order.
-fn function<'a>(asm: &'a str, parts: &[&str]) -> Vec<&'a str> {
+fn function<'a>(asm: &'a str, parts: &[String]) -> Vec<&'a str> {
     let matches = |symbol: &str| {
         let mut rest = symbol;
-        parts.iter().all(|p| match rest.find(p) {
+        parts.iter().all(|p| match rest.find(p.as_str()) {
             Some(at) => {
                 rest = &rest[at + p.len()..];
                 true
@@ -94,7 +95,7 @@ fn innermost<'a>(function: &[&'a str]) -> Vec<Vec<&'a str>> {
 }
 
 /// The innermost loops with the most instructions of a prefix, and how many those are.
-fn hottest<'a>(asm: &'a str, parts: &[&str], prefix: &str) -> (Vec<Vec<&'a str>>, usize) {
+fn hottest<'a>(asm: &'a str, parts: &[String], prefix: &str) -> (Vec<Vec<&'a str>>, usize) {
     let count = |body: &[&str]| body.iter().filter(|line| mnemonic(line).starts_with(prefix)).count();
     let mut loops = innermost(&function(asm, parts));
     let most = loops.iter().map(|l| count(l)).max().unwrap_or(0);
@@ -105,7 +106,7 @@ fn hottest<'a>(asm: &'a str, parts: &[&str], prefix: &str) -> (Vec<Vec<&'a str>>
 
 /// The innermost loops with the most dot products (instructions of a prefix): each must have exactly this many, no call, and
 /// no registers on the stack.
-fn check(asm: &str, parts: &[&str], dot: &str, count: usize) {
+fn check(asm: &str, parts: &[String], dot: &str, count: usize) {
     let (loops, dots) = hottest(asm, parts, dot);
     for body in loops {
         let text = body.join("\n");
@@ -119,50 +120,71 @@ fn check(asm: &str, parts: &[&str], dot: &str, count: usize) {
 }
 
 /// As [`check`], and nothing at all on the stack: no pointers either.
-fn check_tight(asm: &str, parts: &[&str], dot: &str, count: usize) {
+fn check_tight(asm: &str, parts: &[String], dot: &str, count: usize) {
     check(asm, parts, dot, count);
     for body in hottest(asm, parts, dot).0 {
         assert!(!body.iter().any(|line| line.contains("%rsp")), "{parts:?}: the stack\n{}", body.join("\n"));
     }
 }
 
+/// How a symbol spells constants of a function: in hexadecimal, but one that was there before by where that was.
+fn constants(all: &[usize]) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    for (i, n) in all.iter().enumerate() {
+        let part = parts.last_mut().unwrap();
+        if all[..i].contains(n) {
+            part.push_str("KB");
+            parts.push(String::new());
+        } else {
+            part.push_str(&format!("Kj{n:x}_"));
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
 #[test]
 fn hot_loops() {
     let Some(asm) = assembly() else { return };
-    // Mangled names: the length of each part, and the part.
-    check(&asm, &["5table", "16avx512_vnni_vbmi", "2l4", "5spill"], "vpdpbusd", 16);
-    check(&asm, &["16avx512_vnni_vbmi", "2q4", "5spill"], "vpdpbusd", 16);
-    check(&asm, &["11avx512_vnni", "2l4", "5spill"], "vpdpbusd", 16);
-    check(&asm, &["11avx512_vnni", "2q4", "5spill"], "vpdpbusd", 16);
-    check(&asm, &["16avx512_vnni_vbmi", "3m12"], "vpdpbusd", 24);
+    // Mangled names: the length of each part, and the part; then constants.
+    let of = |row: &'static str, part: &'static str, kernel: &[&'static str], numbers: &[usize]| {
+        let (row, part) = (format!("5table{}{row}", row.len()), format!("{}{part}", part.len()));
+        let kernel = kernel.iter().map(|k| format!("{}{k}", k.len()));
+        [row, part].into_iter().chain(kernel).chain(constants(numbers)).collect::<Vec<_>>()
+    };
+    // Blocks of bytes: 4 rows x 4 registers.
+    for layout in ["Lines", "Quads"] {
+        check(&asm, &of("avx512_vnni", "bytes", &["spill", layout], &[4, 4]), "vpdpbusd", 16);
+        check(&asm, &of("avx512_vbmi", "bytes", &["requantize", layout], &[4, 4]), "vpdpbusd", 16);
+    }
+    // Dense: 12 tokens x 2 registers, of one panel, without unrolling.
+    check(&asm, &of("avx512_vnni", "bytes", &["tiles", "tile"], &[12, 1, 1]), "vpdpbusd", 24);
     // 6 tokens x 2 registers; a step is two 16-bit elements of K.
-    check(&asm, &["5table", "4avx2", "2m6"], "vpmaddwd", 12);
+    check(&asm, &of("avx2", "bytes", &["tiles", "tile"], &[6, 1, 1]), "vpmaddwd", 12);
     // Floats: 12 tokens x 2 registers, 4 rows x 2 registers of lines, 4 lines x 2 registers.
-    for storage in ["5words", "7bfloats", "6halves", "5bytes"] {
-        check(&asm, &["11float_table", "6avx512", storage, "3m12"], "vfmadd", 24);
+    for storage in ["words", "bfloats", "halves", "bytes"] {
+        check(&asm, &of("avx512", "floats", &[storage, "tile"], &[12, 1, 1]), "vfmadd", 24);
     }
-    check(&asm, &["11float_table", "6avx512", "2g4"], "vfmadd", 8);
-    check(&asm, &["11float_table", "6avx512", "3s32"], "vfmadd", 8);
-    check(&asm, &["11float_table", "4avx2", "5words", "2m6"], "vfmadd", 12);
-    check(&asm, &["11float_table", "11avx512_bf16", "3m12"], "vdpbf16ps", 24);
-    check(&asm, &["11float_table", "11avx512_bf16", "2g4"], "vdpbf16ps", 16);
-    check(&asm, &["11float_table", "11avx512_bf16", "3s64"], "vdpbf16ps", 8);
+    check(&asm, &of("avx512", "floats", &["gather"], &[4, 2, 32]), "vfmadd", 8);
+    check(&asm, &of("avx512", "floats", &["scatter"], &[2, 32]), "vfmadd", 8);
+    check(&asm, &of("avx2", "floats", &["words", "tile"], &[6, 1, 1]), "vfmadd", 12);
+    check(&asm, &of("avx512_bf16", "pairs", &["words", "tile"], &[12, 1, 1]), "vdpbf16ps", 24);
+    check(&asm, &of("avx512_bf16", "pairs", &["gather"], &[4, 4, 64]), "vdpbf16ps", 16);
+    check(&asm, &of("avx512_bf16", "pairs", &["scatter"], &[4, 64]), "vdpbf16ps", 8);
     // Attention: 6 rows x 4 registers, x 2 where there are 16 of them.
-    let of = |table, tier| [table, tier, "8multiply", "2w4", "2r6"];
-    check_tight(&asm, &of("11float_table", "6avx512"), "vfmadd", 24);
-    check_tight(&asm, &of("11float_table", "11avx512_bf16"), "vdpbf16ps", 24);
-    for tier in ["11avx512_vnni", "16avx512_vnni_vbmi", "11avx512_bf16"] {
-        check_tight(&asm, &of("5table", tier), "vpdpbusd", 24);
-    }
-    check_tight(&asm, &["11float_table", "4avx2", "8multiply", "2w2", "2r6"], "vfmadd", 12);
+    let attention = |row, part, registers| of(row, part, &["multiply", "tile"], &[6, registers]);
+    check_tight(&asm, &attention("avx512", "floats", 4), "vfmadd", 24);
+    check_tight(&asm, &attention("avx512_bf16", "pairs", 4), "vdpbf16ps", 24);
+    check_tight(&asm, &attention("avx512_vnni", "bytes", 4), "vpdpbusd", 24);
+    check_tight(&asm, &attention("avx2", "floats", 2), "vfmadd", 12);
     // Exponentials, of 8 registers: the polynomial and what is left of the integer (that itself is a vfmsub).
-    for scores in ["10exp_floats", "8exp_ints"] {
-        check_tight(&asm, &["11float_table", "6avx512", "6passes", scores], "vfmadd", 48);
+    for scores in ["exp_floats", "exp_ints"] {
+        check_tight(&asm, &of("avx512", "floats", &["passes", scores], &[]), "vfmadd", 48);
     }
     // Binary codes: 4 of 4 slices (2 of 3), each counted in one instruction or by two tables.
-    check_tight(&asm, &["5codes5table", "13avx512_bitalg", "2s4", "7several"], "vpopcntw", 16);
-    check_tight(&asm, &["5codes5table", "6avx512", "2s4", "7several"], "vpshufb", 32);
-    check_tight(&asm, &["5codes5table", "4avx2", "2s3", "7several"], "vpshufb", 12);
+    check_tight(&asm, &of("avx512_vbmi", "codes", &["run"], &[4, 4]), "vpopcntw", 16);
+    check_tight(&asm, &of("avx512", "codes", &["run"], &[4, 4]), "vpshufb", 32);
+    check_tight(&asm, &of("avx2", "codes", &["run"], &[3, 2]), "vpshufb", 12);
     // It saturates: an exact sum cannot be made of it.
     assert!(!asm.contains("vpmaddubsw") && !asm.contains("pmaddubsw"));
     // vpdpbusds saturates too.

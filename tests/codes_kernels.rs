@@ -3,17 +3,16 @@
 
 mod common;
 
-use common::{Rng, isas, say};
+use common::{Rng, all_codes, isas, say};
 use siskin::internal::kernels::codes::table::Codes;
 use siskin::internal::kernels::codes::{Search, Tile, offer, pack};
-use siskin::internal::kernels::table::codes as rows;
 
 const POISON: u16 = 0xa55a;
 
 /// The rows of the table that this CPU can run.
 fn kernels(test: &str) -> Vec<&'static Codes> {
     isas(test);
-    let run: Vec<_> = rows().filter(|codes| codes.set.is_supported()).collect();
+    let run: Vec<_> = all_codes().filter(|codes| codes.set.is_supported()).collect();
     say(&format!("{test}: ran {:?}", run.iter().map(|codes| codes.name).collect::<Vec<_>>()));
     run
 }
@@ -166,7 +165,7 @@ fn a_heap_keeps_the_smallest() {
 /// The table has what dispatch relies on.
 #[test]
 fn every_row_is_complete() {
-    for codes in rows() {
+    for codes in all_codes() {
         assert!(codes.lanes <= 64);
         let slices: Vec<usize> = codes.widths.iter().map(|w| w.slices).collect();
         assert!(slices.is_sorted() && slices.last() == Some(&16), "{}", codes.name);

@@ -8,7 +8,7 @@ mod attention;
 mod common;
 
 use attention::{Case, Store, Tensor, Type};
-use common::{BLOCKS, Rng, cases, isas, serial};
+use common::{BLOCKS, Rng, all_codes, cases, isas, serial};
 use siskin::TensorRef;
 use siskin::internal::linear::{PanelLayout, packed_in};
 use siskin::linear::InputQuantization::{PerToken, Static};
@@ -418,9 +418,8 @@ fn attention_stays_inside() {
 fn codes_stay_inside() {
     use siskin::ecoformer::BitCodes;
     use siskin::internal::kernels::codes::{Search, Tile, pack};
-    use siskin::internal::kernels::table::codes;
     isas("codes_stay_inside");
-    for kernels in codes().filter(|codes| codes.set.is_supported()) {
+    for kernels in all_codes().filter(|codes| codes.set.is_supported()) {
         let lanes = kernels.lanes;
         for (width, side) in kernels.widths.iter().flat_map(|w| [(w, Side::Front), (w, Side::Back)]) {
             let words = width.slices.div_ceil(4);

@@ -1,9 +1,15 @@
-//! Which tiers this run has, against what it was meant to have. Without this a detection that breaks would pass as
+//! Which ISAs this run has, against what it was meant to have. Without this a detection that breaks would pass as
 //! tests that are skipped.
 //!
 //! * `SISKIN_EXPECT_ISA=avx-vnni`: [`Isa::detect`] must say exactly this (after `SISKIN_MAX_ISA`, where set).
 //! * `SISKIN_REQUIRE_ISA=avx2,avx512`: each of these must be supported; a missing one fails instead of being skipped.
 
+mod common;
+
+use common::implies;
+use siskin::internal::core::{Core, Target};
+use siskin::internal::isa::FeatureSet;
+use siskin::internal::kernels::table::Tier;
 use siskin::{Ctx, Isa};
 use std::io::Write;
 
@@ -70,6 +76,67 @@ fn supported_tiers_are_closed_under_implication() {
             assert!(below.is_supported(), "{isa} without {below}");
         }
     }
+}
+
+/// What follows from the sets of features, spelled out: an ISA, and all that it implies.
+#[test]
+fn sets_imply_what_they_include() {
+    use Isa::*;
+    let implied: [(Isa, &[Isa]); 11] = [
+        (Scalar, &[Scalar]),
+        (Avx2, &[Scalar, Avx2]),
+        (AvxVnni, &[Scalar, Avx2, AvxVnni]),
+        (Avx512, &[Scalar, Avx2, Avx512]),
+        (Avx512Vnni, &[Scalar, Avx2, Avx512, Avx512Vnni]),
+        (Avx512Bf16, &[Scalar, Avx2, Avx512, Avx512Vnni, Avx512Bf16]),
+        (Neon, &[Scalar, Neon]),
+        (Sve, &[Scalar, Neon, Sve]),
+        (NeonDot, &[Scalar, Neon, NeonDot]),
+        (NeonI8mm, &[Scalar, Neon, NeonDot, NeonI8mm]),
+        (NeonBf16, &[Scalar, Neon, NeonDot, NeonI8mm, NeonBf16]),
+    ];
+    for (isa, all) in implied {
+        for (other, _) in implied {
+            assert_eq!(isa.implies(other), all.contains(&other), "{isa} and {other}");
+        }
+    }
+}
+
+/// Sets of an ISA follow each other, each with all features of the one before.
+#[test]
+fn sets_of_an_isa_grow() {
+    for pair in FeatureSet::all().windows(2).filter(|pair| pair[0].isa == pair[1].isa) {
+        assert!(
+            implies(&pair[1], &pair[0]) && !implies(&pair[0], &pair[1]),
+            "{} {}",
+            pair[0].name,
+            pair[1].name
+        );
+    }
+}
+
+/// The best row of each ISA; without pairs of bfloat16 where the core is better without.
+#[test]
+fn a_target_gets_its_row() {
+    for isa in Isa::supported() {
+        let tier = Tier::of(Target { isa, core: Core::ANY });
+        let best = FeatureSet::all().iter().rfind(|set| set.isa == isa && set.is_supported()).unwrap();
+        assert_eq!((tier.isa, tier.set.name), (isa, best.name));
+        assert_eq!(
+            (tier.pairs.is_some(), tier.multiply_pairs.is_some()),
+            (isa.pairs_bf16(), isa.pairs_bf16())
+        );
+        let widening = Tier::of(Target { isa, core: Core { bf16_pairs: false, ..Core::ANY } });
+        assert_eq!((widening.isa, widening.set.name), (isa, best.name));
+        assert!(widening.pairs.is_none() && widening.multiply_pairs.is_none());
+        assert_eq!(widening.dense.name, tier.dense.name);
+    }
+}
+
+/// Cache sizes that blocks were measured with.
+#[test]
+fn blocks_of_any_core() {
+    assert_eq!((Core::ANY.block_bytes(), Core::ANY.share_bytes()), (256 << 10, 400 << 10));
 }
 
 #[test]

@@ -64,7 +64,7 @@ macro_rules! codes {
 
             pub static CODES: Codes = Codes {
                 name: concat!(stringify!($set), "-b1b1-hamming-kmajor16-", $most, "x", $lanes),
-                set: const { FeatureSet::named(stringify!($set)) },
+                set: FeatureSet::named(stringify!($set)),
                 lanes: <$counts as Popcount>::LANES,
                 widths: &[$(Width {
                     slices: $slices,

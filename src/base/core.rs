@@ -3,7 +3,8 @@
 use crate::base::ctx::Ctx;
 use crate::base::isa::Isa;
 
-/// A core, as far as the choice of kernels and the size of their blocks depend on it. No answer depends on cache sizes.
+/// What the choice of kernels and the sizes of their blocks depend on. Cache sizes change no answer; pairs of bfloat16 round
+/// differently than floats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Core {
     /// Bytes of the second-level cache.
@@ -13,7 +14,7 @@ pub struct Core {
 }
 
 impl Core {
-    /// What suits every core known: the smallest second-level cache of those with AVX2, and the products that the ISA has.
+    /// What suits every core: a second-level cache of 512 KiB, as Zen 3 has it, and all products that the ISA has.
     pub const ANY: Core = Core { l2: 512 << 10, bf16_pairs: true };
 
     /// Bytes of packed x, or of weights, that are kept in the second-level cache while they are used again.

@@ -10,12 +10,12 @@ use std::arch::is_aarch64_feature_detected as has;
 #[cfg(target_arch = "x86_64")]
 use std::arch::is_x86_feature_detected as has;
 
-/// Makes everything that follows from the list of ISAs: the enum, their names and features, their detection, and the macro
-/// [`features`] that compiles a function for them.
+/// Makes everything that follows from the list of ISAs: the enum, names and features, detection, and the macro [`features`] that
+/// compiles a function for a set of them.
 ///
-/// A row is: variant, name, the CPUs that it belongs to, what plain loops are vectorized for; then its set of features, and what
-/// its kernels are only built under. Where
-/// CPUs of an ISA differ in features that deserve kernels of their own, further sets follow, each with more features.
+/// A row is: variant, name, the targets that it belongs to, what plain loops are vectorized for, and its set of features; after
+/// `if`, the only configuration in which it has kernels. Where CPUs of an ISA differ in features that deserve kernels of their own,
+/// further sets follow, each with more features.
 macro_rules! isas {
     (($d:tt) $(
         $(#[$doc:meta])*
@@ -23,8 +23,8 @@ macro_rules! isas {
             $set:ident [$($feature:tt),*] $(if $built:meta)?
             $(, $more:ident [$($extra:tt),*])*;
     )*) => {
-        /// An instruction set: the CPU features that kernels may use. Those of one architecture are ordered, and an ISA may
-        /// run the kernels of every other whose features it has.
+        /// An instruction set: CPU features that kernels may use. Those of one architecture are ordered. A CPU of an ISA can run
+        /// the kernels of every other ISA whose features it has, which its documentation lists as implied.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Isa {
@@ -164,15 +164,6 @@ impl FeatureSet {
     pub fn is_supported(&self) -> bool {
         (self.detect)()
     }
-
-    /// Whether a CPU that has these features may run what is compiled for the others.
-    pub fn implies(&self, other: &FeatureSet) -> bool {
-        includes(self.features, other.features)
-    }
-}
-
-fn includes(all: &[&str], some: &[&str]) -> bool {
-    some.iter().all(|feature| all.contains(feature))
 }
 
 const fn same(a: &str, b: &str) -> bool {
@@ -214,7 +205,7 @@ impl Isa {
 
     /// Whether a CPU of ISA `self` may run kernels of ISA `other`: it has all features that the other needs.
     pub fn implies(self, other: Isa) -> bool {
-        includes(self.features(), other.features())
+        other.features().iter().all(|feature| self.features().contains(feature))
     }
 
     /// The highest ISA of this CPU, lowered by the environment variable `SISKIN_MAX_ISA` where it is set.

@@ -1,6 +1,8 @@
 //! Shared by the tests: tiers, cases, random numbers and contexts.
 #![allow(dead_code, reason = "each test uses its own part")]
 
+use siskin::internal::isa::FeatureSet;
+use siskin::internal::kernels::codes::table::Codes;
 use siskin::internal::kernels::table::{TIERS, Tier};
 use siskin::{Ctx, Executor, Isa, Parallelism};
 use std::io::Write;
@@ -30,6 +32,16 @@ pub fn isas(test: &str) -> Vec<Isa> {
 pub fn tiers(test: &str) -> Vec<&'static Tier> {
     isas(test);
     TIERS.iter().copied().filter(|tier| tier.is_supported()).collect()
+}
+
+/// The kernels of binary codes, each once, whether this CPU can run them or not: of each row that has its own.
+pub fn all_codes() -> impl Iterator<Item = &'static Codes> {
+    TIERS.iter().filter(|tier| tier.set.is(tier.codes.set)).map(|tier| tier.codes)
+}
+
+/// Whether a CPU with the features of a set has those of another.
+pub fn implies(set: &FeatureSet, other: &FeatureSet) -> bool {
+    other.features.iter().all(|feature| set.features.contains(feature))
 }
 
 /// `usual` times `SISKIN_TEST_CASES` (a factor, 1 where it is not set), at least one.
