@@ -64,6 +64,24 @@ pub mod quant;
 pub mod sparse;
 
 /// What siskin's own tests and benchmarks reach: no part of the API, and not sound for every argument.
+///
+/// ```
+/// use siskin::internal::{driver::weights, kernels::table};
+/// ```
+///
+/// There is no other way to it:
+///
+/// ```compile_fail,E0603
+/// use siskin::kernels::table;
+/// ```
+///
+/// ```compile_fail,E0603
+/// use siskin::driver::weights;
+/// ```
+///
+/// ```compile_fail,E0603
+/// use siskin::base::buffer;
+/// ```
 #[cfg(feature = "internal")]
 #[doc(hidden)]
 pub mod internal {

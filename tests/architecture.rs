@@ -2,6 +2,7 @@
 //!
 //! `cargo test --test architecture -- --nocapture` prints the picture that ARCHITECTURE.md shows.
 
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -282,6 +283,31 @@ fn unsafe_code_stays_in_its_rooms() {
     let says_unsafe = |source: &&Source| source.tokens.iter().any(|token| token == "unsafe");
     for source in sources().iter().filter(says_unsafe) {
         assert!(UNSAFE.iter().any(|place| source.path.starts_with(place)), "{} says unsafe", source.path);
+    }
+}
+
+/// The feature `internal` opens kernels and drivers, which are not sound for every argument: a crate that depends on siskin
+/// must ask for it by name, and no crate of this workspace does so but for its tests.
+#[test]
+fn the_door_is_closed_by_default() {
+    let cargo = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let metadata: Value = serde_json::from_slice(&cargo.stdout).unwrap();
+    let list = |value: &Value| value.as_array().unwrap().clone();
+    let packages = list(&metadata["packages"]);
+    let siskin = packages.iter().find(|package| package["name"] == "siskin").unwrap();
+    assert!(siskin["features"].get("internal").is_some());
+    for (feature, of) in siskin["features"].as_object().unwrap() {
+        assert!(!list(of).contains(&"internal".into()), "{feature} turns internal on");
+    }
+    let depends = packages.iter().flat_map(|package| list(&package["dependencies"]));
+    let on_siskin: Vec<Value> = depends.filter(|dependency| dependency["name"] == "siskin").collect();
+    assert!(on_siskin.len() > 1);
+    for dependency in on_siskin.iter().filter(|dependency| dependency["kind"] != "dev") {
+        assert!(!list(&dependency["features"]).contains(&"internal".into()), "{dependency}");
     }
 }
 

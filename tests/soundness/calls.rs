@@ -10,7 +10,7 @@ use siskin::ecoformer::{
 };
 use siskin::quant::{MinMax, Observer, QuantParams, Scheme};
 use siskin::sparse::{BlockShape, Norm, prune};
-use siskin::{Ctx, Element, Isa, MatMut, MatRef, Scratch, bf16, f16};
+use siskin::{Ctx, Element, Isa, MatMut, MatRef, Scratch, bf16};
 
 /// The calling thread alone, or an executor of some threads.
 fn ctx(i: usize) -> Ctx {
@@ -30,12 +30,12 @@ fn pick<T: Copy>(r: &mut Rng, all: &[T]) -> T {
 fn layers_of_bytes() {
     use layer::{ACTS, Case, INS, RESIDUALS, TOS};
     let (mut r, mut scratch) = (Rng::new(1), Scratch::new());
-    for i in 0..96 {
+    for i in 0..36 {
         let case = Case {
             seed: i as u64,
             m: [1, 2, 5, 17][i % 4],
-            n: 1 + r.below(40),
-            k: 1 + r.below(40),
+            n: 1 + r.below(9),
+            k: 1 + r.below(9),
             block: BLOCKS[i % BLOCKS.len()],
             weight_zeros: r.below(2) == 0,
             input: INS[i % INS.len()],
@@ -56,13 +56,12 @@ fn layers_of_bytes_in_many_panels() {
     let blocks = [None, Some((4, 1)), Some((1, 4)), Some((4, 4)), Some((3, 2))];
     let ends = [(In::U8, To::U8), (In::F32PerToken, To::F32), (In::I8, To::Packed(Lines))];
     let packed = [(In::Packed(Lines), To::Packed(Quads)), (In::Packed(Quads), To::Packed(Rows))];
-    for (i, (input, to)) in ends.into_iter().chain(packed).chain([(In::Packed(Rows), To::I8)]).enumerate() {
-        for (j, block) in blocks.into_iter().enumerate() {
-            let (m, n) = [(130, 9), (21, 130), (150, 70)][(i + j) % 3];
-            let (seed, k, residual, act) = (100 + (i * 5 + j) as u64, 6, Res::None, Act::Identity);
-            let case = Case { seed, m, n, k, block, weight_zeros: false, input, to, residual, act };
-            check_bytes(case, &ctx(i + j), &mut scratch);
-        }
+    let ends = ends.into_iter().chain(packed).chain([(In::Packed(Rows), To::I8)]).cycle();
+    for (i, (input, to)) in ends.take(10).enumerate() {
+        let (m, n) = [(70, 3), (2, 70), (130, 1)][i % 3];
+        let (seed, k, block, residual, act) = (100 + i as u64, 4, blocks[i % 5], Res::None, Act::Identity);
+        let case = Case { seed, m, n, k, block, weight_zeros: false, input, to, residual, act };
+        check_bytes(case, &ctx(i), &mut scratch);
     }
 }
 
@@ -75,10 +74,10 @@ fn check_bytes(case: layer::Case, ctx: &Ctx, scratch: &mut Scratch) {
 #[test]
 fn layers_of_floats() {
     let (mut r, mut scratch) = (Rng::new(2), Scratch::new());
-    for i in 0..72 {
+    for i in 0..30 {
         let mut case = float::Case::random(&mut r);
-        (case.n, case.k) = (1 + case.n % 40, 1 + case.k % 40);
-        case.m = [1, 3, 17, 70][i % 4].min(2000 / case.n);
+        (case.n, case.k) = (1 + case.n % 9, 1 + case.k % 9);
+        case.m = [1, 3, 17, 2, 5, 70][i % 6];
         let (data, ctx) = (case.data(), ctx(i / 4));
         let got = data.forward(&data.layer(&ctx), (0, case.m), &ctx, &mut scratch);
         let sums = (0..case.m * case.n).map(|i| (i / case.n, i % case.n));
@@ -92,11 +91,11 @@ fn heads_of_attention() {
     use heads::{Case, Type};
     let (mut r, mut scratch, mut done) = (Rng::new(3), Scratch::new(), 0);
     let real = [Type::F32, Type::Bf16, Type::F16];
-    while done < 48 {
+    while done < 18 {
         let mut case = Case::random(&mut r);
         let work: usize = case.lengths.iter().map(|l| l.0 * l.1 * case.heads * case.head_dim).sum();
         // A decode may have more than one chunk of 512 keys; all in all it stays small.
-        if work == 0 || work > 12_000 || case.kv_tokens() * case.kv_heads * case.head_dim > 12_000 {
+        if work == 0 || work > 1500 || case.kv_tokens() * case.kv_heads * case.head_dim > 1500 {
             continue;
         }
         case.types = [(); 4].map(|()| pick(&mut r, &real));
@@ -115,7 +114,7 @@ fn heads_of_attention() {
 #[test]
 fn gates_and_calibration() {
     let mut r = Rng::new(4);
-    let (tokens, heads, dim) = (21, 2, 5);
+    let (tokens, heads, dim) = (11, 2, 3);
     let [x, k, v, weight] = [(); 4].map(|()| floats(&mut r, tokens * heads * dim, 1.0));
     let wide = |x| MatRef::with_stride(x, tokens, heads * dim, heads * dim).unwrap();
     let all = MatRef::new(&weight[..heads * heads * dim], heads, heads * dim).unwrap();
@@ -124,7 +123,7 @@ fn gates_and_calibration() {
         Gate::linear(MatRef::new(&weight[..heads * dim], heads, dim).unwrap(), &[0.1, 0.2]).unwrap(),
         Gate::all_features(all, &[0.1, 0.2]).unwrap(),
     ];
-    let own = [0, 4, 4, 21];
+    let own = [0, 4, 4, 11];
     let sequences = Sequences::own_packed(&own);
     for gate in &gates {
         let outs = [0, 1].map(|i| {
@@ -149,8 +148,8 @@ fn gates_and_calibration() {
 fn codes_and_their_distances() {
     let mut r = Rng::new(5);
     let mut scratch = Scratch::new();
-    for (i, bits) in [1, 16, 17, 64, 65, 256].into_iter().enumerate() {
-        let (n, m, k) = (1 + r.below(6), 1 + r.below(80), 2);
+    for (i, bits) in [1, 16, 17, 65].into_iter().enumerate() {
+        let (n, m, k) = (1 + r.below(3), 1 + r.below(20), 2);
         let (a, b) = (random_codes(&mut r, n, bits), random_codes(&mut r, m, bits));
         let (mut distances, mut products) = (vec![0u16; n * m], vec![0i16; n * m]);
         let ctx = ctx(i);
@@ -181,11 +180,9 @@ fn codes_and_their_distances() {
 fn codes_of_a_hash_and_attention_by_them() {
     let mut r = Rng::new(6);
     let mut scratch = Scratch::new();
-    for (i, [heads, dim, m, bits]) in
-        [[1, 5, 3, 7], [2, 16, 4, 16], [1, 20, 3, 70], [3, 3, 2, 9]].into_iter().enumerate()
-    {
+    for (i, [heads, dim, m, bits]) in [[1, 2, 3, 7], [2, 3, 2, 16], [1, 17, 2, 66]].into_iter().enumerate() {
         let hash = Parts::random(&mut r, [heads, dim, m, bits]).hash();
-        let cu = cu_seqlens(&[3, 0, 1 + r.below(70)]);
+        let cu = cu_seqlens(&[1, 0, 1 + r.below(if i == 0 { 66 } else { 4 })]);
         let tokens = *cu.last().unwrap() as usize;
         let sequences = Sequences::own_packed(&cu);
         let x = Placed::new(
@@ -206,36 +203,36 @@ fn codes_of_a_hash_and_attention_by_them() {
                 _ => Input::U8(HeadsRef::new(&bytes[own], n, heads, dim).unwrap(), params.into()),
             }
         };
-        let mut results = Vec::new();
-        for ctx in [ctx(0), ctx(1 + i)] {
-            for (bandwidth, causal) in [(Bandwidth::Sequence, false), (Bandwidth::Frozen, true)] {
-                let mut codes = BitCodes::with_capacity(0, 1).unwrap();
-                hash.encode(x.view(), &sequences, bandwidth, &mut codes, &ctx, &mut scratch).unwrap();
-                let mut attention =
-                    LinearAttention::new(heads, bits).unwrap().numerator(Numerator::Consistent);
-                if causal {
-                    attention = attention.causal();
-                }
-                let mut out = Placed::new(&v, [tokens, heads, dim], PLACES[(i + 1) % 4], 7.0);
-                attention
-                    .forward(&codes, &codes, input(0..tokens), &sequences, out.view_mut(), &ctx, &mut scratch)
-                    .unwrap();
-                let (out, untouched) = out.taken_out(7.0);
-                assert!(untouched && out.iter().all(|x| x.is_finite()));
-                results.push((codes.words().to_vec(), out));
-            }
-        }
-        assert!(results[0] == results[2] && results[1] == results[3]);
-        // Token by token, a stream of the last sequence alone.
-        let codes = BitCodes::from_words(results[1].0.clone(), bits).unwrap();
+        // The bandwidth of the fit, and causal attention, where a stream is to give the same.
+        let causal = i > 0;
+        let bandwidth = if causal { Bandwidth::Frozen } else { Bandwidth::Sequence };
         let attention = LinearAttention::new(heads, bits).unwrap().numerator(Numerator::Consistent);
+        let results = [ctx(0), ctx(1 + i)].map(|ctx| {
+            let mut codes = BitCodes::with_capacity(0, 1).unwrap();
+            hash.encode(x.view(), &sequences, bandwidth, &mut codes, &ctx, &mut scratch).unwrap();
+            let attention = if causal { attention.causal() } else { attention };
+            let mut out = Placed::new(&v, [tokens, heads, dim], PLACES[i + 1], 7.0);
+            attention
+                .forward(&codes, &codes, input(0..tokens), &sequences, out.view_mut(), &ctx, &mut scratch)
+                .unwrap();
+            let (out, untouched) = out.taken_out(7.0);
+            assert!(untouched && out.iter().all(|x| x.is_finite()));
+            (codes.words().to_vec(), out)
+        });
+        assert!(results[0] == results[1]);
+        if !causal {
+            continue;
+        }
+        let (codes, out) = &results[0];
+        let codes = BitCodes::from_words(codes.clone(), bits).unwrap();
         let mut stream = Stream::new(&attention, dim).unwrap();
-        for t in 3..tokens {
+        // The first token is a sequence of its own.
+        for t in 1..tokens {
             let own = some_codes(&codes, heads, t..t + 1);
             stream.append(&own, input(t..t + 1)).unwrap();
-            let mut out = vec![f32::NAN; heads * dim];
-            stream.query(&own, HeadsMut::new(&mut out, 1, heads, dim).unwrap(), &ctx(0)).unwrap();
-            assert_eq!(out, results[1].1[t * heads * dim..(t + 1) * heads * dim]);
+            let mut got = vec![f32::NAN; heads * dim];
+            stream.query(&own, HeadsMut::new(&mut got, 1, heads, dim).unwrap(), &ctx(0)).unwrap();
+            assert_eq!(got, out[t * heads * dim..(t + 1) * heads * dim]);
         }
     }
 }
@@ -243,9 +240,9 @@ fn codes_of_a_hash_and_attention_by_them() {
 #[test]
 fn a_hash_is_learned() {
     let mut r = Rng::new(7);
-    let (tokens, heads, dim) = (12, 2, 4);
+    let (tokens, heads, dim) = (6, 2, 3);
     let x = floats(&mut r, tokens * heads * dim, 1.0);
-    let options = FitOptions { bits: 3, anchors: 4, neighbours: 2, iterations: 2, ..FitOptions::default() };
+    let options = FitOptions { bits: 1, anchors: 2, neighbours: 2, iterations: 1, ..FitOptions::default() };
     let view = HeadsRef::new(&x, tokens, heads, dim).unwrap();
     let [alone, shared] = [0, 1].map(|i| fit(&[view, view], &options, &ctx(i)).unwrap());
     assert_eq!(alone, shared);
@@ -256,9 +253,9 @@ fn a_hash_is_learned() {
 fn matrices_to_bytes_and_back() {
     use siskin::quant;
     let mut r = Rng::new(8);
-    let (rows, cols, stride) = (5, 37, 41);
+    let (rows, cols, stride) = (3, 19, 23);
     let x = floats(&mut r, rows * stride, 3.0);
-    let halves: Vec<f16> = x.iter().map(|&x| f16::from_f32(x)).collect();
+    let halves: Vec<bf16> = x.iter().map(|&x| bf16::from_f32(x)).collect();
     let x = MatRef::with_stride(&x, rows, cols, stride).unwrap();
     let halves = MatRef::with_stride(&halves, rows, cols, stride).unwrap();
     let ctx = ctx(0);

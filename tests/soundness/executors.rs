@@ -5,7 +5,7 @@ use crate::common::{BLOCKS, Rng, serial};
 use crate::ecoformer::{Parts, cu_seqlens, encode, floats, random_codes};
 use crate::{attention, float, layer};
 use siskin::attention::{Gate, HeadsMut, HeadsRef, Input, Sequences};
-use siskin::ecoformer::{Bandwidth, FitOptions, LinearAttention, fit};
+use siskin::ecoformer::{Bandwidth, FitOptions, LinearAttention, Numerator, fit};
 use siskin::{Ctx, Executor, Isa, MatMut, MatRef, Parallelism, Scratch};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -116,7 +116,8 @@ fn hashes() {
         check("attention by codes", |ctx| {
             let (codes, _) = encode(&hash, view, &cu, bandwidth, ctx);
             let mut out = vec![f32::NAN; x.len()];
-            let attention = LinearAttention::new(heads, bits).unwrap().causal();
+            let attention = LinearAttention::new(heads, bits).unwrap().numerator(Numerator::Consistent);
+            let attention = attention.causal();
             let to = HeadsMut::new(&mut out, tokens, heads, dim).unwrap();
             let (v, sequences) = (Input::F32(view), Sequences::own_packed(&cu));
             attention.forward(&codes, &codes, v, &sequences, to, ctx, &mut Scratch::new()).unwrap();
