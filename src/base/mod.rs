@@ -5,6 +5,7 @@ pub mod buffer;
 pub mod ctx;
 pub mod element;
 pub mod error;
+pub mod exp;
 pub mod heads;
 pub mod isa;
 pub mod mask;

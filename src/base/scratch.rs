@@ -1,7 +1,6 @@
 //! Memory that calls reuse.
 
 use crate::base::buffer::Buffer;
-use crate::driver::{attention, ecoformer};
 
 /// The most purposes for which a call needs memory whose size is known at a time of its own.
 const SLOTS: usize = 12;
@@ -32,10 +31,6 @@ pub struct Scratch {
     pub(crate) token_zero: Vec<i32>,
     /// Of the tokens.
     pub(crate) token_sum: Vec<i32>,
-    /// Of attention.
-    pub(crate) attention: attention::Memory,
-    /// Of EcoFormer.
-    pub(crate) ecoformer: ecoformer::Memory,
 }
 
 impl Scratch {
@@ -60,8 +55,6 @@ impl Scratch {
             + self.tiles.len()
             + self.rows.len()
             + self.y_rows.len()
-            + self.attention.capacity()
-            + self.ecoformer.capacity()
             + 4 * (floats + integers)
     }
 }
