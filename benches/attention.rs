@@ -3,9 +3,9 @@
 #![allow(missing_docs)] // criterion_group! makes a public function.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use siskin::attention::{Attention, Call, Clipped, HeadsMut, HeadsRef, Input, Output, Sequences};
+use siskin::attention::{Attention, AttentionCall, AttentionInputs, Clipped, HeadsMut, HeadsRef, Sequences};
 use siskin::quant::QuantParams;
-use siskin::{Ctx, Isa, Scratch, bf16, f16};
+use siskin::{Ctx, Isa, Scratch, TensorRef, bf16, f16};
 
 /// The heads of BERT-base.
 const HEADS: usize = 12;
@@ -48,13 +48,13 @@ impl Heads {
         }
     }
 
-    fn input(&self, dtype: &str) -> Input<'_> {
+    fn input(&self, dtype: &str) -> TensorRef<'_> {
         let n = self.tokens;
         match dtype {
-            "bf16" => Input::Bf16(HeadsRef::new(&self.bf16, n, HEADS, HEAD_DIM).unwrap()),
-            "f16" => Input::F16(HeadsRef::new(&self.f16, n, HEADS, HEAD_DIM).unwrap()),
-            "int8" => Input::U8(HeadsRef::new(&self.u8, n, HEADS, HEAD_DIM).unwrap(), self.params.into()),
-            _ => Input::F32(HeadsRef::new(&self.f32, n, HEADS, HEAD_DIM).unwrap()),
+            "bf16" => TensorRef::from(HeadsRef::new(&self.bf16, n, HEADS, HEAD_DIM).unwrap()),
+            "f16" => TensorRef::from(HeadsRef::new(&self.f16, n, HEADS, HEAD_DIM).unwrap()),
+            "int8" => TensorRef::from((HeadsRef::new(&self.u8, n, HEADS, HEAD_DIM).unwrap(), self.params)),
+            _ => TensorRef::from(HeadsRef::new(&self.f32, n, HEADS, HEAD_DIM).unwrap()),
         }
     }
 }
@@ -67,7 +67,7 @@ fn measure(c: &mut Criterion, name: &str, dtypes: &[&str], q_len: usize, kv_len:
     let mut scratch = Scratch::new();
     let standard = Attention::new(HEADS, HEADS, HEAD_DIM).unwrap();
     let clipped = standard.softmax(Clipped::new(-0.025, 1.0).unwrap());
-    let call = Call::new(Sequences::Batch { batch: 1, q_len, kv_len });
+    let call = AttentionCall::new(Sequences::Batch { batch: 1, q_len, kv_len });
     for isa in Isa::supported() {
         let ctx = Ctx::serial().unwrap().with_isa(isa).unwrap();
         let mut group = c.benchmark_group(format!("{name}/{isa}"));
@@ -79,9 +79,11 @@ fn measure(c: &mut Criterion, name: &str, dtypes: &[&str], q_len: usize, kv_len:
             for (softmax, attention) in [("standard", &standard), ("clipped", &clipped)] {
                 group.bench_function(BenchmarkId::new(*dtype, softmax), |b| {
                     b.iter(|| {
-                        let out = Output::F32(HeadsMut::new(&mut y, q_len, HEADS, HEAD_DIM).unwrap());
+                        let out = HeadsMut::new(&mut y, q_len, HEADS, HEAD_DIM).unwrap();
                         let (q, k, v) = (q.input(dtype), k.input(dtype), v.input(dtype));
-                        attention.forward(q, k, v, &call, out, &ctx, &mut scratch).unwrap();
+                        attention
+                            .forward(AttentionInputs::new(q, k, v), &call, out, &ctx, &mut scratch)
+                            .unwrap();
                     });
                 });
             }

@@ -3,9 +3,10 @@
 #![allow(missing_docs)] // criterion_group! makes a public function.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use siskin::attention::{self, Attention, Call, HeadsMut, HeadsRef, Sequences};
+use siskin::attention::{Attention, AttentionCall, AttentionInputs, HeadsMut, HeadsRef, Sequences};
 use siskin::ecoformer::{
-    Bandwidth, BitCodes, FitOptions, KernelHash, LinearAttention, Numerator, Stream, fit,
+    Bandwidth, BitCodes, FitOptions, KernelHash, LinearAttention, LinearAttentionInputs, Numerator, Stream,
+    fit,
 };
 use siskin::linear::{Epilogue, Linear};
 use siskin::{Ctx, Isa, MatMut, MatRef, Scratch};
@@ -97,9 +98,9 @@ fn contexts(c: &mut Criterion) {
             for (name, attention) in [("attend", consistent), ("attend causal", consistent.causal())] {
                 group.bench_function(BenchmarkId::new(name, isa), |b| {
                     b.iter(|| {
-                        let v = attention::Input::F32(heads(&v));
+                        let inputs = LinearAttentionInputs::new(&codes, &codes, heads(&v));
                         let out = HeadsMut::new(&mut out, n, 1, DIM).unwrap();
-                        attention.forward(&codes, &codes, v, &sequences, out, &ctx, &mut scratch).unwrap();
+                        attention.forward(inputs, &sequences, out, &ctx, &mut scratch).unwrap();
                     });
                 });
             }
@@ -108,7 +109,7 @@ fn contexts(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new("append and query", isa), |b| {
                 b.iter(|| {
                     let token = HeadsRef::new(&v[..DIM], 1, 1, DIM).unwrap();
-                    stream.append(&code, attention::Input::F32(token)).unwrap();
+                    stream.append(&code, token).unwrap();
                     stream.query(&code, HeadsMut::new(&mut out[..DIM], 1, 1, DIM).unwrap(), &ctx).unwrap();
                 });
             });
@@ -117,10 +118,13 @@ fn contexts(c: &mut Criterion) {
             }
             group.sample_size(10).bench_function(BenchmarkId::new("softmax", isa), |b| {
                 b.iter(|| {
-                    let [q, v] = [&x, &v].map(|x| attention::Input::F32(heads(x)));
-                    let out = attention::Output::F32(HeadsMut::new(&mut out, n, 1, DIM).unwrap());
+                    let (inputs, call) = (
+                        AttentionInputs::new(heads(&x), heads(&x), heads(&v)),
+                        AttentionCall::new(sequences),
+                    );
+                    let out = HeadsMut::new(&mut out, n, 1, DIM).unwrap();
                     let attention = Attention::new(1, 1, DIM).unwrap();
-                    attention.forward(q, q, v, &Call::new(sequences), out, &ctx, &mut scratch).unwrap();
+                    attention.forward(inputs, &call, out, &ctx, &mut scratch).unwrap();
                 });
             });
         }

@@ -8,7 +8,8 @@
 use safetensors::SafeTensors;
 use siskin::Element;
 use siskin::attention::{
-    Attention, Calibrator, Call, Clipped, ContextOrder, Gate, HeadsMut, HeadsRef, Input, Output, Sequences,
+    Attention, AttentionCall, AttentionInputs, Calibrator, Clipped, ContextOrder, Gate, HeadsMut, HeadsRef,
+    Sequences,
 };
 use siskin::linear::{Epilogue, Linear};
 use siskin::quant::{QuantParams, RunningMinMax, Scheme};
@@ -53,7 +54,7 @@ fn run(case: &Case<'_>, attention: Attention) -> Result<()> {
     // Padding is at the end.
     let key_lengths = [case.bytes("in.attention_mask")?.iter().filter(|&&m| m != 0).count()];
     let sequences = Sequences::Batch { batch: 1, q_len: tokens, kv_len: tokens };
-    let call = Call::new(sequences).key_lengths(&key_lengths);
+    let call = AttentionCall::new(sequences).key_lengths(&key_lengths);
     let gates = |x: &[f32]| -> Result<Vec<f32>> {
         let mut gates = vec![1.0; tokens * HEADS];
         if let Some(gate) = &gate {
@@ -89,17 +90,15 @@ fn run(case: &Case<'_>, attention: Attention) -> Result<()> {
         layer.forward(MatRef::new(&hidden, tokens, MODEL)?, Epilogue::new(), y, &ctx, &mut scratch)?;
     }
     let [q, k, v] = &projected;
-    let heads = |x, params: QuantParams| -> Result<Input<'_>> {
-        Ok(Input::U8(HeadsRef::new(x, tokens, HEADS, HEAD_DIM)?, params.into()))
+    let heads = |x, params: QuantParams| -> Result<(HeadsRef<'_, u8>, QuantParams)> {
+        Ok((HeadsRef::new(x, tokens, HEADS, HEAD_DIM)?, params))
     };
     let gates = gates(&hidden)?;
     let mut context = vec![0u8; tokens * MODEL];
     let skipped = attention.forward(
-        heads(q, params[0])?,
-        heads(k, params[1])?,
-        heads(v, params[2])?,
-        &call.gates(MatRef::new(&gates, tokens, HEADS)?).int8(quantizers.int8),
-        Output::U8(HeadsMut::new(&mut context, tokens, HEADS, HEAD_DIM)?, quantizers.output),
+        AttentionInputs::new(heads(q, params[0])?, heads(k, params[1])?, heads(v, params[2])?),
+        &call.gates(MatRef::new(&gates, tokens, HEADS)?).quantizers(quantizers.attention),
+        (HeadsMut::new(&mut context, tokens, HEADS, HEAD_DIM)?, quantizers.output),
         &ctx,
         &mut scratch,
     )?;

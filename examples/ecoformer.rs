@@ -4,8 +4,10 @@
 //! Tokens lie around a few topics, as those of an image or a text do. The hash tells topics apart, so a query weighs the values of
 //! its own topic more than others.
 
-use siskin::attention::{Attention, Call, HeadsMut, HeadsRef, Input, Output, Sequences};
-use siskin::ecoformer::{Bandwidth, BitCodes, FitOptions, KernelHash, LinearAttention, Numerator, fit};
+use siskin::attention::{Attention, AttentionCall, AttentionInputs, HeadsMut, HeadsRef, Sequences};
+use siskin::ecoformer::{
+    Bandwidth, BitCodes, FitOptions, KernelHash, LinearAttention, LinearAttentionInputs, Numerator, fit,
+};
 use siskin::{Ctx, Result, Scratch};
 use std::time::Instant;
 
@@ -49,17 +51,16 @@ fn main() -> Result<()> {
 
         let start = Instant::now();
         let out = HeadsMut::new(&mut hashed, TOKENS, HEADS, DIM)?;
-        attention.forward(&codes, &codes, Input::F32(heads(&v)?), &sequences, out, &ctx, &mut scratch)?;
+        let inputs = LinearAttentionInputs::new(&codes, &codes, heads(&v)?);
+        attention.forward(inputs, &sequences, out, &ctx, &mut scratch)?;
         attend = attend.min(ms(start));
 
         let start = Instant::now();
-        let [q, v] = [Input::F32(heads(&x)?), Input::F32(heads(&v)?)];
-        let out = Output::F32(HeadsMut::new(&mut softmax, TOKENS, HEADS, DIM)?);
+        let [q, v] = [heads(&x)?, heads(&v)?];
+        let out = HeadsMut::new(&mut softmax, TOKENS, HEADS, DIM)?;
         Attention::new(HEADS, HEADS, DIM)?.forward(
-            q,
-            q,
-            v,
-            &Call::new(sequences),
+            AttentionInputs::new(q, q, v),
+            &AttentionCall::new(sequences),
             out,
             &ctx,
             &mut scratch,

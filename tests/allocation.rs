@@ -7,6 +7,7 @@ mod common;
 
 use attention::{Case, Tensor, Type};
 use common::{BLOCKS, Rng, cases, isas, serial};
+use siskin::attention::AttentionInputs;
 use siskin::internal::linear::{PanelLayout, pack_in, packed_in};
 use siskin::linear::InputQuantization::{PerToken, Static};
 use siskin::linear::*;
@@ -294,7 +295,9 @@ fn attention_allocates_nothing() {
                             let y = y.output(params);
                             d.with_call(|attention, call| {
                                 n = allocations(|| {
-                                    attention.forward(q, k, v, call, y, &ctx, &mut scratch).unwrap();
+                                    attention
+                                        .forward(AttentionInputs::new(q, k, v), call, y, &ctx, &mut scratch)
+                                        .unwrap();
                                 });
                             });
                         }
@@ -327,7 +330,7 @@ fn decoding_allocates_nothing() {
             d.with_call(|attention, call| {
                 let y = y.output(d.out);
                 n = allocations(|| {
-                    attention.forward(q, k, v, call, y, &ctx, &mut scratch).unwrap();
+                    attention.forward(AttentionInputs::new(q, k, v), call, y, &ctx, &mut scratch).unwrap();
                 });
             });
             assert!(n == 0 || keys == 699, "{isa} {keys} keys after more");
@@ -369,8 +372,9 @@ fn codes_allocate_nothing() {
 /// Into the same codes and the same context; also of fewer tokens.
 #[test]
 fn hashes_and_linear_attention_allocate_nothing() {
-    use siskin::attention::{HeadsMut, HeadsRef, Input, Sequences};
     use siskin::ecoformer::{Bandwidth, BitCodes, KernelHash, LinearAttention, Numerator};
+    use siskin::ecoformer::{LinearAttentionInputs, Sequences};
+    use siskin::{HeadsMut, HeadsRef, TensorRef};
     let mut r = Rng::new(7);
     let (heads, dim, anchors, tokens) = (2, 24, 25, 1100);
     for isa in isas("hashes_and_linear_attention_allocate_nothing") {
@@ -381,7 +385,7 @@ fn hashes_and_linear_attention_allocate_nothing() {
             let hash = KernelHash::from_parts(heads, dim, anchor, floats(heads * anchors), projection);
             let hash = hash.and_then(|hash| hash.with_sigma(vec![1.0; heads])).unwrap();
             let x = floats(tokens * heads * dim);
-            let (bytes, params) = (vec![3; x.len()], QuantParams::u8(0.1, 100).unwrap());
+            let (bytes, params) = (vec![3u8; x.len()], QuantParams::u8(0.1, 100).unwrap());
             let mut out = vec![0.0; x.len()];
             let (mut codes, mut scratch) = (BitCodes::with_capacity(0, 1).unwrap(), Scratch::new());
             let mut calls = |cu_seqlens: &[i32]| {
@@ -396,9 +400,10 @@ fn hashes_and_linear_attention_allocate_nothing() {
                 let consistent = attention.numerator(Numerator::Consistent);
                 for attention in [attention, consistent, consistent.causal()] {
                     let bytes = HeadsRef::new(&bytes[..shape], n, heads, dim).unwrap();
-                    for v in [Input::F32(x), Input::U8(bytes, params.into())] {
+                    for v in [TensorRef::from(x), TensorRef::from((bytes, params))] {
                         let out = HeadsMut::new(&mut out[..shape], n, heads, dim).unwrap();
-                        attention.forward(&codes, &codes, v, &sequences, out, &ctx, &mut scratch).unwrap();
+                        let inputs = LinearAttentionInputs::new(&codes, &codes, v);
+                        attention.forward(inputs, &sequences, out, &ctx, &mut scratch).unwrap();
                     }
                 }
             };
@@ -410,11 +415,82 @@ fn hashes_and_linear_attention_allocate_nothing() {
     }
 }
 
+/// Calls of any family and any shape share a scratch: once it has seen the largest of each, it grows no more, in whatever order they
+/// come.
+#[test]
+fn families_take_turns_at_a_scratch() {
+    use siskin::attention::{Attention, AttentionCall, Clipped};
+    use siskin::ecoformer::{Bandwidth, BitCodes, KernelHash, LinearAttention, LinearAttentionInputs};
+    use siskin::ecoformer::{Numerator, Sequences};
+    use siskin::{HeadsMut, HeadsRef};
+    let mut r = Rng::new(8);
+    let (heads, dim, anchors, bits, most) = (2, 24, 25, 16, 700);
+    let mut floats = |n: usize| -> Vec<f32> { (0..n).map(|_| r.float(-1.0, 1.0)).collect() };
+    let (anchor, projection) = (floats(heads * anchors * dim), floats(heads * bits * anchors));
+    let hash = KernelHash::from_parts(heads, dim, anchor, floats(heads * anchors), projection).unwrap();
+    let x = floats(most * heads * dim);
+    let attention = Attention::new(heads, heads, dim).unwrap().softmax(Clipped::new(-0.01, 1.0).unwrap());
+    let linear = LinearAttention::new(heads, bits).unwrap().numerator(Numerator::Consistent).causal();
+    let mut out = vec![0.0; x.len()];
+    let mut distances = vec![0; 40 * 90];
+    for isa in isas("families_take_turns_at_a_scratch") {
+        let (ctx, mut scratch) = (serial(isa), Scratch::new());
+        let mut codes = BitCodes::with_capacity(most * heads, bits).unwrap();
+        let some = [BitCodes::from_signs(MatRef::new(&x[..40 * 64], 40, 64).unwrap()).unwrap(), {
+            BitCodes::from_signs(MatRef::new(&x[..90 * 64], 90, 64).unwrap()).unwrap()
+        }];
+        let mut call = |which: usize, n: usize| {
+            let shape = n * heads * dim;
+            let x = HeadsRef::new(&x[..shape], n, heads, dim).unwrap();
+            match which {
+                0 => {
+                    let call = AttentionCall::new(Sequences::own(1, n));
+                    let inputs = AttentionInputs::new(x, x, x);
+                    let out = HeadsMut::new(&mut out[..shape], n, heads, dim).unwrap();
+                    attention.forward(inputs, &call, out, &ctx, &mut scratch).unwrap();
+                }
+                1 => {
+                    let q = HeadsRef::with_strides(x.head(0, 0), 1, heads, dim, 0, 0).unwrap();
+                    let call = AttentionCall::new(Sequences::Batch { batch: 1, q_len: 1, kv_len: n });
+                    let inputs = AttentionInputs::new(q, x, x);
+                    let out = HeadsMut::new(&mut out[..heads * dim], 1, heads, dim).unwrap();
+                    attention.forward(inputs, &call, out, &ctx, &mut scratch).unwrap();
+                }
+                2 => {
+                    let own = Sequences::own(1, n);
+                    hash.encode(x, &own, Bandwidth::Sequence, &mut codes, &ctx, &mut scratch).unwrap();
+                    let inputs = LinearAttentionInputs::new(&codes, &codes, x);
+                    let out = HeadsMut::new(&mut out[..shape], n, heads, dim).unwrap();
+                    linear.forward(inputs, &own, out, &ctx, &mut scratch).unwrap();
+                }
+                _ => {
+                    let to = MatMut::new(&mut distances, 40, 90).unwrap();
+                    some[0].hamming(&some[1], to, &ctx, &mut scratch).unwrap();
+                }
+            }
+        };
+        let sizes = [most, 1, 300, 65, 600];
+        let mut all: Vec<_> = (0..4).flat_map(|which| sizes.map(|n| (which, n))).collect();
+        all.iter().for_each(|&(which, n)| call(which, n));
+        // Families, and then sizes, alternate; then both grow, and shrink.
+        all.sort_by_key(|&(which, n)| (n % 7, which));
+        for _ in 0..2 {
+            for &(which, n) in &all {
+                assert_eq!(allocations(|| call(which, n)), 0, "{isa}, {which} of {n}");
+            }
+            all.sort_by_key(|&(which, n)| (which % 2, n, which));
+            for &(which, n) in all.iter().chain(all.iter().rev()) {
+                assert_eq!(allocations(|| call(which, n)), 0, "{isa}, {which} of {n}");
+            }
+        }
+    }
+}
+
 /// Not even the first token of a stream.
 #[test]
 fn streams_allocate_nothing() {
-    use siskin::attention::{HeadsMut, HeadsRef, Input};
     use siskin::ecoformer::{BitCodes, LinearAttention, Numerator, Stream};
+    use siskin::{HeadsMut, HeadsRef};
     let (heads, dim, bits) = (3, 20, 70);
     let attention = LinearAttention::new(heads, bits).unwrap().numerator(Numerator::Consistent);
     let code = BitCodes::from_words([5, 1].repeat(heads), bits).unwrap();
@@ -426,7 +502,7 @@ fn streams_allocate_nothing() {
             let n = allocations(|| {
                 for _ in 0..600 {
                     let v = HeadsRef::new(&v, 1, heads, dim).unwrap();
-                    stream.append(&code, Input::F32(v)).unwrap();
+                    stream.append(&code, v).unwrap();
                     let out = HeadsMut::new(&mut out, 1, heads, dim).unwrap();
                     stream.query(&code, out, &ctx).unwrap();
                 }

@@ -190,7 +190,7 @@ fn keys_without_weight_are_skipped() {
 /// Nothing is skipped, or weighs nothing, where the softmax does not clip.
 #[test]
 fn shares_are_of_pairs() {
-    let none = Skipped::default();
+    let none = AttentionStats::default();
     assert_eq!(none.share(), 0.0);
     let mut case = Case::plain(1, 3, 8, 5, 7);
     case.causal = true;
@@ -313,7 +313,7 @@ fn scores_of_any_size() {
 fn floats_know_no_steps() {
     let mut r = Rng::new(60);
     let d = Case::random(&mut r).data();
-    let plain = Data { int8: Int8::default(), ..d.clone() };
+    let plain = Data { int8: AttentionQuantizers::default(), ..d.clone() };
     for isa in isas("floats_know_no_steps") {
         let ctx = serial(isa);
         assert_eq!(d.run(&ctx, &mut Scratch::new()), plain.run(&ctx, &mut Scratch::new()), "{isa}");

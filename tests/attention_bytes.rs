@@ -9,7 +9,7 @@ use attention::*;
 use common::{Rng, cases, in_parallel, isas, serial};
 use siskin::attention::*;
 use siskin::quant::QuantParams;
-use siskin::{Isa, Scratch};
+use siskin::{Isa, Scratch, TensorRef};
 
 /// Against the reference on scalar, every tier against scalar; gives how many rows were held against the reference.
 fn check(d: &Data, isas: &[Isa], scratch: &mut Scratch, way: usize) -> usize {
@@ -87,7 +87,7 @@ fn extremes_do_not_saturate() {
             // Scores of a size that can be told apart, though every product is the largest.
             case.scale = Some(1e-5);
             let mut d = case.data();
-            d.int8 = Int8 { weights_scale: 1e-6, ..Int8::default() };
+            d.int8 = AttentionQuantizers::default().weights_scale(1e-6);
             for x in [&mut d.q, &mut d.k, &mut d.v] {
                 x.fill(byte);
             }
@@ -154,16 +154,18 @@ fn sums_that_need_more_than_32_bits() {
         // Few queries and many.
         for queries in [1, 20] {
             let params = HeadParams::All(QuantParams::u8(0.1, 7).unwrap());
-            let q = Input::U8(HeadsRef::new(&zero[..queries], queries, 1, 1).unwrap(), params);
-            let k = Input::U8(HeadsRef::new(&zero, keys, 1, 1).unwrap(), params);
+            let q = TensorRef::from((HeadsRef::new(&zero[..queries], queries, 1, 1).unwrap(), params));
+            let k = TensorRef::from((HeadsRef::new(&zero, keys, 1, 1).unwrap(), params));
             let v = HeadsRef::new(&most, keys, 1, 1).unwrap();
-            let v = Input::U8(v, HeadParams::All(QuantParams::u8(1.0, 0).unwrap()));
+            let v = TensorRef::from((v, HeadParams::All(QuantParams::u8(1.0, 0).unwrap())));
             let mut context = vec![0.0f32; queries];
-            let out = Output::F32(HeadsMut::new(&mut context, queries, 1, 1).unwrap());
-            let call = Call::new(Sequences::Batch { batch: 1, q_len: queries, kv_len: keys });
-            let call = call.int8(Int8 { weights_scale: scale, ..Int8::default() });
+            let out = HeadsMut::new(&mut context, queries, 1, 1).unwrap();
+            let call = AttentionCall::new(Sequences::Batch { batch: 1, q_len: queries, kv_len: keys });
+            let call = call.quantizers(AttentionQuantizers::default().weights_scale(scale));
             let attention = Attention::new(1, 1, 1).unwrap();
-            attention.forward(q, k, v, &call, out, &serial(isa), &mut Scratch::new()).unwrap();
+            attention
+                .forward(AttentionInputs::new(q, k, v), &call, out, &serial(isa), &mut Scratch::new())
+                .unwrap();
             assert!(context.iter().all(|c| *c == expected), "{isa}, {queries}: {:?}", &context[..1]);
         }
     }

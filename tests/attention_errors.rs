@@ -11,7 +11,7 @@ use errors::Kind::{self, Index, Shape, Unsupported, Value};
 use errors::named;
 use siskin::attention::*;
 use siskin::quant::QuantParams;
-use siskin::{Error, Isa, MatRef, Scratch, bf16, f16};
+use siskin::{Error, Isa, MatMut, MatRef, Scratch, TensorRef, bf16, f16};
 
 // 4 heads on 2, of 8 features; 2 sequences of 3 queries and 5 keys.
 const H: usize = 4;
@@ -28,39 +28,47 @@ fn batch() -> Sequences<'static> {
     Sequences::Batch { batch: 2, q_len: 3, kv_len: 5 }
 }
 
-fn call() -> Call<'static> {
-    Call::new(batch())
+fn call() -> AttentionCall<'static> {
+    AttentionCall::new(batch())
 }
 
 fn heads<T: siskin::ElementType>(x: &[T], tokens: usize, heads: usize, d: usize) -> HeadsRef<'_, T> {
     HeadsRef::new(&x[..tokens * heads * d], tokens, heads, d).unwrap()
 }
 
-fn floats(x: &[f32], tokens: usize, n: usize, d: usize) -> Input<'_> {
-    Input::F32(heads(x, tokens, n, d))
+fn floats(x: &[f32], tokens: usize, n: usize, d: usize) -> TensorRef<'_> {
+    TensorRef::from(heads(x, tokens, n, d))
 }
 
 /// Calls with every output; each must fail alike and leave the context as it was.
-fn refused(q: Input<'_>, k: Input<'_>, v: Input<'_>, call: &Call<'_>, kind: fn() -> Kind, name: &str) {
+fn refused(
+    q: TensorRef<'_>,
+    k: TensorRef<'_>,
+    v: TensorRef<'_>,
+    call: &AttentionCall<'_>,
+    kind: fn() -> Kind,
+    name: &str,
+) {
     let ctx = serial(Isa::Scalar);
     let s = &mut Scratch::new();
     macro_rules! untouched {
-        ($out:ident, $poison:expr $(, $p:expr)?) => {{
+        ($poison:expr $(, $p:expr)?) => {{
             let mut y = [$poison; Q * H * D];
-            let out = Output::$out(HeadsMut::new(&mut y, Q, H, D).unwrap() $(, $p)?);
-            named(attention().forward(q, k, v, call, out, &ctx, s), kind(), name);
+            let out = HeadsMut::new(&mut y, Q, H, D).unwrap();
+            $(let out = (out, $p);)?
+            named(attention().forward(AttentionInputs::new(q, k, v), call, out, &ctx, s), kind(), name);
             assert!(y.iter().all(|v| *v == $poison), "the context was written: {name}");
         }};
     }
-    untouched!(F32, 7.0);
-    untouched!(Bf16, bf16::ONE);
-    untouched!(F16, f16::ONE);
-    untouched!(U8, 7u8, u8p());
-    untouched!(I8, 7i8, i8p());
+    untouched!(7f32);
+    untouched!(bf16::ONE);
+    untouched!(f16::ONE);
+    untouched!(7u8, u8p());
+    untouched!(7i8, i8p());
 }
 
 /// The same for a call of good tensors.
-fn refused_call(call: &Call<'_>, kind: fn() -> Kind, name: &str) {
+fn refused_call(call: &AttentionCall<'_>, kind: fn() -> Kind, name: &str) {
     let x = [0.5; K * H * D];
     refused(floats(&x, Q, H, D), floats(&x, K, KV, D), floats(&x, K, KV, D), call, kind, name);
 }
@@ -92,7 +100,7 @@ fn numbers() {
     for scale in bad {
         named(attention().scale(scale), Value, "scale");
         refused_call(
-            &call().int8(Int8 { weights_scale: scale, ..Int8::default() }),
+            &call().quantizers(AttentionQuantizers::default().weights_scale(scale)),
             || Value,
             "weights_scale",
         );
@@ -167,24 +175,28 @@ fn shapes() {
     let (ctx, s) = (serial(Isa::Scalar), &mut Scratch::new());
     for (t, h, d) in [(Q - 1, H, D), (Q + 1, H, D), (Q, H - 1, D), (Q, H, D - 1), (0, H, D), (H, Q, D)] {
         let mut y = vec![7.0; t * h * d];
-        let out = Output::F32(HeadsMut::new(&mut y, t, h, d).unwrap());
-        named(attention().forward(good.0, good.1, good.1, &call(), out, &ctx, s), Shape, "out");
+        let out = HeadsMut::new(&mut y, t, h, d).unwrap();
+        named(
+            attention().forward(AttentionInputs::new(good.0, good.1, good.1), &call(), out, &ctx, s),
+            Shape,
+            "out",
+        );
         assert!(y.iter().all(|y| *y == 7.0));
     }
     // Lengths that are not the tensors'.
     for (batch, q_len, kv_len) in [(2, 2, 5), (1, 3, 5), (3, 3, 5), (2, 4, 5), (0, 3, 5), (usize::MAX, 3, 5)]
     {
-        refused_call(&Call::new(Sequences::Batch { batch, q_len, kv_len }), || Shape, "q");
+        refused_call(&AttentionCall::new(Sequences::Batch { batch, q_len, kv_len }), || Shape, "q");
     }
     for kv_len in [4, 6, 0, usize::MAX] {
-        refused_call(&Call::new(Sequences::Batch { batch: 2, q_len: 3, kv_len }), || Shape, "k");
+        refused_call(&AttentionCall::new(Sequences::Batch { batch: 2, q_len: 3, kv_len }), || Shape, "k");
     }
 }
 
 #[test]
 fn cumulative_lengths() {
     let (q, k) = ("cu_seqlens of q", "cu_seqlens of k");
-    let packed = |q, kv| Call::new(Sequences::Packed { q, kv });
+    let packed = |q, kv| AttentionCall::new(Sequences::Packed { q, kv });
     refused_call(&packed(&[0, 6], &[0, 5, 10]), || Shape, "cu_seqlens");
     refused_call(&packed(&[], &[]), || Shape, q);
     refused_call(&packed(&[], &[0]), || Shape, "cu_seqlens");
@@ -211,7 +223,7 @@ fn lengths_and_positions() {
     }
     refused_call(&call().key_lengths(&[5, 6]), || Index(1), "key_lengths");
     refused_call(&call().key_lengths(&[usize::MAX, 5]), || Index(0), "key_lengths");
-    let packed = Call::new(Sequences::Packed { q: &[0, 3, 6], kv: &[0, 2, 10] });
+    let packed = AttentionCall::new(Sequences::Packed { q: &[0, 3, 6], kv: &[0, 2, 10] });
     refused_call(&packed.key_lengths(&[3, 8]), || Index(0), "key_lengths");
     refused_call(&packed.key_lengths(&[2, 9]), || Index(1), "key_lengths");
     refused_call(&call().positions(&[0, usize::MAX]), || Index(1), "positions");
@@ -265,36 +277,45 @@ fn bytes() {
     let (f, b, i) = ([0.5f32; K * H * D], [3u8; K * H * D], [3i8; K * H * D]);
     let (fq, fk) = (floats(&f, Q, H, D), floats(&f, K, KV, D));
     let (bq, bk) =
-        (Input::U8(heads(&b, Q, H, D), u8p().into()), Input::U8(heads(&b, K, KV, D), u8p().into()));
+        (TensorRef::from((heads(&b, Q, H, D), u8p())), TensorRef::from((heads(&b, K, KV, D), u8p())));
     refused(fq, bk, fk, &call(), || Unsupported, "k");
     refused(fq, fk, bk, &call(), || Unsupported, "v");
     refused(bq, fk, bk, &call(), || Unsupported, "k");
     refused(bq, bk, fk, &call(), || Unsupported, "v");
     // Parameters of the other type, or of another number of heads.
-    let wrong = Input::U8(heads(&b, Q, H, D), i8p().into());
-    refused(wrong, bk, bk, &call(), || Value, "q");
-    let wrong = Input::I8(heads(&i, K, KV, D), u8p().into());
-    refused(bq, wrong, bk, &call(), || Value, "k");
+    let wrong = TensorRef::from((heads(&b, Q, H, D), i8p()));
+    refused(wrong, bk, bk, &call(), || Unsupported, "q");
+    let wrong = TensorRef::from((heads(&i, K, KV, D), u8p()));
+    refused(bq, wrong, bk, &call(), || Unsupported, "k");
     let one = [u8p(), i8p()];
-    let wrong = Input::U8(heads(&b, K, KV, D), HeadParams::PerHead(&one));
-    refused(bq, bk, wrong, &call(), || Value, "v");
+    let wrong = TensorRef::from((heads(&b, K, KV, D), HeadParams::PerHead(&one)));
+    refused(bq, bk, wrong, &call(), || Unsupported, "v");
     let many = [u8p(); H + 1];
     for n in [0, 1, H + 1] {
-        let wrong = Input::U8(heads(&b, Q, H, D), HeadParams::PerHead(&many[..n]));
+        let wrong = TensorRef::from((heads(&b, Q, H, D), HeadParams::PerHead(&many[..n])));
         refused(wrong, bk, bk, &call(), || Shape, "q");
     }
-    let wrong = Input::U8(heads(&b, K, KV, D), HeadParams::PerHead(&many[..H]));
+    let wrong = TensorRef::from((heads(&b, K, KV, D), HeadParams::PerHead(&many[..H])));
     refused(bq, wrong, bk, &call(), || Shape, "k");
     // Outputs.
     let (ctx, s) = (serial(Isa::Scalar), &mut Scratch::new());
     let mut y = [7u8; Q * H * D];
-    let out = Output::U8(HeadsMut::new(&mut y, Q, H, D).unwrap(), i8p());
-    named(attention().forward(bq, bk, bk, &call(), out, &ctx, s), Value, "out");
+    let out = (HeadsMut::new(&mut y, Q, H, D).unwrap(), i8p());
+    named(attention().forward(AttentionInputs::new(bq, bk, bk), &call(), out, &ctx, s), Unsupported, "out");
     assert_eq!(y, [7; Q * H * D]);
     let mut y = [7i8; Q * H * D];
-    let out = Output::I8(HeadsMut::new(&mut y, Q, H, D).unwrap(), u8p());
-    named(attention().forward(fq, fk, fk, &call(), out, &ctx, s), Value, "out");
+    let out = (HeadsMut::new(&mut y, Q, H, D).unwrap(), u8p());
+    named(attention().forward(AttentionInputs::new(fq, fk, fk), &call(), out, &ctx, s), Unsupported, "out");
     assert_eq!(y, [7; Q * H * D]);
+    // A context has no exact sums.
+    let mut y = [7i32; Q * D];
+    let floats = [0.5f32; Q * D];
+    let x = heads(&floats, Q, 1, D);
+    let one = Attention::new(1, 1, D).unwrap();
+    let own = AttentionCall::new(Sequences::own(1, Q));
+    let out = MatMut::new(&mut y, Q, D).unwrap();
+    named(one.forward(AttentionInputs::new(x, x, x), &own, out, &ctx, s), Unsupported, "out");
+    assert_eq!(y, [7; Q * D]);
 }
 
 /// The most that a call takes is no error.
@@ -310,10 +331,10 @@ fn what_is_taken() {
             .block_mask(BlockMask::new(&live, 3, 5, 1, 1).unwrap())
             .gates(MatRef::new(&gates, Q, H).unwrap());
         let mut y = [7.0; Q * H * D];
-        let out = Output::F32(HeadsMut::new(&mut y, Q, H, D).unwrap());
+        let out = HeadsMut::new(&mut y, Q, H, D).unwrap();
         let a = attention().causal().window(usize::MAX, usize::MAX);
         let (q, k) = (floats(&x, Q, H, D), floats(&x, K, KV, D));
-        a.forward(q, k, k, &call, out, &serial(isa), &mut Scratch::new()).unwrap();
+        a.forward(AttentionInputs::new(q, k, k), &call, out, &serial(isa), &mut Scratch::new()).unwrap();
         assert_eq!(y[..Q / 2 * H * D], [0.0; Q / 2 * H * D], "{isa}");
         assert!(y[Q / 2 * H * D..].iter().all(|y| (y - 0.5).abs() < 1e-6), "{isa} {y:?}");
     }
@@ -329,10 +350,12 @@ fn nothing_is_allowed() {
                 let a = attention().empty_rows(uniform).softmax(clipped);
                 let run = |sequences, q: usize, kv: usize| {
                     let mut y = vec![7.0; q * H * D];
-                    let out = Output::F32(HeadsMut::new(&mut y, q, H, D).unwrap());
+                    let out = HeadsMut::new(&mut y, q, H, D).unwrap();
                     let (q, k) = (floats(&x, q, H, D), floats(&x, kv, KV, D));
                     let (ctx, s) = (serial(isa), &mut Scratch::new());
-                    let skipped = a.forward(q, k, k, &Call::new(sequences), out, &ctx, s).unwrap();
+                    let skipped = a
+                        .forward(AttentionInputs::new(q, k, k), &AttentionCall::new(sequences), out, &ctx, s)
+                        .unwrap();
                     (y, skipped.pairs)
                 };
                 for batch in [0, 1, 3, 1000] {
@@ -359,10 +382,12 @@ fn nothing_is_allowed() {
 #[test]
 fn nothing_takes_no_time() {
     for (batch, q_len, kv_len) in [(usize::MAX, 0, 0), (0, 0, 1)] {
-        let call = Call::new(Sequences::Batch { batch, q_len, kv_len });
-        let out = Output::F32(HeadsMut::new(&mut [], 0, H, D).unwrap());
+        let call = AttentionCall::new(Sequences::Batch { batch, q_len, kv_len });
+        let out = HeadsMut::<f32>::new(&mut [], 0, H, D).unwrap();
         let (q, k) = (floats(&[], 0, H, D), floats(&[], 0, KV, D));
-        attention().forward(q, k, k, &call, out, &serial(Isa::Scalar), &mut Scratch::new()).unwrap();
+        attention()
+            .forward(AttentionInputs::new(q, k, k), &call, out, &serial(Isa::Scalar), &mut Scratch::new())
+            .unwrap();
     }
 }
 
@@ -371,12 +396,18 @@ fn nothing_takes_no_time() {
 fn more_keys_than_memory() {
     for keys in [(1 << 40) + 1, 1 << 62] {
         let x = [0.5f32; H * D];
-        let q = Input::F32(HeadsRef::new(&x, 1, H, D).unwrap());
-        let k = Input::F32(HeadsRef::with_strides(&x, keys, KV, D, 0, D).unwrap());
+        let q = TensorRef::from(HeadsRef::new(&x, 1, H, D).unwrap());
+        let k = TensorRef::from(HeadsRef::with_strides(&x, keys, KV, D, 0, D).unwrap());
         let mut y = [0.0f32; H * D];
-        let out = Output::F32(HeadsMut::new(&mut y, 1, H, D).unwrap());
-        let call = Call::new(Sequences::Batch { batch: 1, q_len: 1, kv_len: keys });
-        let e = attention().forward(q, k, k, &call, out, &serial(Isa::Scalar), &mut Scratch::new());
+        let out = HeadsMut::new(&mut y, 1, H, D).unwrap();
+        let call = AttentionCall::new(Sequences::Batch { batch: 1, q_len: 1, kv_len: keys });
+        let e = attention().forward(
+            AttentionInputs::new(q, k, k),
+            &call,
+            out,
+            &serial(Isa::Scalar),
+            &mut Scratch::new(),
+        );
         assert!(matches!(e, Err(Error::Shape { argument: "k", .. })), "{keys}: {e:?}");
     }
 }
@@ -386,16 +417,20 @@ fn more_keys_than_memory() {
 fn strides_of_one() {
     let x = [0.5f32; D];
     let view = || HeadsRef::with_strides(&x, 1, 1, D, usize::MAX, usize::MAX - 1).unwrap();
-    let input = Input::F32(view());
+    let input = TensorRef::from(view());
     let (mut y, mut z) = ([0.0f32; D], [0.0f32; D]);
-    let call = Call::new(Sequences::Batch { batch: 1, q_len: 1, kv_len: 1 });
+    let call = AttentionCall::new(Sequences::Batch { batch: 1, q_len: 1, kv_len: 1 });
     let attention = Attention::new(1, 1, D).unwrap();
-    let out = Output::F32(HeadsMut::with_strides(&mut y, 1, 1, D, usize::MAX, 3).unwrap());
+    let out = HeadsMut::with_strides(&mut y, 1, 1, D, usize::MAX, 3).unwrap();
     let ctx = serial(Isa::Scalar);
-    attention.forward(input, input, input, &call, out, &ctx, &mut Scratch::new()).unwrap();
-    let plain = Input::F32(HeadsRef::new(&x, 1, 1, D).unwrap());
-    let out = Output::F32(HeadsMut::new(&mut z, 1, 1, D).unwrap());
-    attention.forward(plain, plain, plain, &call, out, &ctx, &mut Scratch::new()).unwrap();
+    attention
+        .forward(AttentionInputs::new(input, input, input), &call, out, &ctx, &mut Scratch::new())
+        .unwrap();
+    let plain = TensorRef::from(HeadsRef::new(&x, 1, 1, D).unwrap());
+    let out = HeadsMut::new(&mut z, 1, 1, D).unwrap();
+    attention
+        .forward(AttentionInputs::new(plain, plain, plain), &call, out, &ctx, &mut Scratch::new())
+        .unwrap();
     assert_eq!(y, z);
 }
 
@@ -406,15 +441,14 @@ fn scales_that_overflow() {
     let x = [1u8; H * D];
     let huge = HeadParams::All(QuantParams::u8(1e30, 0).unwrap());
     let small = HeadParams::All(QuantParams::u8(1.0, 0).unwrap());
-    let view = |heads, params| Input::U8(HeadsRef::new(&x[..heads * D], 1, heads, D).unwrap(), params);
-    let call = Call::new(Sequences::Batch { batch: 1, q_len: 1, kv_len: 1 });
-    let run = |q, k, call: &Call<'_>| {
+    let view =
+        |heads, params| TensorRef::from((HeadsRef::new(&x[..heads * D], 1, heads, D).unwrap(), params));
+    let call = AttentionCall::new(Sequences::Batch { batch: 1, q_len: 1, kv_len: 1 });
+    let run = |q, k, call: &AttentionCall<'_>| {
         let mut y = [0.0f32; H * D];
-        let out = Output::F32(HeadsMut::new(&mut y, 1, H, D).unwrap());
+        let out = HeadsMut::new(&mut y, 1, H, D).unwrap();
         attention().forward(
-            view(H, q),
-            view(KV, k),
-            view(KV, small),
+            AttentionInputs::new(view(H, q), view(KV, k), view(KV, small)),
             call,
             out,
             &serial(Isa::Scalar),
@@ -424,7 +458,7 @@ fn scales_that_overflow() {
     assert!(matches!(run(huge, huge, &call), Err(Error::Value { argument: "scale", .. })));
     assert!(run(huge, small, &call).is_ok());
     for weights_scale in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-40] {
-        let call = call.int8(Int8 { weights_scale, ..Int8::default() });
+        let call = call.quantizers(AttentionQuantizers::default().weights_scale(weights_scale));
         let e = run(small, small, &call);
         assert!(matches!(e, Err(Error::Value { argument: "weights_scale", .. })), "{weights_scale}: {e:?}");
     }

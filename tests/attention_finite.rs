@@ -7,8 +7,8 @@ mod common;
 
 use attention::*;
 use common::{Rng, cases, isas, serial};
-use siskin::attention::{Attention, Call, EmptyRow, HeadsMut, HeadsRef, Input, Output, Sequences};
-use siskin::{Isa, Scratch};
+use siskin::attention::{Attention, AttentionCall, AttentionInputs, EmptyRow, HeadsMut, HeadsRef, Sequences};
+use siskin::{Isa, Scratch, TensorRef};
 
 const BAD: [f32; 3] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
 
@@ -285,14 +285,22 @@ fn uniform_rows_of_overflowing_scores() {
         let mut scratch = Scratch::new();
         let attention = Attention::new(1, 1, 1).unwrap().empty_rows(EmptyRow::Uniform);
         let sequences = Sequences::Batch { batch: 1, q_len: tokens, kv_len: tokens };
-        fn input(x: &[f32]) -> Input<'_> {
-            Input::F32(HeadsRef::new(x, x.len(), 1, 1).unwrap())
+        fn input(x: &[f32]) -> TensorRef<'_> {
+            TensorRef::from(HeadsRef::new(x, x.len(), 1, 1).unwrap())
         }
         let mut run = |v: &[f32], k: &[f32], lengths: &[usize]| {
             let mut y = vec![0.0f32; tokens];
-            let out = Output::F32(HeadsMut::new(&mut y, tokens, 1, 1).unwrap());
-            let call = Call::new(sequences).key_lengths(lengths);
-            attention.forward(input(&x), input(k), input(v), &call, out, &serial(isa), &mut scratch).unwrap();
+            let out = HeadsMut::new(&mut y, tokens, 1, 1).unwrap();
+            let call = AttentionCall::new(sequences).key_lengths(lengths);
+            attention
+                .forward(
+                    AttentionInputs::new(input(&x), input(k), input(v)),
+                    &call,
+                    out,
+                    &serial(isa),
+                    &mut scratch,
+                )
+                .unwrap();
             y
         };
         run(&vec![1e30; tokens], &x, &[tokens]);

@@ -11,7 +11,7 @@ use siskin::Element;
 use siskin::attention::*;
 use siskin::linear::{Activation, Epilogue, Linear};
 use siskin::quant::QuantParams;
-use siskin::{Ctx, Isa, MatMut, MatRef, Scratch, f16};
+use siskin::{Ctx, Isa, MatMut, MatRef, Scratch, TensorMut, TensorRef, f16};
 
 struct Golden<'a>(SafeTensors<'a>, &'a str);
 
@@ -53,20 +53,27 @@ fn near(got: &[f32], want: &[f32], what: &str) {
 }
 
 /// `[tokens, heads, head_dim]`, next to each other.
-fn heads(x: &[f32], heads: usize, head_dim: usize) -> Input<'_> {
-    Input::F32(HeadsRef::new(x, x.len() / (heads * head_dim), heads, head_dim).unwrap())
+fn heads(x: &[f32], heads: usize, head_dim: usize) -> TensorRef<'_> {
+    TensorRef::from(HeadsRef::new(x, x.len() / (heads * head_dim), heads, head_dim).unwrap())
 }
 
 fn attend(
     a: &Attention,
     (h, d): (usize, usize),
     [q, k, v]: [&[f32]; 3],
-    call: &Call<'_>,
+    call: &AttentionCall<'_>,
     ctx: &Ctx,
 ) -> Vec<f32> {
     let mut context = vec![f32::NAN; q.len()];
-    let out = Output::F32(HeadsMut::new(&mut context, q.len() / (h * d), h, d).unwrap());
-    a.forward(heads(q, h, d), heads(k, h, d), heads(v, h, d), call, out, ctx, &mut Scratch::new()).unwrap();
+    let out = HeadsMut::new(&mut context, q.len() / (h * d), h, d).unwrap();
+    a.forward(
+        AttentionInputs::new(heads(q, h, d), heads(k, h, d), heads(v, h, d)),
+        call,
+        out,
+        ctx,
+        &mut Scratch::new(),
+    )
+    .unwrap();
     context
 }
 
@@ -165,7 +172,7 @@ fn bert() {
             let lengths: Vec<usize> =
                 mask.chunks_exact(tokens).map(|m| m.iter().filter(|m| **m != 0).count()).collect();
             let gates = g.gates(shape);
-            let mut call = Call::new(Sequences::Batch { batch, q_len: tokens, kv_len: tokens });
+            let mut call = AttentionCall::new(Sequences::Batch { batch, q_len: tokens, kv_len: tokens });
             if let Some(gates) = &gates {
                 call = call.gates(MatRef::new(gates, batch * tokens, h).unwrap());
             }
@@ -190,7 +197,7 @@ fn opt() {
             // q is scaled already.
             let a = Attention::new(h, h, d).unwrap().softmax(softmax(gamma, zeta)).scale(1.0).unwrap();
             let gates = g.gates(shape);
-            let mut call = Call::new(Sequences::Batch { batch, q_len: tokens, kv_len: keys });
+            let mut call = AttentionCall::new(Sequences::Batch { batch, q_len: tokens, kv_len: keys });
             if let Some(gates) = &gates {
                 call = call.gates(MatRef::new(gates, batch * tokens, h).unwrap());
             }
@@ -233,7 +240,7 @@ fn weights(logits: &[f32], n: usize, gamma: f32, zeta: f32, ctx: &Ctx) -> Vec<f3
     let a = Attention::new(1, 1, n).unwrap().softmax(softmax(gamma, zeta));
     let identity: Vec<f32> = (0..n * n).map(|i| if i / n == i % n { 1.0 } else { 0.0 }).collect();
     let (q, k) = (vec![0.0; rows * n], vec![0.0; n * n]);
-    let call = Call::new(Sequences::Batch { batch: 1, q_len: rows, kv_len: n })
+    let call = AttentionCall::new(Sequences::Batch { batch: 1, q_len: rows, kv_len: n })
         .bias(Bias::new(logits, 1, 1, rows, n).unwrap());
     attend(&a, (1, n), [&q, &k, &identity], &call, ctx)
 }
@@ -290,7 +297,7 @@ fn packed_sequences() {
             if causal {
                 a = a.causal();
             }
-            let call = Call::new(Sequences::Packed { q: &cu, kv: &cu });
+            let call = AttentionCall::new(Sequences::Packed { q: &cu, kv: &cu });
             let got = attend(&a, (2, 16), [&q, &k, &v], &call, &serial(isa));
             near(&got, &g.f32(&format!("out.{name}")), &format!("{isa} {name}"));
         }
@@ -302,15 +309,21 @@ fn packed_sequences() {
 fn split_keys() {
     let g = golden("lean_splitkv_decode");
     let [q, k, v] = ["in.q", "in.k", "in.v"].map(|n| g.f32(n));
-    let view = |x| Input::F32(HeadsRef::with_strides(x, 101, 2, 32, 32, 101 * 32).unwrap());
+    let view = |x| TensorRef::from(HeadsRef::with_strides(x, 101, 2, 32, 32, 101 * 32).unwrap());
     for isa in isas("split_keys") {
         for (name, gamma) in [("out.vanilla", 0.0), ("out.clipped", -0.015)] {
             let a = Attention::new(2, 2, 32).unwrap().softmax(softmax(gamma, 1.0));
-            let call = Call::new(Sequences::Batch { batch: 1, q_len: 1, kv_len: 101 });
+            let call = AttentionCall::new(Sequences::Batch { batch: 1, q_len: 1, kv_len: 101 });
             let mut got = vec![f32::NAN; 64];
-            let out = Output::F32(HeadsMut::new(&mut got, 1, 2, 32).unwrap());
-            a.forward(heads(&q, 2, 32), view(&k), view(&v), &call, out, &serial(isa), &mut Scratch::new())
-                .unwrap();
+            let out = HeadsMut::new(&mut got, 1, 2, 32).unwrap();
+            a.forward(
+                AttentionInputs::new(heads(&q, 2, 32), view(&k), view(&v)),
+                &call,
+                out,
+                &serial(isa),
+                &mut Scratch::new(),
+            )
+            .unwrap();
             near(&got, &g.f32(name), &format!("{isa} {name}"));
         }
     }
@@ -351,13 +364,15 @@ fn packed_layer() {
     for isa in isas("packed_layer") {
         let ctx = serial(isa);
         let qkv = project(&g, "qkv", &x, Epilogue::new(), &ctx);
-        let part =
-            |i: usize| Input::F32(HeadsRef::with_strides(&qkv[i * h * d..], tokens, h, d, 48, d).unwrap());
+        let part = |i: usize| {
+            TensorRef::from(HeadsRef::with_strides(&qkv[i * h * d..], tokens, h, d, 48, d).unwrap())
+        };
         let mut context = vec![f32::NAN; x.len()];
-        let out = Output::F32(HeadsMut::new(&mut context, tokens, h, d).unwrap());
-        let call = Call::new(Sequences::Packed { q: &cu, kv: &cu });
+        let out = HeadsMut::new(&mut context, tokens, h, d).unwrap();
+        let call = AttentionCall::new(Sequences::Packed { q: &cu, kv: &cu });
         let a = Attention::new(h, h, d).unwrap();
-        a.forward(part(0), part(1), part(2), &call, out, &ctx, &mut Scratch::new()).unwrap();
+        a.forward(AttentionInputs::new(part(0), part(1), part(2)), &call, out, &ctx, &mut Scratch::new())
+            .unwrap();
         let plus = |x| Epilogue::new().residual(MatRef::<f32>::new(x, tokens, 16).unwrap());
         let x1 = project(&g, "attr_output", &context, plus(&x), &ctx);
         let x1 = normalize(&g, "attr_output", &x1);
@@ -376,16 +391,17 @@ const INT8: [(&str, bool, usize, f32); 5] = [
     ("int8_bert_gate_w4a8", false, 12, 0.0),
 ];
 
-fn attend_bytes(
+fn attend_bytes<'a>(
     a: &Attention,
     [q, k, v]: [(&[u8], QuantParams); 3],
-    call: &Call<'_>,
-    out: Output<'_>,
+    call: &AttentionCall<'_>,
+    out: impl Into<TensorMut<'a>>,
     ctx: &Ctx,
 ) {
     let tokens = q.0.len() / 32;
-    let input = |(x, p)| Input::U8(HeadsRef::new(x, tokens, 2, 16).unwrap(), HeadParams::All(p));
-    a.forward(input(q), input(k), input(v), call, out, ctx, &mut Scratch::new()).unwrap();
+    let input = |(x, p)| TensorRef::from((HeadsRef::new(x, tokens, 2, 16).unwrap(), HeadParams::All(p)));
+    a.forward(AttentionInputs::new(input(q), input(k), input(v)), call, out, ctx, &mut Scratch::new())
+        .unwrap();
 }
 
 /// Each stage of the INT8 simulation from the stage before: the quantized weights bit for bit, the codes of the context.
@@ -417,15 +433,15 @@ fn int8_case(name: &str, opt: bool, n: usize, gamma: f32, isa: Isa, ctx: &Ctx) {
     let mask = g.bytes("in.attention_mask");
     let lengths = [mask.iter().filter(|m| **m != 0).count()];
     let gates = g.gates([1, n, 2, 16]);
-    let plain = Call::new(Sequences::Batch { batch: 1, q_len: n, kv_len: n }).key_lengths(&lengths);
-    let int8 = Int8 { scores: Some(scores), weights_scale: step, context: None };
+    let plain = AttentionCall::new(Sequences::Batch { batch: 1, q_len: n, kv_len: n }).key_lengths(&lengths);
+    let int8 = AttentionQuantizers::default().scores(scores).weights_scale(step);
 
     // The weights, by a v that shows them.
     let identity: Vec<u8> = (0..n * 32).map(|i| u8::from(i / 32 == i % 16)).collect();
     let one = QuantParams::u8(1.0, 0).unwrap();
     let mut w = vec![f32::NAN; n * 32];
-    let out = Output::F32(HeadsMut::new(&mut w, n, 2, 16).unwrap());
-    attend_bytes(&a, [(&q.0, q.1), (&k.0, k.1), (&identity, one)], &plain.int8(int8), out, ctx);
+    let out = HeadsMut::new(&mut w, n, 2, 16).unwrap();
+    attend_bytes(&a, [(&q.0, q.1), (&k.0, k.1), (&identity, one)], &plain.quantizers(int8), out, ctx);
     let want = g.f32("mid.attn_probs_act_quantizer.out");
     for (i, &got) in w.iter().enumerate() {
         let (t, h, j) = (i / 32, i / 16 % 2, i % 16);
@@ -446,28 +462,28 @@ fn int8_case(name: &str, opt: bool, n: usize, gamma: f32, isa: Isa, ctx: &Ctx) {
     };
     let bytes = [(&q.0[..], q.1), (&k.0[..], k.1), (&v.0[..], v.1)];
     let mut got = vec![f32::NAN; n * 32];
-    let out = Output::F32(HeadsMut::new(&mut got, n, 2, 16).unwrap());
-    attend_bytes(&a, bytes, &call.int8(int8), out, ctx);
+    let out = HeadsMut::new(&mut got, n, 2, 16).unwrap();
+    attend_bytes(&a, bytes, &call.quantizers(int8), out, ctx);
     near(&got, &merged(g.f32("mid.context_act_quantizer.in")), &format!("{isa} {name} context"));
 
     // Its codes.
     let codes = merged(g.f32("mid.context_act_quantizer.out"));
     let mut got = vec![0u8; n * 32];
-    let out = Output::U8(HeadsMut::new(&mut got, n, 2, 16).unwrap(), context);
-    attend_bytes(&a, bytes, &call.int8(int8), out, ctx);
+    let out = (HeadsMut::new(&mut got, n, 2, 16).unwrap(), context);
+    attend_bytes(&a, bytes, &call.quantizers(int8), out, ctx);
     let want: Vec<u8> = codes.iter().map(|&x| context.quantize(x) as u8).collect();
     assert_eq!(got, want, "{isa} {name} codes");
     assert_eq!(context.dtype(), Element::U8);
 
     // As OPT goes on: quantized, then gated, in f32.
     if opt {
-        let int8 = Int8 { context: Some(context), ..int8 };
-        let mut call = plain.int8(int8);
+        let int8 = int8.context(Some(context));
+        let mut call = plain.quantizers(int8);
         let ones = vec![1.0; n * 2];
         let gates = gates.unwrap_or(ones);
         call = call.gates(MatRef::new(&gates, n, 2).unwrap());
         let mut got = vec![f32::NAN; n * 32];
-        let out = Output::F32(HeadsMut::new(&mut got, n, 2, 16).unwrap());
+        let out = HeadsMut::new(&mut got, n, 2, 16).unwrap();
         attend_bytes(&a, bytes, &call, out, ctx);
         let want: Vec<f32> = codes.iter().enumerate().map(|(i, &c)| c * gates[i / 16]).collect();
         near(&got, &want, &format!("{isa} {name} gated"));

@@ -8,11 +8,11 @@ use common::Rng;
 use golden::Golden;
 use siskin::Element;
 use siskin::attention::{
-    Attention, Bias, BlockMask, BlockQuantizers, Calibrator, Call, Clipped, ContextOrder, EmptyRow, Gate,
-    HeadsMut, HeadsRef, Input, Output, Sequences,
+    Attention, AttentionCall, AttentionInputs, Bias, BlockMask, BlockQuantizers, Calibrator, Clipped,
+    ContextOrder, EmptyRow, Gate, HeadsMut, HeadsRef, Sequences,
 };
 use siskin::quant::{MinMax, Observer, QuantParams, RunningMinMax, Scheme};
-use siskin::{Ctx, Error, MatMut, MatRef, Scratch};
+use siskin::{Ctx, Error, MatMut, MatRef, Scratch, TensorRef};
 use std::sync::{Arc, Mutex};
 
 const FILE: &[u8] = include_bytes!("golden/int8_attention.safetensors");
@@ -84,8 +84,8 @@ impl Case {
         Some(gates)
     }
 
-    fn call<'a>(&'a self, gates: &'a Option<Vec<f32>>) -> Call<'a> {
-        let call = Call::new(self.sequences()).key_lengths(&self.key_lengths);
+    fn call<'a>(&'a self, gates: &'a Option<Vec<f32>>) -> AttentionCall<'a> {
+        let call = AttentionCall::new(self.sequences()).key_lengths(&self.key_lengths);
         match gates {
             Some(gates) => call.gates(MatRef::new(gates, self.tokens, HEADS).unwrap()),
             None => call,
@@ -144,12 +144,12 @@ fn the_quantizers_of_the_original_are_met() {
         for (i, params) in [got.q, got.k, got.v].into_iter().enumerate() {
             close(params, &format!("{}.act_qparams", c.projection(i)));
         }
-        close(got.int8.scores.unwrap(), "attn_scores_act_quantizer.qparams");
-        close(QuantParams::u8(got.int8.weights_scale, 0).unwrap(), "attn_probs_act_quantizer.qparams");
-        assert_eq!(got.int8.context.is_some(), c.opt);
-        close(got.int8.context.unwrap_or(got.output), "context_act_quantizer.qparams");
+        close(got.attention.scores.unwrap(), "attn_scores_act_quantizer.qparams");
+        close(QuantParams::u8(got.attention.weights_scale, 0).unwrap(), "attn_probs_act_quantizer.qparams");
+        assert_eq!(got.attention.context.is_some(), c.opt);
+        close(got.attention.context.unwrap_or(got.output), "context_act_quantizer.qparams");
         if c.gate.is_none() {
-            assert_eq!(got.int8.context.unwrap_or(got.output), got.output);
+            assert_eq!(got.attention.context.unwrap_or(got.output), got.output);
         }
     }
 }
@@ -167,24 +167,24 @@ fn a_block_calibrated_so_has_the_context_of_the_original() {
         let params = [found.q, found.k, found.v];
         let bytes = [0, 1, 2]
             .map(|i| -> Vec<u8> { c.project(i, &x).iter().map(|&x| params[i].quantize(x) as u8).collect() });
-        let [q, k, v] = [0, 1, 2].map(|i| Input::U8(c.heads(&bytes[i]), params[i].into()));
+        let [q, k, v] = [0, 1, 2].map(|i| TensorRef::from((c.heads(&bytes[i]), params[i])));
         // OPT quantizes before the gate: without one that is what comes out.
         let gates = if c.opt { None } else { c.gates(&x, &ctx) };
-        let call = c.call(&gates).int8(found.int8);
+        let call = c.call(&gates).quantizers(found.attention);
         let mut scratch = Scratch::new();
         let context: Vec<f32> = if c.opt {
             let mut y = vec![0.0; x.len()];
-            let out = Output::F32(HeadsMut::new(&mut y, c.tokens, HEADS, HEAD_DIM).unwrap());
-            c.attention.forward(q, k, v, &call, out, &ctx, &mut scratch).unwrap();
+            let out = HeadsMut::new(&mut y, c.tokens, HEADS, HEAD_DIM).unwrap();
+            c.attention.forward(AttentionInputs::new(q, k, v), &call, out, &ctx, &mut scratch).unwrap();
             y
         } else {
             let mut y = vec![0u8; x.len()];
-            let out = Output::U8(HeadsMut::new(&mut y, c.tokens, HEADS, HEAD_DIM).unwrap(), found.output);
-            c.attention.forward(q, k, v, &call, out, &ctx, &mut scratch).unwrap();
+            let out = (HeadsMut::new(&mut y, c.tokens, HEADS, HEAD_DIM).unwrap(), found.output);
+            c.attention.forward(AttentionInputs::new(q, k, v), &call, out, &ctx, &mut scratch).unwrap();
             y.iter().map(|&q| found.output.dequantize(q.into())).collect()
         };
         let expected = c.g.f32("mid.context_act_quantizer.out");
-        let step = found.int8.context.unwrap_or(found.output).scale();
+        let step = found.attention.context.unwrap_or(found.output).scale();
         let mut same = 0;
         for (i, got) in context.iter().enumerate() {
             let (token, head, feature) = (i / FEATURES, i % FEATURES / HEAD_DIM, i % HEAD_DIM);
@@ -230,7 +230,7 @@ fn compare(
     attention: Attention,
     kv_heads: usize,
     lens: (usize, usize),
-    call: &Call<'_>,
+    call: &AttentionCall<'_>,
 ) -> Vec<f32> {
     let (heads, d) = (4, 24);
     let mut rng = Rng::new(7);
@@ -261,18 +261,20 @@ fn compare(
         let bytes = |x: &[f32], p: QuantParams| x.iter().map(|&x| p.quantize(x) as u8).collect::<Vec<u8>>();
         let (q, k, v) = (bytes(&q, found.q), bytes(&k, found.k), bytes(&v, found.v));
         let input = |x, tokens, heads, p: QuantParams| {
-            Input::U8(HeadsRef::new(x, tokens, heads, d).unwrap(), p.into())
+            TensorRef::from((HeadsRef::new(x, tokens, heads, d).unwrap(), p))
         };
         let mut out = vec![0.0; lens.0 * heads * d];
         // The observers saw the context before it was quantized.
-        let int8 = siskin::attention::Int8 { context: None, ..found.int8 };
+        let int8 = found.attention.context(None);
         attention
             .forward(
-                input(&q, lens.0, heads, found.q),
-                input(&k, lens.1, kv_heads, found.k),
-                input(&v, lens.1, kv_heads, found.v),
-                &call.int8(int8),
-                Output::F32(HeadsMut::new(&mut out, lens.0, heads, d).unwrap()),
+                AttentionInputs::new(
+                    input(&q, lens.0, heads, found.q),
+                    input(&k, lens.1, kv_heads, found.k),
+                    input(&v, lens.1, kv_heads, found.v),
+                ),
+                &call.quantizers(int8),
+                HeadsMut::new(&mut out, lens.0, heads, d).unwrap(),
                 &ctx,
                 &mut Scratch::new(),
             )
@@ -290,7 +292,7 @@ fn compare(
 fn masks_are_those_of_a_call() {
     let new = || Attention::new(4, 4, 24).unwrap();
     let batch = |batch, q_len, kv_len| Sequences::Batch { batch, q_len, kv_len };
-    let two = Call::new(batch(2, 9, 13));
+    let two = AttentionCall::new(batch(2, 9, 13));
     let clip = Clipped::new(-0.02, 1.1).unwrap();
     compare("plain", new(), 4, (18, 26), &two);
     compare("clipped", new().softmax(clip), 4, (18, 26), &two);
@@ -302,7 +304,7 @@ fn masks_are_those_of_a_call() {
 
     // Sequences without queries or with one key more than the other, and queries that meet none.
     let (q, kv) = ([0, 3, 3, 12, 18], [0, 7, 9, 9, 26]);
-    let packed = Call::new(Sequences::Packed { q: &q, kv: &kv });
+    let packed = AttentionCall::new(Sequences::Packed { q: &q, kv: &kv });
     for empty in [EmptyRow::Zeros, EmptyRow::Uniform] {
         compare("packed", new().causal().empty_rows(empty), 4, (18, 26), &packed);
         let lengths = two.key_lengths(&[0, 5]);
@@ -311,7 +313,7 @@ fn masks_are_those_of_a_call() {
         assert!(weights[..4 * 9 * 13].iter().all(|&w| w == alone), "{empty:?}");
         assert!(weights[4 * 9 * 13..].chunks(13).all(|row| row[5..].iter().all(|&w| w == 0.0)));
         // More queries than keys: the first are before all keys.
-        compare("early", new().causal().empty_rows(empty), 4, (26, 18), &Call::new(batch(2, 13, 9)));
+        compare("early", new().causal().empty_rows(empty), 4, (26, 18), &AttentionCall::new(batch(2, 13, 9)));
         let mut bias: Vec<f32> = (0..4 * 9 * 13).map(|i| (i as f32).sin()).collect();
         bias.iter_mut().step_by(3).for_each(|b| *b = f32::NEG_INFINITY);
         bias[..13].fill(f32::NEG_INFINITY);
@@ -344,10 +346,10 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     };
     let heads = |x| HeadsRef::new(x, 3, 1, 4).unwrap();
     let three = Sequences::Batch { batch: 1, q_len: 3, kv_len: 3 };
-    let call = Call::new(three);
+    let call = AttentionCall::new(three);
     calibrator.observe(heads(&good), heads(&good), heads(&good), &call, &ctx).unwrap();
     let before = calibrator.finish().unwrap();
-    let mut refused = |q, k, v, call: &Call<'_>| {
+    let mut refused = |q, k, v, call: &AttentionCall<'_>| {
         let error = calibrator.observe(q, k, v, call, &ctx).unwrap_err();
         assert_eq!(calibrator.finish().unwrap(), before);
         match error {
@@ -367,16 +369,16 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     let gated = call.gates(MatRef::new(&gates, 3, 1).unwrap());
     assert_eq!(refused(heads(&good), heads(&good), heads(&good), &gated), "context");
     // As a call refuses it.
-    let other = Call::new(Sequences::Batch { batch: 2, q_len: 3, kv_len: 3 });
+    let other = AttentionCall::new(Sequences::Batch { batch: 2, q_len: 3, kv_len: 3 });
     assert_eq!(refused(heads(&good), heads(&good), heads(&good), &other), "q");
     let none = HeadsRef::new(&[], 0, 1, 4).unwrap();
-    let endless = Call::new(Sequences::Batch { batch: usize::MAX, q_len: 0, kv_len: 0 });
+    let endless = AttentionCall::new(Sequences::Batch { batch: usize::MAX, q_len: 0, kv_len: 0 });
     assert_eq!(refused(none, none, none, &endless), "q");
-    let no_keys = Call::new(Sequences::Batch { batch: 1, q_len: 3, kv_len: 0 });
+    let no_keys = AttentionCall::new(Sequences::Batch { batch: 1, q_len: 3, kv_len: 0 });
     assert_eq!(refused(heads(&good), none, none, &no_keys), "k");
     // One row that stands for more than there is memory for.
     let many = HeadsRef::with_strides(&good[..4], usize::MAX / 8, 1, 4, 0, 4).unwrap();
-    let long = Call::new(Sequences::Batch { batch: 1, q_len: usize::MAX / 8, kv_len: 3 });
+    let long = AttentionCall::new(Sequences::Batch { batch: 1, q_len: usize::MAX / 8, kv_len: 3 });
     assert_eq!(refused(many, heads(&good), heads(&good), &long), "q");
 
     // Weights need all steps of a byte: those of a symmetric i8 have half of them.
@@ -388,7 +390,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
         let mut calibrator = Calibrator::new(attention, ContextOrder::BeforeGate, MinMax::new(scheme));
         calibrator.observe(heads(&good), heads(&good), heads(&good), &call, &ctx).unwrap();
         match calibrator.finish() {
-            Ok(found) => assert!(fits && found.int8.weights_scale == 1.0 / 255.0, "{scheme:?}"),
+            Ok(found) => assert!(fits && found.attention.weights_scale == 1.0 / 255.0, "{scheme:?}"),
             Err(e) => assert!(!fits && matches!(e, Error::Unsupported { argument: "observer", .. }), "{e}"),
         }
     }

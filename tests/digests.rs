@@ -13,9 +13,8 @@ mod float;
 mod layer;
 
 use common::{BLOCKS, Rng, isas, say, serial};
-use siskin::attention::{HeadsMut, HeadsRef, Input, Sequences};
-use siskin::ecoformer::{Bandwidth, BitCodes, KernelHash, LinearAttention};
-use siskin::{Ctx, MatMut, Scratch};
+use siskin::ecoformer::{Bandwidth, BitCodes, KernelHash, LinearAttention, LinearAttentionInputs, Sequences};
+use siskin::{Ctx, HeadsMut, HeadsRef, MatMut, Scratch};
 
 /// FNV-1a of 64 bits.
 struct Digest(u64);
@@ -177,7 +176,8 @@ fn attention_by_codes() {
             let mut out = vec![0.0f32; tokens * heads * head_dim];
             let to = HeadsMut::new(&mut out, tokens, heads, head_dim).unwrap();
             let attention = LinearAttention::new(heads, bits).unwrap();
-            attention.forward(&codes, &codes, Input::F32(view(&v)), &sequences, to, ctx, scratch).unwrap();
+            let inputs = LinearAttentionInputs::new(&codes, &codes, view(&v));
+            attention.forward(inputs, &sequences, to, ctx, scratch).unwrap();
             digest.add(&float::bits(&out));
         }
     });

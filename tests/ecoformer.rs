@@ -11,10 +11,10 @@ use common::*;
 use ecoformer::random_codes;
 use golden::Golden;
 use siskin::Element;
-use siskin::attention::{HeadParams, HeadsMut, HeadsRef, Input, Sequences};
-use siskin::ecoformer::{Bandwidth, BitCodes, KernelHash, LinearAttention, Numerator};
+use siskin::attention::{HeadParams, HeadsMut, HeadsRef, Sequences};
+use siskin::ecoformer::{Bandwidth, BitCodes, KernelHash, LinearAttention, LinearAttentionInputs, Numerator};
 use siskin::quant::QuantParams;
-use siskin::{Ctx, Isa, Scratch, bf16, f16};
+use siskin::{Ctx, Isa, Scratch, TensorRef, bf16, f16};
 
 const ENCODED: [&[u8]; 4] = [
     include_bytes!("golden/eco_infer_h1_d32_b16.safetensors"),
@@ -88,7 +88,7 @@ impl Case {
         *self.cu_seqlens.last().unwrap() as usize
     }
 
-    fn run(&self, v: Input<'_>, ctx: &Ctx, scratch: &mut Scratch) -> Vec<f32> {
+    fn run(&self, v: TensorRef<'_>, ctx: &Ctx, scratch: &mut Scratch) -> Vec<f32> {
         let mut out = vec![f32::NAN; self.tokens() * self.heads * self.dim];
         let mut attention = LinearAttention::new(self.heads, self.bits).unwrap().numerator(self.numerator);
         if self.causal {
@@ -96,7 +96,9 @@ impl Case {
         }
         let sequences = Sequences::own_packed(&self.cu_seqlens);
         let to = HeadsMut::new(&mut out, self.tokens(), self.heads, self.dim).unwrap();
-        attention.forward(&self.q, &self.k, v, &sequences, to, ctx, scratch).unwrap();
+        attention
+            .forward(LinearAttentionInputs::new(&self.q, &self.k, v), &sequences, to, ctx, scratch)
+            .unwrap();
         out
     }
 
@@ -180,7 +182,7 @@ fn the_codes_and_contexts_of_the_original_are_met() {
             assert_eq!(codes, codes_of(&g.i8("out.codes"), [batch, heads, tokens, bits]));
 
             let v = tokens_first(&g.f32("in.v"), [batch, heads, tokens, dim]);
-            let v = Input::F32(HeadsRef::new(&v, batch * tokens, heads, dim).unwrap());
+            let v = TensorRef::from(HeadsRef::new(&v, batch * tokens, heads, dim).unwrap());
             let cu_seqlens = (0..=batch).map(|b| (b * tokens) as i32).collect();
             let (q, k) = (codes.clone(), codes);
             let case =
@@ -210,7 +212,7 @@ fn the_attention_of_the_original_is_met_for_any_codes() {
             causal: false,
         };
         let v = tokens_first(&g.f32("in.v"), [batch, heads, tokens, dim]);
-        let v = Input::F32(HeadsRef::new(&v, batch * tokens, heads, dim).unwrap());
+        let v = TensorRef::from(HeadsRef::new(&v, batch * tokens, heads, dim).unwrap());
         let expected = tokens_first(&g.f32("out.attn"), [batch, heads, tokens, dim]);
         let got = case.run(v, &Ctx::new().unwrap(), &mut Scratch::new());
         near("context", &got, &in_f64(&expected), 1e-6);
@@ -235,18 +237,18 @@ fn attention_is_that_of_the_reference_on_every_tier() {
             .collect();
         let one = QuantParams::new(0.03, -7, Element::I8).unwrap();
         let (t, h, d) = shape;
-        let (input, plain): (Input<'_>, Vec<f64>) = match round % 5 {
-            0 => (Input::F32(HeadsRef::new(&floats, t, h, d).unwrap()), in_f64(&floats)),
+        let (input, plain): (TensorRef<'_>, Vec<f64>) = match round % 5 {
+            0 => (TensorRef::from(HeadsRef::new(&floats, t, h, d).unwrap()), in_f64(&floats)),
             1 => (
-                Input::Bf16(HeadsRef::new(&bfloats, t, h, d).unwrap()),
+                TensorRef::from(HeadsRef::new(&bfloats, t, h, d).unwrap()),
                 bfloats.iter().map(|x| x.to_f64()).collect(),
             ),
             2 => (
-                Input::F16(HeadsRef::new(&halves, t, h, d).unwrap()),
+                TensorRef::from(HeadsRef::new(&halves, t, h, d).unwrap()),
                 halves.iter().map(|x| x.to_f64()).collect(),
             ),
             3 => (
-                Input::U8(HeadsRef::new(&unsigned, t, h, d).unwrap(), HeadParams::PerHead(&each)),
+                TensorRef::from((HeadsRef::new(&unsigned, t, h, d).unwrap(), HeadParams::PerHead(&each))),
                 unsigned
                     .iter()
                     .enumerate()
@@ -257,7 +259,7 @@ fn attention_is_that_of_the_reference_on_every_tier() {
                     .collect(),
             ),
             _ => (
-                Input::I8(HeadsRef::new(&signed, t, h, d).unwrap(), one.into()),
+                TensorRef::from((HeadsRef::new(&signed, t, h, d).unwrap(), one)),
                 signed.iter().map(|&x| f64::from(i32::from(x) + 7) * f64::from(one.scale())).collect(),
             ),
         };

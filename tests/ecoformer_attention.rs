@@ -7,9 +7,11 @@ mod ecoformer;
 
 use common::*;
 use ecoformer::*;
-use siskin::attention::{Input, Sequences};
-use siskin::ecoformer::{BitCodes, LinearAttention, Numerator};
-use siskin::{Ctx, Isa, Scratch};
+use siskin::ecoformer::{Bandwidth, BitCodes, LinearAttention, LinearAttentionInputs, Numerator, Sequences};
+use siskin::quant::QuantParams;
+use siskin::{Ctx, Executor, HeadsMut, HeadsRef, Isa, MatMut, Parallelism, Scratch, bf16, f16};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const POISON: f32 = -77.25;
 
@@ -20,6 +22,17 @@ enum Form {
     Causal,
 }
 use Form::{Causal, Consistent, Released};
+
+impl Form {
+    fn attention(self, heads: usize, bits: usize) -> LinearAttention {
+        let attention = LinearAttention::new(heads, bits).unwrap();
+        match self {
+            Released => attention,
+            Consistent => attention.numerator(Numerator::Consistent),
+            Causal => attention.numerator(Numerator::Consistent).causal(),
+        }
+    }
+}
 
 const FORMS: [Form; 3] = [Released, Consistent, Causal];
 
@@ -45,16 +58,10 @@ impl Call {
 
     fn run_to(&self, v: &Placed, out: &mut Placed, ctx: &Ctx) {
         let [_, heads, _] = v.shape;
-        let mut attention = LinearAttention::new(heads, self.q.bits()).unwrap();
-        if self.form != Released {
-            attention = attention.numerator(Numerator::Consistent);
-        }
-        if self.form == Causal {
-            attention = attention.causal();
-        }
+        let attention = self.form.attention(heads, self.q.bits());
         let sequences = Sequences::own_packed(&self.cu_seqlens);
-        let (v, scratch) = (Input::F32(v.view()), &mut Scratch::new());
-        attention.forward(&self.q, &self.k, v, &sequences, out.view_mut(), ctx, scratch).unwrap();
+        let inputs = LinearAttentionInputs::new(&self.q, &self.k, v.view());
+        attention.forward(inputs, &sequences, out.view_mut(), ctx, &mut Scratch::new()).unwrap();
     }
 
     /// With v next to each other.
@@ -261,6 +268,87 @@ fn one_token_and_none() {
             for lengths in [&[][..], &[0], &[0, 0]] {
                 call = Call::random(&mut r, form, 2, 20, lengths);
                 assert!(call.run(&[], [2, 33], &serial(isa)).is_empty());
+            }
+        }
+    }
+}
+
+/// An executor that has one more thread whenever it is asked.
+struct Growing(AtomicUsize);
+
+impl Executor for Growing {
+    fn threads(&self) -> usize {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+    fn for_each(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        (0..tasks).for_each(task);
+    }
+}
+
+#[test]
+fn threads_that_change_change_nothing() {
+    let mut r = Rng::new(507);
+    let (heads, dim, bits, lengths) = (2, 20, 20, [600, 1, 40]);
+    let parts = Parts::random(&mut r, [heads, dim, 12, bits]);
+    let n = lengths.iter().sum::<usize>();
+    let x = floats(&mut r, n * heads * dim, 1.0);
+    let view = HeadsRef::new(&x, n, heads, dim).unwrap();
+    for isa in isas("threads_that_change_change_nothing") {
+        let growing = || {
+            let executor = Arc::new(Growing(AtomicUsize::new(1)));
+            serial(isa).with_parallelism(Parallelism::Custom(executor))
+        };
+        for bandwidth in [Bandwidth::Sequence, Bandwidth::Frozen] {
+            let codes = |ctx: &Ctx| encode(&parts.hash(), view, &cu_seqlens(&lengths), bandwidth, ctx).0;
+            assert_eq!(codes(&growing()), codes(&serial(isa)), "{isa} {bandwidth:?}");
+        }
+        for form in FORMS {
+            let call = Call::random(&mut r, form, heads, bits, &lengths);
+            let [got, want] = [growing(), serial(isa)].map(|ctx| call.run(&x, [heads, dim], &ctx));
+            assert_eq!(got, want, "{isa} {form:?}");
+            let between = |ctx: &Ctx| {
+                let mut out = vec![0; call.q.len() * call.k.len()];
+                let to = MatMut::new(&mut out, call.q.len(), call.k.len()).unwrap();
+                call.q.hamming(&call.k, to, ctx, &mut Scratch::new()).unwrap();
+                out
+            };
+            assert_eq!(between(&growing()), between(&serial(isa)), "{isa}");
+        }
+    }
+}
+
+/// A context of another type is that of f32, rounded or quantized.
+#[test]
+fn contexts_of_any_type() {
+    let mut r = Rng::new(508);
+    let (heads, n, bits) = (2, 70, 20);
+    let (u8s, i8s) = (QuantParams::u8(0.01, 128).unwrap(), QuantParams::i8(0.02, -5).unwrap());
+    for isa in isas("contexts_of_any_type") {
+        let ctx = serial(isa);
+        // Padded, and not.
+        for dim in [20, 32] {
+            for form in FORMS {
+                let call = Call::random(&mut r, form, heads, bits, &[n]);
+                let v = floats(&mut r, n * heads * dim, 2.0);
+                let want = call.run(&v, [heads, dim], &ctx);
+                macro_rules! same {
+                    ($t:ty, $round:expr $(, $params:expr)?) => {{
+                        let mut got = vec![<$t>::default(); want.len()];
+                        let out = HeadsMut::new(&mut got, n, heads, dim).unwrap();
+                        $(let out = (out, $params);)?
+                        let v = HeadsRef::new(&v, n, heads, dim).unwrap();
+                        let inputs = LinearAttentionInputs::new(&call.q, &call.k, v);
+                        let sequences = Sequences::own_packed(&call.cu_seqlens);
+                        let attention = form.attention(heads, bits);
+                        attention.forward(inputs, &sequences, out, &ctx, &mut Scratch::new()).unwrap();
+                        let want: Vec<$t> = want.iter().map(|x| $round(*x)).collect();
+                        assert!(got == want, "{isa} {form:?} {dim} {}", stringify!($t));
+                    }};
+                }
+                same!(bf16, bf16::from_f32);
+                same!(f16, f16::from_f32);
+                same!(u8, |x| u8s.quantize(x) as u8, u8s);
+                same!(i8, |x| i8s.quantize(x) as i8, i8s);
             }
         }
     }

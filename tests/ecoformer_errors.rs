@@ -10,10 +10,12 @@ use common::serial;
 use errors::Kind::{self, Index, Shape, Unsupported, Value};
 use errors::named;
 use siskin::Element;
-use siskin::attention::{HeadParams, HeadsMut, HeadsRef, Input, Sequences};
-use siskin::ecoformer::{Bandwidth, BitCodes, KernelHash, Learned, LinearAttention, Numerator};
+use siskin::attention::{HeadParams, HeadsMut, HeadsRef, Sequences};
+use siskin::ecoformer::{
+    Bandwidth, BitCodes, KernelHash, Learned, LinearAttention, LinearAttentionInputs, Numerator,
+};
 use siskin::quant::QuantParams;
-use siskin::{Isa, Scratch};
+use siskin::{Isa, Scratch, TensorRef};
 
 // 2 heads of 8 features, 3 anchors and 5 bits; 6 tokens.
 const H: usize = 2;
@@ -154,7 +156,7 @@ fn calls_of_a_hash() {
 /// One refused call of attention.
 struct Call<'a> {
     codes: [BitCodes; 2],
-    v: Input<'a>,
+    v: TensorRef<'a>,
     sequences: Sequences<'a>,
     attention: LinearAttention,
 }
@@ -166,7 +168,17 @@ impl Call<'_> {
         let to = HeadsMut::new(&mut out, N, H, D).unwrap();
         let [q, k] = &self.codes;
         let (ctx, scratch) = (serial(Isa::Scalar), &mut Scratch::new());
-        named(self.attention.forward(q, k, self.v, &self.sequences, to, &ctx, scratch), kind, name);
+        named(
+            self.attention.forward(
+                LinearAttentionInputs::new(q, k, self.v),
+                &self.sequences,
+                to,
+                &ctx,
+                scratch,
+            ),
+            kind,
+            name,
+        );
         assert!(out.iter().all(|x| *x == 7.0), "{name}: the context was written");
     }
 }
@@ -180,7 +192,7 @@ fn calls_of_attention() {
     let codes = |n: usize, bits: usize| BitCodes::from_words(vec![0; n * bits.div_ceil(64)], bits).unwrap();
     let floats = ones(2000);
     let v = |tokens: usize, heads: usize, dim: usize| {
-        Input::F32(HeadsRef::new(&floats[..tokens * heads * dim], tokens, heads, dim).unwrap())
+        TensorRef::from(HeadsRef::new(&floats[..tokens * heads * dim], tokens, heads, dim).unwrap())
     };
     let good = || Call {
         codes: [codes(N * H, B), codes(N * H, B)],
@@ -203,14 +215,14 @@ fn calls_of_attention() {
     Call { v: v(N, H, D + 1), ..good() }.refused(Shape, "out");
     Call { v: v(N, H, 0), ..good() }.refused(Value, "head_dim");
     let long = ones(N * H * 257);
-    let v = Input::F32(HeadsRef::new(&long, N, H, 257).unwrap());
+    let v = TensorRef::from(HeadsRef::new(&long, N, H, 257).unwrap());
     Call { v, ..good() }.refused(Value, "head_dim");
     let bytes = [1u8; N * H * D];
     let bytes = HeadsRef::new(&bytes, N, H, D).unwrap();
     let params = |dtype| QuantParams::new(0.1, 0, dtype).unwrap();
-    Call { v: Input::U8(bytes, params(Element::I8).into()), ..good() }.refused(Value, "v");
+    Call { v: TensorRef::from((bytes, params(Element::I8))), ..good() }.refused(Unsupported, "v");
     let three = [params(Element::U8); 3];
-    Call { v: Input::U8(bytes, HeadParams::PerHead(&three)), ..good() }.refused(Shape, "v");
+    Call { v: TensorRef::from((bytes, HeadParams::PerHead(&three))), ..good() }.refused(Shape, "v");
     Call { sequences: Sequences::own(2, 2), ..good() }.refused(Shape, "q");
     Call { sequences: Sequences::own_packed(&[0, 7]), ..good() }.refused(Index(1), "cu_seqlens of q");
     Call { sequences: Sequences::own_packed(&[0, 5, 4, 6]), ..good() }.refused(Index(2), "cu_seqlens of q");
@@ -230,7 +242,7 @@ fn endless_sequences_of_nothing() {
     let x = HeadsRef::new(&[], 0, H, D).unwrap();
     hash().encode(x, &none, Bandwidth::Sequence, &mut codes, &ctx, scratch).unwrap();
     assert_eq!((codes.len(), codes.bits()), (0, B));
-    let out = HeadsMut::new(&mut [], 0, H, D).unwrap();
+    let out = HeadsMut::<f32>::new(&mut [], 0, H, D).unwrap();
     let attention = LinearAttention::new(H, B).unwrap();
-    attention.forward(&codes, &codes, Input::F32(x), &none, out, &ctx, scratch).unwrap();
+    attention.forward(LinearAttentionInputs::new(&codes, &codes, x), &none, out, &ctx, scratch).unwrap();
 }

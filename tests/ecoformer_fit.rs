@@ -40,14 +40,12 @@ fn the_numbers_of_the_original_are_met() {
             .map(|x| HeadsRef::with_strides(x, tokens, heads, head_dim, head_dim, tokens * head_dim).unwrap())
             .collect();
         let [_, bits, anchors] = g.shape("in.A_init")[..] else { panic!() };
-        let options = FitOptions {
-            bits,
-            anchors,
-            neighbours,
-            anchor_tokens: Some(g.i32("in.perm").iter().map(|&token| token as usize).collect()),
-            projection: Some(g.f32("in.A_init")),
-            ..FitOptions::default()
-        };
+        let options = FitOptions::default()
+            .bits(bits)
+            .anchors(anchors)
+            .neighbours(neighbours)
+            .anchor_tokens(Some(g.i32("in.perm").iter().map(|&token| token as usize).collect()))
+            .projection(Some(g.f32("in.A_init")));
         let learned = fit(&sequences, &options, &Ctx::new().unwrap()).unwrap();
         let expected = |name: &str| g.f32(name).into_iter().map(f64::from);
         near("anchors", &learned.anchors, expected("out.anchor"), 1e-6);
@@ -93,16 +91,14 @@ fn a_plain_fit_learns_the_same() {
     ] {
         let x: Vec<Vec<f32>> = lengths.iter().map(|&n| tokens(&mut r, n, heads, head_dim)).collect();
         let x = views(&x, heads, head_dim);
-        let options = FitOptions {
-            bits,
-            anchors,
-            neighbours,
-            iterations: 20,
-            learning_rate: 0.05,
-            anchor_tokens: Some((0..anchors).map(|i| (i * 7 + 3) % lengths[0]).collect()),
-            projection: Some((0..heads * bits * anchors).map(|_| r.float(-1.5, 1.5)).collect()),
-            ..FitOptions::default()
-        };
+        let options = FitOptions::default()
+            .bits(bits)
+            .anchors(anchors)
+            .neighbours(neighbours)
+            .iterations(20)
+            .learning_rate(0.05)
+            .anchor_tokens(Some((0..anchors).map(|i| (i * 7 + 3) % lengths[0]).collect()))
+            .projection(Some((0..heads * bits * anchors).map(|_| r.float(-1.5, 1.5)).collect()));
         let plain = ksh::fit(&x, &options);
         let learned = fit(&x, &options, &Ctx::new().unwrap()).unwrap();
         // Else a sign could be either.
@@ -127,7 +123,7 @@ fn every_tier_and_number_of_threads_learns_the_same_bits() {
     for (lengths, heads, head_dim) in [(&[700, 45][..], 1, 19), (&[130][..], 5, 32)] {
         let x: Vec<Vec<f32>> = lengths.iter().map(|&n| tokens(&mut r, n, heads, head_dim)).collect();
         let x = views(&x, heads, head_dim);
-        let options = FitOptions { bits: 5, iterations: 8, learning_rate: 0.1, ..FitOptions::default() };
+        let options = FitOptions::default().bits(5).iterations(8).learning_rate(0.1);
         let bits = |learned: &Learned| -> Vec<u32> {
             let tensors = [&learned.anchors, &learned.centring, &learned.projection, &learned.sigma];
             tensors.into_iter().flatten().map(|v| v.to_bits()).collect()
@@ -152,9 +148,7 @@ fn seeds_decide_what_is_drawn() {
     let x = [tokens(&mut Rng::new(7), 90, 2, 8)];
     let x = views(&x, 2, 8);
     let ctx = Ctx::new().unwrap();
-    let learn = |seed: u64| {
-        fit(&x, &FitOptions { seed, bits: 4, iterations: 3, ..FitOptions::default() }, &ctx).unwrap()
-    };
+    let learn = |seed: u64| fit(&x, &FitOptions::default().seed(seed).bits(4).iterations(3), &ctx).unwrap();
     assert_eq!(learn(1), learn(1));
     let (one, two) = (learn(1), learn(2));
     assert!(one.anchors != two.anchors && one.projection != two.projection);
@@ -170,7 +164,7 @@ fn seeds_decide_what_is_drawn() {
 fn what_is_learned_is_like_the_tokens() {
     let (heads, head_dim) = (2, 8);
     let x = [tokens(&mut Rng::new(8), 300, heads, head_dim)];
-    let options = FitOptions { learning_rate: 0.05, ..FitOptions::default() };
+    let options = FitOptions::default().learning_rate(0.05);
     let learned = fit(&views(&x, heads, head_dim), &options, &Ctx::new().unwrap()).unwrap();
     assert_eq!((learned.heads, learned.anchors_per_head, learned.head_dim, learned.bits), (2, 25, 8, 16));
     assert!(learned.sigma.iter().all(|s| (0.1..4.0).contains(s)));
@@ -189,16 +183,14 @@ fn what_is_learned_is_like_the_tokens() {
 fn ties_go_to_the_first_tokens() {
     let mut r = Rng::new(9);
     let x: Vec<f32> = (0..120 * 4).map(|i| [1.0, -1.0][r.below(2)] * [1.0, 2.0, 0.5][i / 4 % 3]).collect();
-    let options = FitOptions {
-        bits: 4,
-        anchors: 6,
-        neighbours: 17,
-        iterations: 10,
-        learning_rate: 0.05,
-        anchor_tokens: Some((0..6).collect()),
-        projection: Some((0..24).map(|_| r.float(-1.0, 1.0)).collect()),
-        ..FitOptions::default()
-    };
+    let options = FitOptions::default()
+        .bits(4)
+        .anchors(6)
+        .neighbours(17)
+        .iterations(10)
+        .learning_rate(0.05)
+        .anchor_tokens(Some((0..6).collect()))
+        .projection(Some((0..24).map(|_| r.float(-1.0, 1.0)).collect()));
     let views = [HeadsRef::new(&x, 120, 1, 4).unwrap()];
     let learned = fit(&views, &options, &Ctx::new().unwrap()).unwrap();
     let plain = ksh::fit(&views, &options);
@@ -219,25 +211,19 @@ fn extremes_are_learned_from() {
     assert_eq!(plain, scaled);
 
     // A descent that flies away is refused, and leaves finite parts.
-    let wild = FitOptions { learning_rate: f32::MAX, ..FitOptions::default() };
+    let wild = FitOptions::default().learning_rate(f32::MAX);
     let learned = fit(&[HeadsRef::new(&x, 40, 1, 4).unwrap()], &wild, &ctx).unwrap();
     assert!(learned.projection.iter().all(|v| v.is_finite()));
     assert!(learned.losses.iter().all(|l| l.before.is_finite() && l.after.is_finite()));
 
     // No step: nothing is gained, so nothing is taken.
-    let still = FitOptions { iterations: 0, bits: 3, ..FitOptions::default() };
+    let still = FitOptions::default().iterations(0).bits(3);
     let learned = fit(&[HeadsRef::new(&x, 40, 1, 4).unwrap()], &still, &ctx).unwrap();
     assert_eq!(learned.accepted, [false; 3]);
     assert!(learned.losses.iter().all(|l| l.before == l.after));
 
     // The most bits; two tokens.
-    let most = FitOptions {
-        bits: BitCodes::MAX_BITS,
-        anchors: 2,
-        neighbours: 1,
-        iterations: 1,
-        ..FitOptions::default()
-    };
+    let most = FitOptions::default().bits(BitCodes::MAX_BITS).anchors(2).neighbours(1).iterations(1);
     let learned = fit(&[HeadsRef::new(&x[..8], 2, 1, 4).unwrap()], &most, &ctx).unwrap();
     assert_eq!(learned.projection.len(), 2 * BitCodes::MAX_BITS);
     assert!(learned.projection.iter().all(|v| v.is_finite()));

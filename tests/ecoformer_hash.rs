@@ -308,7 +308,7 @@ fn a_learned_hash_encodes_alike_everywhere() {
     let (n, heads, dim) = (90, 2, 24);
     let x = floats(&mut r, n * heads * dim, 1.0);
     let view = HeadsRef::new(&x, n, heads, dim).unwrap();
-    let options = FitOptions { bits: 9, anchors: 12, iterations: 10, ..FitOptions::default() };
+    let options = FitOptions::default().bits(9).anchors(12).iterations(10);
     let run = |ctx: &Ctx| {
         let hash = KernelHash::new(fit(&[view], &options, ctx).unwrap()).unwrap();
         BANDWIDTHS.map(|bandwidth| encode(&hash, view, &[0, n as i32], bandwidth, ctx))

@@ -7,10 +7,10 @@ mod ecoformer;
 use common::*;
 use ecoformer::{random_codes, some_codes};
 use siskin::Element;
-use siskin::attention::{HeadsMut, HeadsRef, Input, Sequences};
-use siskin::ecoformer::{BitCodes, LinearAttention, Numerator, Stream};
+use siskin::attention::{HeadsMut, HeadsRef, Sequences};
+use siskin::ecoformer::{BitCodes, LinearAttention, LinearAttentionInputs, Numerator, Stream};
 use siskin::quant::QuantParams;
-use siskin::{Error, Scratch, bf16};
+use siskin::{Error, Scratch, TensorRef, bf16};
 
 #[test]
 fn a_stream_is_causal_attention() {
@@ -29,9 +29,9 @@ fn a_stream_is_causal_attention() {
             let own = first * heads * dim..last * heads * dim;
             let n = last - first;
             match round % 3 {
-                0 => Input::F32(HeadsRef::new(&floats[own], n, heads, dim).unwrap()),
-                1 => Input::Bf16(HeadsRef::new(&bfloats[own], n, heads, dim).unwrap()),
-                _ => Input::U8(HeadsRef::new(&bytes[own], n, heads, dim).unwrap(), params.into()),
+                0 => TensorRef::from(HeadsRef::new(&floats[own], n, heads, dim).unwrap()),
+                1 => TensorRef::from(HeadsRef::new(&bfloats[own], n, heads, dim).unwrap()),
+                _ => TensorRef::from((HeadsRef::new(&bytes[own], n, heads, dim).unwrap(), params)),
             }
         };
         let [q, k] = [(); 2].map(|()| random_codes(&mut r, tokens * heads, bits));
@@ -41,9 +41,7 @@ fn a_stream_is_causal_attention() {
         attention
             .causal()
             .forward(
-                &q,
-                &k,
-                input(0, tokens),
+                LinearAttentionInputs::new(&q, &k, input(0, tokens)),
                 &Sequences::own(1, tokens),
                 HeadsMut::new(&mut want, tokens, heads, dim).unwrap(),
                 &ctx,
@@ -65,6 +63,12 @@ fn a_stream_is_causal_attention() {
                 let want = &want[(at - 1) * heads * dim..at * heads * dim];
                 let same = got.iter().zip(want).all(|(a, b)| a.to_bits() == b.to_bits());
                 assert!(same, "{isa} {heads} heads of {dim}, {bits} bits, token {at} of {tokens}");
+                let mut narrow = vec![bf16::NAN; heads * dim];
+                stream.query(&query, HeadsMut::new(&mut narrow, 1, heads, dim).unwrap(), &ctx).unwrap();
+                assert!(
+                    narrow.iter().zip(want).all(|(a, b)| *a == bf16::from_f32(*b)),
+                    "{isa} {heads} {dim}"
+                );
             }
             stream.clear();
         }
@@ -86,7 +90,7 @@ fn what_does_not_fit_is_refused() {
     let mut stream = Stream::new(&attention, 4).unwrap();
     let (v, mut out) = ([1.0f32; 24], [7.0f32; 24]);
     let codes = |n, bits| BitCodes::from_words(vec![1; n], bits).unwrap();
-    let input = |heads, dim| Input::F32(HeadsRef::new(&v[..heads * dim], 1, heads, dim).unwrap());
+    let input = |heads, dim| TensorRef::from(HeadsRef::new(&v[..heads * dim], 1, heads, dim).unwrap());
     assert!(matches!(stream.append(&codes(3, 5), input(3, 4)), Err(Error::Shape { argument: "v", .. })));
     assert!(matches!(stream.append(&codes(2, 5), input(2, 5)), Err(Error::Shape { argument: "v", .. })));
     assert!(stream.append(&codes(3, 5), input(2, 4)).is_err());
@@ -99,7 +103,7 @@ fn what_does_not_fit_is_refused() {
     let bytes = [1u8; 8];
     let quantized = |scale| {
         let params = QuantParams::new(scale, 3, Element::U8).unwrap();
-        Input::U8(HeadsRef::new(&bytes, 1, 2, 4).unwrap(), params.into())
+        TensorRef::from((HeadsRef::new(&bytes, 1, 2, 4).unwrap(), params))
     };
     stream.append(&codes(2, 5), quantized(0.5)).unwrap();
     assert!(matches!(stream.append(&codes(2, 5), quantized(0.25)), Err(Error::Value { argument: "v", .. })));

@@ -305,9 +305,10 @@ fn guarded(t: &Tensor, side: Side, read_only: bool) -> Guarded {
 /// q, k, v and the context of any types and strides, the bias and the gates.
 #[test]
 fn attention_stays_inside() {
-    use siskin::attention::{Bias, HeadParams, HeadsMut, HeadsRef, Input, Output};
+    use siskin::attention::{AttentionInputs, Bias};
+    use siskin::{HeadParams, HeadsMut, HeadsRef, TensorMut, TensorRef};
     const TYPES: [Type; 5] = [Type::F32, Type::Bf16, Type::F16, Type::U8, Type::I8];
-    fn input<'a>(t: &Tensor, g: &'a Guarded, params: &'a [QuantParams]) -> Input<'a> {
+    fn input<'a>(t: &Tensor, g: &'a Guarded, params: &'a [QuantParams]) -> TensorRef<'a> {
         let ((tokens, h, d), (ts, hs)) = (t.shape, t.strides);
         macro_rules! view {
             ($v:expr) => {
@@ -319,26 +320,29 @@ fn attention_stays_inside() {
             each => HeadParams::PerHead(each),
         };
         match &t.store {
-            Store::F32(v) => Input::F32(view!(v)),
-            Store::Bf16(v) => Input::Bf16(view!(v)),
-            Store::F16(v) => Input::F16(view!(v)),
-            Store::U8(v) => Input::U8(view!(v), params),
-            Store::I8(v) => Input::I8(view!(v), params),
+            Store::F32(v) => TensorRef::from(view!(v)),
+            Store::Bf16(v) => TensorRef::from(view!(v)),
+            Store::F16(v) => TensorRef::from(view!(v)),
+            Store::U8(v) => TensorRef::from((view!(v), params)),
+            Store::I8(v) => TensorRef::from((view!(v), params)),
         }
     }
-    fn output<'a>(t: &Tensor, g: &'a mut Guarded, params: QuantParams) -> Output<'a> {
+    fn like<'a, T: ElementType>(g: &'a mut Guarded, store: &[T]) -> &'a mut [T] {
+        g.slice_mut(store.len())
+    }
+    fn output<'a>(t: &Tensor, g: &'a mut Guarded, params: QuantParams) -> TensorMut<'a> {
         let ((tokens, h, d), (ts, hs)) = (t.shape, t.strides);
         macro_rules! view {
             ($v:expr) => {
-                HeadsMut::with_strides(g.slice_mut($v.len()), tokens, h, d, ts, hs).unwrap()
+                HeadsMut::with_strides(like(g, $v), tokens, h, d, ts, hs).unwrap()
             };
         }
         match &t.store {
-            Store::F32(v) => Output::F32(view!(v)),
-            Store::Bf16(v) => Output::Bf16(view!(v)),
-            Store::F16(v) => Output::F16(view!(v)),
-            Store::U8(v) => Output::U8(view!(v), params),
-            Store::I8(v) => Output::I8(view!(v), params),
+            Store::F32(v) => TensorMut::from(view!(v)),
+            Store::Bf16(v) => TensorMut::from(view!(v)),
+            Store::F16(v) => TensorMut::from(view!(v)),
+            Store::U8(v) => TensorMut::from((view!(v), params)),
+            Store::I8(v) => TensorMut::from((view!(v), params)),
         }
     }
     let isas = isas("attention_stays_inside");
@@ -397,7 +401,13 @@ fn attention_stays_inside() {
                     let [q, k, v] = [(&q, &gq, 0), (&k, &gk, 1), (&v, &gv, 2)]
                         .map(|(t, g, which)| input(t, g, &d.params[which]));
                     attention
-                        .forward(q, k, v, &call, output(&y, &mut gy, d.out), &ctx, &mut scratch)
+                        .forward(
+                            AttentionInputs::new(q, k, v),
+                            &call,
+                            output(&y, &mut gy, d.out),
+                            &ctx,
+                            &mut scratch,
+                        )
                         .unwrap();
                 });
                 y.store = match &y.store {
@@ -483,11 +493,12 @@ fn codes_stay_inside() {
 /// Tokens, the parts of a hash and codes; values of every type and the context.
 #[test]
 fn hashes_and_linear_attention_stay_inside() {
-    use siskin::attention::{HeadParams, HeadsMut, HeadsRef, Input, Sequences};
-    use siskin::internal::driver::ecoformer::{Attend, Encode, Hash, Memory, attend, encode};
+    use siskin::ecoformer::Sequences;
+    use siskin::internal::driver::ecoformer::{Attend, Encode, Hash, Layer, attend};
+    use siskin::{HeadsMut, HeadsRef, TensorRef};
     let mut r = Rng::new(7);
     for isa in isas("hashes_and_linear_attention_stay_inside") {
-        let (ctx, mut memory) = (serial(isa), Memory::default());
+        let (ctx, mut scratch) = (serial(isa), Scratch::new());
         for round in 0..cases(60) as usize {
             let (heads, dim) = (1 + r.below(3), [1, 2, 7, 16, 24, 32, 65, 100][round % 8]);
             let (anchors, bits) = ([1, 2, 25, 33][r.below(4)], [1, 5, 16, 63, 64, 130, 256][r.below(7)]);
@@ -509,26 +520,26 @@ fn hashes_and_linear_attention_stay_inside() {
                 let parts = [&x, &anchor, &squares, &centring, &projection].map(|p| Guarded::of(p, side));
                 let codes = Guarded::new(8 * heads * tokens * words, side);
                 for sigma in [None, Some(&[1.0; 3][..heads])] {
-                    let hash = Hash {
+                    let hash = &Hash {
                         heads,
-                        anchors,
                         head_dim: dim,
+                        anchors_per_head: anchors,
                         bits,
-                        anchor: parts[1].slice_like(&anchor),
-                        squares: parts[2].slice_like(&squares),
-                        centring: parts[3].slice_like(&centring),
-                        projection: parts[4].slice_like(&projection),
-                        mean: &mean,
-                        mean_square: &[1.0; 3][..heads],
-                        sigma,
+                        anchors: parts[1].slice_like(&anchor).into(),
+                        squares: parts[2].slice_like(&squares).into(),
+                        centring: parts[3].slice_like(&centring).into(),
+                        projection: parts[4].slice_like(&projection).into(),
+                        mean: (&mean).into(),
+                        mean_square: (&[1.0; 3][..heads]).into(),
                     };
-                    let x = HeadsRef::with_strides(parts[0].slice(len), tokens, heads, dim, token, head);
-                    let job = Encode { hash, x: x.unwrap(), sequences };
+                    let x: &[f32] = parts[0].slice(len);
+                    let x = HeadsRef::with_strides(x, tokens, heads, dim, token, head).unwrap().into();
+                    let call = Encode { hash, sigma, x, sequences };
                     // SAFETY: as many words, any bits of which are numbers.
                     let words = unsafe {
                         std::slice::from_raw_parts_mut(codes.data.cast::<u64>(), heads * tokens * words)
                     };
-                    encode(&job, words, &ctx, &mut memory).unwrap();
+                    call.prepare(&ctx, &mut scratch).unwrap().run(words);
                 }
                 // SAFETY: as above; they are codes now.
                 let words: &[u64] =
@@ -544,17 +555,18 @@ fn hashes_and_linear_attention_stay_inside() {
                     };
                 }
                 for v in [
-                    Input::F32(view!(f32, parts[0])),
-                    Input::Bf16(view!(bf16, bfloats)),
-                    Input::F16(view!(f16, halves)),
-                    Input::U8(view!(u8, bytes), HeadParams::All(params)),
+                    TensorRef::from(view!(f32, parts[0])),
+                    TensorRef::from(view!(bf16, bfloats)),
+                    TensorRef::from(view!(f16, halves)),
+                    TensorRef::from((view!(u8, bytes), params)),
                 ] {
                     for (released, causal) in [(true, false), (false, false), (false, true)] {
-                        let (q, k) = (words, words);
-                        let job = Attend { heads, bits, q, k, v, sequences, released, causal };
+                        let layer = &Layer { heads, bits, released, causal };
+                        let call = Attend { layer, q: words, k: words, v, sequences };
                         let mut out = Guarded::new(4 * len, side);
-                        let out = HeadsMut::with_strides(out.slice_mut(len), tokens, heads, dim, token, head);
-                        attend(&job, out.unwrap(), &ctx, &mut memory).unwrap();
+                        let out: &mut [f32] = out.slice_mut(len);
+                        let out = HeadsMut::with_strides(out, tokens, heads, dim, token, head).unwrap();
+                        attend(&call, out.into(), &ctx, &mut scratch).unwrap();
                     }
                 }
             }

@@ -7,7 +7,7 @@ use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use siskin::attention::*;
 use siskin::quant::QuantParams;
-use siskin::{Ctx, Element, Isa, MatRef, Scratch, bf16, f16};
+use siskin::{Ctx, Element, Isa, MatRef, Scratch, bf16, f16, TensorRef, TensorMut};
 
 /// How a tensor lies: token stride, head stride.
 type Strides = Option<(usize, usize)>;
@@ -33,7 +33,7 @@ struct Case {
     types: [u8; 4],
     strides: [Strides; 4],
     data: [Vec<f32>; 3],
-    int8: Int8,
+    int8: AttentionQuantizers,
     params: [QuantParams; 4],
 }
 
@@ -179,7 +179,7 @@ impl Case {
                 fill(u, kv_tokens * kv_heads * head_dim)?,
                 fill(u, kv_tokens * kv_heads * head_dim)?,
             ],
-            int8: Int8 {
+            int8: AttentionQuantizers {
                 scores: some(u, |u| params(u, None))?,
                 weights_scale: f32::from(u.int_in_range(1..=255u8)?) / 65025.0,
                 context: some(u, |u| params(u, None))?,
@@ -228,7 +228,7 @@ impl Case {
             }
         };
         let most = self.lengths.iter().fold((0, 0), |m, l| (m.0.max(l.0), m.1.max(l.1)));
-        let mut call = Call::new(sequences).int8(self.int8);
+        let mut call = AttentionCall::new(sequences).quantizers(self.int8);
         if let Some(lengths) = &self.key_lengths {
             call = call.key_lengths(lengths);
         }
@@ -256,7 +256,7 @@ impl Case {
         let mut out = Store::new(self.types[3], &[], shapes[0], d, self.strides[3]);
         let (ctx, mut scratch) = (Ctx::serial()?.with_isa(isa)?, Scratch::new());
         let y = out.output(shapes[0], d, self.strides[3], self.params[3])?;
-        let skipped = a.forward(q?, k?, v?, &call, y, &ctx, &mut scratch)?;
+        let skipped = a.forward(AttentionInputs::new(q?, k?, v?), &call, y, &ctx, &mut scratch)?;
         assert!(skipped.skipped <= skipped.zeros && skipped.zeros <= skipped.pairs, "{skipped:?}");
         Ok((out.reals(), skipped.pairs, skipped.zeros))
     }
@@ -291,7 +291,7 @@ impl Store {
         d: usize,
         strides: Strides,
         params: QuantParams,
-    ) -> siskin::Result<Input<'_>> {
+    ) -> siskin::Result<TensorRef<'_>> {
         fn view<T: Element>(
             x: &[T],
             t: usize,
@@ -305,11 +305,11 @@ impl Store {
             }
         }
         Ok(match self {
-            Store::F32(x) => Input::F32(view(x, tokens, heads, d, strides)?),
-            Store::Bf16(x) => Input::Bf16(view(x, tokens, heads, d, strides)?),
-            Store::F16(x) => Input::F16(view(x, tokens, heads, d, strides)?),
-            Store::U8(x) => Input::U8(view(x, tokens, heads, d, strides)?, params.into()),
-            Store::I8(x) => Input::I8(view(x, tokens, heads, d, strides)?, params.into()),
+            Store::F32(x) => TensorRef::from(view(x, tokens, heads, d, strides)?),
+            Store::Bf16(x) => TensorRef::from(view(x, tokens, heads, d, strides)?),
+            Store::F16(x) => TensorRef::from(view(x, tokens, heads, d, strides)?),
+            Store::U8(x) => TensorRef::from((view(x, tokens, heads, d, strides)?, params)),
+            Store::I8(x) => TensorRef::from((view(x, tokens, heads, d, strides)?, params)),
         })
     }
 
@@ -319,7 +319,7 @@ impl Store {
         d: usize,
         strides: Strides,
         params: QuantParams,
-    ) -> siskin::Result<Output<'_>> {
+    ) -> siskin::Result<TensorMut<'_>> {
         fn view<T: Element>(
             x: &mut [T],
             t: usize,
@@ -333,11 +333,11 @@ impl Store {
             }
         }
         Ok(match self {
-            Store::F32(x) => Output::F32(view(x, tokens, heads, d, strides)?),
-            Store::Bf16(x) => Output::Bf16(view(x, tokens, heads, d, strides)?),
-            Store::F16(x) => Output::F16(view(x, tokens, heads, d, strides)?),
-            Store::U8(x) => Output::U8(view(x, tokens, heads, d, strides)?, params),
-            Store::I8(x) => Output::I8(view(x, tokens, heads, d, strides)?, params),
+            Store::F32(x) => TensorMut::from(view(x, tokens, heads, d, strides)?),
+            Store::Bf16(x) => TensorMut::from(view(x, tokens, heads, d, strides)?),
+            Store::F16(x) => TensorMut::from(view(x, tokens, heads, d, strides)?),
+            Store::U8(x) => TensorMut::from((view(x, tokens, heads, d, strides)?, params)),
+            Store::I8(x) => TensorMut::from((view(x, tokens, heads, d, strides)?, params)),
         })
     }
 

@@ -5,11 +5,11 @@
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use siskin::attention::{HeadsMut, HeadsRef, Input, Sequences};
-use siskin::ecoformer::{Bandwidth, BitCodes, KernelHash, LinearAttention, Numerator, Stream};
+use siskin::attention::{HeadsMut, HeadsRef, Sequences};
+use siskin::ecoformer::{Bandwidth, BitCodes, KernelHash, LinearAttention, Numerator, Stream, LinearAttentionInputs};
 use siskin::Element;
 use siskin::quant::QuantParams;
-use siskin::{Ctx, Isa, MatMut, Scratch, bf16, f16};
+use siskin::{Ctx, Isa, MatMut, Scratch, bf16, f16, TensorRef};
 
 /// Numbers as they are in practice, or any bits at all, from bytes over and over.
 fn fill(u: &mut Unstructured<'_>, len: usize) -> Result<Vec<f32>> {
@@ -162,14 +162,11 @@ impl Case {
         let (scale, zero) = self.params;
         let strides = self.strides[1];
         let v = match self.kind {
-            0 => Input::F32(view(&floats, self, strides)?),
-            1 => Input::Bf16(view(&bfloats, self, strides)?),
-            2 => Input::F16(view(&halves, self, strides)?),
-            3 => Input::U8(view(&unsigned, self, strides)?, QuantParams::u8(scale, zero)?.into()),
-            _ => Input::I8(
-                view(&signed, self, strides)?,
-                QuantParams::new(scale, zero - 128, Element::I8)?.into(),
-            ),
+            0 => TensorRef::from(view(&floats, self, strides)?),
+            1 => TensorRef::from(view(&bfloats, self, strides)?),
+            2 => TensorRef::from(view(&halves, self, strides)?),
+            3 => TensorRef::from((view(&unsigned, self, strides)?, QuantParams::u8(scale, zero)?)),
+            _ => TensorRef::from((view(&signed, self, strides)?, QuantParams::new(scale, zero - 128, Element::I8)?)),
         };
         let numerator = if self.released { Numerator::Released } else { Numerator::Consistent };
         let mut attention = LinearAttention::new(self.heads, self.bits)?.numerator(numerator);
@@ -180,7 +177,7 @@ impl Case {
         let (ctx, mut scratch) = (Ctx::serial()?.with_isa(isa)?, Scratch::new());
         let (token, head) = strides.unwrap_or((self.heads * self.dim, self.dim));
         let to = HeadsMut::with_strides(&mut out, self.tokens, self.heads, self.dim, token, head)?;
-        attention.forward(q, k, v, &self.sequences(), to, &ctx, &mut scratch)?;
+        attention.forward(LinearAttentionInputs::new(q, k, v), &self.sequences(), to, &ctx, &mut scratch)?;
         let alone = self.cu.as_ref().is_some_and(|cu| cu.len() == 2);
         if self.causal && alone && self.tokens > 0 {
             // As the last query, at once.

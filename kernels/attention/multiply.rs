@@ -24,10 +24,27 @@ pub struct Tile {
     pub out_stride: usize,
     /// Whether sums go on from what is in `out`.
     pub resume: bool,
-    /// Null, or what the cache is asked for: as many bytes in each step as the step reads columns.
+    /// Null, or what is prefetched: as many bytes in each step as the step reads columns.
     pub ahead: *const u8,
     /// Bytes from a step to the next.
     pub ahead_stride: usize,
+}
+
+impl Tile {
+    /// No step, from and to nowhere: what the fields of a tile are unless it says so.
+    pub const NOTHING: Tile = Tile {
+        x: std::ptr::null(),
+        x_stride: 0,
+        w: std::ptr::null(),
+        w_stride: 0,
+        steps: 0,
+        init: std::ptr::null(),
+        out: std::ptr::null_mut(),
+        out_stride: 0,
+        resume: false,
+        ahead: std::ptr::null(),
+        ahead_stride: 0,
+    };
 }
 
 /// A kernel for a number of rows and columns.

@@ -1,24 +1,28 @@
 //! From sample batches to the quantizers of an attention block.
 
-use super::exp::exp;
-use super::{Attention, Call, EmptyRow, HeadsMut, HeadsRef, Input, Int8, Output, Softmax};
+use super::{Attention, AttentionCall, AttentionInputs, AttentionQuantizers, HeadsMut, HeadsRef};
 use crate::base::ctx::Ctx;
 use crate::base::error::{Error, Result};
+use crate::base::exp::exp;
 use crate::base::scratch::Scratch;
+use crate::driver::attention::Call;
+use crate::driver::tensor::MAX_HEAD_DIM;
 use crate::quant::{Observer, QuantParams, RunningMinMax};
 
 /// Where the context is quantized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum ContextOrder {
     /// After the gate, as in the authors' BERT: it is the output's quantizer.
     #[default]
     AfterGate,
-    /// Before the gate, as in the authors' OPT: it is [`Int8::context`]. They leave what comes out of the gate in floats.
+    /// Before the gate, as in the authors' OPT: it is [`AttentionQuantizers::context`]. They leave what comes out of the gate in floats.
     BeforeGate,
 }
 
 /// All quantizers of an attention block.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct BlockQuantizers {
     /// Of q, before it is scaled: of the projection's output.
     pub q: QuantParams,
@@ -26,9 +30,10 @@ pub struct BlockQuantizers {
     pub k: QuantParams,
     /// Of v.
     pub v: QuantParams,
-    /// Of the scaled scores, the weights, and a context that is quantized before the gate: for [`Call::int8`].
-    pub int8: Int8,
-    /// Of the context after the gate: for [`Output::U8`] or [`Output::I8`]. With [`ContextOrder::BeforeGate`] the originals
+    /// Of the scaled scores, the weights, and a context that is quantized before the gate: for
+    /// [`AttentionCall::quantizers`].
+    pub attention: AttentionQuantizers,
+    /// Of the context after the gate: for an output of bytes. With [`ContextOrder::BeforeGate`] the originals
     /// have no such quantizer; without a gate it is the same as that before.
     pub output: QuantParams,
 }
@@ -50,7 +55,7 @@ pub struct BlockQuantizers {
 /// This is not a fast path: plain loops in f64 on the calling thread, and all scores of a batch in memory.
 ///
 /// ```
-/// use siskin::attention::{Attention, Calibrator, Call, Clipped, ContextOrder, HeadsRef, Sequences};
+/// use siskin::attention::{Attention, AttentionCall, Calibrator, Clipped, ContextOrder, HeadsRef, Sequences};
 /// use siskin::quant::{Element, RunningMinMax, Scheme};
 /// use siskin::Ctx;
 ///
@@ -61,11 +66,11 @@ pub struct BlockQuantizers {
 /// for batch in 1..4 {
 ///     let x: Vec<f32> = (0..tokens * heads * head_dim).map(|i| ((i * batch) as f32).sin()).collect();
 ///     let x = HeadsRef::new(&x, tokens, heads, head_dim)?;
-///     let call = Call::new(Sequences::Batch { batch: 1, q_len: tokens, kv_len: tokens });
+///     let call = AttentionCall::new(Sequences::own(1, tokens));
 ///     calibrator.observe(x, x, x, &call, &Ctx::new()?)?;
 /// }
 /// let quantizers = calibrator.finish()?;
-/// assert!(quantizers.int8.weights_scale < 1.0 / 255.0);
+/// assert!(quantizers.attention.weights_scale < 1.0 / 255.0);
 /// # Ok::<(), siskin::Error>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -106,7 +111,7 @@ impl<O: Observer + Clone> Calibrator<O> {
     }
 
     /// Sees one batch: q, k, v and `call` as [`Attention::forward`] takes them, gates included, which come from the block's
-    /// input ([`Gate::evaluate`](super::Gate::evaluate)). [`Call::int8`] is not read.
+    /// input ([`Gate::evaluate`](super::Gate::evaluate)). [`AttentionCall::quantizers`] is not read.
     ///
     /// # Errors
     /// As [`Attention::forward`]; [`Error::Shape`] if there is no query or no key, or more pairs of them than there is memory
@@ -116,7 +121,7 @@ impl<O: Observer + Clone> Calibrator<O> {
         q: HeadsRef<'_, f32>,
         k: HeadsRef<'_, f32>,
         v: HeadsRef<'_, f32>,
-        call: &Call<'_>,
+        call: &AttentionCall<'_>,
         ctx: &Ctx,
     ) -> Result<()> {
         for (name, x) in [("q", &q), ("k", &k), ("v", &v)] {
@@ -124,19 +129,18 @@ impl<O: Observer + Clone> Calibrator<O> {
                 return Err(Error::shape(name, "at least one token", 0));
             }
         }
-        let (heads, d) = (self.attention.num_heads, self.attention.head_dim);
-        let (tokens, kv_heads) = (q.tokens(), self.attention.num_kv_heads);
+        let layer = self.attention.layer;
+        let (heads, kv_heads, d, tokens) = (layer.num_heads, layer.num_kv_heads, layer.head_dim, q.tokens());
         let mut context = zeros("q", tokens, heads * d)?;
         // Refuses whatever a call would.
         self.attention.forward(
-            Input::F32(q),
-            Input::F32(k),
-            Input::F32(v),
+            AttentionInputs::new(q, k, v),
             call,
-            Output::F32(HeadsMut::new(&mut context, tokens, heads, d)?),
+            HeadsMut::new(&mut context, tokens, heads, d)?,
             ctx,
             &mut Scratch::new(),
         )?;
+        let call = &call.call;
         let mut next = self.observers.clone();
         let q = quantized(&mut next.q, "q", gather(q, "q")?)?;
         let k = quantized(&mut next.k, "k", gather(k, "k")?)?;
@@ -148,7 +152,7 @@ impl<O: Observer + Clone> Calibrator<O> {
             let q = &q[(row.q * heads + row.head) * d..][..d];
             for (score, key) in scores[row.scores()].iter_mut().zip(row.first_key..) {
                 let k = &k[(key * kv_heads + row.kv_head) * d..][..d];
-                *score = dot(q, k) as f32 * self.attention.scale;
+                *score = dot(q, k) as f32 * layer.scale;
             }
         }
         let mut weights = quantized(&mut next.scores, "scores", scores)?;
@@ -158,7 +162,7 @@ impl<O: Observer + Clone> Calibrator<O> {
         let weights = quantized(&mut next.weights, "weights", weights)?;
         for row in rows.iter() {
             let out = &mut context[(row.q * heads + row.head) * d..][..d];
-            let mut sums = [0.0; super::forward::MAX_HEAD_DIM];
+            let mut sums = [0.0; MAX_HEAD_DIM];
             for (&weight, key) in weights[row.scores()].iter().zip(row.first_key..) {
                 let v = &v[(key * kv_heads + row.kv_head) * d..][..d];
                 for (sum, &v) in sums.iter_mut().zip(v) {
@@ -202,7 +206,7 @@ impl<O: Observer + Clone> Calibrator<O> {
             q: o.q.params()?,
             k: o.k.params()?,
             v: o.v.params()?,
-            int8: Int8 {
+            attention: AttentionQuantizers {
                 scores: Some(o.scores.params()?),
                 weights_scale: weights.scale(),
                 context: match self.order {
@@ -218,7 +222,7 @@ impl<O: Observer + Clone> Calibrator<O> {
     fn softmax(&self, row: &Row, call: &Call<'_>, scores: &mut [f32]) {
         let mut most = f32::NEG_INFINITY;
         for (key, s) in scores.iter_mut().enumerate() {
-            *s = match self.meets(row, call, key) {
+            *s = match self.attends(row, call, key) {
                 true => *s + bias(row, call, key),
                 false => f32::NEG_INFINITY,
             };
@@ -227,37 +231,31 @@ impl<O: Observer + Clone> Calibrator<O> {
                 most = *s;
             }
         }
-        let (gamma, zeta) = match self.attention.softmax {
-            Softmax::Standard => (0.0, 1.0),
-            Softmax::Clipped(c) => (c.gamma(), c.zeta()),
-        };
+        let (gamma, zeta) = self.attention.layer.clipped.unwrap_or((0.0, 1.0));
         let clip = |p: f64| ((zeta - gamma) * p as f32 + gamma).clamp(0.0, 1.0);
         if most == f32::NEG_INFINITY {
-            let p = match self.attention.empty_rows {
-                EmptyRow::Zeros => 0.0,
-                EmptyRow::Uniform => clip(1.0 / scores.len() as f64),
-            };
-            return scores.fill(p);
+            let uniform = self.attention.layer.uniform;
+            return scores.fill(if uniform { clip(1.0 / scores.len() as f64) } else { 0.0 });
         }
         let e = |s: f32| exp(f64::from(s) - f64::from(most));
         let sum: f64 = scores.iter().map(|&s| e(s)).sum();
         scores.iter_mut().for_each(|s| *s = clip(e(*s) / sum));
     }
 
-    fn meets(&self, row: &Row, call: &Call<'_>, key: usize) -> bool {
+    fn attends(&self, row: &Row, call: &Call<'_>, key: usize) -> bool {
         let (at, position) = (key as i128, row.position);
         let window = |(left, right): (usize, usize)| {
             (position - left as i128..=position + right as i128).contains(&at)
         };
         key < row.live
-            && (!self.attention.causal || at <= position)
-            && self.attention.window.is_none_or(window)
+            && (!self.attention.layer.causal || at <= position)
+            && self.attention.layer.window.is_none_or(window)
             && call.block_mask.is_none_or(|m| m.live[row.query / m.block_q * m.cols + key / m.block_k])
     }
 
     fn rows(&self, call: &Call<'_>) -> Result<Rows> {
         let sequences = &call.sequences;
-        let (heads, kv_heads) = (self.attention.num_heads, self.attention.num_kv_heads);
+        let (heads, kv_heads) = (self.attention.layer.num_heads, self.attention.layer.num_kv_heads);
         let (mut rows, mut at) = (Vec::new(), 0usize);
         for b in 0..sequences.count() {
             let ((first, last), (first_key, last_key)) = (sequences.queries(b), sequences.keys(b));

@@ -1,9 +1,9 @@
 //! Gates.
 
 use super::Sequences;
-use super::exp::exp;
 use crate::base::ctx::Ctx;
 use crate::base::error::{Error, Result};
+use crate::base::exp::exp;
 use crate::base::view::{MatMut, MatRef};
 use std::sync::Mutex;
 
@@ -180,7 +180,7 @@ impl Gate {
         self.features
     }
 
-    /// What [`Call::gates`](super::Call::gates) takes, `[tokens, H]`, of the block's input `hidden`, `[tokens, D]` (any number
+    /// What [`AttentionCall::gates`](super::AttentionCall::gates) takes, `[tokens, H]`, of the block's input `hidden`, `[tokens, D]` (any number
     /// of columns for an unconditional gate). Of `sequences` only the queries matter, and they only to pooled gates.
     ///
     /// With more threads than one, a small list of tasks is allocated.
@@ -327,7 +327,7 @@ impl Gate {
 const LANES: usize = 16;
 /// Features of as many tokens that are transposed at a time.
 const PIECE: usize = 64;
-/// Rows of weights, of hidden features or of heads, that they then meet.
+/// Rows of weights, of hidden features or of heads, that they are then multiplied by.
 const UNITS: usize = 16;
 /// Tokens of a task.
 const TASK: usize = 64;

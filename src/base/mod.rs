@@ -14,6 +14,8 @@ pub mod element;
 #[forbid(unsafe_code)]
 pub mod error;
 #[forbid(unsafe_code)]
+pub mod exp;
+#[forbid(unsafe_code)]
 pub mod heads;
 #[forbid(unsafe_code)]
 pub mod isa;

@@ -1,7 +1,6 @@
 //! Memory that calls reuse.
 
 use crate::base::buffer::Buffer;
-use crate::driver::{attention, ecoformer};
 
 /// The most purposes for which a call needs memory whose size is known at a time of its own.
 const SLOTS: usize = 12;
@@ -12,10 +11,6 @@ const SLOTS: usize = 12;
 pub struct Scratch {
     /// One for each purpose of a call. Calls of all families share them: there is no slot of a family.
     slots: [Buffer; SLOTS],
-    /// Of attention.
-    pub(crate) attention: attention::Memory,
-    /// Of EcoFormer.
-    pub(crate) ecoformer: ecoformer::Memory,
 }
 
 impl Scratch {
@@ -34,7 +29,5 @@ impl Scratch {
     /// Bytes held.
     pub fn capacity(&self) -> usize {
         self.slots.iter().map(Buffer::len).sum::<usize>()
-            + self.attention.capacity()
-            + self.ecoformer.capacity()
     }
 }

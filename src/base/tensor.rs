@@ -241,6 +241,14 @@ impl<'a> TensorMut<'a> {
     pub(crate) fn check(&self, name: &'static str) -> Result<()> {
         self.params.map_or(Ok(()), |params| HeadParams::All(params).check(name, 1, self.element))
     }
+
+    /// Whether real numbers can be written: to floats, or to bytes whose parameters are of their type.
+    pub(crate) fn check_reals(&self, name: &'static str) -> Result<()> {
+        if !(self.element.is_float() || self.element.is_quantized()) {
+            return Err(Error::unsupported(name, "floats or bytes", self.element));
+        }
+        self.check(name)
+    }
 }
 
 fn of_matrix(rows: usize, cols: usize, stride: usize) -> Layout {

@@ -37,6 +37,12 @@ impl Operand<'_> {
     }
 }
 
+/// Codes of as many bits, whose words are all there: panics if they are not.
+fn check(a: &Operand<'_>, b: &Operand<'_>) {
+    assert!(a.bits == b.bits && (1..=256).contains(&a.bits));
+    assert!([a, b].iter().all(|codes| Some(codes.words.len()) == codes.len.checked_mul(codes.words_each())));
+}
+
 /// 16-bit integers.
 pub trait Short: ElementType {}
 impl Short for u16 {}
@@ -75,14 +81,14 @@ struct Panels<'a> {
 }
 
 impl<'a> Panels<'a> {
-    fn new(b: Operand<'_>, ctx: &Ctx, memory: &'a mut Buffer) -> Self {
+    fn new(b: Operand<'_>, threads: usize, ctx: &Ctx, memory: &'a mut Buffer) -> Self {
         let kernels = Tier::of(ctx.target()).codes;
         let width = kernels.width(b.bits);
         let (lanes, slices, words) = (kernels.lanes, width.slices, b.words_each());
         let panels = b.len.div_ceil(lanes);
         let all = panels * slices * lanes * 2;
         memory.grow(all);
-        let tasks = if ctx.threads() == 1 { 1 } else { (4 * ctx.threads()).min(panels) };
+        let tasks = if threads == 1 { 1 } else { threads.saturating_mul(4).min(panels) };
         let each = panels.div_ceil(tasks.max(1));
         let bytes = &mut memory.bytes_mut()[..all];
         let run = pack::pick(ctx.isa());
@@ -111,13 +117,14 @@ impl<'a> Panels<'a> {
 }
 
 /// Parts that rows and panels are shared out in: panels only where rows are too few.
-fn grid(ctx: &Ctx, rows: usize, panels: usize) -> (usize, usize) {
-    match ctx.threads() {
+fn grid(threads: usize, rows: usize, panels: usize) -> (usize, usize) {
+    match threads {
         1 => (1, 1),
         threads => {
-            let parts = rows.min(4 * threads);
+            let all = threads.saturating_mul(4);
+            let parts = rows.min(all);
             let few = parts < threads;
-            (parts, if few { (4 * threads).div_ceil(parts.max(1)).min(panels) } else { 1 })
+            (parts, if few { all.div_ceil(parts.max(1)).min(panels) } else { 1 })
         }
     }
 }
@@ -132,16 +139,18 @@ pub fn pairwise<T: Short>(
     ctx: &Ctx,
     memory: &mut Buffer,
 ) {
-    debug_assert!(a.bits == b.bits && (out.rows(), out.cols()) == (a.len, b.len));
+    check(&a, &b);
+    assert!((out.rows(), out.cols()) == (a.len, b.len));
     if a.len == 0 || b.len == 0 {
         return;
     }
-    let b = Panels::new(b, ctx, memory);
+    let threads = ctx.threads();
+    let b = Panels::new(b, threads, ctx, memory);
     let words = a.words_each();
     let width = b.width;
     let Distances { several, one } = if from.is_some() { width.less_twice } else { width.distances };
     let out = &Rows::new(&mut out);
-    let (rows, columns) = grid(ctx, a.len.div_ceil(width.rows), b.len());
+    let (rows, columns) = grid(threads, a.len.div_ceil(width.rows), b.len());
     ctx.for_each(rows * columns, &|task| {
         let groups = share(a.len.div_ceil(width.rows), rows, task / columns);
         let end = (groups.end * width.rows).min(a.len);
@@ -177,8 +186,8 @@ pub fn nearest(
     ctx: &Ctx,
     [memory, lists]: [&mut Buffer; 2],
 ) {
-    debug_assert!(a.bits == b.bits && indices.rows() == a.len && distances.rows() == a.len);
-    debug_assert!(indices.cols() == distances.cols());
+    check(&a, &b);
+    assert!([indices.rows(), distances.rows()] == [a.len; 2] && indices.cols() == distances.cols());
     let k = indices.cols().min(b.len);
     if k == 0 || a.len == 0 {
         for row in 0..a.len {
@@ -187,9 +196,10 @@ pub fn nearest(
         }
         return;
     }
-    let b = &Panels::new(b, ctx, memory);
+    let threads = ctx.threads();
+    let b = &Panels::new(b, threads, ctx, memory);
     let words = a.words_each();
-    let (rows, columns) = grid(ctx, a.len, b.len());
+    let (rows, columns) = grid(threads, a.len, b.len());
     let height = a.len.div_ceil(rows.max(1)).min(ROWS);
     lists.grow(8 * height * k * rows * columns);
     let to = &(Rows::new(&mut indices), Rows::new(&mut distances));

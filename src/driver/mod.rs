@@ -11,8 +11,11 @@ pub mod codes;
 mod dense;
 pub mod ecoformer;
 mod floats;
+mod multiply;
 mod schedule;
+pub mod tensor;
 pub mod weights;
+mod workers;
 
 pub use bytes::sparse;
 pub use dense::dense;

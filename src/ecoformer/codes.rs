@@ -98,7 +98,7 @@ impl BitCodes {
     /// The signs of `y`, `[codes, bits]`: bit b of code i is whether `y[i, b] > 0`, which no zero and no NaN is.
     ///
     /// # Errors
-    /// [`Error::Value`] if `y` has not 1 to 256 columns.
+    /// [`Error::Value`] if `y` has not 1 to 256 columns; [`Error::Shape`] if so many codes do not fit memory.
     pub fn from_signs<T: ElementType + PartialOrd>(y: MatRef<'_, T>) -> Result<Self> {
         let mut codes = Self::with_capacity(y.rows(), y.cols())?;
         codes.set_signs(y)?;
@@ -112,6 +112,7 @@ impl BitCodes {
     pub fn set_signs<T: ElementType + PartialOrd>(&mut self, y: MatRef<'_, T>) -> Result<()> {
         check_bits(y.cols())?;
         let each = y.cols().div_ceil(64);
+        self.try_reserve(1, y.rows(), y.cols())?;
         let words = self.reset(y.rows(), y.cols());
         for (code, row) in words.chunks_exact_mut(each).zip(y.iter_rows()) {
             for (word, signs) in code.iter_mut().zip(row.chunks(64)) {
@@ -121,26 +122,25 @@ impl BitCodes {
         Ok(())
     }
 
+    /// Room for the codes of all heads' tokens, of `bits` bits, which are 1 to 256. The codes stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if they do not fit memory.
+    pub(super) fn try_reserve(&mut self, heads: usize, tokens: usize, bits: usize) -> Result<()> {
+        let words = heads.checked_mul(tokens).and_then(|len| len.checked_mul(bits.div_ceil(64)));
+        let more = words.map(|words| words.saturating_sub(self.words.len()));
+        match more.map(|more| self.words.try_reserve(more).is_ok()) {
+            Some(true) => Ok(()),
+            _ => Err(Error::shape("x", "as many tokens as fit memory", tokens)),
+        }
+    }
+
     /// `len` codes of `bits` bits, which are 1 to 256, all 0: their words, whose bits beyond the last of a code must stay 0.
-    pub(crate) fn reset(&mut self, len: usize, bits: usize) -> &mut [u64] {
+    pub(super) fn reset(&mut self, len: usize, bits: usize) -> &mut [u64] {
         (self.len, self.bits) = (len, bits);
         self.words.clear();
         self.words.resize(len * bits.div_ceil(64), 0);
         &mut self.words
-    }
-
-    /// As [`BitCodes::reset`], of all heads' tokens.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if they do not fit memory; the codes are as they were then.
-    pub(crate) fn try_reset(&mut self, heads: usize, tokens: usize, bits: usize) -> Result<&mut [u64]> {
-        let len = heads.checked_mul(tokens);
-        let words = len.and_then(|len| len.checked_mul(bits.div_ceil(64)));
-        let more = words.map(|words| words.saturating_sub(self.words.len()));
-        match (len, more.map(|more| self.words.try_reserve(more).is_ok())) {
-            (Some(len), Some(true)) => Ok(self.reset(len, bits)),
-            _ => Err(Error::shape("x", "as many tokens as fit memory", tokens)),
-        }
     }
 
     /// Bits of a code.
@@ -240,8 +240,8 @@ impl BitCodes {
     ) -> Result<()> {
         self.check_bits_of(other)?;
         check_shape("out", &out, self.len, other.len)?;
-        let [x] = scratch.slots();
-        codes::pairwise(self.operand(), other.operand(), from, out, ctx, x);
+        let [panels] = scratch.slots();
+        codes::pairwise(self.operand(), other.operand(), from, out, ctx, panels);
         Ok(())
     }
 

@@ -4,10 +4,10 @@ use super::BitCodes;
 use super::descent::{Descent, Head};
 use super::neighbours::Neighbours;
 use super::random::Random;
-use crate::attention::HeadsRef;
-use crate::attention::exp::exp;
 use crate::base::ctx::Ctx;
 use crate::base::error::{Error, Result};
+use crate::base::exp::exp;
+use crate::base::heads::HeadsRef;
 use crate::base::parallel::Parallelism;
 use crate::base::view::MatRef;
 use crate::kernels::fit::{BLOCK, Block, distances};
@@ -20,7 +20,15 @@ pub const MAX_TOKENS: usize = 1 << 24;
 const MAX_NUMBERS: u128 = 1 << 32;
 
 /// How to [`fit`]. The defaults are the authors'.
+///
+/// ```
+/// use siskin::ecoformer::FitOptions;
+///
+/// let options = FitOptions::default().bits(32).anchors(50).seed(7);
+/// assert_eq!((options.bits, options.iterations), (32, 100));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct FitOptions {
     /// Bits of a code, 1 to [`BitCodes::MAX_BITS`]: 16.
     pub bits: usize,
@@ -57,6 +65,26 @@ impl Default for FitOptions {
             projection: None,
         }
     }
+}
+
+macro_rules! setters {
+    ($($name:ident: $t:ty),*) => {
+        /// Each method sets the field of its name.
+        impl FitOptions {
+            $(
+                #[doc = concat!("Sets [`", stringify!($name), "`](Self#structfield.", stringify!($name), ").")]
+                #[must_use]
+                pub fn $name(mut self, $name: $t) -> Self {
+                    self.$name = $name;
+                    self
+                }
+            )*
+        }
+    };
+}
+setters! {
+    bits: usize, anchors: usize, neighbours: usize, iterations: usize, learning_rate: f32, momentum: f32, seed: u64,
+    anchor_tokens: Option<Vec<usize>>, projection: Option<Vec<f32>>
 }
 
 /// What [`fit`] learned, each tensor next to each other.

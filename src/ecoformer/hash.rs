@@ -1,14 +1,14 @@
 //! The kernelized hash: tokens to binary codes.
 
 use super::{BitCodes, Learned};
-use crate::attention::{HeadsRef, Sequences};
 use crate::base::ctx::Ctx;
 use crate::base::error::{Error, Result};
+use crate::base::heads::HeadsRef;
 use crate::base::scratch::Scratch;
-use crate::driver::ecoformer::{self as driver, Encode, Hash};
+use crate::base::sequences::Sequences;
+use crate::driver::ecoformer::{Encode, Hash};
+use crate::driver::tensor::MAX_HEAD_DIM;
 
-/// The most features of a head.
-pub(super) const MAX_HEAD_DIM: usize = 256;
 /// The most anchors of a head.
 const MAX_ANCHORS: usize = 4096;
 
@@ -25,6 +25,7 @@ pub enum Bandwidth {
 
 /// What became of some tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Encoded {
     /// How many heads of tokens have no direction: the square of their norm is 0 (as of a norm below 2e-23), beyond the floats (as
     /// of one above 1.8e19), or NaN. They count as vectors of zeros.
@@ -44,14 +45,13 @@ pub struct Encoded {
 /// sequence's sigma; the originals make NaN of the whole sequence. No y is NaN.
 ///
 /// ```
-/// use siskin::attention::{HeadsRef, Sequences};
-/// use siskin::ecoformer::{Bandwidth, BitCodes, FitOptions, KernelHash, fit};
-/// use siskin::{Ctx, Scratch};
+/// use siskin::ecoformer::{Bandwidth, BitCodes, FitOptions, KernelHash, Sequences, fit};
+/// use siskin::{Ctx, HeadsRef, Scratch};
 ///
 /// let x: Vec<f32> = (0..40 * 8).map(|i| ((i * i) as f32 * 0.37).sin()).collect(); // 40 tokens, 1 head of 8 features
 /// let x = HeadsRef::new(&x, 40, 1, 8)?;
 /// let (ctx, mut scratch) = (Ctx::new()?, Scratch::new());
-/// let learned = fit(&[x], &FitOptions { anchors: 10, ..FitOptions::default() }, &ctx)?;
+/// let learned = fit(&[x], &FitOptions::default().anchors(10), &ctx)?;
 /// let hash = KernelHash::new(learned)?;
 ///
 /// let mut codes = BitCodes::with_capacity(40, hash.bits())?;
@@ -59,19 +59,10 @@ pub struct Encoded {
 /// assert_eq!((codes.len(), codes.bits()), (40, 16));
 /// # Ok::<(), siskin::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct KernelHash {
-    heads: usize,
-    head_dim: usize,
-    anchors_per_head: usize,
-    bits: usize,
-    anchors: Vec<f32>,
-    centring: Vec<f32>,
-    projection: Vec<f32>,
+    hash: Hash<'static>,
     sigma: Option<Vec<f32>>,
-    squares: Vec<f32>,
-    mean: Vec<f64>,
-    mean_square: Vec<f64>,
 }
 
 impl KernelHash {
@@ -145,19 +136,19 @@ impl KernelHash {
             }
             mean.iter_mut().for_each(|mean| *mean /= m as f64);
         }
-        Ok(Self {
+        let hash = Hash {
             heads,
             head_dim,
             anchors_per_head: m,
             bits,
-            squares,
-            mean,
+            squares: squares.into(),
+            mean: mean.into(),
             mean_square: anchors.chunks_exact(m * head_dim).map(mean_square).collect(),
-            anchors,
-            centring,
-            projection,
-            sigma: None,
-        })
+            anchors: anchors.into(),
+            centring: centring.into(),
+            projection: projection.into(),
+        };
+        Ok(Self { hash, sigma: None })
     }
 
     /// With the bandwidth of each head that [`Bandwidth::Frozen`] takes.
@@ -165,8 +156,8 @@ impl KernelHash {
     /// # Errors
     /// [`Error::Shape`] if there are not as many as heads; [`Error::Index`] for one that is not a positive number.
     pub fn with_sigma(mut self, sigma: Vec<f32>) -> Result<Self> {
-        if sigma.len() != self.heads {
-            return Err(Error::shape("sigma", format_args!("{} heads", self.heads), sigma.len()));
+        if sigma.len() != self.hash.heads {
+            return Err(Error::shape("sigma", format_args!("{} heads", self.hash.heads), sigma.len()));
         }
         if let Some(i) = sigma.iter().position(|sigma| !(sigma.is_finite() && *sigma > 0.0)) {
             return Err(Error::index("sigma", i, "a positive number", sigma[i]));
@@ -177,37 +168,37 @@ impl KernelHash {
 
     /// Number of heads.
     pub fn heads(&self) -> usize {
-        self.heads
+        self.hash.heads
     }
 
     /// Features of a head.
     pub fn head_dim(&self) -> usize {
-        self.head_dim
+        self.hash.head_dim
     }
 
     /// Anchors of a head.
     pub fn anchors_per_head(&self) -> usize {
-        self.anchors_per_head
+        self.hash.anchors_per_head
     }
 
     /// Bits of a code.
     pub fn bits(&self) -> usize {
-        self.bits
+        self.hash.bits
     }
 
     /// `[heads, anchors_per_head, head_dim]`.
     pub fn anchors(&self) -> &[f32] {
-        &self.anchors
+        &self.hash.anchors
     }
 
     /// `[heads, anchors_per_head]`.
     pub fn centring(&self) -> &[f32] {
-        &self.centring
+        &self.hash.centring
     }
 
     /// `[heads, bits, anchors_per_head]`.
     pub fn projection(&self) -> &[f32] {
-        &self.projection
+        &self.hash.projection
     }
 
     /// The frozen bandwidth of each head, if there is one.
@@ -222,7 +213,7 @@ impl KernelHash {
     /// # Errors
     /// [`Error::Shape`] if x has other heads, the sequences are not those of x (with as many keys as queries each), or it all does not
     /// fit memory; [`Error::Index`] if `cu_seqlens` are wrong; [`Error::Unsupported`] if the bandwidth is to be frozen and there is
-    /// none.
+    /// none. The codes are as they were then.
     pub fn encode(
         &self,
         x: HeadsRef<'_, f32>,
@@ -232,7 +223,7 @@ impl KernelHash {
         ctx: &Ctx,
         scratch: &mut Scratch,
     ) -> Result<Encoded> {
-        let (heads, head_dim) = (self.heads, self.head_dim);
+        let Hash { heads, head_dim, bits, .. } = self.hash;
         if (x.heads(), x.head_dim()) != (heads, head_dim) {
             let expected = format_args!("{heads} heads of {head_dim} features");
             return Err(Error::shape("x", expected, format_args!("{} of {}", x.heads(), x.head_dim())));
@@ -246,23 +237,12 @@ impl KernelHash {
                 return Err(Error::unsupported("bandwidth", "a hash with sigma", "one without"));
             }
         };
-        let hash = Hash {
-            heads,
-            anchors: self.anchors_per_head,
-            head_dim,
-            bits: self.bits,
-            anchor: &self.anchors,
-            squares: &self.squares,
-            centring: &self.centring,
-            projection: &self.projection,
-            mean: &self.mean,
-            mean_square: &self.mean_square,
-            sigma,
-        };
-        let words = codes.try_reset(heads, x.tokens(), self.bits)?;
-        let job = Encode { hash, x, sequences: *sequences };
-        let without_direction = driver::encode(&job, words, ctx, &mut scratch.ecoformer)?;
-        Ok(Encoded { without_direction })
+        let call = Encode { hash: &self.hash, sigma, x: x.into(), sequences: *sequences };
+        // Both find out whether there is enough memory before any code is written.
+        codes.try_reserve(heads, x.tokens(), bits)?;
+        let prepared = call.prepare(ctx, scratch)?;
+        let codes = codes.reset(heads * x.tokens(), bits);
+        Ok(Encoded { without_direction: prepared.run(codes) })
     }
 }
 

@@ -19,7 +19,8 @@ mod neighbours;
 mod random;
 mod stream;
 
-pub use attention::{LinearAttention, Numerator};
+pub use crate::base::sequences::Sequences;
+pub use attention::{LinearAttention, LinearAttentionInputs, Numerator};
 pub use codes::BitCodes;
 pub use fit::{BitLoss, FitOptions, Learned, MAX_TOKENS, fit};
 pub use hash::{Bandwidth, Encoded, KernelHash};

@@ -11,7 +11,7 @@ pub use tensors::*;
 use crate::common::Rng;
 use siskin::attention::*;
 use siskin::quant::QuantParams;
-use siskin::{Ctx, MatRef, Scratch, bf16, f16};
+use siskin::{Ctx, MatRef, Scratch, TensorMut, TensorRef, bf16, f16};
 #[derive(Debug, Clone)]
 pub struct Case {
     pub seed: u64,
@@ -52,7 +52,7 @@ pub struct Data {
     pub live: Vec<bool>,
     pub gates: Vec<f32>,
     pub params: [Vec<QuantParams>; 3],
-    pub int8: Int8,
+    pub int8: AttentionQuantizers,
     pub out: QuantParams,
 }
 
@@ -251,11 +251,10 @@ impl Case {
             // Zero points about the middle, so that scores are not all alike.
             (0..n).map(|_| self.types[i].params(step * r.float(0.7, 1.3), 100 + r.below(56) as u8)).collect()
         });
-        let int8 = Int8 {
-            scores: some(&mut r, 2, |r| Type::U8.params(self.peak * r.float(0.02, 0.05), 128)),
-            weights_scale: [1.0 / 255.0, 1.0 / 255.0, 0.5 / 255.0, 0.02 / 255.0][r.below(4)],
-            context: some(&mut r, 3, |r| Type::I8.params(r.float(0.002, 0.01), 128)),
-        };
+        let int8 = AttentionQuantizers::default()
+            .scores(some(&mut r, 2, |r| Type::U8.params(self.peak * r.float(0.02, 0.05), 128)))
+            .weights_scale([1.0 / 255.0, 1.0 / 255.0, 0.5 / 255.0, 0.02 / 255.0][r.below(4)])
+            .context(some(&mut r, 3, |r| Type::I8.params(r.float(0.002, 0.01), 128)));
         let out = Type::params(self.types[3], r.float(0.001, 0.01), r.byte());
         Data { case: self, q, k, v, bias, live, gates, params, int8, out }
     }
@@ -281,7 +280,7 @@ pub fn cumulative(lengths: impl Iterator<Item = usize>) -> Vec<i32> {
 }
 
 /// What a call gave: the context's bits and how much it skipped.
-pub type Got = (Vec<u32>, Skipped);
+pub type Got = (Vec<u32>, AttentionStats);
 
 impl Data {
     pub fn run(&self, ctx: &Ctx, scratch: &mut Scratch) -> Got {
@@ -314,19 +313,21 @@ impl Data {
     /// Any tensors by this call.
     pub fn forward(
         &self,
-        q: Input<'_>,
-        k: Input<'_>,
-        v: Input<'_>,
-        out: Output<'_>,
+        q: TensorRef<'_>,
+        k: TensorRef<'_>,
+        v: TensorRef<'_>,
+        out: TensorMut<'_>,
         ctx: &Ctx,
         scratch: &mut Scratch,
-    ) -> Skipped {
-        self.with_call(|attention, call| attention.forward(q, k, v, call, out, ctx, scratch))
-            .unwrap_or_else(|e| panic!("{e}: {:?}", self.case))
+    ) -> AttentionStats {
+        self.with_call(|attention, call| {
+            attention.forward(AttentionInputs::new(q, k, v), call, out, ctx, scratch)
+        })
+        .unwrap_or_else(|e| panic!("{e}: {:?}", self.case))
     }
 
     /// What the library takes for this call.
-    pub fn with_call<R>(&self, f: impl FnOnce(&Attention, &Call<'_>) -> R) -> R {
+    pub fn with_call<R>(&self, f: impl FnOnce(&Attention, &AttentionCall<'_>) -> R) -> R {
         let case = &self.case;
         let cu = (cumulative(case.lengths.iter().map(|l| l.0)), cumulative(case.lengths.iter().map(|l| l.1)));
         let sequences = match case.packed {
@@ -336,7 +337,7 @@ impl Data {
                 Sequences::Batch { batch: case.lengths.len(), q_len, kv_len }
             }
         };
-        let mut call = Call::new(sequences).int8(self.int8);
+        let mut call = AttentionCall::new(sequences).quantizers(self.int8);
         if let Some(lengths) = &case.key_lengths {
             call = call.key_lengths(lengths);
         }

@@ -4,7 +4,7 @@
 use crate::common::Rng;
 use siskin::attention::*;
 use siskin::quant::QuantParams;
-use siskin::{bf16, f16};
+use siskin::{TensorMut, TensorRef, bf16, f16};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Type {
@@ -115,7 +115,7 @@ impl Tensor {
     }
 
     /// `params` is of all heads where it is one, else of each.
-    pub fn input<'a>(&'a self, params: &'a [QuantParams]) -> Input<'a> {
+    pub fn input<'a>(&'a self, params: &'a [QuantParams]) -> TensorRef<'a> {
         self.view(self.front, self.shape, self.strides, params)
     }
 
@@ -126,7 +126,7 @@ impl Tensor {
         (t, h, d): (usize, usize, usize),
         (ts, hs): (usize, usize),
         params: &'a [QuantParams],
-    ) -> Input<'a> {
+    ) -> TensorRef<'a> {
         macro_rules! view {
             ($v:expr) => {
                 HeadsRef::with_strides(&$v[first.min($v.len())..], t, h, d, ts, hs).unwrap()
@@ -137,15 +137,15 @@ impl Tensor {
             each => HeadParams::PerHead(each),
         };
         match &self.store {
-            Store::F32(v) => Input::F32(view!(v)),
-            Store::Bf16(v) => Input::Bf16(view!(v)),
-            Store::F16(v) => Input::F16(view!(v)),
-            Store::U8(v) => Input::U8(view!(v), params()),
-            Store::I8(v) => Input::I8(view!(v), params()),
+            Store::F32(v) => TensorRef::from(view!(v)),
+            Store::Bf16(v) => TensorRef::from(view!(v)),
+            Store::F16(v) => TensorRef::from(view!(v)),
+            Store::U8(v) => TensorRef::from((view!(v), params())),
+            Store::I8(v) => TensorRef::from((view!(v), params())),
         }
     }
 
-    pub fn output(&mut self, params: QuantParams) -> Output<'_> {
+    pub fn output(&mut self, params: QuantParams) -> TensorMut<'_> {
         let ((t, h, d), (ts, hs)) = (self.shape, self.strides);
         macro_rules! view {
             ($v:expr) => {
@@ -153,11 +153,11 @@ impl Tensor {
             };
         }
         match &mut self.store {
-            Store::F32(v) => Output::F32(view!(v)),
-            Store::Bf16(v) => Output::Bf16(view!(v)),
-            Store::F16(v) => Output::F16(view!(v)),
-            Store::U8(v) => Output::U8(view!(v), params),
-            Store::I8(v) => Output::I8(view!(v), params),
+            Store::F32(v) => TensorMut::from(view!(v)),
+            Store::Bf16(v) => TensorMut::from(view!(v)),
+            Store::F16(v) => TensorMut::from(view!(v)),
+            Store::U8(v) => TensorMut::from((view!(v), params)),
+            Store::I8(v) => TensorMut::from((view!(v), params)),
         }
     }
 

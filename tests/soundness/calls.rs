@@ -4,13 +4,14 @@ use crate::attention as heads;
 use crate::common::{BLOCKS, Manner, Rng, custom, serial};
 use crate::ecoformer::{PLACES, Parts, Placed, cu_seqlens, floats, random_codes, some_codes};
 use crate::{float, layer};
-use siskin::attention::{Calibrator, Call, ContextOrder, Gate, HeadsMut, HeadsRef, Input, Sequences};
+use siskin::attention::{AttentionCall, Calibrator, ContextOrder, Gate, Sequences};
 use siskin::ecoformer::{
-    Bandwidth, BitCodes, FitOptions, KernelHash, LinearAttention, Numerator, Stream, fit,
+    Bandwidth, BitCodes, FitOptions, KernelHash, LinearAttention, LinearAttentionInputs, Numerator, Stream,
+    fit,
 };
 use siskin::quant::{MinMax, Observer, QuantParams, Scheme};
 use siskin::sparse::{BlockShape, Norm, prune};
-use siskin::{Ctx, Element, Isa, MatMut, MatRef, Scratch, bf16};
+use siskin::{Ctx, Element, HeadsMut, HeadsRef, Isa, MatMut, MatRef, Scratch, TensorRef, bf16};
 
 /// The calling thread alone, or an executor of some threads.
 fn ctx(i: usize) -> Ctx {
@@ -51,7 +52,7 @@ fn layers_of_bytes() {
 #[test]
 fn layers_of_bytes_in_many_panels() {
     use layer::{Act, Case, In, Res, To};
-    use siskin::linear::PanelLayout::{Lines, Quads, Rows};
+    use siskin::internal::linear::PanelLayout::{Lines, Quads, Rows};
     let mut scratch = Scratch::new();
     let blocks = [None, Some((4, 1)), Some((1, 4)), Some((4, 4)), Some((3, 2))];
     let ends = [(In::U8, To::U8), (In::F32PerToken, To::F32), (In::I8, To::Packed(Lines))];
@@ -140,7 +141,8 @@ fn gates_and_calibration() {
     let observer = MinMax::new(Scheme::Asymmetric(Element::U8));
     let mut calibrator = Calibrator::new(attention, ContextOrder::AfterGate, observer);
     let view = |x| HeadsRef::new(x, tokens, heads, dim).unwrap();
-    calibrator.observe(view(&x), view(&k), view(&v), &Call::new(Sequences::own(1, tokens)), &ctx(1)).unwrap();
+    let call = AttentionCall::new(Sequences::own(1, tokens));
+    calibrator.observe(view(&x), view(&k), view(&v), &call, &ctx(1)).unwrap();
     calibrator.finish().unwrap();
 }
 
@@ -198,9 +200,9 @@ fn codes_of_a_hash_and_attention_by_them() {
         let input = |tokens: std::ops::Range<usize>| {
             let (n, own) = (tokens.len(), tokens.start * heads * dim..tokens.end * heads * dim);
             match i % 3 {
-                0 => Input::F32(HeadsRef::new(&v[own], n, heads, dim).unwrap()),
-                1 => Input::Bf16(HeadsRef::new(&halves[own], n, heads, dim).unwrap()),
-                _ => Input::U8(HeadsRef::new(&bytes[own], n, heads, dim).unwrap(), params.into()),
+                0 => TensorRef::from(HeadsRef::new(&v[own], n, heads, dim).unwrap()),
+                1 => HeadsRef::new(&halves[own], n, heads, dim).unwrap().into(),
+                _ => (HeadsRef::new(&bytes[own], n, heads, dim).unwrap(), params).into(),
             }
         };
         // The bandwidth of the fit, and causal attention, where a stream is to give the same.
@@ -212,9 +214,8 @@ fn codes_of_a_hash_and_attention_by_them() {
             hash.encode(x.view(), &sequences, bandwidth, &mut codes, &ctx, &mut scratch).unwrap();
             let attention = if causal { attention.causal() } else { attention };
             let mut out = Placed::new(&v, [tokens, heads, dim], PLACES[i + 1], 7.0);
-            attention
-                .forward(&codes, &codes, input(0..tokens), &sequences, out.view_mut(), &ctx, &mut scratch)
-                .unwrap();
+            let inputs = LinearAttentionInputs::new(&codes, &codes, input(0..tokens));
+            attention.forward(inputs, &sequences, out.view_mut(), &ctx, &mut scratch).unwrap();
             let (out, untouched) = out.taken_out(7.0);
             assert!(untouched && out.iter().all(|x| x.is_finite()));
             (codes.words().to_vec(), out)
@@ -242,7 +243,7 @@ fn a_hash_is_learned() {
     let mut r = Rng::new(7);
     let (tokens, heads, dim) = (6, 2, 3);
     let x = floats(&mut r, tokens * heads * dim, 1.0);
-    let options = FitOptions { bits: 1, anchors: 2, neighbours: 2, iterations: 1, ..FitOptions::default() };
+    let options = FitOptions::default().bits(1).anchors(2).neighbours(2).iterations(1);
     let view = HeadsRef::new(&x, tokens, heads, dim).unwrap();
     let [alone, shared] = [0, 1].map(|i| fit(&[view, view], &options, &ctx(i)).unwrap());
     assert_eq!(alone, shared);

@@ -4,9 +4,9 @@
 use crate::common::{BLOCKS, Rng, serial};
 use crate::ecoformer::{Parts, cu_seqlens, encode, floats, random_codes};
 use crate::{attention, float, layer};
-use siskin::attention::{Gate, HeadsMut, HeadsRef, Input, Sequences};
-use siskin::ecoformer::{Bandwidth, FitOptions, LinearAttention, Numerator, fit};
-use siskin::{Ctx, Executor, Isa, MatMut, MatRef, Parallelism, Scratch};
+use siskin::attention::{Gate, Sequences};
+use siskin::ecoformer::{Bandwidth, FitOptions, LinearAttention, LinearAttentionInputs, Numerator, fit};
+use siskin::{Ctx, Executor, HeadsMut, HeadsRef, Isa, MatMut, MatRef, Parallelism, Scratch};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -119,12 +119,13 @@ fn hashes() {
             let attention = LinearAttention::new(heads, bits).unwrap().numerator(Numerator::Consistent);
             let attention = attention.causal();
             let to = HeadsMut::new(&mut out, tokens, heads, dim).unwrap();
-            let (v, sequences) = (Input::F32(view), Sequences::own_packed(&cu));
-            attention.forward(&codes, &codes, v, &sequences, to, ctx, &mut Scratch::new()).unwrap();
+            let (inputs, sequences) =
+                (LinearAttentionInputs::new(&codes, &codes, view), Sequences::own_packed(&cu));
+            attention.forward(inputs, &sequences, to, ctx, &mut Scratch::new()).unwrap();
             (codes.words().to_vec(), float::bits(&out))
         });
     }
-    let options = FitOptions { bits: 2, anchors: 3, neighbours: 2, iterations: 1, ..FitOptions::default() };
+    let options = FitOptions::default().bits(2).anchors(3).neighbours(2).iterations(1);
     let few = HeadsRef::new(&x[..12 * heads * dim], 12, heads, dim).unwrap();
     check("a hash that is learned", |ctx| fit(&[few], &options, ctx).unwrap());
 }

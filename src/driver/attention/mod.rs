@@ -5,83 +5,25 @@
 //! sums over the same chunks of keys, and give the same bits.
 
 mod finish;
-pub mod operands;
+mod operands;
+mod problem;
 mod rows;
 mod split;
 mod whole;
 
-use super::share;
-use crate::attention::{Bias, BlockMask, HeadParams, Input, Int8, Output, Sequences, Skipped};
-use crate::base::buffer::Buffer;
+pub use problem::{AttentionQuantizers, AttentionStats, Call, Layer, Problem};
+
+use super::tensor::SharedTensor;
 use crate::base::ctx::Ctx;
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
-use crate::base::view::MatRef;
-use crate::kernels::attention::multiply::Tile;
-use crate::kernels::attention::table::{Multiply, Passes};
+use crate::base::scratch::Scratch;
+use crate::base::tensor::{HeadParams, TensorMut};
+use crate::kernels::attention::table::Multiply;
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
 use crate::kernels::table::Tier;
-use finish::Target;
-use operands::Operand;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-/// One call: all of it checked.
-pub struct Job<'a> {
-    /// Heads of q.
-    pub num_heads: usize,
-    /// Heads of k and v: a divisor.
-    pub num_kv_heads: usize,
-    /// Features of a head.
-    pub head_dim: usize,
-    /// Of the scores.
-    pub scale: f32,
-    /// gamma and zeta.
-    pub clipped: Option<(f32, f32)>,
-    /// No key behind the query's own position.
-    pub causal: bool,
-    /// Keys to the left and right of it.
-    pub window: Option<(usize, usize)>,
-    /// Whether rows without keys are uniform.
-    pub uniform: bool,
-    /// `[tokens, num_heads, head_dim]`.
-    pub q: Input<'a>,
-    /// `[tokens, num_kv_heads, head_dim]`.
-    pub k: Input<'a>,
-    /// As k.
-    pub v: Input<'a>,
-    /// What belongs together.
-    pub sequences: Sequences<'a>,
-    /// Of each sequence.
-    pub key_lengths: Option<&'a [usize]>,
-    /// Of each sequence.
-    pub positions: Option<&'a [usize]>,
-    /// Onto the scores.
-    pub bias: Option<Bias<'a>>,
-    /// Which tiles are there.
-    pub block_mask: Option<BlockMask<'a>>,
-    /// Onto the context.
-    pub gates: Option<MatRef<'a, f32>>,
-    /// Quantizers.
-    pub int8: Int8,
-}
-
-/// Memory of a call.
-#[derive(Debug, Default)]
-pub struct Memory {
-    /// Each thread's.
-    pub workers: Buffer,
-    /// Scores of few queries, and what follows from them.
-    pub scores: Buffer,
-    split: Vec<split::Part>,
-}
-
-impl Memory {
-    /// Bytes held.
-    pub fn capacity(&self) -> usize {
-        self.workers.len() + self.scores.len() + self.split.capacity() * size_of::<split::Part>()
-    }
-}
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What is multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,18 +39,14 @@ enum Mode {
 /// Keys whose sums of 255 times 255 fit 32 bits.
 const MOST_NARROW: usize = (i32::MAX / (255 * 255)) as usize;
 
-/// A call, as the tier sees it.
+/// What the tier adds to a problem.
 struct Plan<'a> {
-    job: &'a Job<'a>,
+    problem: &'a Problem<'a>,
+    out: SharedTensor<'a>,
+    ctx: &'a Ctx,
     tier: &'static Tier,
-    passes: &'static Passes,
     multiply: &'static Multiply,
     mode: Mode,
-    q: Operand<'a>,
-    k: Operand<'a>,
-    v: Operand<'a>,
-    out: Target,
-    ctx: &'a Ctx,
     /// Steps of 4 bytes in a head of q or k.
     words: usize,
     /// Bytes of a row of q.
@@ -119,8 +57,6 @@ struct Plan<'a> {
     columns: usize,
     /// Whether sums of bytes do not fit 32 bits.
     wide: bool,
-    /// Whether each head of q goes alone, as where heads have zero points of their own.
-    by_head: bool,
     counts: Counts,
 }
 
@@ -139,7 +75,7 @@ impl Counts {
     }
 }
 
-/// A sequence with one head of k and v, and the heads of q that meet it.
+/// A sequence with one head of k and v, and the heads of q that attend to it.
 #[derive(Debug, Clone, Copy)]
 struct Group {
     /// The sequence.
@@ -185,26 +121,29 @@ struct Row {
 }
 
 impl Plan<'_> {
+    /// Whether each head of q goes alone, as where heads have zero points of their own.
+    fn by_head(&self) -> bool {
+        matches!((self.mode, self.problem.q.params()), (Mode::Bytes, Some(HeadParams::PerHead(_))))
+    }
+
     /// Groups of a sequence.
     fn groups(&self) -> usize {
-        if self.by_head { self.job.num_heads } else { self.job.num_kv_heads }
+        let layer = self.problem.layer;
+        if self.by_head() { layer.num_heads } else { layer.num_kv_heads }
     }
 
     /// One of them.
     fn group(&self, b: usize, index: usize) -> Group {
-        let job = self.job;
-        let ratio = job.num_heads / job.num_kv_heads;
+        let Problem { layer, call, q: x, k, v } = *self.problem;
+        let ratio = layer.num_heads / layer.num_kv_heads;
         let (kv_head, head, heads) =
-            if self.by_head { (index / ratio, index, 1) } else { (index, index * ratio, ratio) };
-        let (q, q_end) = job.sequences.queries(b);
-        let (kv, kv_end) = job.sequences.keys(b);
+            if self.by_head() { (index / ratio, index, 1) } else { (index, index * ratio, ratio) };
+        let (q, q_end) = call.sequences.queries(b);
+        let (kv, kv_end) = call.sequences.keys(b);
         let (q_len, kv_len) = (q_end - q, kv_end - kv);
         let columns = self.multiply.columns;
-        let zeros = Zeros {
-            q: self.q.zero(head, Element::U8),
-            k: self.k.zero(kv_head, columns),
-            v: self.v.zero(kv_head, columns),
-        };
+        let zeros =
+            Zeros { q: x.zero(head, Element::U8), k: k.zero(kv_head, columns), v: v.zero(kv_head, columns) };
         Group {
             b,
             kv_head,
@@ -212,14 +151,14 @@ impl Plan<'_> {
             q_len,
             kv,
             kv_len,
-            live: job.key_lengths.map_or(kv_len, |lengths| lengths[b]),
-            position: match job.positions {
+            live: call.key_lengths.map_or(kv_len, |lengths| lengths[b]),
+            position: match call.positions {
                 Some(positions) => positions[b] as isize,
                 None => kv_len as isize - q_len as isize,
             },
             head,
             heads,
-            scale: job.scale * self.q.params(head).0 * self.k.params(kv_head).0,
+            scale: layer.scale * x.affine(head).0 * k.affine(kv_head).0,
             zeros,
         }
     }
@@ -230,15 +169,15 @@ impl Group {
         self.heads * self.q_len
     }
 
-    fn row(&self, job: &Job<'_>, row: usize) -> Row {
-        self.row_of(job, row % self.q_len, self.head + row / self.q_len)
+    fn row(&self, layer: &Layer, row: usize) -> Row {
+        self.row_of(layer, row % self.q_len, self.head + row / self.q_len)
     }
 
     /// Some rows, in order.
-    fn rows_from(&self, job: &Job<'_>, row: usize) -> impl Iterator<Item = Row> {
+    fn rows_from(&self, layer: &Layer, row: usize) -> impl Iterator<Item = Row> {
         let (mut token, mut head) = (row % self.q_len, self.head + row / self.q_len);
         std::iter::from_fn(move || {
-            let row = self.row_of(job, token, head);
+            let row = self.row_of(layer, token, head);
             token += 1;
             if token == self.q_len {
                 (token, head) = (0, head + 1);
@@ -247,13 +186,13 @@ impl Group {
         })
     }
 
-    fn row_of(&self, job: &Job<'_>, token: usize, head: usize) -> Row {
+    fn row_of(&self, layer: &Layer, token: usize, head: usize) -> Row {
         let position = self.position + token as isize;
         let (mut first, mut last) = (0, self.live as isize);
-        if job.causal {
+        if layer.causal {
             last = last.min(position + 1);
         }
-        if let Some((left, right)) = job.window {
+        if let Some((left, right)) = layer.window {
             let bound = |n: usize| n.min(isize::MAX as usize / 2) as isize;
             first = (position - bound(left)).max(0);
             last = last.min(position.saturating_add(bound(right)).saturating_add(1));
@@ -263,11 +202,11 @@ impl Group {
     }
 }
 
-/// The parts of `range` that a row meets, in order.
-fn segments(job: &Job<'_>, row: Row, range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+/// The parts of `range` that a row attends to, in order.
+fn segments(call: &Call<'_>, row: Row, range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let (mut at, end) = (range.start.max(row.first), range.end.min(row.last));
     let mask =
-        job.block_mask.map(|mask| (mask, &mask.live[row.token / mask.block_q * mask.cols..][..mask.cols]));
+        call.block_mask.map(|mask| (mask, &mask.live[row.token / mask.block_q * mask.cols..][..mask.cols]));
     std::iter::from_fn(move || {
         let Some((mask, live)) = mask else {
             let all = at..end;
@@ -302,104 +241,64 @@ impl Plan<'_> {
 
     /// Bytes of a key's rows in memory on the way to panels.
     fn stage_bytes(&self) -> usize {
-        PANEL * 4 * self.job.head_dim.next_multiple_of(16)
-    }
-}
-
-/// Some rows times some columns, by tiles of about equal height.
-///
-/// # Safety
-/// As for [`Tile`], of so many rows and columns (a multiple of 16).
-pub unsafe fn multiply_all(kernels: &Multiply, t: &Tile, rows: usize, columns: usize) {
-    let tiles = rows.div_ceil(kernels.rows());
-    for i in 0..tiles {
-        let rows = share(rows, tiles, i);
-        let mut column = 0;
-        for width in kernels.widths {
-            while column + width.columns <= columns {
-                let tile = Tile {
-                    x: t.x.wrapping_add(rows.start * t.x_stride),
-                    w: t.w.wrapping_add(4 * column),
-                    init: if t.init.is_null() { t.init } else { t.init.wrapping_add(column) },
-                    out: t.out.wrapping_add(rows.start * t.out_stride + 4 * column),
-                    // The first rows ask: the others read the same columns.
-                    ahead: if i > 0 || t.ahead.is_null() {
-                        std::ptr::null()
-                    } else {
-                        t.ahead.wrapping_add(4 * column)
-                    },
-                    ..*t
-                };
-                // SAFETY: part of what the caller vouches for.
-                unsafe { width.run[rows.len() - 1](&tile) };
-                column += width.columns;
-            }
-        }
+        PANEL * 4 * self.problem.layer.head_dim.next_multiple_of(16)
     }
 }
 
 /// The context of all queries.
 ///
 /// # Errors
-/// [`Error::Shape`] if there is not so much memory.
-pub fn attention(job: &Job<'_>, out: Output<'_>, ctx: &Ctx, memory: &mut Memory) -> Result<Skipped> {
-    let tier = Tier::of(ctx.target());
-    let (q, k, v) = (Operand::new(&job.q), Operand::new(&job.k), Operand::new(&job.v));
-    let mode = match ([&q, &k, &v].map(|x| x.element()), tier.multiply_pairs) {
+/// [`Error::Shape`] if there is not so much memory. Nothing was written then.
+pub fn attention(
+    problem: &Problem<'_>,
+    out: TensorMut<'_>,
+    ctx: &Ctx,
+    scratch: &mut Scratch,
+) -> Result<AttentionStats> {
+    let (tier, Problem { layer, call, q, k, v }) = (Tier::of(ctx.target()), *problem);
+    let mode = match ([q, k, v].map(|x| x.element()), tier.multiply_pairs) {
         ([Element::U8 | Element::I8, ..], _) => Mode::Bytes,
         ([Element::Bf16, Element::Bf16, Element::Bf16], Some(_)) => Mode::Pairs,
         _ => Mode::F32,
     };
-    let n = job.sequences.count();
-    let (q_len, kv_len) = job.sequences.longest();
+    let (q_len, kv_len) = call.sequences.longest();
     if q_len == 0 {
-        return Ok(Skipped::default());
+        return Ok(AttentionStats::default());
     }
-    let d = job.head_dim;
+    let d = layer.head_dim;
     let words = match mode {
         Mode::F32 => d,
         Mode::Pairs => d.div_ceil(2),
         Mode::Bytes => d.div_ceil(4),
     };
     let plan = Plan {
-        job,
+        problem,
+        out: SharedTensor::new(out),
+        ctx,
         tier,
-        passes: tier.float.passes,
         multiply: match (mode, tier.multiply_pairs) {
             (Mode::Bytes, _) => tier.multiply,
             (Mode::Pairs, Some(pairs)) => pairs,
             _ => tier.float.multiply,
         },
         mode,
-        q,
-        k,
-        v,
-        out: Target::new(out),
-        ctx,
         words,
         q_row: 4 * words.next_multiple_of(LANES),
         panel_bytes: 4 * PANEL * words.next_multiple_of(4),
         columns: d.next_multiple_of(LANES),
         wide: mode == Mode::Bytes && kv_len > MOST_NARROW,
-        by_head: mode == Mode::Bytes
-            && matches!(job.q, Input::U8(_, HeadParams::PerHead(_)) | Input::I8(_, HeadParams::PerHead(_))),
         counts: Counts::default(),
     };
-    let rows = q_len * job.num_heads / plan.groups();
-    if rows <= split::MOST_ROWS {
-        split::run(&plan, n, rows, kv_len, memory)?;
-    } else {
-        whole::run(&plan, n, rows, kv_len, memory)?;
-    }
+    let rows = q_len * layer.num_heads / plan.groups();
+    let run = if rows <= split::MOST_ROWS { split::run } else { whole::run };
+    // The only error is that there is not so much memory, which is found out before anything is written.
+    run(&plan, rows, scratch).ok_or_else(|| {
+        Error::shape("k", "as many keys as there is memory for", format_args!("{kv_len} keys"))
+    })?;
     let counts = &plan.counts;
     let [pairs, zeros, skipped] =
         [&counts.pairs, &counts.zeros, &counts.skipped].map(|count| count.load(Ordering::Relaxed));
-    Ok(Skipped { pairs, zeros, skipped })
-}
-
-/// What is said of a call that does not fit memory.
-fn too_large(keys: usize) -> Error {
-    Error::shape("k", "as many keys as there is memory for", format_args!("{keys} keys"))
+    Ok(AttentionStats { pairs, zeros, skipped })
 }
 
 /// The chunks that hold some of the keys, by their numbers.
@@ -421,19 +320,4 @@ fn extend(keys: &mut Range<usize>, other: Range<usize>) {
     if !other.is_empty() {
         *keys = keys.start.min(other.start)..keys.end.max(other.end);
     }
-}
-
-/// Tasks below n that no other worker took.
-pub fn turns(next: &AtomicUsize, n: usize) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let task = next.fetch_add(1, Ordering::Relaxed);
-        (task < n).then_some(task)
-    })
-}
-
-/// The first n bytes of what is left.
-pub fn take<'a>(rest: &mut &'a mut [u8], n: usize) -> &'a mut [u8] {
-    let (taken, left) = std::mem::take(rest).split_at_mut(n);
-    *rest = left;
-    taken
 }

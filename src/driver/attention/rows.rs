@@ -1,8 +1,10 @@
 //! From scores to weights to context, some rows at a time and a chunk of keys at a time.
 
-use super::operands::Ahead;
-use super::{Group, Mode, Plan, Row, chunks, keys_of, multiply_all, segments};
+use super::{Group, Mode, Plan, Row, chunks, keys_of, segments};
 use crate::base::buffer::{as_f32, as_i32};
+use crate::driver::multiply::multiply_all;
+use crate::driver::tensor::Ahead;
+use crate::driver::workers::as_plain;
 use crate::kernels::attention::gather::{List, Rows, Weights};
 use crate::kernels::attention::multiply::Tile;
 use crate::kernels::attention::softmax::{Prepare, Scores, Span};
@@ -30,7 +32,7 @@ impl Plan<'_> {
     /// A row of scores at `p`; `sum` is that of its q, of bytes.
     pub fn scores(&self, g: &Group, row: Row, p: *mut u8, sum: i32) -> Scores {
         // Σ (q - zq)(k - zk) = Σ q k - zq Σ k - zk (Σ q - d zq): the second term is what sums start from.
-        let offset = -g.zeros.k * (sum - self.job.head_dim as i32 * g.zeros.q);
+        let offset = -g.zeros.k * (sum - self.problem.layer.head_dim as i32 * g.zeros.q);
         Scores {
             p,
             first: row.first,
@@ -43,7 +45,8 @@ impl Plan<'_> {
     }
 
     fn prepared(&self) -> bool {
-        self.job.bias.is_some() || self.mode == Mode::Bytes && self.job.int8.scores.is_some()
+        self.problem.call.bias.is_some()
+            || self.mode == Mode::Bytes && self.problem.call.quantizers.scores.is_some()
     }
 
     fn ints(&self) -> usize {
@@ -51,7 +54,7 @@ impl Plan<'_> {
     }
 
     fn bias(&self, g: &Group, row: Row) -> *const f32 {
-        let Some(bias) = &self.job.bias else { return std::ptr::null() };
+        let Some(bias) = &self.problem.call.bias else { return std::ptr::null() };
         let at = |n: usize, i: usize| if n == 1 { 0 } else { i };
         let b = at(bias.batch, g.b) * bias.heads + at(bias.heads, row.head);
         let start = (b * bias.queries + at(bias.queries, row.token)) * bias.keys;
@@ -81,9 +84,7 @@ impl Plan<'_> {
             init: if self.mode == Mode::Bytes { init } else { std::ptr::null() },
             out,
             out_stride,
-            resume: false,
-            ahead: std::ptr::null(),
-            ahead_stride: 0,
+            ..Tile::NOTHING
         };
         // SAFETY: as the caller.
         unsafe { multiply_all(self.multiply, &tile, rows, keys.next_multiple_of(LANES)) };
@@ -98,7 +99,7 @@ impl Plan<'_> {
         keys: &Range<usize>,
         mut run: impl FnMut(&mut [Scores], &[Span]),
     ) {
-        let Some(mask) = self.job.block_mask else {
+        let Some(mask) = self.problem.call.block_mask else {
             return run(scores, &[Span { first: keys.start, last: keys.end }]);
         };
         for keys in chunks(keys).map(|chunk| keys_of(chunk, keys)) {
@@ -108,7 +109,7 @@ impl Plan<'_> {
                 let n = rows.iter().take_while(|row| row.token / mask.block_q == block).count();
                 let all = Row { first: 0, last: usize::MAX, ..*row };
                 let (mut live, mut count) = ([Span { first: 0, last: 0 }; MOST_SEGMENTS], 0);
-                for (keys, live) in segments(self.job, all, keys.clone()).zip(&mut live) {
+                for (keys, live) in segments(self.problem.call, all, keys.clone()).zip(&mut live) {
                     *live = Span { first: keys.start, last: keys.end };
                     count += 1;
                 }
@@ -124,7 +125,8 @@ impl Plan<'_> {
     /// # Safety
     /// The rows have scores of these keys, and nobody else uses them.
     pub unsafe fn maximum(&self, g: &Group, rows: &[Row], scores: &mut [Scores], keys: &Range<usize>) {
-        let (prepare, maximum) = (self.passes.prepare[self.ints()], self.passes.maximum);
+        let (prepare, maximum) =
+            (self.tier.float.passes.prepare[self.ints()], self.tier.float.passes.maximum);
         self.each_live(rows, scores, keys, |scores, live| {
             // SAFETY: as the caller; a bias has all keys of the sequence.
             unsafe {
@@ -140,7 +142,7 @@ impl Plan<'_> {
 
     fn prepare(&self, g: &Group) -> Prepare {
         let (mut step, mut low, mut high) = (0.0, 0.0, 0.0);
-        if let (Mode::Bytes, Some(p)) = (self.mode, self.job.int8.scores) {
+        if let (Mode::Bytes, Some(p)) = (self.mode, self.problem.call.quantizers.scores) {
             step = p.scale();
             low = (p.range().0 - p.zero_point()) as f32;
             high = (p.range().1 - p.zero_point()) as f32;
@@ -156,7 +158,7 @@ impl Plan<'_> {
         if s.most > f32::NEG_INFINITY {
             return State::Maximum(s.most);
         }
-        for keys in segments(self.job, row, 0..usize::MAX) {
+        for keys in segments(self.problem.call, row, 0..usize::MAX) {
             for key in keys {
                 // SAFETY: as the caller. Integers are never -inf, so these are floats.
                 if unsafe { s.p.cast::<f32>().add(key).read() }.is_nan() {
@@ -164,7 +166,7 @@ impl Plan<'_> {
                 }
             }
         }
-        if self.job.uniform { State::Uniform } else { State::Nothing }
+        if self.problem.layer.uniform { State::Uniform } else { State::Nothing }
     }
 
     /// The keys whose weights are not known to be 0.
@@ -189,7 +191,7 @@ impl Plan<'_> {
         keys: &Range<usize>,
     ) {
         let (kind, scale) = if self.prepared() { (0, 1.0) } else { (self.ints(), g.scale) };
-        let run = self.passes.exponentials[kind];
+        let run = self.tier.float.passes.exponentials[kind];
         for (s, state) in scores.iter_mut().zip(states) {
             match state {
                 State::Maximum(most) => s.most = *most,
@@ -216,15 +218,15 @@ impl Plan<'_> {
     /// As [`Plan::exponentials`].
     pub unsafe fn weigh(&self, scores: &mut [Scores], keys: &Range<usize>) {
         let (mut stretch, mut gamma, mut limit) = (1.0, 0.0, f32::INFINITY);
-        if let Some((low, high)) = self.job.clipped {
+        if let Some((low, high)) = self.problem.layer.clipped {
             (stretch, gamma, limit) = (high - low, low, 1.0);
         }
         let (mut step, mut to) = (1.0, usize::from(self.mode == Mode::Pairs));
         if self.mode == Mode::Bytes {
-            step = self.job.int8.weights_scale;
+            step = self.problem.call.quantizers.weights_scale;
             (limit, to) = ((limit / step).min(255.0), 2);
         }
-        let run = self.passes.weigh[to][usize::from(self.job.clipped.is_some())];
+        let run = self.tier.float.passes.weigh[to][usize::from(self.problem.layer.clipped.is_some())];
         // SAFETY: as the caller. Weights are no wider than exponentials, so those of a chunk lie inside it.
         unsafe { run(scores, &whole_groups(keys), &Weigh { stretch, gamma, step, limit }) };
     }
@@ -254,12 +256,12 @@ impl Plan<'_> {
             w: v,
             w_stride: v_stride,
             steps: keys.len().div_ceil(self.keys_per_word()),
-            init: std::ptr::null(),
             out,
             out_stride: 4 * self.columns,
             resume,
             ahead: ahead.p,
             ahead_stride: ahead.stride,
+            ..Tile::NOTHING
         };
         // SAFETY: as the caller.
         unsafe { multiply_all(self.multiply, &tile, rows, self.columns) };
@@ -352,7 +354,7 @@ impl Plan<'_> {
         let words = keys.len().div_ceil(self.keys_per_word());
         let w = self.weights(weights, keys.start).cast();
         // SAFETY: as the caller: the weights are there, no more than a list has room for.
-        unsafe { (self.passes.collect)(w, words, list.places(), list.values()) }
+        unsafe { (self.tier.float.passes.collect)(w, words, list.places(), list.values()) }
     }
 
     /// The listed words times their rows of v.
@@ -375,20 +377,21 @@ impl Plan<'_> {
         /// What a list takes, in words of 64 columns.
         const LIST: usize = 16;
         let (words, columns) = (keys.div_ceil(self.keys_per_word()), self.columns);
-        self.job.clipped.is_some() && rows * LIST * 64 + 3 * nonzero * columns / 2 < rows * words * columns
+        self.problem.layer.clipped.is_some()
+            && rows * LIST * 64 + 3 * nonzero * columns / 2 < rows * words * columns
     }
 
-    /// How many of some keys a row meets.
+    /// How many of some keys a row attends to.
     pub fn pairs(&self, row: Row, state: State, keys: Range<usize>) -> usize {
         match state {
             State::Uniform => keys.len(),
-            _ => segments(self.job, row, keys).map(|keys| keys.len()).sum(),
+            _ => segments(self.problem.call, row, keys).map(|keys| keys.len()).sum(),
         }
     }
 
-    /// How many of them weigh nothing.
+    /// How many of some pairs weigh nothing.
     pub fn zeros(&self, pairs: usize, nonzero: usize) -> usize {
-        if self.job.clipped.is_some() { pairs.saturating_sub(nonzero) } else { 0 }
+        if self.problem.layer.clipped.is_some() { pairs.saturating_sub(nonzero) } else { 0 }
     }
 
     /// Exponentials of keys that are not a row's own are 0.
@@ -414,7 +417,7 @@ impl Plan<'_> {
         // SAFETY: the tier is supported.
         unsafe {
             match (self.mode, self.wide) {
-                (Mode::Bytes, true) => sums::add_wide::pick(isa)(as_i32(sums), as_i64(total)),
+                (Mode::Bytes, true) => sums::add_wide::pick(isa)(as_i32(sums), as_plain(total)),
                 (Mode::Bytes, false) => sums::add_ints::pick(isa)(as_i32(sums), as_i32(total)),
                 _ => sums::add_floats::pick(isa)(as_f32(sums), as_f32(total)),
             }
@@ -445,9 +448,9 @@ impl Plan<'_> {
                 return self.finish(g, row, &mut as_f32(total)[..self.columns]);
             }
             let (isa, offset) = (self.ctx.isa(), i64::from(g.zeros.v) * weights);
-            let scale = self.v.params(g.kv_head).0 * self.job.int8.weights_scale;
+            let scale = self.problem.v.affine(g.kv_head).0 * self.problem.call.quantizers.weights_scale;
             if self.wide {
-                sums::dequantize_wide::pick(isa)(as_i64(total), offset, scale, context);
+                sums::dequantize_wide::pick(isa)(as_plain(total), offset, scale, context);
             } else {
                 sums::dequantize::pick(isa)(as_i32(total), offset as i32, scale, context);
             }
@@ -459,11 +462,6 @@ impl Plan<'_> {
 /// Some keys up to whole groups of 16.
 fn whole_groups(keys: &Range<usize>) -> Span {
     Span { first: keys.start / LANES * LANES, last: keys.end.next_multiple_of(LANES) }
-}
-
-fn as_i64(bytes: &mut [u8]) -> &mut [i64] {
-    // SAFETY: any bytes are i64s.
-    unsafe { bytes.align_to_mut().1 }
 }
 
 /// The keys of a chunk from a multiple of 16 on.

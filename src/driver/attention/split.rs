@@ -5,24 +5,25 @@
 //! sums; weights and context. What the chunks of a row leave is put together in order (LeanAttention's split, without its
 //! online softmax).
 
-use super::operands::{Ahead, Operand};
 use super::rows::{State, aligned};
-use super::{Group, Memory, Mode, NO_KEYS, Plan, Row, chunks, extend, segments, too_large};
+use super::{Group, Mode, NO_KEYS, Plan, Row, chunks, extend, segments};
 use crate::base::buffer::{as_f32, as_i32};
 use crate::base::element::Element;
-use crate::base::error::Result;
+use crate::base::scratch::Scratch;
+use crate::base::tensor::TensorRef;
+use crate::driver::tensor::Ahead;
+use crate::driver::workers::{Plain, Shared, Workers, as_plain, carve, carved, grow};
 use crate::kernels::attention::gather::List;
 use crate::kernels::attention::softmax::Scores;
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
 use std::ops::Range;
-use std::sync::atomic::AtomicUsize;
 
 /// Rows of a group up to which keys are split.
 pub const MOST_ROWS: usize = 16;
 
 /// A sequence with one head of k and v, and where its numbers are in the shared memory.
-#[derive(Debug, Clone, Copy)]
-pub struct Part {
+#[derive(Clone, Copy)]
+struct Part {
     group: Group,
     /// Of the sequence, the first of its tasks.
     task: usize,
@@ -35,6 +36,10 @@ pub struct Part {
     /// Their contexts.
     contexts: usize,
 }
+
+// SAFETY: integers and floats, as many bytes of them as the size says.
+unsafe impl Plain for Part {}
+const _: () = assert!(size_of::<Part>() == 15 * size_of::<usize>() + 4 * size_of::<u32>());
 
 /// What is known of a row.
 #[derive(Clone, Copy)]
@@ -60,26 +65,20 @@ impl ChunkState {
     }
 }
 
-/// The shared memory. Tasks touch disjoint parts of it in each phase.
-#[derive(Clone, Copy)]
-struct Shared(*mut u8);
-// SAFETY: see above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    fn at<T>(&self, offset: usize, i: usize) -> *mut T {
-        self.0.wrapping_add(offset).cast::<T>().wrapping_add(i)
-    }
-}
-
 fn stride(kv_len: usize) -> usize {
     4 * kv_len.next_multiple_of(PANEL)
 }
 
-/// All sequences and heads.
-pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, kv_len: usize, memory: &mut Memory) -> Result<()> {
-    let parts = &mut memory.split;
-    parts.clear();
+/// All sequences and heads; nothing if there is not so much memory.
+pub fn run(plan: &Plan<'_>, rows: usize, scratch: &mut Scratch) -> Option<()> {
+    let (sequences, groups, threads) =
+        (plan.problem.call.sequences.count(), plan.groups(), plan.ctx.threads());
+    let [parts, scores, workers] = scratch.slots();
+    let count = sequences.checked_mul(groups)?;
+    if !grow(parts, count, size_of::<Part>()) {
+        return None;
+    }
+    let parts = &mut as_plain::<Part>(parts.bytes_mut())[..count];
     let (mut tasks, mut bytes) = (0, 0usize);
     // So large a sum that it saturates is refused below.
     let mut take = |n: usize, each: usize| {
@@ -87,66 +86,49 @@ pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, kv_len: usize, memory
         bytes = n.saturating_mul(each).saturating_add(64).saturating_add(bytes) / 64 * 64;
         at
     };
-    let groups = plan.groups();
-    for b in 0..sequences {
+    for (b, parts) in parts.chunks_exact_mut(groups).enumerate() {
         let first = tasks;
-        for index in 0..groups {
+        for (index, part) in parts.iter_mut().enumerate() {
             let g = plan.group(b, index);
             let n = g.kv_len.div_ceil(CHUNK);
-            parts.push(Part {
+            *part = Part {
                 group: g,
                 task: first,
                 scores: take(g.rows(), stride(g.kv_len)),
                 rows: take(g.rows(), size_of::<RowState>()),
                 chunks: take(g.rows() * n, size_of::<ChunkState>()),
                 contexts: take(g.rows() * n, plan.columns * 4),
-            });
+            };
             tasks = first + n;
         }
     }
-    if bytes > isize::MAX as usize / 2 || !memory.scores.try_grow(bytes) {
-        return Err(too_large(kv_len));
+    if !scores.try_grow(bytes) {
+        return None;
     }
-    let shared = Shared(memory.scores.bytes_mut().as_mut_ptr());
+    let shared = Shared::new(scores.bytes_mut());
     // A chunk of all heads is a task, unless that makes too few.
-    let shares = (2 * plan.ctx.threads()).div_ceil(tasks.max(1)).min(groups);
-    let shares = if plan.ctx.threads() == 1 { 1 } else { shares };
+    let shares = threads.saturating_mul(2).div_ceil(tasks.max(1)).min(groups);
+    let shares = if threads == 1 { 1 } else { shares };
     let split = Split { plan, parts, shared, groups, shares };
     let tasks = tasks * shares;
-    let extents = Extents::new(plan, rows);
-    let workers = plan.ctx.threads().min(tasks.max(parts.len()));
-    if !memory.workers.try_grow(workers * extents.bytes()) {
-        return Err(too_large(kv_len));
-    }
-    let bytes = &mut memory.workers.bytes_mut()[..workers * extents.bytes()];
+    let extents = extents(plan, rows);
+    let mut workers = Workers::new(plan.ctx, threads.min(tasks.max(count)), carved(extents), workers)?;
     let mut each = |n: usize, run: &(dyn Fn(usize, &mut Room<'_>) + Sync)| {
-        let next = AtomicUsize::new(0);
-        plan.ctx.for_each_chunk(workers.min(n), bytes, extents.bytes(), &|_, bytes| {
-            let mut room = extents.split(bytes);
-            super::turns(&next, n).for_each(|i| run(i, &mut room));
+        workers.share_out(n, &|bytes, tasks| {
+            let mut room = Room::new(bytes, extents);
+            tasks.for_each(|task| run(task, &mut room));
         });
     };
     // SAFETY: each phase begins when the one before has ended; tasks of a phase write what is theirs alone.
     unsafe {
         each(tasks, &|task, room| split.scores(task, room));
-        (0..parts.len()).for_each(|part| split.find_states(part));
+        (0..count).for_each(|part| split.find_states(part));
         each(tasks, &|task, _| split.exponentials(task));
-        (0..parts.len()).for_each(|part| split.find_totals(part));
+        (0..count).for_each(|part| split.find_totals(part));
         each(tasks, &|task, room| split.context(task, room));
-        each(parts.len(), &|part, room| split.finish(part, room));
+        each(count, &|part, room| split.finish(part, room));
     }
-    Ok(())
-}
-
-/// The extents of a worker's memory.
-#[derive(Clone, Copy)]
-struct Extents {
-    q: usize,
-    sums: usize,
-    panel: usize,
-    stage: usize,
-    v: usize,
-    row: usize,
+    Some(())
 }
 
 /// A worker's memory.
@@ -162,36 +144,19 @@ struct Room<'a> {
     row: &'a mut [f32],
 }
 
-impl Extents {
-    fn new(plan: &Plan<'_>, rows: usize) -> Extents {
-        let rows_of_v = if plan.reads_v_directly() { 0 } else { plan.v_bytes(CHUNK) };
-        Extents {
-            q: plan.groups() * rows * plan.q_row,
-            sums: (4 * plan.groups() * rows).next_multiple_of(64),
-            panel: plan.panel_bytes,
-            stage: plan.stage_bytes(),
-            v: rows_of_v,
-            row: 4 * plan.columns,
-        }
-    }
+/// Bytes of the parts of a worker's memory, in the order of [`Room`].
+fn extents(plan: &Plan<'_>, rows: usize) -> [usize; 8] {
+    let (rows_of_q, row) = (plan.groups() * rows, 4 * plan.columns);
+    let rows_of_v = if plan.reads_v_directly() { 0 } else { plan.v_bytes(CHUNK) };
+    let (sums, init) = (4 * rows_of_q, 4 * PANEL);
+    [rows_of_q * plan.q_row, sums, plan.panel_bytes, init, plan.stage_bytes(), rows_of_v, 2 * row, row]
+}
 
-    fn bytes(&self) -> usize {
-        self.q + self.sums + self.panel + 4 * PANEL + self.stage + self.v + 3 * self.row
-    }
-
-    fn split<'a>(&self, bytes: &'a mut [u8]) -> Room<'a> {
-        let mut rest = bytes;
-        let mut take = |n| super::take(&mut rest, n);
-        Room {
-            q: take(self.q),
-            sums: as_i32(take(self.sums)),
-            panel: take(self.panel),
-            init: as_i32(take(4 * PANEL)),
-            stage: take(self.stage),
-            v: take(self.v),
-            total: take(2 * self.row),
-            row: as_f32(take(self.row)),
-        }
+impl<'a> Room<'a> {
+    fn new(bytes: &'a mut [u8], extents: [usize; 8]) -> Self {
+        let [q, sums, panel, init, stage, v, total, row] = carve(bytes, extents);
+        let (sums, init, row) = (as_i32(sums), as_i32(init), as_f32(row));
+        Room { q, sums, panel, init, stage, v, total, row }
     }
 }
 
@@ -218,7 +183,7 @@ impl<'a> Split<'a> {
         // The last sequence that begins there: those without keys have no tasks.
         let last = self.parts.partition_point(|part| part.task <= task) - 1;
         let first = last / self.groups * self.groups;
-        let own = super::share(self.groups, self.shares, share);
+        let own = crate::driver::share(self.groups, self.shares, share);
         Task { chunk: task - self.parts[last].task, parts: first + own.start..first + own.end }
     }
 
@@ -227,21 +192,21 @@ impl<'a> Split<'a> {
     }
 
     fn row_state(&self, part: &Part, row: usize) -> *mut RowState {
-        self.shared.at(part.rows, row)
+        self.shared.at::<RowState>(part.rows).wrapping_add(row)
     }
 
     fn chunk_state(&self, g: &Group, part: &Part, row: usize, chunk: usize) -> *mut ChunkState {
-        self.shared.at(part.chunks, row * g.kv_len.div_ceil(CHUNK) + chunk)
+        self.shared.at::<ChunkState>(part.chunks).wrapping_add(row * g.kv_len.div_ceil(CHUNK) + chunk)
     }
 
     /// Contexts of a chunk, row by row.
     fn contexts(&self, g: &Group, part: &Part, chunk: usize) -> *mut f32 {
-        self.shared.at(part.contexts, chunk * g.rows() * self.plan.columns)
+        self.shared.at::<f32>(part.contexts).wrapping_add(chunk * g.rows() * self.plan.columns)
     }
 
     fn scores_of(&self, g: &Group, part: &Part, row: usize, sum_of_q: i32) -> (Row, Scores) {
-        let p = self.shared.at(part.scores, row * stride(g.kv_len));
-        let row = g.row(self.plan.job, row);
+        let p = self.shared.at(part.scores + row * stride(g.kv_len));
+        let row = g.row(self.plan.problem.layer, row);
         (row, self.plan.scores(g, row, p, sum_of_q))
     }
 
@@ -254,7 +219,7 @@ impl<'a> Split<'a> {
         for part in parts.clone() {
             let (part, g) = self.part(part);
             for i in 0..g.rows() {
-                let row = g.row(plan.job, i);
+                let row = g.row(plan.problem.layer, i);
                 let Some(x) = x.next() else { unreachable!("room for all rows") };
                 let sum_of_q = plan.pack_q(g.q + row.token, row.head, x);
                 if let Some(sum) = sums.next() {
@@ -272,14 +237,16 @@ impl<'a> Split<'a> {
         let chunk_keys = chunk * CHUNK..((chunk + 1) * CHUNK).min(g.kv_len);
         let keys = keys.start.max(chunk_keys.start)..keys.end.min(chunk_keys.end);
         let panels = if keys.is_empty() { 0..0 } else { keys.start / PANEL..keys.end.div_ceil(PANEL) };
-        let meets = |g: &Group, keys: &Range<usize>| {
-            (0..g.rows()).any(|i| segments(plan.job, g.row(plan.job, i), keys.clone()).next().is_some())
+        let attends = |g: &Group, keys: &Range<usize>| {
+            (0..g.rows()).any(|i| {
+                segments(plan.problem.call, g.row(plan.problem.layer, i), keys.clone()).next().is_some()
+            })
         };
         let direct = g.rows() == 1 && plan.reads_k_directly();
         let mut panels = panels.map(|panel| panel * PANEL..((panel + 1) * PANEL).min(g.kv_len)).peekable();
         while let Some(mut keys) = panels.next() {
-            if direct && meets(g, &keys) {
-                while let Some(next) = panels.next_if(|next| meets(g, next)) {
+            if direct && attends(g, &keys) {
+                while let Some(next) = panels.next_if(|next| attends(g, next)) {
                     keys.end = next.end;
                 }
                 // SAFETY: rows of scores are as long as all panels.
@@ -291,16 +258,16 @@ impl<'a> Split<'a> {
                 let rows = g.rows();
                 let x = room.q[first * plan.q_row..].as_ptr();
                 first += rows;
-                if keys.is_empty() || !meets(g, &keys) {
+                if keys.is_empty() || !attends(g, &keys) {
                     continue;
                 }
                 let ahead = if direct {
                     Ahead::NOTHING
                 } else {
-                    self.ahead(&plan.k, g, keys.end, (turn, parts.len()))
+                    self.ahead(&plan.problem.k, g, keys.end, (turn, parts.len()))
                 };
                 plan.pack_k(g, keys.clone(), room.panel, room.init, room.stage, ahead);
-                let out = (self.shared.at::<u8>(part.scores, 4 * keys.start), stride(g.kv_len));
+                let out = (self.shared.at::<u8>(part.scores + 4 * keys.start), stride(g.kv_len));
                 let (panel, init) = (room.panel.as_ptr(), room.init.as_ptr());
                 // SAFETY: rows of scores are as long as all panels.
                 unsafe { plan.multiply_panel(x, rows, panel, init, keys.len(), out) };
@@ -338,7 +305,7 @@ impl<'a> Split<'a> {
             let (part, g) = self.part(first);
             let heads = self.alike(first..parts.end, |other| self.part(other).1.zeros.q == g.zeros.q);
             let x = room.q[(first - parts.start) * plan.q_row..].as_ptr();
-            let out = (self.shared.at(part.scores, 4 * keys.start), self.apart(first, |part| part.scores));
+            let out = (self.shared.at(part.scores + 4 * keys.start), self.apart(first, |part| part.scores));
             // SAFETY: as the caller.
             unsafe { plan.scores_directly(g, heads, x, keys.start..left, out) };
             first += heads;
@@ -477,7 +444,7 @@ impl<'a> Split<'a> {
                     self.whole_words(g, part, chunk) == keys
                 });
                 if !keys.is_empty() {
-                    let weights = plan.weights(self.shared.at(part.scores, 0), keys.start);
+                    let weights = plan.weights(self.shared.at(part.scores), keys.start);
                     let x = (weights.cast_const(), self.apart(first, |part| part.scores));
                     let out = (self.contexts(g, part, chunk).cast(), self.apart(first, |part| part.contexts));
                     plan.context_directly(g, heads, x, keys, out);
@@ -498,12 +465,12 @@ impl<'a> Split<'a> {
         keys.start..keys.start + keys.len() / each * each
     }
 
-    /// What to ask for of k or v while a panel passes in turns.
-    fn ahead(&self, operand: &Operand<'_>, g: &Group, next: usize, turn: (usize, usize)) -> Ahead {
-        if self.plan.by_head {
-            return operand.ahead_of(g.kv + next, g.kv_head);
+    /// What to prefetch of k or v while a panel passes in turns.
+    fn ahead(&self, x: &TensorRef<'_>, g: &Group, next: usize, turn: (usize, usize)) -> Ahead {
+        if self.plan.by_head() {
+            return x.ahead_of(g.kv + next, g.kv_head);
         }
-        operand.next_tokens(g.kv + next, PANEL, g.kv_head, turn)
+        x.next_tokens(g.kv + next, PANEL, g.kv_head, turn)
     }
 
     /// The keys of a chunk that a part multiplies all: kept with its first row.
@@ -529,7 +496,7 @@ impl<'a> Split<'a> {
             let whole = chunk * CHUNK..((chunk + 1) * CHUNK).min(g.kv_len);
             let (mut reach, mut pairs) = (NO_KEYS, 0);
             for i in 0..rows {
-                let (row, state) = (g.row(plan.job, i), (*self.row_state(part, i)).state);
+                let (row, state) = (g.row(plan.problem.layer, i), (*self.row_state(part, i)).state);
                 pairs += plan.pairs(row, state, whole.clone());
                 let own = plan.reach(g, row, state);
                 extend(&mut reach, own);
@@ -578,12 +545,12 @@ impl<'a> Split<'a> {
         room: &mut Room<'_>,
     ) {
         let plan = self.plan;
-        let weights = self.shared.at::<u8>(part.scores, i * stride(g.kv_len));
+        let weights = self.shared.at::<u8>(part.scores + i * stride(g.kv_len));
         let mut list = List::default();
         // SAFETY: as the caller.
         unsafe {
             if plan.reads_v_directly() {
-                let v = (plan.v.at(g.kv + keys.start, g.kv_head), plan.v.stride());
+                let v = (plan.problem.v.at(g.kv + keys.start, g.kv_head), plan.problem.v.token_stride());
                 plan.gather_v(weights, keys, v, &mut list, out);
             } else {
                 plan.pack_and_gather_v(g, weights, keys, room.v, &mut list, out);
@@ -615,12 +582,12 @@ impl<'a> Split<'a> {
             if keys.is_empty() {
                 return;
             }
-            let ahead = self.ahead(&plan.v, g, block.end, turn);
+            let ahead = self.ahead(&plan.problem.v, g, block.end, turn);
             let out = self.contexts(g, part, chunk).cast();
-            let row = self.shared.at::<u8>(part.scores, 0);
+            let row = self.shared.at::<u8>(part.scores);
             let weights = (row, stride(g.kv_len), g.rows());
             if plan.reads_v_directly() {
-                let v = (plan.v.at(g.kv + keys.start, g.kv_head), plan.v.stride());
+                let v = (plan.problem.v.at(g.kv + keys.start, g.kv_head), plan.problem.v.token_stride());
                 plan.multiply_v(weights, keys, v, out, (true, ahead));
             } else {
                 plan.pack_v(g, keys.clone(), room.v, ahead);
@@ -647,7 +614,7 @@ impl<'a> Split<'a> {
                 }
             }
             // SAFETY: the rows of a part are its own.
-            unsafe { plan.finish_row(g, g.row(plan.job, i), room.total, weights, room.row) };
+            unsafe { plan.finish_row(g, g.row(plan.problem.layer, i), room.total, weights, room.row) };
         }
     }
 }
@@ -655,6 +622,8 @@ impl<'a> Split<'a> {
 impl Plan<'_> {
     /// Whether rows of v are what tiles take.
     fn reads_v_directly(&self) -> bool {
-        self.mode == Mode::F32 && self.v.element() == Element::F32 && self.job.head_dim == self.columns
+        self.mode == Mode::F32
+            && self.problem.v.element() == Element::F32
+            && self.problem.layer.head_dim == self.columns
     }
 }

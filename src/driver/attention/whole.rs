@@ -1,15 +1,15 @@
 //! Many queries: tiles of rows with the scores of all their keys.
 
-use super::operands::Ahead;
 use super::rows::{State, aligned};
-use super::{Group, Memory, Mode, NO_KEYS, Plan, Row, chunks, extend, segments, too_large};
+use super::{Group, Mode, NO_KEYS, Plan, Row, chunks, extend, segments};
 use crate::base::buffer::{as_f32, as_i32};
-use crate::base::error::Result;
+use crate::base::scratch::Scratch;
+use crate::driver::tensor::Ahead;
+use crate::driver::workers::{Workers, carve, carved};
 use crate::kernels::attention::gather::List;
 use crate::kernels::attention::softmax::Scores;
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
 use std::ops::Range;
-use std::sync::atomic::AtomicUsize;
 
 /// Most rows of a tile.
 const MOST_ROWS: usize = 48;
@@ -17,24 +17,10 @@ const MOST_ROWS: usize = 48;
 const LEAST_ROWS: usize = 24;
 /// Bytes of scores that stay in the second-level cache while they become weights and context.
 const SCORES_BYTES: usize = 192 << 10;
-/// Rows that are asked for before they are needed.
+/// How many rows ahead is prefetched.
 const ROWS_AHEAD: usize = 12;
 /// Rows for which packing k and v once more costs little.
 const ROWS_WORTH_PACKING: usize = 96;
-
-/// The extents of a worker's memory.
-#[derive(Clone, Copy)]
-struct Extents {
-    k: usize,
-    init: usize,
-    v: usize,
-    stage: usize,
-    q: usize,
-    scores: usize,
-    sums: usize,
-    sparse_v: usize,
-    row: usize,
-}
 
 /// A worker's memory.
 struct Room<'a> {
@@ -55,50 +41,29 @@ struct Room<'a> {
     row: &'a mut [f32],
 }
 
-impl Extents {
-    fn new(plan: &Plan<'_>, kv_len: usize, rows: usize) -> Extents {
-        let panels = kv_len.div_ceil(PANEL);
-        Extents {
-            k: panels * plan.panel_bytes,
-            init: panels * PANEL * 4,
-            v: plan.v_bytes(kv_len).next_multiple_of(64),
-            stage: plan.stage_bytes(),
-            q: rows * plan.q_row,
-            scores: rows * stride(kv_len),
-            sums: rows * plan.columns * 4,
-            sparse_v: if plan.mode == Mode::Bytes { 0 } else { plan.v_bytes(CHUNK) },
-            row: plan.columns * 4,
-        }
-    }
+/// Bytes of the parts of a worker's memory, in the order of [`Room`].
+fn extents(plan: &Plan<'_>, kv_len: usize, rows: usize) -> [usize; 10] {
+    let (panels, sums) = (kv_len.div_ceil(PANEL), rows * plan.columns * 4);
+    let sparse_v = if plan.mode == Mode::Bytes { 0 } else { plan.v_bytes(CHUNK) };
+    [
+        panels * plan.panel_bytes,
+        panels * PANEL * 4,
+        plan.v_bytes(kv_len),
+        plan.stage_bytes(),
+        rows * plan.q_row,
+        rows * stride(kv_len),
+        sums,
+        2 * sums,
+        sparse_v,
+        plan.columns * 4,
+    ]
+}
 
-    fn bytes(&self) -> usize {
-        self.k
-            + self.init
-            + self.v
-            + self.stage
-            + self.q
-            + self.scores
-            + 3 * self.sums
-            + self.sparse_v
-            + self.row
-    }
-
-    fn split<'a>(&self, bytes: &'a mut [u8], stride: usize) -> Room<'a> {
-        let mut rest = bytes;
-        let mut take = |n| super::take(&mut rest, n);
-        Room {
-            k: take(self.k),
-            init: as_i32(take(self.init)),
-            v: take(self.v),
-            stage: take(self.stage),
-            q: take(self.q),
-            scores: take(self.scores),
-            stride,
-            sums: take(self.sums),
-            total: take(2 * self.sums),
-            sparse_v: take(self.sparse_v),
-            row: as_f32(take(self.row)),
-        }
+impl<'a> Room<'a> {
+    fn new(bytes: &'a mut [u8], extents: [usize; 10], stride: usize) -> Self {
+        let [k, init, v, stage, q, scores, sums, total, sparse_v, row] = carve(bytes, extents);
+        let (init, row) = (as_i32(init), as_f32(row));
+        Room { k, init, v, stage, q, scores, stride, sums, total, sparse_v, row }
     }
 }
 
@@ -107,34 +72,31 @@ fn stride(kv_len: usize) -> usize {
     4 * kv_len.next_multiple_of(2 * PANEL) + 64
 }
 
-/// All sequences, heads and rows, by as many workers as there are threads.
-pub fn run(plan: &Plan<'_>, sequences: usize, rows: usize, kv_len: usize, memory: &mut Memory) -> Result<()> {
+/// All sequences, heads and rows, by as many workers as there are threads; nothing if there is not so much memory.
+pub fn run(plan: &Plan<'_>, rows: usize, scratch: &mut Scratch) -> Option<()> {
+    let (_, kv_len) = plan.problem.call.sequences.longest();
     let threads = plan.ctx.threads();
-    let groups = sequences * plan.groups();
+    let groups = plan.problem.call.sequences.count() * plan.groups();
     let parts = match threads {
         1 => 1,
-        threads => (4 * threads).div_ceil(groups.max(1)).min(rows / ROWS_WORTH_PACKING).max(1),
+        threads => threads.saturating_mul(4).div_ceil(groups.max(1)).min(rows / ROWS_WORTH_PACKING).max(1),
     };
     let units = groups * parts;
     let high = plan.multiply.rows();
     let least = LEAST_ROWS.next_multiple_of(high);
     let tile = (SCORES_BYTES / stride(kv_len)).clamp(least, MOST_ROWS) / high * high;
     let tile = tile.min(rows.next_multiple_of(high));
-    let extents = Extents::new(plan, kv_len, tile);
-    let workers = threads.min(units);
-    if !memory.workers.try_grow(workers * extents.bytes()) {
-        return Err(too_large(kv_len));
-    }
-    let next = AtomicUsize::new(0);
-    plan.ctx.for_each_chunk(workers, memory.workers.bytes_mut(), extents.bytes(), &|_, bytes| {
-        let mut room = extents.split(bytes, stride(kv_len));
-        for unit in super::turns(&next, units) {
+    let extents = extents(plan, kv_len, tile);
+    let [memory] = scratch.slots();
+    Workers::new(plan.ctx, threads.min(units), carved(extents), memory)?.share_out(units, &|bytes, units| {
+        let mut room = Room::new(bytes, extents, stride(kv_len));
+        for unit in units {
             let group = plan.group(unit / parts / plan.groups(), unit / parts % plan.groups());
-            let rows = super::share(group.rows(), parts, unit % parts);
+            let rows = crate::driver::share(group.rows(), parts, unit % parts);
             unit_of_rows(plan, &group, rows, tile, &mut room);
         }
     });
-    Ok(())
+    Some(())
 }
 
 /// Packs what some rows of one group need, and goes through them tile by tile.
@@ -143,9 +105,9 @@ fn unit_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, tile: usize, roo
         return;
     }
     let mut keys = NO_KEYS;
-    for row in g.rows_from(plan.job, rows.start).take(rows.len()) {
+    for row in g.rows_from(plan.problem.layer, rows.start).take(rows.len()) {
         // Only its scores tell whether a row is empty.
-        let reach = if plan.job.uniform { 0..g.kv_len } else { row.first..row.last };
+        let reach = if plan.problem.layer.uniform { 0..g.kv_len } else { row.first..row.last };
         extend(&mut keys, reach);
     }
     let keys = if keys.is_empty() { 0..0 } else { keys.start / PANEL * PANEL..keys.end };
@@ -153,15 +115,15 @@ fn unit_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, tile: usize, roo
         let to = panel * PANEL..((panel + 1) * PANEL).min(g.kv_len);
         let bytes = &mut room.k[panel * plan.panel_bytes..][..plan.panel_bytes];
         for key in to.end..(to.end + PANEL).min(keys.end) {
-            plan.k.prefetch(g.kv + key, g.kv_head);
+            plan.problem.k.prefetch(g.kv + key, g.kv_head);
         }
         plan.pack_k(g, to, bytes, &mut room.init[panel * PANEL..], room.stage, Ahead::NOTHING);
     }
-    let ahead = plan.v.ahead_of(g.kv + keys.start + ROWS_AHEAD, g.kv_head);
+    let ahead = plan.problem.v.ahead_of(g.kv + keys.start + ROWS_AHEAD, g.kv_head);
     plan.pack_v(g, keys.clone(), &mut room.v[plan.v_bytes(keys.start)..], ahead);
     let tiles = rows.len().div_ceil(tile);
     for i in 0..tiles {
-        let own = super::share(rows.len(), tiles, i);
+        let own = crate::driver::share(rows.len(), tiles, i);
         // SAFETY: all keys that these rows can reach are packed.
         unsafe { tile_of_rows(plan, g, rows.start + own.start..rows.start + own.end, room) };
     }
@@ -176,11 +138,11 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
     let (mut own, mut known) = ([Row::default(); MOST_ROWS], [Scores::NONE; MOST_ROWS]);
     let mut states = [State::Nothing; MOST_ROWS];
     let (own, states, known) = (&mut own[..n], &mut states[..n], &mut known[..n]);
-    for (i, row) in g.rows_from(plan.job, rows.start).take(n).enumerate() {
+    for (i, row) in g.rows_from(plan.problem.layer, rows.start).take(n).enumerate() {
         let x = &mut room.q[i * plan.q_row..][..plan.q_row];
-        plan.q.prefetch(g.q + row.token + ROWS_AHEAD, row.head);
+        plan.problem.q.prefetch(g.q + row.token + ROWS_AHEAD, row.head);
         let sum = plan.pack_q(g.q + row.token, row.head, x);
-        plan.prefetch_output(g, row);
+        plan.out.prefetch(g.q + row.token, row.head);
         extend(&mut keys, row.first..row.last);
         own[i] = row;
         known[i] = plan.scores(g, row, scores.wrapping_add(i * stride), sum);
@@ -191,7 +153,7 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
         let panels = if keys.is_empty() { 0..0 } else { keys.start / PANEL..keys.end.div_ceil(PANEL) };
         for panel in panels {
             let keys = panel * PANEL..((panel + 1) * PANEL).min(g.kv_len);
-            if plan.job.block_mask.is_some() && !own.iter().any(|row| meets(plan, *row, &keys)) {
+            if plan.problem.call.block_mask.is_some() && !own.iter().any(|row| attends(plan, *row, &keys)) {
                 continue;
             }
             plan.multiply_panel(
@@ -257,9 +219,9 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
     }
 }
 
-/// Whether a row meets any of the keys.
-fn meets(plan: &Plan<'_>, row: Row, keys: &Range<usize>) -> bool {
-    segments(plan.job, row, keys.clone()).next().is_some()
+/// Whether a row attends to any of the keys.
+fn attends(plan: &Plan<'_>, row: Row, keys: &Range<usize>) -> bool {
+    segments(plan.problem.call, row, keys.clone()).next().is_some()
 }
 
 /// Sums of row i over the keys that weigh anything, to `total` of `room.total`; of v packed for this row alone.

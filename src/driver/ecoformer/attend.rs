@@ -6,12 +6,17 @@
 
 mod sums;
 
-use super::{Chunks, Memory, Shared, Unit, floats, grow, share_out};
-use crate::attention::{HeadsMut, Input, Sequences};
+use super::{Chunks, Unit, fit};
+use crate::base::buffer::as_f32;
 use crate::base::ctx::Ctx;
+use crate::base::element::Element;
 use crate::base::error::Result;
-use crate::driver::attention::multiply_all;
-use crate::driver::attention::operands::Operand;
+use crate::base::scratch::Scratch;
+use crate::base::sequences::Sequences;
+use crate::base::tensor::{TensorMut, TensorRef};
+use crate::driver::multiply::multiply_all;
+use crate::driver::tensor::SharedTensor;
+use crate::driver::workers::{Shared, Workers, carve, carved, grow};
 use crate::kernels::attention::multiply::Tile;
 use crate::kernels::attention::{LANES, PANEL};
 use crate::kernels::ecoformer::{GROUP, Lookup, tables};
@@ -19,40 +24,48 @@ use crate::kernels::table::Tier;
 use std::ops::Range;
 use sums::accumulate;
 
-/// Tokens of a causal block: inside it each meets each before it.
+/// Tokens of a causal block: inside it each attends to each before it.
 pub const BLOCK: usize = 32;
 
-/// One call: all of it checked.
-pub struct Attend<'a> {
+/// The attention of a layer: what stays the same from call to call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layer {
+    /// Heads.
     pub heads: usize,
-    /// Of a code.
+    /// Bits of a code.
     pub bits: usize,
-    /// Codes of queries, `[heads, tokens, words]`.
-    pub q: &'a [u64],
-    /// Codes of keys, `[heads, tokens, words]`.
-    pub k: &'a [u64],
-    /// `[tokens, heads, head_dim]`.
-    pub v: Input<'a>,
-    pub sequences: Sequences<'a>,
     /// Whether a token's own value takes the place of the sum of all.
     pub released: bool,
     /// No key behind the query's own position.
     pub causal: bool,
 }
 
+/// One call: all of it checked.
+pub struct Attend<'a> {
+    /// The layer.
+    pub layer: &'a Layer,
+    /// Codes of queries, `[heads, tokens, words]`.
+    pub q: &'a [u64],
+    /// Codes of keys, `[heads, tokens, words]`.
+    pub k: &'a [u64],
+    /// `[tokens, heads, head_dim]`.
+    pub v: TensorRef<'a>,
+    /// Which tokens belong together.
+    pub sequences: Sequences<'a>,
+}
+
+/// What the tier adds to a call.
 struct Plan<'a> {
-    job: &'a Attend<'a>,
-    v: Operand<'a>,
-    tokens: usize,
-    words: usize,
-    dim: usize,
-    columns: usize,
-    groups: usize,
-    out: Shared,
-    out_token: usize,
-    out_head: usize,
-    tier: &'static Tier,
+    call: &'a Attend<'a>,
+    out: SharedTensor<'a>,
     ctx: &'a Ctx,
+    tier: &'static Tier,
+    /// Words of a code.
+    words: usize,
+    /// Features of a head, padded.
+    columns: usize,
+    /// Groups of `GROUP` bits of a code.
+    groups: usize,
 }
 
 /// A worker's memory.
@@ -75,31 +88,41 @@ struct Room<'a> {
 type Signs = [i64; 256];
 
 impl Plan<'_> {
+    fn bits(&self) -> usize {
+        self.call.layer.bits
+    }
+
+    fn tokens(&self) -> usize {
+        self.call.v.shape().0
+    }
+
     /// Floats of the sums of signed values, one row a bit, and of the values themselves.
     fn sums(&self) -> usize {
-        (self.job.bits + 1) * self.columns
+        (self.bits() + 1) * self.columns
     }
 
     /// Bytes of a chunk's sums, of values and of signs.
     fn slot(&self) -> usize {
-        (4 * self.sums() + 8 * self.job.bits).next_multiple_of(64)
+        (4 * self.sums() + 8 * self.bits()).next_multiple_of(64)
     }
 
+    /// Bytes of the parts of a worker's memory, in the order of [`Room`].
     fn extents(&self) -> [usize; 6] {
         let panel = PANEL * self.columns;
-        let before = if self.job.causal || self.quantized() { self.sums() } else { 0 };
-        let state = if self.job.causal { self.sums() } else { self.columns };
-        [(self.job.bits + 1) * PANEL, panel, self.groups * 16 * self.columns, before, state, panel]
+        let before = if self.call.layer.causal || self.quantized() { self.sums() } else { 0 };
+        let state = if self.call.layer.causal { self.sums() } else { self.columns };
+        let signs = (self.bits() + 1) * PANEL;
+        [signs, panel, self.groups * 16 * self.columns, before, state, panel].map(|floats| 4 * floats)
     }
 
-    fn room<'b>(&self, mut bytes: &'b mut [u8]) -> Room<'b> {
-        let [signs, block, table, before, state, context] = self.extents().map(|n| floats(&mut bytes, n));
-        signs[self.job.bits * PANEL..].fill(1.0);
+    fn room<'b>(&self, bytes: &'b mut [u8]) -> Room<'b> {
+        let [signs, block, table, before, state, context] = carve(bytes, self.extents()).map(as_f32);
+        signs[self.bits() * PANEL..].fill(1.0);
         Room { signs, block, table, before, state, context }
     }
 
     fn code<'c>(&self, codes: &'c [u64], token: usize, head: usize) -> &'c [u64] {
-        &codes[(head * self.tokens + token) * self.words..][..self.words]
+        &codes[(head * self.tokens() + token) * self.words..][..self.words]
     }
 
     /// The context of a chunk.
@@ -107,7 +130,7 @@ impl Plan<'_> {
     /// # Safety
     /// Its slot holds the sums that it goes on from; the output's tokens are this task's.
     unsafe fn context(&self, unit: &Unit, len: usize, room: &mut Room<'_>, slot: *const u8) {
-        let (job, bits) = (self.job, self.job.bits);
+        let (call, bits) = (self.call, self.bits());
         let bias = (bits + 1) as f32;
         let mut state: Signs = [0; 256];
         // SAFETY: the slot is there, and nobody writes it.
@@ -116,8 +139,8 @@ impl Plan<'_> {
             state[..bits].copy_from_slice(std::slice::from_raw_parts(from, bits));
             std::slice::from_raw_parts(slot.cast::<f32>(), self.sums())
         };
-        let scale = f64::from(self.v.params(unit.head).0);
-        if !job.causal {
+        let scale = f64::from(call.v.affine(unit.head).0);
+        if !call.layer.causal {
             self.tables(sums, room.table);
             let denominators = Denominators::new(&state[..bits]);
             for (out, sum) in room.state.iter_mut().zip(&sums[bits * self.columns..]) {
@@ -127,10 +150,10 @@ impl Plan<'_> {
                 let v = self.v(&tokens, unit.head, room.block);
                 let mut factors = [0.0; PANEL];
                 for (token, factor) in tokens.clone().zip(&mut factors) {
-                    let signs = denominators.of(self.code(job.q, token, unit.head));
+                    let signs = denominators.of(self.code(call.q, token, unit.head));
                     *factor = (scale / (signs + (len * (bits + 1)) as i64) as f64) as f32;
                 }
-                let (base, own) = match job.released {
+                let (base, own) = match call.layer.released {
                     true => (std::ptr::null(), v.p),
                     false => (room.state.as_ptr(), std::ptr::null()),
                 };
@@ -153,8 +176,8 @@ impl Plan<'_> {
             }
             return;
         }
-        // Of the blocks before, in this chunk.
-        let mut met = unit.first;
+        // Tokens of the blocks before.
+        let mut before = unit.first;
         for (i, tokens) in unit.blocks(BLOCK).enumerate() {
             for ((state, before), sum) in room.state.iter_mut().zip(&*room.before).zip(sums) {
                 *state = if i == 0 { *sum } else { sum + before };
@@ -169,11 +192,11 @@ impl Plan<'_> {
             // SAFETY: the tier is supported; tables and room for the context are there.
             unsafe { (self.tier.float.lookup)(&lookup) };
             for (i, token) in tokens.clone().enumerate() {
-                let q = self.code(job.q, token, unit.head);
+                let q = self.code(call.q, token, unit.head);
                 let mut similarities = [0.0f32; BLOCK];
-                let mut sum = denominators.of(q) + (met * (bits + 1)) as i64;
+                let mut sum = denominators.of(q) + (before * (bits + 1)) as i64;
                 for (key, similarity) in (tokens.start..=token).zip(&mut similarities) {
-                    let k = self.code(job.k, key, unit.head);
+                    let k = self.code(call.k, key, unit.head);
                     let apart: u32 = q.iter().zip(k).map(|(q, k)| (q ^ k).count_ones()).sum();
                     let own = 2 * bits as i64 + 1 - 2 * i64::from(apart);
                     *similarity = own as f32;
@@ -182,16 +205,12 @@ impl Plan<'_> {
                 let row = &mut room.context[i * self.columns..][..self.columns];
                 let tile = Tile {
                     x: similarities.as_ptr().cast(),
-                    x_stride: 0,
                     w: v.p,
                     w_stride: v.stride,
                     steps: i + 1,
-                    init: std::ptr::null(),
                     out: row.as_mut_ptr().cast(),
-                    out_stride: 0,
                     resume: true,
-                    ahead: std::ptr::null(),
-                    ahead_stride: 0,
+                    ..Tile::NOTHING
                 };
                 // SAFETY: the tier is supported; as many values as similarities are there, and the row.
                 unsafe { multiply_all(self.tier.float.multiply, &tile, 1, self.columns) };
@@ -203,13 +222,13 @@ impl Plan<'_> {
             self.signs(&tokens, unit.head, room.signs, &mut state);
             // SAFETY: the room has all sums; the values are those of the tokens.
             unsafe { self.add(tokens.len(), room.signs, v, room.before.as_mut_ptr(), i > 0) };
-            met += tokens.len();
+            before += tokens.len();
         }
     }
 
     fn tables(&self, sums: &[f32], table: &mut [f32]) {
         // SAFETY: the tier is supported.
-        unsafe { tables::pick(self.ctx.isa())(&sums[..self.job.bits * self.columns], self.columns, table) }
+        unsafe { tables::pick(self.ctx.isa())(&sums[..self.bits() * self.columns], self.columns, table) }
     }
 
     /// The part of a lookup that all have.
@@ -221,7 +240,7 @@ impl Plan<'_> {
         (out, out_stride): (*mut u8, usize),
     ) -> Lookup {
         let codes =
-            &self.job.q[(head * self.tokens + tokens.start) * self.words..][..tokens.len() * self.words];
+            &self.call.q[(head * self.tokens() + tokens.start) * self.words..][..tokens.len() * self.words];
         Lookup {
             table: table.as_ptr(),
             groups: self.groups,
@@ -232,17 +251,17 @@ impl Plan<'_> {
             base: std::ptr::null(),
             own: std::ptr::null(),
             own_stride: 0,
-            own_factor: (self.job.bits + 1) as f32,
+            own_factor: (self.bits() + 1) as f32,
             factors: std::ptr::null(),
             out,
             out_stride,
         }
     }
 
-    /// Where the rows of a head are written, and how far apart, if they need no padding.
+    /// Where the rows of a head are written, and how far apart, if they need neither padding nor rounding.
     fn direct(&self, token: usize, head: usize) -> Option<(*mut u8, usize)> {
-        let to = self.out.at(4 * (token * self.out_token + head * self.out_head));
-        self.dim.is_multiple_of(LANES).then_some((to, 4 * self.out_token))
+        let as_it_is = self.out.element() == Element::F32 && self.call.v.shape().2.is_multiple_of(LANES);
+        as_it_is.then(|| (self.out.at(token, head), self.out.token_stride()))
     }
 
     /// Padded rows to the output.
@@ -251,9 +270,8 @@ impl Plan<'_> {
     /// The output's tokens are this task's.
     unsafe fn write(&self, tokens: &Range<usize>, head: usize, rows: &[f32]) {
         for (token, row) in tokens.clone().zip(rows.chunks_exact(self.columns)) {
-            let to = self.out.at::<f32>(4 * (token * self.out_token + head * self.out_head));
-            // SAFETY: the tensor's constructor proved that all its heads are there; a row has at least as many columns.
-            unsafe { to.copy_from_nonoverlapping(row.as_ptr(), self.dim) };
+            // SAFETY: as the caller.
+            unsafe { self.out.write(token, head, &row[..self.call.v.shape().2], self.ctx) };
         }
     }
 }
@@ -286,65 +304,57 @@ impl Denominators {
     }
 }
 
-/// The context of all tokens.
+/// The context of all tokens, to a tensor as v.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if there is not so much memory.
-pub fn attend(job: &Attend<'_>, mut out: HeadsMut<'_, f32>, ctx: &Ctx, memory: &mut Memory) -> Result<()> {
-    let layout = out.layout();
-    let words = job.bits.div_ceil(64);
-    let (tokens, dim) = (layout.tokens, layout.head_dim);
-    assert!([job.q, job.k].iter().all(|codes| codes.len() == tokens * job.heads * words));
-    if tokens == 0 {
-        // Of which there may be any number of sequences.
-        return Ok(());
-    }
+/// [`Error::Shape`](crate::Error::Shape) if there is not so much memory. Nothing was written then.
+pub fn attend(call: &Attend<'_>, out: TensorMut<'_>, ctx: &Ctx, scratch: &mut Scratch) -> Result<()> {
+    let Layer { heads, bits, causal, .. } = *call.layer;
+    let words = bits.div_ceil(64);
+    let (tokens, _, dim) = call.v.shape();
+    assert!(out.shape() == call.v.shape());
+    assert!([call.q, call.k].iter().all(|codes| codes.len() == tokens * heads * words));
     let plan = Plan {
-        job,
-        v: Operand::new(&job.v),
-        tokens,
-        words,
-        dim,
-        columns: dim.next_multiple_of(LANES),
-        groups: job.bits.div_ceil(GROUP),
-        out: Shared(out.as_mut_ptr().cast()),
-        out_token: layout.token_stride,
-        out_head: layout.head_stride,
-        tier: Tier::of(ctx.target()),
+        call,
+        out: SharedTensor::new(out),
         ctx,
+        tier: Tier::of(ctx.target()),
+        words,
+        columns: dim.next_multiple_of(LANES),
+        groups: bits.div_ceil(GROUP),
     };
-    let Memory { workers, sums, starts, .. } = memory;
-    let chunks = Chunks::new(job.sequences, starts);
-    let units = chunks.count() * job.heads;
-    let each = plan.extents().iter().map(|n| (4 * n).next_multiple_of(64)).sum();
+    let [workers, sums, starts] = scratch.slots();
+    let chunks = fit(Chunks::new(call.sequences, tokens, starts), tokens)?;
+    let units = chunks.count() * heads;
+    let each = carved(plan.extents());
+    let mut workers = fit(Workers::new(ctx, ctx.threads().min(units), each, workers), tokens)?;
     let slot = plan.slot();
-    grow(workers, ctx.threads().min(units), each, tokens)?;
-    grow(sums, units, slot, tokens)?;
-    let shared = Shared(sums.bytes_mut().as_mut_ptr());
-    share_out(ctx, workers, each, units, &|bytes, units| {
+    fit(grow(sums, units, slot).then_some(()), tokens)?;
+    let shared = Shared::new(sums.bytes_mut());
+    workers.share_out(units, &|bytes, units| {
         let mut room = plan.room(bytes);
         for unit in units {
             // SAFETY: each slot is one task's.
             unsafe { plan.chunk(&chunks.unit(unit), &mut room, shared.at(unit * slot)) };
         }
     });
-    for b in 0..job.sequences.count() {
-        for head in 0..job.heads {
+    for b in 0..chunks.sequences() {
+        for head in 0..heads {
             let slots = chunks.slots(b, head);
             // SAFETY: no task runs; the slots are there.
             unsafe {
-                accumulate::<f32>(shared, slots.clone(), slot, 0, plan.sums(), job.causal);
-                accumulate::<i64>(shared, slots, slot, 4 * plan.sums(), job.bits, job.causal);
+                accumulate::<f32>(shared, slots.clone(), slot, 0, plan.sums(), causal);
+                accumulate::<i64>(shared, slots, slot, 4 * plan.sums(), bits, causal);
             }
         }
     }
-    share_out(ctx, workers, each, units, &|bytes, turns| {
+    workers.share_out(units, &|bytes, turns| {
         let mut room = plan.room(bytes);
         for turn in turns {
             // Backwards: what the pass before read last is still in the caches.
             let unit = chunks.unit(units - 1 - turn);
-            let (first, last) = job.sequences.queries(unit.b);
-            let from = if job.causal { unit.slot } else { chunks.slots(unit.b, unit.head).start };
+            let (first, last) = call.sequences.queries(unit.b);
+            let from = if causal { unit.slot } else { chunks.slots(unit.b, unit.head).start };
             // SAFETY: the sums are there, and are no longer written; each token's head is of one unit.
             unsafe { plan.context(&unit, last - first, &mut room, shared.at(from * slot)) };
         }

@@ -1,57 +1,75 @@
 //! Tokens to codes: unit vectors, kernel features against the anchors, projections, signs.
 
-use super::{Chunks, Memory, Rows, Shared, Unit, floats, grow, row, share_out};
-use crate::attention::{HeadsRef, Input, Sequences};
+use super::{Chunks, Rows, Unit, fit, row};
+use crate::base::buffer::{Buffer, as_f32};
 use crate::base::ctx::Ctx;
 use crate::base::error::Result;
-use crate::driver::attention::multiply_all;
-use crate::driver::attention::operands::Operand;
+use crate::base::scratch::Scratch;
+use crate::base::sequences::Sequences;
+use crate::base::tensor::TensorRef;
+use crate::driver::multiply::multiply_all;
+use crate::driver::workers::{Shared, Workers, carve, carved, grow};
 use crate::kernels::attention::multiply::Tile;
 use crate::kernels::attention::pack::prefetch;
 use crate::kernels::attention::{LANES, PANEL};
 use crate::kernels::ecoformer::{Features, inverse_norms, transpose};
 use crate::kernels::pack::Tokens;
 use crate::kernels::table::Tier;
+use std::borrow::Cow;
 use std::f64::consts::LOG2_E;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A learned hash: all of its parts checked.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Hash<'a> {
+    /// Heads, each with parts of its own.
     pub heads: usize,
-    /// Of a head.
-    pub anchors: usize,
+    /// Features of a head.
     pub head_dim: usize,
+    /// Anchors of a head.
+    pub anchors_per_head: usize,
+    /// Bits of a code.
     pub bits: usize,
-    /// `[heads, anchors, head_dim]`.
-    pub anchor: &'a [f32],
-    /// Squared norms, `[heads, anchors]`.
-    pub squares: &'a [f32],
-    /// `[heads, anchors]`.
-    pub centring: &'a [f32],
-    /// `[heads, bits, anchors]`.
-    pub projection: &'a [f32],
+    /// `[heads, anchors_per_head, head_dim]`.
+    pub anchors: Cow<'a, [f32]>,
+    /// Squared norms of the anchors, `[heads, anchors_per_head]`.
+    pub squares: Cow<'a, [f32]>,
+    /// `[heads, anchors_per_head]`.
+    pub centring: Cow<'a, [f32]>,
+    /// `[heads, bits, anchors_per_head]`.
+    pub projection: Cow<'a, [f32]>,
     /// Means of the anchors, `[heads, head_dim]`.
-    pub mean: &'a [f64],
+    pub mean: Cow<'a, [f64]>,
     /// Means of their squared norms, `[heads]`.
-    pub mean_square: &'a [f64],
-    /// `[heads]`, or each sequence's own.
-    pub sigma: Option<&'a [f32]>,
+    pub mean_square: Cow<'a, [f64]>,
 }
 
 /// One call: all of it checked.
 pub struct Encode<'a> {
-    pub hash: Hash<'a>,
-    /// `[tokens, heads, head_dim]`.
-    pub x: HeadsRef<'a, f32>,
+    /// The hash.
+    pub hash: &'a Hash<'a>,
+    /// The bandwidth of each head, or each sequence's own.
+    pub sigma: Option<&'a [f32]>,
+    /// `[tokens, heads, head_dim]`, of f32.
+    pub x: TensorRef<'a>,
+    /// Which tokens belong together.
     pub sequences: Sequences<'a>,
 }
 
+/// A call whose memory is there: nothing of it can fail any more.
+pub struct Prepared<'a> {
+    plan: Plan<'a>,
+    chunks: Chunks<'a>,
+    workers: Workers<'a>,
+    /// Sums of each chunk, where sequences have bandwidths of their own.
+    sums: &'a mut Buffer,
+    /// Those bandwidths, `[sequences, heads]`.
+    sigma: &'a mut Buffer,
+}
+
 struct Plan<'a> {
-    hash: &'a Hash<'a>,
-    x: Operand<'a>,
-    tokens: usize,
+    call: &'a Encode<'a>,
     tier: &'static Tier,
     ctx: &'a Ctx,
     columns: usize,
@@ -71,29 +89,29 @@ struct Room<'a> {
 }
 
 impl Plan<'_> {
-    /// Floats of a chunk's sums.
+    /// Bytes of a chunk's sums.
     fn slot(&self) -> usize {
-        self.columns + LANES
+        4 * (self.columns + LANES)
     }
 
-    /// Floats of a worker.
+    /// Bytes of the parts of a worker's memory, in the order of [`Room`].
     fn extents(&self) -> [usize; 5] {
-        let hash = self.hash;
+        let hash = self.call.hash;
         let lines = hash.head_dim.next_multiple_of(4);
-        [lines * PANEL, PANEL, hash.anchors * PANEL, hash.bits * PANEL, PANEL * self.columns]
+        [lines, 1, hash.anchors_per_head, hash.bits, self.columns].map(|rows| 4 * rows * PANEL)
     }
 
-    fn room<'b>(&self, mut bytes: &'b mut [u8]) -> Room<'b> {
-        let [lines, inverse, features, y, block] = self.extents().map(|n| floats(&mut bytes, n));
+    fn room<'b>(&self, bytes: &'b mut [u8]) -> Room<'b> {
+        let [lines, inverse, features, y, block] = carve(bytes, self.extents()).map(as_f32);
         let inverse = inverse.try_into().expect("a panel");
         Room { lines, inverse, features, y, block }
     }
 
     /// Some tokens to lines, and what makes each a unit vector. Returns how many have a direction.
     fn panel(&self, tokens: &Range<usize>, head: usize, room: &mut Room<'_>) -> usize {
-        let dim = self.hash.head_dim;
+        let (x, dim) = (&self.call.x, self.call.hash.head_dim);
         // The next panel.
-        let ahead = self.x.ahead_of(tokens.end, head);
+        let ahead = x.ahead_of(tokens.end, head);
         let linear = ahead.stride == 4 * dim;
         if !linear {
             (0..PANEL).for_each(|i| prefetch(ahead.p.wrapping_add(i * ahead.stride), 4 * dim));
@@ -102,8 +120,8 @@ impl Plan<'_> {
         // SAFETY: the tier is supported; the tensor has these tokens' heads, and the panel is long enough.
         unsafe {
             (self.tier.float.rows_to_lines)(&Tokens {
-                rows: self.x.at(tokens.start, head).cast_mut(),
-                stride: self.x.stride(),
+                rows: x.at(tokens.start, head).cast_mut(),
+                stride: x.token_stride(),
                 tokens: tokens.len(),
                 features: dim,
                 panel: room.lines.as_mut_ptr().cast(),
@@ -129,7 +147,7 @@ impl Plan<'_> {
             let (isa, float) = (self.ctx.isa(), self.tier.float);
             let n = tokens.len();
             let rows = if whole {
-                super::rows(&self.x, tokens, unit.head, room.block, float, isa)
+                super::rows(&self.call.x, tokens, unit.head, room.block, float, isa)
             } else {
                 // What has no direction may be infinite.
                 for ((token, inverse), out) in
@@ -137,7 +155,7 @@ impl Plan<'_> {
                 {
                     out.fill(0.0);
                     if *inverse != 0.0 {
-                        row(&self.x, token, unit.head, &mut out[..self.hash.head_dim], float, isa);
+                        row(&self.call.x, token, unit.head, &mut out[..self.call.hash.head_dim], float, isa);
                     }
                 }
                 Rows { p: room.block.as_ptr().cast(), stride: 4 * self.columns }
@@ -155,7 +173,8 @@ impl Plan<'_> {
     /// # Safety
     /// The codes of these tokens are this task's.
     unsafe fn codes(&self, unit: &Unit, sigma: f32, room: &mut Room<'_>, codes: Shared) -> usize {
-        let Hash { anchors, head_dim, bits, .. } = *self.hash;
+        let hash = self.call.hash;
+        let Hash { anchors_per_head: anchors, head_dim, bits, .. } = *hash;
         let words = bits.div_ceil(64);
         let of_head = |parts: &[f32], n: usize| parts[unit.head * n..][..n].as_ptr();
         // No bandwidth is so small that what is at a distance of 0 is not near.
@@ -167,8 +186,8 @@ impl Plan<'_> {
             let float = self.tier.float;
             let (features, y) = (room.features.as_mut_ptr(), room.y.as_mut_ptr());
             let lines = Rows { p: room.lines.as_ptr().cast(), stride: 4 * PANEL };
-            let anchor = of_head(self.hash.anchor, anchors * head_dim);
-            let projection = of_head(self.hash.projection, bits * anchors);
+            let anchor = of_head(&hash.anchors, anchors * head_dim);
+            let projection = of_head(&hash.projection, bits * anchors);
             let mut masks = [[0u64; 64]; 4];
             // SAFETY: the tier is supported; the room has the extents, the hash its parts; a code has at most 256 bits.
             unsafe {
@@ -178,8 +197,8 @@ impl Plan<'_> {
                     rows: features,
                     anchors,
                     inverse: room.inverse.as_ptr(),
-                    squares: of_head(self.hash.squares, anchors),
-                    centring: of_head(self.hash.centring, anchors),
+                    squares: of_head(&hash.squares, anchors),
+                    centring: of_head(&hash.centring, anchors),
                     rate: rate as f32,
                 });
                 let lines = Rows { p: features.cast(), stride: 4 * PANEL };
@@ -190,7 +209,7 @@ impl Plan<'_> {
             for (w, masks) in masks[..words].iter_mut().enumerate() {
                 transpose(masks);
                 for (token, word) in tokens.clone().zip(&*masks) {
-                    let at = (unit.head * self.tokens + token) * words + w;
+                    let at = (unit.head * self.call.x.shape().0 + token) * words + w;
                     // SAFETY: there are as many words as tokens of all heads have; nobody else writes these.
                     unsafe { codes.at::<u64>(8 * at).write(*word) };
                 }
@@ -214,94 +233,90 @@ fn tile(
         w: w.p,
         w_stride: w.stride,
         steps,
-        init: std::ptr::null(),
         out: out.cast(),
         out_stride: 4 * columns,
         resume,
-        ahead: std::ptr::null(),
-        ahead_stride: 0,
+        ..Tile::NOTHING
     }
 }
 
-/// The codes of all tokens, `[heads][tokens][words]`. Returns how many tokens' heads have no direction.
-///
-/// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if there is not so much memory.
-pub fn encode(job: &Encode<'_>, codes: &mut [u64], ctx: &Ctx, memory: &mut Memory) -> Result<usize> {
-    let hash = &job.hash;
-    let (tokens, columns) = (job.x.tokens(), hash.head_dim.next_multiple_of(LANES));
-    assert_eq!(codes.len(), tokens * hash.heads * hash.bits.div_ceil(64));
-    if tokens == 0 {
-        // Of which there may be any number of sequences.
-        return Ok(0);
-    }
-    let plan = Plan {
-        hash,
-        x: Operand::new(&Input::F32(job.x)),
-        tokens,
-        tier: Tier::of(ctx.target()),
-        ctx,
-        columns,
-    };
-    let Memory { workers, sums, starts, sigma } = memory;
-    let chunks = Chunks::new(job.sequences, starts);
-    let units = chunks.count() * hash.heads;
-    let each = plan.extents().iter().map(|n| (4 * n).next_multiple_of(64)).sum();
-    grow(workers, ctx.threads().min(units), each, tokens)?;
-    let slot = 4 * plan.slot();
-    sigma.clear();
-    match hash.sigma {
-        Some(frozen) => {
-            for _ in 0..job.sequences.count() {
-                sigma.extend_from_slice(frozen);
-            }
+impl<'a> Encode<'a> {
+    /// Memory for the call.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if there is not enough.
+    pub fn prepare(&'a self, ctx: &'a Ctx, scratch: &'a mut Scratch) -> Result<Prepared<'a>> {
+        let (tokens, heads) = (self.x.shape().0, self.hash.heads);
+        let columns = self.hash.head_dim.next_multiple_of(LANES);
+        let plan = Plan { call: self, tier: Tier::of(ctx.target()), ctx, columns };
+        let [workers, sums, starts, sigma] = scratch.slots();
+        let chunks = fit(Chunks::new(self.sequences, tokens, starts), tokens)?;
+        let units = chunks.count() * heads;
+        let each = carved(plan.extents());
+        let workers = fit(Workers::new(ctx, ctx.threads().min(units), each, workers), tokens)?;
+        if self.sigma.is_none() {
+            let there_is = grow(sums, units, plan.slot()) && grow(sigma, chunks.sequences() * heads, 4);
+            fit(there_is.then_some(()), tokens)?;
         }
-        None => {
-            grow(sums, units, slot, tokens)?;
-            let shared = Shared(sums.bytes_mut().as_mut_ptr());
-            share_out(ctx, workers, each, units, &|bytes, units| {
+        Ok(Prepared { plan, chunks, workers, sums, sigma })
+    }
+}
+
+impl Prepared<'_> {
+    /// The codes of all tokens, `[heads, tokens, words]`. Returns how many heads of tokens have no direction.
+    pub fn run(self, codes: &mut [u64]) -> usize {
+        let Prepared { plan, chunks, mut workers, sums, sigma } = self;
+        let (call, hash) = (plan.call, plan.call.hash);
+        assert_eq!(codes.len(), call.x.shape().0 * hash.heads * hash.bits.div_ceil(64));
+        let units = chunks.count() * hash.heads;
+        if call.sigma.is_none() {
+            let (shared, slot) = (Shared::new(sums.bytes_mut()), plan.slot());
+            workers.share_out(units, &|bytes, units| {
                 let mut room = plan.room(bytes);
                 for unit in units {
                     // SAFETY: each slot is one task's.
                     unsafe { plan.sum(&chunks.unit(unit), &mut room, shared.at(unit * slot)) };
                 }
             });
-            for b in 0..job.sequences.count() {
-                for head in 0..hash.heads {
-                    let parts = chunks.slots(b, head);
-                    let (first, last) = job.sequences.queries(b);
-                    sigma.push(own_sigma(&plan, head, last - first, sums.bytes(), parts));
+            let own = as_f32(sigma.bytes_mut()).chunks_exact_mut(hash.heads);
+            for (b, own) in (0..chunks.sequences()).zip(own) {
+                let (first, last) = call.sequences.queries(b);
+                for (head, sigma) in own.iter_mut().enumerate() {
+                    *sigma = own_sigma(&plan, head, last - first, sums.bytes(), chunks.slots(b, head));
                 }
             }
         }
+        let lost = AtomicUsize::new(0);
+        let (shared, own) = (Shared::new(codes), as_f32(sigma.bytes_mut()));
+        workers.share_out(units, &|bytes, turns| {
+            let mut room = plan.room(bytes);
+            for turn in turns {
+                // Backwards: where there was a pass before, what it read last is still in the caches.
+                let unit = chunks.unit(units - 1 - turn);
+                let sigma = match call.sigma {
+                    Some(frozen) => frozen[unit.head],
+                    None => own[unit.b * hash.heads + unit.head],
+                };
+                // SAFETY: each token's head is of one unit.
+                let n = unsafe { plan.codes(&unit, sigma, &mut room, shared) };
+                lost.fetch_add(n, Ordering::Relaxed);
+            }
+        });
+        lost.into_inner()
     }
-    let lost = AtomicUsize::new(0);
-    let shared = Shared(codes.as_mut_ptr().cast());
-    let sigma = &*sigma;
-    share_out(ctx, workers, each, units, &|bytes, turns| {
-        let mut room = plan.room(bytes);
-        for turn in turns {
-            // Backwards: where there was a pass before, what it read last is still in the caches.
-            let unit = chunks.unit(units - 1 - turn);
-            // SAFETY: each token's head is of one unit.
-            let n = unsafe { plan.codes(&unit, sigma[unit.b * hash.heads + unit.head], &mut room, shared) };
-            lost.fetch_add(n, Ordering::Relaxed);
-        }
-    });
-    Ok(lost.into_inner())
 }
 
 /// The mean of the squared distances of all tokens to all anchors: `|x|^2 + |a|^2 - 2 x a`, mean by mean.
 fn own_sigma(plan: &Plan<'_>, head: usize, tokens: usize, sums: &[u8], slots: Range<usize>) -> f32 {
-    let dim = plan.hash.head_dim;
+    let (hash, dim) = (plan.call.hash, plan.call.hash.head_dim);
     let sum = |column: usize| -> f64 {
         let part = |slot: usize| {
-            let at = 4 * (slot * plan.slot() + column);
+            let at = slot * plan.slot() + 4 * column;
             f64::from(f32::from_ne_bytes(sums[at..at + 4].try_into().expect("four bytes")))
         };
         slots.clone().map(part).sum()
     };
-    let cosines: f64 = (0..dim).map(|i| sum(i) * plan.hash.mean[head * dim + i]).sum();
+    let cosines: f64 = (0..dim).map(|i| sum(i) * hash.mean[head * dim + i]).sum();
     let n = tokens as f64;
-    (sum(plan.columns) / n + plan.hash.mean_square[head] - 2.0 * cosines / n) as f32
+    (sum(plan.columns) / n + hash.mean_square[head] - 2.0 * cosines / n) as f32
 }

@@ -7,58 +7,21 @@ mod attend;
 mod encode;
 mod stream;
 
-pub use attend::{Attend, attend};
-pub use encode::{Encode, Hash, encode};
+pub use attend::{Attend, Layer, attend};
+pub use encode::{Encode, Hash};
 pub use stream::State;
 
-use super::attention::operands::Operand;
-use super::attention::turns;
-use crate::attention::Sequences;
-use crate::base::buffer::{Buffer, as_f32};
-use crate::base::ctx::Ctx;
+use crate::base::buffer::Buffer;
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
 use crate::base::isa::Isa;
+use crate::base::sequences::Sequences;
+use crate::base::tensor::TensorRef;
+use crate::driver::workers::{as_plain, grow};
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
 use crate::kernels::ecoformer::centre;
 use crate::kernels::float_table::FloatTier;
 use std::ops::Range;
-use std::sync::atomic::AtomicUsize;
-
-/// Memory of a call.
-#[derive(Debug, Default)]
-pub struct Memory {
-    /// Each thread's.
-    workers: Buffer,
-    /// Sums of each chunk.
-    sums: Buffer,
-    /// Chunks before each sequence.
-    starts: Vec<usize>,
-    /// Bandwidths, `[sequences][heads]`.
-    sigma: Vec<f32>,
-}
-
-impl Memory {
-    /// Bytes held.
-    pub fn capacity(&self) -> usize {
-        self.workers.len()
-            + self.sums.len()
-            + size_of::<usize>() * self.starts.capacity()
-            + 4 * self.sigma.capacity()
-    }
-}
-
-/// Memory that tasks share; they touch disjoint parts of it.
-#[derive(Clone, Copy)]
-struct Shared(*mut u8);
-// SAFETY: see above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    fn at<T>(&self, byte: usize) -> *mut T {
-        self.0.wrapping_add(byte).cast()
-    }
-}
 
 /// A chunk of one head.
 #[derive(Debug, Clone, Copy)]
@@ -86,25 +49,37 @@ impl Unit {
 /// How sequences are cut into chunks.
 struct Chunks<'a> {
     sequences: Sequences<'a>,
+    /// Chunks before each sequence, and all.
     starts: &'a [usize],
 }
 
 impl<'a> Chunks<'a> {
-    fn new(sequences: Sequences<'a>, starts: &'a mut Vec<usize>) -> Self {
-        starts.clear();
-        starts.push(0);
+    /// Of so many tokens; none if there is not enough memory.
+    fn new(sequences: Sequences<'a>, tokens: usize, memory: &'a mut Buffer) -> Option<Self> {
+        // No tokens are those of any number of sequences.
+        let count = if tokens == 0 { 0 } else { sequences.count() };
+        if !grow(memory, count.checked_add(1)?, size_of::<usize>()) {
+            return None;
+        }
+        let starts = &mut as_plain(memory.bytes_mut())[..=count];
         let mut all = 0;
-        for b in 0..sequences.count() {
+        starts[0] = all;
+        for b in 0..count {
             let (first, last) = sequences.queries(b);
             all += (last - first).div_ceil(CHUNK);
-            starts.push(all);
+            starts[b + 1] = all;
         }
-        Self { sequences, starts }
+        Some(Self { sequences, starts })
+    }
+
+    /// Sequences.
+    fn sequences(&self) -> usize {
+        self.starts.len() - 1
     }
 
     /// Chunks of one head.
     fn count(&self) -> usize {
-        self.starts[self.starts.len() - 1]
+        self.starts[self.sequences()]
     }
 
     fn unit(&self, slot: usize) -> Unit {
@@ -121,31 +96,9 @@ impl<'a> Chunks<'a> {
     }
 }
 
-/// Hands units out to workers, each with `each` bytes of its own: calls `f(memory, units)` once a worker.
-fn share_out(
-    ctx: &Ctx,
-    workers: &mut Buffer,
-    each: usize,
-    units: usize,
-    f: &(impl Fn(&mut [u8], &mut dyn Iterator<Item = usize>) + Sync),
-) {
-    let next = AtomicUsize::new(0);
-    ctx.for_each_chunk(ctx.threads().min(units), workers.bytes_mut(), each, &|_, bytes| {
-        f(bytes, &mut turns(&next, units));
-    });
-}
-
-/// What is said of a call that does not fit memory.
-fn too_large(tokens: usize) -> Error {
-    Error::shape("tokens", "as many as there is memory for", tokens)
-}
-
-/// `n` times `bytes`, if there is so much memory.
-fn grow(buffer: &mut Buffer, n: usize, bytes: usize, tokens: usize) -> Result<()> {
-    match n.checked_mul(bytes) {
-        Some(bytes) if buffer.try_grow(bytes) => Ok(()),
-        _ => Err(too_large(tokens)),
-    }
+/// What is there, or what is said of a call that does not fit memory.
+fn fit<T>(memory: Option<T>, tokens: usize) -> Result<T> {
+    memory.ok_or_else(|| Error::shape("tokens", "as many as there is memory for", tokens))
 }
 
 /// Rows of floats, as products take them: padded to a multiple of 16 columns.
@@ -158,16 +111,16 @@ struct Rows {
 
 /// The rows of some tokens: where they are, or widened, less their zero point and padded, in `block`.
 fn rows(
-    v: &Operand<'_>,
+    v: &TensorRef<'_>,
     tokens: Range<usize>,
     head: usize,
     block: &mut [f32],
     tier: &FloatTier,
     isa: Isa,
 ) -> Rows {
-    let dim = v.dim();
+    let dim = v.shape().2;
     if v.element() == Element::F32 && dim.is_multiple_of(LANES) {
-        return Rows { p: v.at(tokens.start, head), stride: v.stride() };
+        return Rows { p: v.at(tokens.start, head), stride: v.token_stride() };
     }
     let columns = dim.next_multiple_of(LANES);
     for (token, out) in tokens.zip(block.chunks_exact_mut(columns)) {
@@ -178,7 +131,7 @@ fn rows(
 }
 
 /// One row, widened and less its zero point.
-fn row(v: &Operand<'_>, token: usize, head: usize, out: &mut [f32], tier: &FloatTier, isa: Isa) {
+fn row(v: &TensorRef<'_>, token: usize, head: usize, out: &mut [f32], tier: &FloatTier, isa: Isa) {
     let row = v.row(token, head);
     // SAFETY: the tier is supported; as many elements are there as there is room for.
     unsafe {
@@ -193,11 +146,6 @@ fn row(v: &Operand<'_>, token: usize, head: usize, out: &mut [f32], tier: &Float
             }
         }
     }
-}
-
-/// The first floats of what is left.
-fn floats<'a>(rest: &mut &'a mut [u8], n: usize) -> &'a mut [f32] {
-    as_f32(super::attention::take(rest, (4 * n).next_multiple_of(64)))
 }
 
 const _: () = assert!(CHUNK.is_multiple_of(PANEL) && PANEL == 64);

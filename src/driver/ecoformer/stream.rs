@@ -1,9 +1,14 @@
 //! Keys and values that come one by one: the sums that causal attention goes on from.
 
 use super::attend::BLOCK;
+use crate::base::ctx::Ctx;
+use crate::base::element::Element;
 use crate::base::isa::Isa;
+use crate::base::tensor::{TensorMut, TensorRef};
+use crate::driver::tensor::{MAX_HEAD_DIM, SharedTensor};
 use crate::kernels::attention::CHUNK;
 use crate::kernels::ecoformer::{GROUP, add_multiple};
+use half::{bf16, f16};
 
 /// Of all heads.
 #[derive(Debug, Clone)]
@@ -27,6 +32,29 @@ struct Head {
     keys: Vec<u64>,
     /// Its values, `[keys][dim]`.
     values: Vec<f32>,
+}
+
+/// A token's head in floats, less the zero point of bytes.
+fn widen(v: &TensorRef<'_>, token: usize, head: usize, out: &mut [f32]) {
+    let (row, zero) = (v.row(token, head), v.affine(head).1);
+    match v.element() {
+        Element::F32 => {
+            let floats = row.as_chunks().0;
+            out.iter_mut().zip(floats).for_each(|(out, v)| *out = f32::from_ne_bytes(*v));
+        }
+        Element::Bf16 => {
+            let floats = row.as_chunks().0;
+            out.iter_mut().zip(floats).for_each(|(out, v)| *out = bf16::from_ne_bytes(*v).to_f32());
+        }
+        Element::F16 => {
+            let floats = row.as_chunks().0;
+            out.iter_mut().zip(floats).for_each(|(out, v)| *out = f16::from_ne_bytes(*v).to_f32());
+        }
+        Element::I8 => {
+            out.iter_mut().zip(row).for_each(|(out, v)| *out = (i32::from(*v as i8) - zero) as f32);
+        }
+        _ => out.iter_mut().zip(row).for_each(|(out, v)| *out = (i32::from(*v) - zero) as f32),
+    }
 }
 
 /// Bit b of a code as +1 or -1.
@@ -70,21 +98,46 @@ impl State {
         }
     }
 
-    /// A token's code, and its value, which `v` writes.
-    pub fn append(&mut self, head: usize, code: &[u64], v: impl FnOnce(&mut [f32])) {
-        let (bits, dim) = (self.bits, self.dim);
-        let head = &mut self.heads[head];
-        if head.values.len() == BLOCK * dim {
-            head.sum(bits, dim);
+    /// The codes of tokens, `[heads, tokens, words]`, and their values, `[tokens, heads, dim]`.
+    pub fn append(&mut self, codes: &[u64], v: &TensorRef<'_>) {
+        let (bits, dim, tokens) = (self.bits, self.dim, v.shape().0);
+        let codes = codes.chunks_exact(bits.div_ceil(64));
+        let places = (0..self.heads.len()).flat_map(|head| (0..tokens).map(move |token| (head, token)));
+        for ((at, token), code) in places.zip(codes) {
+            let head = &mut self.heads[at];
+            if head.values.len() == BLOCK * dim {
+                head.sum(bits, dim);
+            }
+            head.keys.extend_from_slice(code);
+            let old = head.values.len();
+            head.values.resize(old + dim, 0.0);
+            widen(v, token, at, &mut head.values[old..]);
         }
-        head.keys.extend_from_slice(code);
-        let old = head.values.len();
-        head.values.resize(old + dim, 0.0);
-        v(&mut head.values[old..]);
     }
 
-    /// The context of a query that meets all tokens: times `scale`, of a tier that this CPU has.
-    pub fn query(&self, head: usize, code: &[u64], scale: f64, isa: Isa, out: &mut [f32]) {
+    /// The context of queries that attend to all tokens: their codes, `[heads, queries, words]`, to `[queries, heads, dim]`, each
+    /// head times its scale.
+    pub fn query(&self, codes: &[u64], scales: &[f32], out: TensorMut<'_>, ctx: &Ctx) {
+        let queries = out.shape().0;
+        let (out, mut row) = (SharedTensor::new(out), [0.0; MAX_HEAD_DIM]);
+        let codes = codes.chunks_exact(self.bits.div_ceil(64));
+        let places = (0..self.heads.len()).flat_map(|head| (0..queries).map(move |query| (head, query)));
+        for ((head, query), code) in places.zip(codes) {
+            let scale = f64::from(scales[head]);
+            // SAFETY: the tensor has these rows, and no task runs.
+            unsafe {
+                if let Some(row) = out.floats(query, head) {
+                    self.context(head, code, scale, ctx.isa(), row);
+                } else {
+                    self.context(head, code, scale, ctx.isa(), &mut row[..self.dim]);
+                    out.write(query, head, &row[..self.dim], ctx);
+                }
+            }
+        }
+    }
+
+    /// The context of one query.
+    fn context(&self, head: usize, code: &[u64], scale: f64, isa: Isa, out: &mut [f32]) {
         let (bits, dim) = (self.bits, self.dim);
         let head = &self.heads[head];
         let sums =

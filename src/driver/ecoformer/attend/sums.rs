@@ -1,9 +1,9 @@
 //! Sums of signed values: of the tokens of a block, of a chunk, of chunks.
 
 use super::super::{Rows, rows};
-use super::{Plan, Room, Shared, Signs, Unit};
-use crate::driver::attention::multiply_all;
-use crate::driver::attention::operands::as_u32;
+use super::{Plan, Room, Signs, Unit};
+use crate::driver::multiply::multiply_all;
+use crate::driver::workers::{Shared, as_plain};
 use crate::kernels::attention::PANEL;
 use crate::kernels::attention::multiply::Tile;
 use crate::kernels::attention::pack::quads;
@@ -26,10 +26,10 @@ impl Plan<'_> {
         for w in 0..self.words {
             let mut masks = [0; 64];
             for (token, mask) in tokens.clone().zip(&mut masks) {
-                *mask = self.code(self.job.k, token, head)[w];
+                *mask = self.code(self.call.k, token, head)[w];
             }
             transpose(&mut masks);
-            let bits = 64 * w..(64 * w + 64).min(self.job.bits);
+            let bits = 64 * w..(64 * w + 64).min(self.bits());
             for (b, mask) in bits.zip(masks) {
                 sums[b] += 2 * i64::from(mask.count_ones()) - tokens.len() as i64;
                 row(b, mask);
@@ -47,7 +47,7 @@ impl Plan<'_> {
     }
 
     pub(super) fn quantized(&self) -> bool {
-        self.v.element().is_quantized()
+        self.call.v.element().is_quantized()
     }
 
     /// Sums of signed values of some tokens, onto those before if there are any.
@@ -61,19 +61,17 @@ impl Plan<'_> {
             w: v.p,
             w_stride: v.stride,
             steps: n,
-            init: std::ptr::null(),
             out: out.cast(),
             out_stride: 4 * self.columns,
             resume,
-            ahead: std::ptr::null(),
-            ahead_stride: 0,
+            ..Tile::NOTHING
         };
         // SAFETY: as the caller.
-        unsafe { multiply_all(self.tier.float.multiply, &tile, self.job.bits + 1, self.columns) };
+        unsafe { multiply_all(self.tier.float.multiply, &tile, self.bits() + 1, self.columns) };
     }
 
     pub(super) fn v(&self, tokens: &Range<usize>, head: usize, block: &mut [f32]) -> Rows {
-        rows(&self.v, tokens.clone(), head, block, self.tier.float, self.ctx.isa())
+        rows(&self.call.v, tokens.clone(), head, block, self.tier.float, self.ctx.isa())
     }
 
     /// The sums of a chunk, to its slot.
@@ -95,7 +93,7 @@ impl Plan<'_> {
         // SAFETY: a slot has room for the sums of the bits behind those of values.
         unsafe {
             let to = slot.add(4 * self.sums()).cast::<i64>();
-            to.copy_from_nonoverlapping(sums.as_ptr(), self.job.bits);
+            to.copy_from_nonoverlapping(sums.as_ptr(), self.bits());
         }
     }
 
@@ -105,12 +103,12 @@ impl Plan<'_> {
     /// # Safety
     /// There is room for the sums.
     unsafe fn chunk_of_bytes(&self, unit: &Unit, room: &mut Room<'_>, signs: &mut Signs, out: *mut f32) {
-        let (bits, columns, isa) = (self.job.bits, self.columns, self.ctx.isa());
+        let (bits, columns, isa) = (self.bits(), self.columns, self.ctx.isa());
         let multiply = self.tier.multiply;
         let own =
             Bytes { bits: as_bytes(room.signs), quads: as_bytes(room.block), sums: as_ints(room.before) };
         own.bits[bits * PANEL..][..PANEL].fill(1);
-        let flip = self.v.flip(multiply.columns).0;
+        let flip = self.call.v.flip(multiply.columns).0;
         let (pack, run) = (quads::pick(isa), spread_bytes::pick(isa));
         for (i, tokens) in unit.blocks(PANEL).enumerate() {
             self.masks(&tokens, unit.head, signs, |b, mask| {
@@ -119,8 +117,8 @@ impl Plan<'_> {
             });
             for (token, out) in tokens.clone().step_by(4).zip(own.quads.chunks_exact_mut(4 * columns)) {
                 // Tokens behind the last count nothing.
-                let row = |i: usize| self.v.row((token + i).min(tokens.end - 1), unit.head);
-                let (words, tail) = as_u32(out).split_at_mut(self.dim);
+                let row = |i: usize| self.call.v.row((token + i).min(tokens.end - 1), unit.head);
+                let (words, tail) = as_plain::<u32>(out).split_at_mut(self.call.v.shape().2);
                 // SAFETY: the tier is supported.
                 unsafe { pack([0, 1, 2, 3].map(row), flip, words) };
                 tail.fill(0);
@@ -134,17 +132,15 @@ impl Plan<'_> {
                 w: own.quads.as_ptr(),
                 w_stride: 4 * columns,
                 steps: tokens.len().div_ceil(4),
-                init: std::ptr::null(),
                 out: own.sums.as_mut_ptr().cast(),
                 out_stride: 4 * columns,
                 resume: i > 0,
-                ahead: std::ptr::null(),
-                ahead_stride: 0,
+                ..Tile::NOTHING
             };
             // SAFETY: the tier is supported; rows of bits and of values are there, and the sums.
             unsafe { multiply_all(multiply, &tile, bits + 1, columns) };
         }
-        let zero = i64::from(self.v.zero(unit.head, multiply.columns));
+        let zero = i64::from(self.call.v.zero(unit.head, multiply.columns));
         let (rows, all) = own.sums.split_at(bits * columns);
         let all = &all[..columns];
         for b in 0..=bits {

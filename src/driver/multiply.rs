@@ -1,0 +1,37 @@
+//! Matrix products of any size, by the micro-kernels of attention.
+
+use super::share;
+use crate::kernels::attention::multiply::Tile;
+use crate::kernels::attention::table::Multiply;
+
+/// Some rows times some columns, by tiles of about equal height.
+///
+/// # Safety
+/// As for [`Tile`], of so many rows and columns (a multiple of 16).
+pub unsafe fn multiply_all(kernels: &Multiply, t: &Tile, rows: usize, columns: usize) {
+    let tiles = rows.div_ceil(kernels.rows());
+    for i in 0..tiles {
+        let rows = share(rows, tiles, i);
+        let mut column = 0;
+        for width in kernels.widths {
+            while column + width.columns <= columns {
+                let tile = Tile {
+                    x: t.x.wrapping_add(rows.start * t.x_stride),
+                    w: t.w.wrapping_add(4 * column),
+                    init: if t.init.is_null() { t.init } else { t.init.wrapping_add(column) },
+                    out: t.out.wrapping_add(rows.start * t.out_stride + 4 * column),
+                    // The first rows ask: the others read the same columns.
+                    ahead: if i > 0 || t.ahead.is_null() {
+                        std::ptr::null()
+                    } else {
+                        t.ahead.wrapping_add(4 * column)
+                    },
+                    ..*t
+                };
+                // SAFETY: part of what the caller vouches for.
+                unsafe { width.run[rows.len() - 1](&tile) };
+                column += width.columns;
+            }
+        }
+    }
+}
