@@ -26,9 +26,9 @@ pub struct SparseKernel {
     pub requantize: Option<ToBytes>,
 }
 
-/// A block-sparse kernel for a single token: gathers into the second argument.
+/// A block-sparse kernel for a single token (GEMV): gathers into the second argument.
 #[derive(Debug, Clone, Copy)]
-pub struct TokenKernel {
+pub struct GemvKernel {
     /// See `kernels::table`.
     pub name: &'static str,
     /// How its indices are to be read.
@@ -131,10 +131,10 @@ macro_rules! packing {
             use crate::kernels::requantize;
             use crate::kernels::pack::{self, Tokens};
 
-            compile! { $set: pub fn rows_to_lines(t: &Tokens) = pack::rows_to_lines::<$simd> }
-            compile! { $set: pub fn rows_to_quads(t: &Tokens) = pack::rows_to_quads::<$simd> }
-            compile! { $set: pub fn lines_to_rows(t: &Tokens) = pack::lines_to_rows::<$simd> }
-            compile! { $set: pub fn lines_to_quads(lines: *const u8, n: usize, quads: *mut u8) = pack::lines_to_quads::<$simd> }
+            compile! { $set: pub fn pack_kmajor(t: &Tokens) = pack::pack_kmajor::<$simd> }
+            compile! { $set: pub fn pack_kmajor4(t: &Tokens) = pack::pack_kmajor4::<$simd> }
+            compile! { $set: pub fn unpack_kmajor(t: &Tokens) = pack::unpack_kmajor::<$simd> }
+            compile! { $set: pub fn interleave_kmajor(lines: *const u8, n: usize, quads: *mut u8) = pack::interleave_kmajor::<$simd> }
             compile! { $set: pub fn sums_to_rows(sums: *const i32, n: usize, width: usize, rows: *mut i32, stride: usize)
                 = pack::sums_to_rows::<$simd> }
             compile! { $set: pub fn epilogue(finish: &Finish<'_>, sums: &Sums) = epilogue::run::<$simd, false> }
@@ -172,7 +172,7 @@ macro_rules! bytes {
         pub mod bytes {
             use super::*;
             use crate::kernels::byte_table::{DenseKernel, dense_kernel};
-            use crate::kernels::dense::{Int8, Quads, peak as most};
+            use crate::kernels::dense::{Int8, Quad8, peak as most};
             use crate::kernels::simd::Simd;
             use crate::kernels::sparse::{Band, Layout, spill as sums};
 
@@ -180,9 +180,9 @@ macro_rules! bytes {
                 = sums::<$simd, L, ROWS, VECS> }
             compile! { $set: pub fn peak(times: u64) -> u64 = most::<$simd> }
             crate::kernels::byte_table::sparse_kernels! { $set, $simd, $types, $sparse }
-            dense_kernel! { tiles: $set, $simd, Int8, Quads => I8, 1 as <$simd as Simd>::X_BYTES, $types,
+            dense_kernel! { tiles: $set, $simd, Int8, Quad8 => I8, 1 as <$simd as Simd>::X_BYTES, $types,
                 $dense_rows x $dense_columns: $nv x $dense, [] }
-            crate::kernels::attention::table::multiply! { $set, $simd, crate::kernels::attention::multiply::Quads, $columns, "kmajor4",
+            crate::kernels::attention::table::multiply! { $set, $simd, crate::kernels::attention::multiply::Bytes, $columns, "kmajor4",
                 $rows x $widest $attention }
 
             pub const DENSE: DenseKernel = tiles::KERNEL;
@@ -192,43 +192,43 @@ macro_rules! bytes {
 }
 pub(crate) use bytes;
 
-/// What [`bytes`] has for sparse weights, of sums that `spill` makes: `SPARSE` and `TOKEN`.
+/// What [`bytes`] has for sparse weights, of sums that `spill` makes: `SPARSE` and `GEMV`.
 macro_rules! sparse_kernels {
     ($set:ident, $simd:ty, $types:literal, [$($rows:literal x $tokens:tt by $vecs:literal),*]) => {
-        use crate::kernels::byte_table::{SparseKernel, ToBytes, TokenKernel, sparse_kernels};
+        use crate::kernels::byte_table::{SparseKernel, ToBytes, GemvKernel, sparse_kernels};
         use crate::kernels::panel::PanelLayout;
         use crate::kernels::epilogue::Finish;
-        use crate::kernels::{sparse as walk, token};
+        use crate::kernels::{gemv as single, sparse as walk};
 
         compile! { $set: fn requantize[L: walk::Layout, const ROWS: usize, const VECS: usize](
             band: &walk::Band<'_>, to: &Finish<'_>, out: *mut u8
         ) = walk::requantize::<$simd, L, ROWS, VECS> }
         compile! { $set: fn gemv[L: walk::Layout, const ROWS: usize](band: &walk::Band<'_>, quads: *mut u32, out: *mut i32)
-            = token::token::<$simd, L, ROWS> }
+            = single::gemv::<$simd, L, ROWS> }
 
         pub const SPARSE: &[SparseKernel] = &[
             $(SparseKernel {
                 name: concat!(stringify!($set), "-", $types, "-sparse-kmajor-", $rows, "x", $tokens),
-                layout: PanelLayout::Lines,
+                layout: PanelLayout::KMajor,
                 rows: $rows,
                 tokens: $tokens,
-                spill: sparse_kernels!(@ $tokens spill::<[Lines Lines16], $rows, $vecs>),
-                requantize: sparse_kernels!(@ $tokens requantize::<Lines, $rows, $vecs>),
+                spill: sparse_kernels!(@ $tokens spill::<[KMajor KMajor16], $rows, $vecs>),
+                requantize: sparse_kernels!(@ $tokens requantize::<KMajor, $rows, $vecs>),
             },)*
             $(SparseKernel {
                 name: concat!(stringify!($set), "-", $types, "-sparse-kmajor4-", $rows, "x", $tokens),
-                layout: PanelLayout::Quads,
+                layout: PanelLayout::KMajor4,
                 rows: $rows,
                 tokens: $tokens,
-                spill: sparse_kernels!(@ $tokens spill::<[Quads Quads16], $rows, $vecs>),
-                requantize: sparse_kernels!(@ $tokens requantize::<Quads, $rows, $vecs>),
+                spill: sparse_kernels!(@ $tokens spill::<[KMajor4 KMajor4x16], $rows, $vecs>),
+                requantize: sparse_kernels!(@ $tokens requantize::<KMajor4, $rows, $vecs>),
             },)*
         ];
-        pub const TOKEN: &[TokenKernel] = &[
-            sparse_kernels!(@token $set, $types, "kmajor", Lines 4),
-            sparse_kernels!(@token $set, $types, "kmajor", Lines 1),
-            sparse_kernels!(@token $set, $types, "kmajor4", Quads 4),
-            sparse_kernels!(@token $set, $types, "kmajor4", Quads 1),
+        pub const GEMV: &[GemvKernel] = &[
+            sparse_kernels!(@gemv $set, $types, "kmajor", KMajor 4),
+            sparse_kernels!(@gemv $set, $types, "kmajor", KMajor 1),
+            sparse_kernels!(@gemv $set, $types, "kmajor4", KMajor4 4),
+            sparse_kernels!(@gemv $set, $types, "kmajor4", KMajor4 1),
         ];
     };
     (@ 64 spill::<[$wide:ident $narrow:ident], $rows:literal, $vecs:literal>) => { spill::<walk::$wide, $rows, $vecs> };
@@ -237,8 +237,8 @@ macro_rules! sparse_kernels {
         Some(requantize::<walk::$walk, $rows, $vecs> as ToBytes)
     };
     (@ 16 requantize::<$walk:ident, $rows:literal, $vecs:literal>) => { None };
-    (@token $set:ident, $types:literal, $layout:literal, $walk:ident $rows:literal) => {
-        TokenKernel {
+    (@gemv $set:ident, $types:literal, $layout:literal, $walk:ident $rows:literal) => {
+        GemvKernel {
             name: concat!(stringify!($set), "-", $types, "-gemv-", $layout, "-", $rows, "x1"),
             layout: PanelLayout::$walk,
             rows: $rows,

@@ -69,7 +69,7 @@ pub fn row<T: Weight>(from: &[T], element: Element, to: &mut [u8], tier: &FloatT
 }
 
 /// Rows as they are, of 4-byte elements or of pairs of 2-byte ones, to a panel of lines.
-pub fn rows_to_lines<T: ElementType>(rows: MatRef<'_, T>, panel: &mut [u8], width: usize, tier: &FloatTier) {
+pub fn pack_kmajor<T: ElementType>(rows: MatRef<'_, T>, panel: &mut [u8], width: usize, tier: &FloatTier) {
     let size = size_of::<T>();
     let words = rows.cols() * size / 4;
     let padded = words.next_multiple_of(4);
@@ -77,7 +77,7 @@ pub fn rows_to_lines<T: ElementType>(rows: MatRef<'_, T>, panel: &mut [u8], widt
     assert!(rows.rows() <= width && panel.len() >= 4 * padded * width);
     // SAFETY: the view vouches for the rows, which are only read; the assert for the panel; the caller for the tier.
     unsafe {
-        (tier.rows_to_lines)(&Tokens {
+        (tier.pack_kmajor)(&Tokens {
             rows: rows.as_ptr().cast_mut().cast(),
             stride: rows.stride() * size,
             tokens: rows.rows(),

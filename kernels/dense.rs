@@ -250,14 +250,14 @@ pub trait Storage<S: Simd>: 'static {
     unsafe fn load(p: *const u8) -> S::V;
 }
 
-/// Quads of signed bytes, as the tier wants them.
-pub struct Quads;
+/// Four signed bytes a lane, as the registers of the ISA multiply them.
+pub struct Quad8;
 /// 32 bits a lane as they are: floats, or pairs of bfloat16.
 pub struct Words;
 /// bfloat16, widened.
-pub struct Bfloats;
+pub struct StoredBf16;
 /// Halves, widened.
-pub struct Halves;
+pub struct StoredF16;
 /// Signed bytes, made floats.
 pub struct Bytes;
 
@@ -274,10 +274,10 @@ macro_rules! storages { ($($name:ident: $bytes:expr, scaled $scaled:literal, rea
     }
 )* } }
 storages! {
-    Quads: S::LANES * 4 / S::X_BYTES, scaled false, ready S::X_BYTES == 1, p => S::dense_w(p.cast());
+    Quad8: S::LANES * 4 / S::X_BYTES, scaled false, ready S::X_BYTES == 1, p => S::dense_w(p.cast());
     Words: S::LANES * 4, scaled false, ready true, p => S::load(p);
-    Bfloats: S::LANES * 2, scaled false, ready false, p => S::as_v(S::load_bf16(p.cast()));
-    Halves: S::LANES * 2, scaled false, ready false, p => S::as_v(S::load_f16(p.cast()));
+    StoredBf16: S::LANES * 2, scaled false, ready false, p => S::as_v(S::load_bf16(p.cast()));
+    StoredF16: S::LANES * 2, scaled false, ready false, p => S::as_v(S::load_f16(p.cast()));
     Bytes: S::LANES, scaled true, ready false, p => S::as_v(S::load_i8(p.cast()));
 }
 
@@ -298,8 +298,8 @@ macro_rules! parts { ($($name:ident: $p:ident, $stride:ident => $load:expr;)*) =
 )* } }
 parts! {
     Words: p, stride => S::load_parts(p, stride);
-    Bfloats: p, stride => S::as_v(S::load_bf16_parts(p, stride));
-    Halves: p, stride => S::as_v(S::load_f16_parts(p, stride));
+    StoredBf16: p, stride => S::as_v(S::load_bf16_parts(p, stride));
+    StoredF16: p, stride => S::as_v(S::load_f16_parts(p, stride));
 }
 
 /// The shape of a tile as a type: `MR` tokens times `PANELS` panels of `NV` registers; where sums are exact, `UNROLL`
@@ -336,7 +336,7 @@ where
                     ahead: std::ptr::null(),
                     ahead_stride: 0,
                 });
-                return Self::ask_ahead(t.weights.wrapping_add(t.steps * NV * W::BYTES));
+                return Self::prefetch_next(t.weights.wrapping_add(t.steps * NV * W::BYTES));
             }
             let (mut x, mut w, mut scales, mut left) = (t.x, t.weights, t.scales, t.steps);
             let scaled = W::SCALED && !scales.is_null();
@@ -419,13 +419,13 @@ where
                 *x = x.add(4);
                 *w = w.add(bytes);
             }
-            Self::ask_ahead(*w);
+            Self::prefetch_next(*w);
         }
     }
 
     /// A single token is bound by the stream of weights, which must not stop while its panel is finished.
     #[inline(always)]
-    unsafe fn ask_ahead(next: *const u8) {
+    unsafe fn prefetch_next(next: *const u8) {
         if MR == 1 && PANELS == 1 {
             for line in 0..AHEAD {
                 // SAFETY: the caller vouches for the tier; nothing is read.

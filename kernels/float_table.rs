@@ -1,6 +1,6 @@
 //! What a row of the kernel table has for floats, and the macros that make it.
 
-use super::attention::table::{Direct, Multiply, Passes};
+use super::attention::table::{Decode, Multiply, Passes};
 use super::byte_table::DenseKernel;
 use super::ecoformer::{Features, Lookup};
 use super::float::{Band, Columns};
@@ -57,7 +57,7 @@ impl FloatKernels {
 
 /// Block-sparse kernels for one token.
 #[derive(Debug, Clone, Copy)]
-pub struct TokenKernels {
+pub struct GemvKernels {
     /// See `kernels::table`.
     pub name: &'static str,
     /// Sums to `[row]`, of groups of 4 rows.
@@ -68,7 +68,7 @@ pub struct TokenKernels {
     pub scatter: unsafe fn(&Columns<'_>, usize, *mut f32),
 }
 
-impl TokenKernels {
+impl GemvKernels {
     /// The gathering kernel for a height of groups, 4 or 1.
     pub fn gather(&self, rows: usize) -> Gather {
         if rows == 4 { self.gather4 } else { self.gather1 }
@@ -118,21 +118,21 @@ pub struct FloatTier {
     /// Fused multiply-adds of f32.
     pub f32: FloatKernels,
     /// One token through block-sparse weights.
-    pub token: TokenKernels,
+    pub gemv: GemvKernels,
     /// To f32, by what is stored.
     pub widen: Stored<convert::Run>,
     /// To bfloat16, by what is stored.
     pub to_bf16: ToBf16,
     /// Rows of 4-byte elements to a panel of lines.
-    pub rows_to_lines: pack::Run,
+    pub pack_kmajor: pack::Run,
     /// The end of a tile of f32 sums.
     pub epilogue: epilogue::Run,
     /// Tiles of attention.
     pub multiply: &'static Multiply,
     /// A single query, with k or v of bfloat16.
-    pub single_bf16: Direct,
+    pub single_bf16: Decode,
     /// A single query, with k or v of halves.
-    pub single_f16: Direct,
+    pub single_f16: Decode,
     /// The rest of attention.
     pub passes: &'static Passes,
     /// Inner products to features of a kernelized hash.
@@ -159,32 +159,32 @@ macro_rules! floats {
             use crate::kernels::attention::table::{multiply, passes, single};
             use crate::kernels::byte_table::dense_kernel;
             use crate::kernels::convert::{to_bf16, widen};
-            use crate::kernels::dense::{Bfloats, Bytes, F32, Halves, Words, float_peak};
+            use crate::kernels::dense::{StoredBf16, Bytes, F32, StoredF16, Words, float_peak};
             use crate::kernels::ecoformer::{self, Features, Lookup};
             use crate::kernels::epilogue::{self, Finish, Sums};
             use crate::kernels::float::{Band, Columns};
-            use crate::kernels::float_table::{FloatKernels, FloatTier, Stored, ToBf16, TokenKernels, lines};
-            use crate::kernels::{float_token, pack};
+            use crate::kernels::float_table::{FloatKernels, FloatTier, Stored, ToBf16, GemvKernels, lines};
+            use crate::kernels::{float_gemv, pack};
 
             dense_kernel! { words: $set, $simd, F32, Words => F32, 4 as 4, "f32f32", $dense_rows x $dense_columns: $nv x $dense, $several }
-            dense_kernel! { bfloats: $set, $simd, F32, Bfloats => Bf16, 4 as 4, "f32bf16", $dense_rows x $dense_columns: $nv x $dense, $several }
-            dense_kernel! { halves: $set, $simd, F32, Halves => F16, 4 as 4, "f32f16", $dense_rows x $dense_columns: $nv x $dense, $several }
+            dense_kernel! { bfloats: $set, $simd, F32, StoredBf16 => Bf16, 4 as 4, "f32bf16", $dense_rows x $dense_columns: $nv x $dense, $several }
+            dense_kernel! { halves: $set, $simd, F32, StoredF16 => F16, 4 as 4, "f32f16", $dense_rows x $dense_columns: $nv x $dense, $several }
             dense_kernel! { bytes: $set, $simd, F32, Bytes => I8, 4 as 4, "f32i8", $dense_rows x $dense_columns: $nv x $dense, $several }
             lines! { $set, $simd, F32, 4, "f32f32", "kmajor", gather $gather, scatter $scatter }
             multiply! { $set, $simd, F32, "f32f32", "kmajor", $rows x $widest $attention }
-            single! { single_bf16: $set, $simd, F32, Bfloats }
-            single! { single_f16: $set, $simd, F32, Halves }
+            single! { single_bf16: $set, $simd, F32, StoredBf16 }
+            single! { single_f16: $set, $simd, F32, StoredF16 }
             passes! { $set, $simd }
-            compile! { $set: fn gemv[const ROWS: usize](band: &Band<'_>, out: *mut f32) = float_token::gather::<ROWS> }
-            compile! { $set: fn gemv_scatter(columns: &Columns<'_>, rows: usize, out: *mut f32) = float_token::scatter }
+            compile! { $set: fn gemv[const ROWS: usize](band: &Band<'_>, out: *mut f32) = float_gemv::gather::<ROWS> }
+            compile! { $set: fn gemv_scatter(columns: &Columns<'_>, rows: usize, out: *mut f32) = float_gemv::scatter }
             compile! { $set: fn widen_f32(from: *const u8, n: usize, to: *mut u8) = widen::<$simd, Words> }
-            compile! { $set: fn widen_bf16(from: *const u8, n: usize, to: *mut u8) = widen::<$simd, Bfloats> }
-            compile! { $set: fn widen_f16(from: *const u8, n: usize, to: *mut u8) = widen::<$simd, Halves> }
+            compile! { $set: fn widen_bf16(from: *const u8, n: usize, to: *mut u8) = widen::<$simd, StoredBf16> }
+            compile! { $set: fn widen_f16(from: *const u8, n: usize, to: *mut u8) = widen::<$simd, StoredF16> }
             compile! { $set: fn widen_i8(from: *const u8, n: usize, to: *mut u8) = widen::<$simd, Bytes> }
             compile! { $set: fn f32_to_bf16(from: *const u8, n: usize, to: *mut u8) = to_bf16::<$simd, Words> }
-            compile! { $set: fn bf16_to_bf16(from: *const u8, n: usize, to: *mut u8) = to_bf16::<$simd, Bfloats> }
-            compile! { $set: fn f16_to_bf16(from: *const u8, n: usize, to: *mut u8) = to_bf16::<$simd, Halves> }
-            compile! { $set: fn rows_to_lines(t: &pack::Tokens) = pack::words_to_lines::<$simd> }
+            compile! { $set: fn bf16_to_bf16(from: *const u8, n: usize, to: *mut u8) = to_bf16::<$simd, StoredBf16> }
+            compile! { $set: fn f16_to_bf16(from: *const u8, n: usize, to: *mut u8) = to_bf16::<$simd, StoredF16> }
+            compile! { $set: fn pack_kmajor(t: &pack::Tokens) = pack::pack_words_kmajor::<$simd> }
             compile! { $set: fn features(f: &Features) = ecoformer::features::<$simd> }
             compile! { $set: fn signs(y: *const f32, bits: usize, masks: *mut u64) = ecoformer::signs::<$simd> }
             compile! { $set: fn lookup(l: &Lookup) = ecoformer::lookup::<$simd> }
@@ -198,7 +198,7 @@ macro_rules! floats {
                     scatter: SCATTER,
                     peak,
                 },
-                token: TokenKernels {
+                gemv: GemvKernels {
                     name: concat!(stringify!($set), "-f32f32-gemv-kmajor-4x1"),
                     gather4: gemv::<4>,
                     gather1: gemv::<1>,
@@ -206,11 +206,11 @@ macro_rules! floats {
                 },
                 widen: Stored { f32: widen_f32, bf16: widen_bf16, f16: widen_f16, i8: widen_i8 },
                 to_bf16: ToBf16 { f32: f32_to_bf16, bf16: bf16_to_bf16, f16: f16_to_bf16 },
-                rows_to_lines,
+                pack_kmajor,
                 epilogue,
                 multiply: &multiply::KERNELS,
-                single_bf16: single_bf16::DIRECT,
-                single_f16: single_f16::DIRECT,
+                single_bf16: single_bf16::DECODE,
+                single_f16: single_f16::DECODE,
                 passes: &passes::PASSES,
                 features,
                 signs,

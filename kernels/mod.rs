@@ -70,8 +70,9 @@ pub mod ecoformer;
 pub mod epilogue;
 pub mod fit;
 pub mod float;
+pub mod float_gemv;
 pub mod float_table;
-pub mod float_token;
+pub mod gemv;
 pub mod measure;
 #[cfg(feature = "internal")]
 pub mod odd;
@@ -85,6 +86,5 @@ pub mod scalar;
 pub mod simd;
 pub mod sparse;
 pub mod table;
-pub mod token;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;

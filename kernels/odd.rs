@@ -4,9 +4,9 @@
 //! The dense tile is free in all three. Panels of 64, 16 or 1 tokens and groups of 4 rows or 1 are the format of
 //! block-sparse weights and activations, not of a tile; what can be odd there is how many registers go at a time.
 
-use super::dense::{Int8, Kernel, Quads as Packed, Run, Tile};
+use super::dense::{Int8, Kernel, Quad8 as Packed, Run, Tile};
 use super::scalar::Scalar;
-use super::sparse::{self, Lines, Lines16, Quads, Quads16};
+use super::sparse::{self, KMajor, KMajor4, KMajor4x16, KMajor16};
 use super::table::{DenseKernel, Layout, SparseKernel, TIERS, Tier, ToBytes};
 use crate::base::element::Element;
 
@@ -52,14 +52,14 @@ macro_rules! walk {
 
 /// A tile of bytes takes 4 registers at a time or 2, and the scalar tier takes 4.
 static BY_FEW: [SparseKernel; 8] = [
-    walk!(Lines "kmajor" 4 x 64 by 2),
-    walk!(Lines "kmajor" 1 x 64 by 2),
-    walk!(Quads "kmajor4" 4 x 64 by 2),
-    walk!(Quads "kmajor4" 1 x 64 by 2),
-    walk!(Lines Lines16 "kmajor" 4 x 16 by 1, None),
-    walk!(Lines Lines16 "kmajor" 1 x 16 by 2, None),
-    walk!(Quads Quads16 "kmajor4" 4 x 16 by 2, None),
-    walk!(Quads Quads16 "kmajor4" 1 x 16 by 1, None),
+    walk!(KMajor "kmajor" 4 x 64 by 2),
+    walk!(KMajor "kmajor" 1 x 64 by 2),
+    walk!(KMajor4 "kmajor4" 4 x 64 by 2),
+    walk!(KMajor4 "kmajor4" 1 x 64 by 2),
+    walk!(KMajor KMajor16 "kmajor" 4 x 16 by 1, None),
+    walk!(KMajor KMajor16 "kmajor" 1 x 16 by 2, None),
+    walk!(KMajor4 KMajor4x16 "kmajor4" 4 x 16 by 2, None),
+    walk!(KMajor4 KMajor4x16 "kmajor4" 1 x 16 by 1, None),
 ];
 
 macro_rules! odd {

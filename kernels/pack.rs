@@ -105,7 +105,7 @@ pub fn quad_offset(width: usize, q: usize, t: usize) -> usize {
 
 /// Rows to `[features][width]`.
 #[inline(always)]
-pub unsafe fn rows_to_lines<S: Simd>(x: &Tokens) {
+pub unsafe fn pack_kmajor<S: Simd>(x: &Tokens) {
     let whole = S::LANES * 4;
     let groups = x.tokens / 16;
     let features = if x.width < 16 { 0 } else { x.features / whole * whole };
@@ -139,7 +139,7 @@ pub unsafe fn rows_to_lines<S: Simd>(x: &Tokens) {
 
 /// Rows to `[features / 4][width][4]`, in the token order of [`quad_offset`].
 #[inline(always)]
-pub unsafe fn rows_to_quads<S: Simd>(x: &Tokens) {
+pub unsafe fn pack_kmajor4<S: Simd>(x: &Tokens) {
     let whole = S::LANES * 4;
     let fours = x.tokens / 4;
     let features = if x.width < 16 { 0 } else { x.features / whole * whole };
@@ -175,7 +175,7 @@ pub unsafe fn rows_to_quads<S: Simd>(x: &Tokens) {
 
 /// `[features][width]` to rows.
 #[inline(always)]
-pub unsafe fn lines_to_rows<S: Simd>(x: &Tokens) {
+pub unsafe fn unpack_kmajor<S: Simd>(x: &Tokens) {
     let whole = S::LANES * 4;
     let groups = x.tokens / 16;
     let features = if x.width < 16 { 0 } else { x.features / whole * whole };
@@ -209,7 +209,7 @@ pub unsafe fn lines_to_rows<S: Simd>(x: &Tokens) {
 
 /// `[features][64]` to `[features / 4][64][4]`: features is a multiple of 4, or the missing lines are there to read.
 #[inline(always)]
-pub unsafe fn lines_to_quads<S: Simd>(lines: *const u8, features: usize, quads: *mut u8) {
+pub unsafe fn interleave_kmajor<S: Simd>(lines: *const u8, features: usize, quads: *mut u8) {
     // SAFETY: four lines in, four registers' worth of quads out.
     unsafe {
         for q in 0..features.div_ceil(4) {
@@ -234,7 +234,7 @@ pub unsafe fn lines_to_quads<S: Simd>(lines: *const u8, features: usize, quads: 
 /// Rows of 4-byte elements to `[features][width]` of them, features rounded up to a multiple of 4 with zeros; the width is 1 or a
 /// multiple of 16. Tokens that are not there are zero.
 #[inline(always)]
-pub unsafe fn words_to_lines<S: Simd>(x: &Tokens) {
+pub unsafe fn pack_words_kmajor<S: Simd>(x: &Tokens) {
     if x.width == 1 {
         // SAFETY: one row, and as long a panel.
         unsafe {

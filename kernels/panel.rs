@@ -9,27 +9,27 @@ pub enum PanelLayout {
     /// Token by token: dense layers.
     Rows,
     /// Feature by feature, in panels of 64 tokens: block-sparse layers whose blocks are not a multiple of 4 wide.
-    Lines,
+    KMajor,
     /// Four features by four, in panels of 64 tokens: block-sparse layers whose blocks are 4, 8, 16 .. wide.
-    Quads,
+    KMajor4,
     /// f32, token by token: dense layers that compute in floats.
     F32Rows,
     /// f32, feature by feature, in panels of 32 tokens: block-sparse layers that compute in floats.
-    F32Lines,
+    F32KMajor,
     /// bfloat16, token by token: dense bfloat16 layers where the CPU multiplies bfloat16.
     Bf16Rows,
     /// bfloat16, two features by two, in panels of 64 tokens: block-sparse bfloat16 layers whose blocks are 2, 4, 6 .. wide, where
     /// the CPU multiplies bfloat16.
-    Bf16Pairs,
+    Bf16KMajor2,
 }
 
 impl PanelLayout {
     /// What it is made of.
     pub fn element(self) -> Element {
         match self {
-            PanelLayout::Rows | PanelLayout::Lines | PanelLayout::Quads => Element::U8,
-            PanelLayout::F32Rows | PanelLayout::F32Lines => Element::F32,
-            PanelLayout::Bf16Rows | PanelLayout::Bf16Pairs => Element::Bf16,
+            PanelLayout::Rows | PanelLayout::KMajor | PanelLayout::KMajor4 => Element::U8,
+            PanelLayout::F32Rows | PanelLayout::F32KMajor => Element::F32,
+            PanelLayout::Bf16Rows | PanelLayout::Bf16KMajor2 => Element::Bf16,
         }
     }
 
@@ -55,8 +55,8 @@ impl PanelLayout {
     /// Features that share 4 bytes of a token, or a line of bytes.
     pub fn line_columns(self) -> usize {
         match self {
-            PanelLayout::Quads => 4,
-            PanelLayout::Bf16Rows | PanelLayout::Bf16Pairs => 2,
+            PanelLayout::KMajor4 => 4,
+            PanelLayout::Bf16Rows | PanelLayout::Bf16KMajor2 => 2,
             _ => 1,
         }
     }
@@ -64,7 +64,7 @@ impl PanelLayout {
     /// Columns of weights that a sparse kernel takes at a time.
     pub fn slots(self) -> usize {
         match self {
-            PanelLayout::Lines => 4,
+            PanelLayout::KMajor => 4,
             other => other.line_columns(),
         }
     }
@@ -107,9 +107,9 @@ impl Shape {
     pub fn features_padded(&self) -> usize {
         match self.layout {
             layout if layout.is_rows() => row_stride(self.features * layout.element_bytes()),
-            PanelLayout::Lines => self.features,
+            PanelLayout::KMajor => self.features,
             // Whole quads of columns, and of lines.
-            PanelLayout::Bf16Pairs => self.features.next_multiple_of(8) * 2,
+            PanelLayout::Bf16KMajor2 => self.features.next_multiple_of(8) * 2,
             layout => self.features.next_multiple_of(4) * layout.element_bytes(),
         }
     }
@@ -151,7 +151,7 @@ impl Shape {
         }
         let (token, left) = (whole * width, self.tokens % width);
         match left {
-            1 if self.layout != PanelLayout::Bf16Pairs => Panel { token, tokens: 1, width: 1 },
+            1 if self.layout != PanelLayout::Bf16KMajor2 => Panel { token, tokens: 1, width: 1 },
             1..=16 => Panel { token, tokens: left, width: 16 },
             17..=32 if width == 64 && p == whole => Panel { token, tokens: 16, width: 16 },
             17..=32 if width == 64 => Panel { token: token + 16, tokens: left - 16, width: 16 },

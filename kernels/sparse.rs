@@ -3,9 +3,9 @@
 //! Weights are packed as *groups*: up to `ROWS` neighbouring output features that share their list of columns. x comes
 //! in *panels* of tokens (see [`crate::linear`]):
 //!
-//! - `Lines`, `[K][64]`: any column can be fetched; four of them are interleaved into quads on the fly. For blocks
+//! - `KMajor`, `[K][64]`: any column can be fetched; four of them are interleaved into quads on the fly. For blocks
 //!   whose width is not a multiple of four (4x1 first of all).
-//! - `Quads`, `[K / 4][64][4]`: four columns at a time, nothing to interleave. For blocks of width 4, 8, 16 ..
+//! - `KMajor4`, `[K / 4][64][4]`: four columns at a time, nothing to interleave. For blocks of width 4, 8, 16 ..
 //!
 //! Inside a panel of 64 tokens, register j holds tokens `16 l + 4 j + i` at element i of its 16-byte part l: the order
 //! in which `interleave` delivers lines and in which `pack4` makes lines again, so a chain of layers never permutes.
@@ -68,13 +68,13 @@ pub trait Layout {
 }
 
 /// `[K][64]`.
-pub struct Lines;
+pub struct KMajor;
 /// `[K / 4][64][4]`.
-pub struct Quads;
+pub struct KMajor4;
 /// `[K][16]`.
-pub struct Lines16;
+pub struct KMajor16;
 /// `[K / 4][16][4]`.
-pub struct Quads16;
+pub struct KMajor4x16;
 
 /// Index `i` of an entry.
 #[inline(always)]
@@ -83,7 +83,7 @@ pub unsafe fn index(indices: *const u16, i: usize) -> usize {
     usize::from(unsafe { *indices.add(i) })
 }
 
-impl Layout for Lines {
+impl Layout for KMajor {
     const INDICES: usize = 4;
     const TOKENS: usize = 64;
 
@@ -108,7 +108,7 @@ impl Layout for Lines {
     }
 }
 
-impl Layout for Quads {
+impl Layout for KMajor4 {
     const INDICES: usize = 1;
     const TOKENS: usize = 64;
 
@@ -131,7 +131,7 @@ impl Layout for Quads {
     }
 }
 
-impl Layout for Lines16 {
+impl Layout for KMajor16 {
     const INDICES: usize = 4;
     const TOKENS: usize = 16;
 
@@ -158,7 +158,7 @@ impl Layout for Lines16 {
     }
 }
 
-impl Layout for Quads16 {
+impl Layout for KMajor4x16 {
     const INDICES: usize = 1;
     const TOKENS: usize = 16;
 

@@ -39,7 +39,7 @@ use crate::base::core::Target;
 use crate::base::element::Element;
 use crate::base::isa::{FeatureSet, Isa};
 
-pub use super::byte_table::{DenseKernel, SparseKernel, ToBytes, TokenKernel};
+pub use super::byte_table::{DenseKernel, GemvKernel, SparseKernel, ToBytes};
 pub use super::panel::PanelLayout as Layout;
 
 /// A row.
@@ -55,17 +55,17 @@ pub struct Tier {
     /// Block-sparse kernels.
     pub sparse: &'static [SparseKernel],
     /// Block-sparse kernels for one token.
-    pub token: &'static [TokenKernel],
+    pub gemv: &'static [GemvKernel],
     /// The dense kernel.
     pub dense: DenseKernel,
     /// Tokens to panels of lines.
-    pub rows_to_lines: pack::Run,
+    pub pack_kmajor: pack::Run,
     /// Tokens to panels of quads.
-    pub rows_to_quads: pack::Run,
+    pub pack_kmajor4: pack::Run,
     /// Panels of lines to tokens.
-    pub lines_to_rows: pack::Run,
+    pub unpack_kmajor: pack::Run,
     /// `[features][64]` lines to quads.
-    pub lines_to_quads: unsafe fn(*const u8, usize, *mut u8),
+    pub interleave_kmajor: unsafe fn(*const u8, usize, *mut u8),
     /// `[features][width]` sums to `[tokens][ld]`.
     pub sums_to_rows: unsafe fn(*const i32, usize, usize, *mut i32, usize),
     /// The end of a tile of exact sums.
@@ -112,12 +112,12 @@ macro_rules! tiers {
                     isa: FeatureSet::named(stringify!($set)).isa,
                     signed: bytes::SIGNED,
                     sparse: bytes::SPARSE,
-                    token: bytes::TOKEN,
+                    gemv: bytes::GEMV,
                     dense: bytes::DENSE,
-                    rows_to_lines: packing::rows_to_lines,
-                    rows_to_quads: packing::rows_to_quads,
-                    lines_to_rows: packing::lines_to_rows,
-                    lines_to_quads: packing::lines_to_quads,
+                    pack_kmajor: packing::pack_kmajor,
+                    pack_kmajor4: packing::pack_kmajor4,
+                    unpack_kmajor: packing::unpack_kmajor,
+                    interleave_kmajor: packing::interleave_kmajor,
                     sums_to_rows: packing::sums_to_rows,
                     epilogue: packing::epilogue,
                     requantize_rows: packing::requantize_rows,
@@ -342,7 +342,7 @@ mod sve_tiles {
         use crate::kernels::byte_table::{DenseKernel, SparseKernel};
         use crate::kernels::panel::PanelLayout;
 
-        pub use bytes::{SIGNED, TOKEN, multiply, peak};
+        pub use bytes::{GEMV, SIGNED, multiply, peak};
 
         pub const DENSE: DenseKernel =
             DenseKernel { name: "sve-i8i8-dense-rows-4x64", nr: FEATURES, run: DENSE_I8, ..bytes::DENSE };
@@ -352,7 +352,7 @@ mod sve_tiles {
             let mut i = 0;
             while i < all.len() {
                 all[i] = bytes::SPARSE[i];
-                if matches!(all[i].layout, PanelLayout::Quads) && all[i].rows == 4 {
+                if matches!(all[i].layout, PanelLayout::KMajor4) && all[i].rows == 4 {
                     (all[i].name, all[i].spill) = match all[i].tokens {
                         64 => ("sve-i8i8-sparse-kmajor4-4x64", quads::<64> as _),
                         16 => ("sve-i8i8-sparse-kmajor4-4x16", quads::<16> as _),
@@ -450,9 +450,9 @@ impl Tier {
     }
 
     /// The kernel for one token.
-    pub fn token_kernel(&self, layout: Layout, rows: usize) -> &'static TokenKernel {
-        let fits = |k: &&TokenKernel| k.layout == layout && k.rows == rows;
-        self.token.iter().find(fits).unwrap_or_else(|| unreachable!("no {layout:?} {rows}x1"))
+    pub fn gemv_kernel(&self, layout: Layout, rows: usize) -> &'static GemvKernel {
+        let fits = |k: &&GemvKernel| k.layout == layout && k.rows == rows;
+        self.gemv.iter().find(fits).unwrap_or_else(|| unreachable!("no {layout:?} {rows}x1"))
     }
 }
 

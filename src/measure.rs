@@ -62,13 +62,13 @@ pub fn codes_kernel(isa: Isa) -> &'static str {
 pub fn kernels(isa: Isa) -> Vec<&'static str> {
     let tier = tier(isa);
     let sparse = tier.sparse.iter().map(|k| k.name);
-    let token = tier.token.iter().map(|k| k.name);
+    let token = tier.gemv.iter().map(|k| k.name);
     let float = |k: &'static FloatKernels| {
         let dense = k.dense.iter().map(|k| k.name);
         let gather = k.gather.iter().map(|k| k.name);
         dense.chain(gather).chain(k.scatter.iter().map(|k| k.name))
     };
-    let floats = float(&tier.float.f32).chain([tier.float.token.name]);
+    let floats = float(&tier.float.f32).chain([tier.float.gemv.name]);
     let pairs = tier.pairs.into_iter().flat_map(float);
     let attention = [tier.multiply, tier.float.multiply].into_iter().chain(tier.multiply_pairs);
     let layers = sparse.chain(token).chain([tier.dense.name]).chain(floats).chain(pairs);

@@ -86,7 +86,7 @@ fn the_second_call_allocates_nothing() {
     let w = r.signed(n * k);
     let p = QuantParams::u8(0.1, 100).unwrap();
     let pi = QuantParams::i8(0.1, 10).unwrap();
-    let layouts = [PanelLayout::Rows, PanelLayout::Lines, PanelLayout::Quads];
+    let layouts = [PanelLayout::Rows, PanelLayout::KMajor, PanelLayout::KMajor4];
     for isa in isas("the_second_call_allocates_nothing") {
         let ctx = serial(isa);
         let with_zeros = BLOCKS.into_iter().map(|b| (b, vec![])).chain([(None, vec![5])]);
@@ -247,9 +247,9 @@ fn floats_allocate_nothing() {
                                 1 => LinearOutput::from(MatMut::new(&mut yb, m, n).unwrap()),
                                 2 => LinearOutput::from(MatMut::new(&mut yh, m, n).unwrap()),
                                 3 => packed_in(&mut yp, None, PanelLayout::F32Rows),
-                                4 => packed_in(&mut yp, None, PanelLayout::F32Lines),
+                                4 => packed_in(&mut yp, None, PanelLayout::F32KMajor),
                                 5 => packed_in(&mut yp, None, PanelLayout::Bf16Rows),
-                                _ => packed_in(&mut yp, None, PanelLayout::Bf16Pairs),
+                                _ => packed_in(&mut yp, None, PanelLayout::Bf16KMajor2),
                             };
                             layer.forward(x, Epilogue::new(), y, &ctx, &mut scratch).unwrap();
                         };

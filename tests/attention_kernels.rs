@@ -5,10 +5,10 @@ mod common;
 
 use common::{Rng, cases, say, tiers};
 use siskin::Element;
-use siskin::internal::kernels::attention::direct::{Keys, Turns, Values};
+use siskin::internal::kernels::attention::decode::{Keys, Turns, Values};
 use siskin::internal::kernels::attention::gather::{PADDING, Rows, Weights};
 use siskin::internal::kernels::attention::multiply::Tile;
-use siskin::internal::kernels::attention::table::{Direct, Multiply};
+use siskin::internal::kernels::attention::table::{Decode, Multiply};
 use siskin::internal::kernels::attention::{LANES, PANEL};
 use siskin::{bf16, f16};
 use std::ptr;
@@ -492,7 +492,7 @@ fn scores_of_one_query() {
                         };
                         multiply_row(kernel, &tile, keys);
                     }
-                    (kernel.direct.scores)(&Keys {
+                    (kernel.decode.scores)(&Keys {
                         k: k.turns,
                         keys,
                         x: x.bytes.as_ptr(),
@@ -567,7 +567,7 @@ fn context_of_one_query() {
                         };
                         multiply_row(kernel, &tile, columns);
                     }
-                    (kernel.direct.context)(&Values {
+                    (kernel.decode.context)(&Values {
                         v: v.turns,
                         words,
                         x: x.bytes.as_ptr(),
@@ -618,7 +618,7 @@ fn narrow_keys_and_values() {
                 // No byte behind the last row.
                 let rows: Vec<u16> = (0..(PANEL - 1) * (n + gap) + n).map(|_| finite(&mut r)).collect();
                 let wide: Vec<f32> = rows.iter().map(|&x| widen(x)).collect();
-                let run = |p: *const u8, bytes: usize, direct: &Direct| {
+                let run = |p: *const u8, bytes: usize, direct: &Decode| {
                     let (mut scores, mut context) = (vec![7.0; PANEL], vec![0.0; n]);
                     let turns = Turns {
                         rows: p,
@@ -654,7 +654,7 @@ fn narrow_keys_and_values() {
                     (scores, context)
                 };
                 let got = run(rows.as_ptr().cast(), 2, direct);
-                let want = run(wide.as_ptr().cast(), 4, &float.multiply.direct);
+                let want = run(wide.as_ptr().cast(), 4, &float.multiply.decode);
                 let equal = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| same(*a, *b));
                 assert!(equal(&got.0, &want.0), "{} {of} {n}: scores", float.multiply.name);
                 assert!(equal(&got.1, &want.1), "{} {of} {n}: context", float.multiply.name);

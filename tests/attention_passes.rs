@@ -7,9 +7,9 @@ use common::{Rng, cases, say, tiers};
 use siskin::bf16;
 use siskin::internal::kernels::attention::LANES;
 use siskin::internal::kernels::attention::gather::PADDING;
+use siskin::internal::kernels::attention::normalize::Normalize;
 use siskin::internal::kernels::attention::softmax::{Prepare, Scores, Span};
 use siskin::internal::kernels::attention::table::Passes;
-use siskin::internal::kernels::attention::weigh::Weigh;
 use siskin::internal::kernels::table::TIERS;
 use std::f32::consts::LOG2_E;
 use std::ptr;
@@ -364,7 +364,7 @@ fn rows_and_segments() {
 }
 
 /// What one weight is before it is stored.
-fn weight(e: f32, total: f32, w: &Weigh, to: usize, clips: bool) -> f32 {
+fn weight(e: f32, total: f32, w: &Normalize, to: usize, clips: bool) -> f32 {
     let (factor, gamma) = (w.stretch / if total < 1.0 { 1.0 } else { total } / w.step, w.gamma / w.step);
     // Of a NaN in the first of two, the second remains.
     let (at_least, at_most) =
@@ -393,7 +393,7 @@ fn weights() {
                         _ => r.float(0.0, 1.0).to_bits(),
                     });
                     let total = [1.0, 1.7, 300.0, 0.0, f32::NAN][r.below(5)];
-                    let w = Weigh {
+                    let w = Normalize {
                         stretch: [1.0, 1.4, 1e5, 1e12][r.below(4)],
                         gamma: [0.0, -0.4, -100.0][r.below(3)],
                         step: if to == 2 { [1.0 / 255.0, 0.01, 1.0][r.below(3)] } else { 1.0 },
@@ -407,7 +407,7 @@ fn weights() {
                         [(&mut got, passes), (&mut scalar_row, scalar())].map(|(row, passes)| {
                             let mut rows = [Scores { total, ..row.scores(0, KEYS, 0) }];
                             // SAFETY: the tier is supported; the row has whole groups.
-                            unsafe { (passes.weigh[to][clips])(&mut rows, &keys, &w) };
+                            unsafe { (passes.normalize[to][clips])(&mut rows, &keys, &w) };
                             (rows[0].nonzero, rows[0].weights)
                         });
                     // Weights begin where the chunk does.

@@ -153,7 +153,7 @@ fn hot_loops() {
         [row, part].into_iter().chain(kernel).chain(constants(numbers)).collect::<Vec<_>>()
     };
     // Blocks of bytes: 4 rows x 4 registers.
-    for layout in ["Lines", "Quads"] {
+    for layout in ["KMajor", "KMajor4"] {
         check(&asm, &of("avx512_vnni", "bytes", &["spill", layout], &[4, 4]), "vpdpbusd", 16);
         check(&asm, &of("avx512_vbmi", "bytes", &["requantize", layout], &[4, 4]), "vpdpbusd", 16);
     }

@@ -105,7 +105,7 @@ fn errors() {
     assert!(quantized.unwrap_err().to_string().contains("input_quantization"));
     assert!(run(&real, LinearInput::from((MatRef::new(&b, 8, 8).unwrap(), p))).is_err());
     let mut packed = PackedActivations::new();
-    pack_in(&mut packed, floats(), (PanelLayout::F32Lines, PerToken), &ctx, &mut Scratch::new()).unwrap();
+    pack_in(&mut packed, floats(), (PanelLayout::F32KMajor, PerToken), &ctx, &mut Scratch::new()).unwrap();
     run(&real, LinearInput::from(&packed)).unwrap();
     assert!(run(&bytes, LinearInput::from(&packed)).is_err());
     assert!(packed.unpack(MatMut::new(&mut [0; 64], 8, 8).unwrap(), &ctx).is_err());
@@ -113,7 +113,7 @@ fn errors() {
     let out = LinearOutput::from(MatMut::new(&mut sums, 8, 8).unwrap());
     assert!(real.forward(floats(), Epilogue::new(), out, &ctx, &mut Scratch::new()).is_err());
     let mut to = PackedActivations::new();
-    let out = packed_in(&mut to, None, PanelLayout::Lines);
+    let out = packed_in(&mut to, None, PanelLayout::KMajor);
     assert!(real.forward(floats(), Epilogue::new(), out, &ctx, &mut Scratch::new()).is_err());
     let out = packed_in(&mut to, Some(p), PanelLayout::F32Rows);
     assert!(real.forward(floats(), Epilogue::new(), out, &ctx, &mut Scratch::new()).is_err());

@@ -119,7 +119,7 @@ fn every_layer_fills_every_layout() {
                     let what = format!("{isa} layer {i} {block} {m} x {n} x {k}");
                     let mut want = vec![0u8; m * n];
                     call(LinearOutput::from((MatMut::new(&mut want, m, n).unwrap(), p)));
-                    for layout in [Rows, Lines, Quads] {
+                    for layout in [Rows, KMajor, KMajor4] {
                         let mut y = PackedActivations::new();
                         call(packed_in(&mut y, Some(p), layout));
                         let mut got = vec![0u8; m * n];
@@ -130,12 +130,12 @@ fn every_layer_fills_every_layout() {
                     call(LinearOutput::from(MatMut::new(&mut want, m, n).unwrap()));
                     call(LinearOutput::from(MatMut::new(&mut half, m, n).unwrap()));
                     let half: Vec<f32> = half.iter().map(|v| v.to_f32()).collect();
-                    for layout in [F32Rows, F32Lines, Bf16Rows, Bf16Pairs] {
+                    for layout in [F32Rows, F32KMajor, Bf16Rows, Bf16KMajor2] {
                         let mut y = PackedActivations::new();
                         call(packed_in(&mut y, None, layout));
                         let mut got = vec![0f32; m * n];
                         y.unpack_f32(MatMut::new(&mut got, m, n).unwrap()).unwrap();
-                        let want = if matches!(layout, F32Rows | F32Lines) { &want } else { &half };
+                        let want = if matches!(layout, F32Rows | F32KMajor) { &want } else { &half };
                         assert_eq!(bits(&got), bits(want), "{what} {layout:?}");
                     }
                 }

@@ -219,7 +219,7 @@ fn sparse_kernels_of_floats() {
                 }
             }
         }
-        let token = &tier.float.token;
+        let token = &tier.float.gemv;
         for _ in 0..cases(100) {
             for rows in [4, 1] {
                 let run = token.gather(rows);
@@ -309,7 +309,7 @@ fn rows_become_lines() {
             let mut panel = vec![POISON.to_bits(); padded * width + 32];
             // SAFETY: the tier is supported; rows are only read, and the panel has room for the padded features.
             unsafe {
-                (tier.float.rows_to_lines)(&Tokens {
+                (tier.float.pack_kmajor)(&Tokens {
                     rows: rows.as_ptr().cast_mut().cast(),
                     stride: 4 * stride,
                     tokens,

@@ -200,7 +200,7 @@ fn layers_stay_inside() {
                         call!(u8, 1, e, p);
                         call!(i8, 1, e, pi);
                         call!(u8, 1, none, p);
-                        let layout = [PanelLayout::Rows, PanelLayout::Lines, PanelLayout::Quads][j % 3];
+                        let layout = [PanelLayout::Rows, PanelLayout::KMajor, PanelLayout::KMajor4][j % 3];
                         let mut y = PackedActivations::new();
                         layer.forward(x, e, packed_in(&mut y, Some(p), layout), &ctx, &mut scratch).unwrap();
                         let mut back = Guarded::new(m * n, side);

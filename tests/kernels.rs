@@ -11,12 +11,12 @@ use siskin::internal::driver::weights::Dense;
 use siskin::internal::kernels::activation::{Curve, evaluate};
 use siskin::internal::kernels::dense::Tile;
 use siskin::internal::kernels::epilogue::Finish;
+use siskin::internal::kernels::gemv::GATHER;
 use siskin::internal::kernels::pack::{Tokens, quad_offset};
 use siskin::internal::kernels::scalar::Scalar;
 use siskin::internal::kernels::simd::Simd;
 use siskin::internal::kernels::sparse::{Band, Group};
 use siskin::internal::kernels::table::{Layout, Tier};
-use siskin::internal::kernels::token::GATHER;
 
 /// Groups of random columns, and what to multiply them with.
 struct Problem {
@@ -68,11 +68,11 @@ impl Problem {
             row += rows;
             for _ in 0..len {
                 match layout {
-                    Layout::Lines => this.indices.extend((0..4).map(|_| r.below(k) as u16)),
+                    Layout::KMajor => this.indices.extend((0..4).map(|_| r.below(k) as u16)),
                     _ => this.indices.push(r.below(k / 4) as u16),
                 }
             }
-            let indices = if layout == Layout::Lines { 4 * len } else { len };
+            let indices = if layout == Layout::KMajor { 4 * len } else { len };
             let first = this.indices.len() - indices;
             this.indices[first..].sort_unstable();
             this.weights.extend(r.signed(len * height * 4));
@@ -111,7 +111,7 @@ impl Problem {
                     for e in g.start as usize..(g.start + g.len) as usize {
                         for i in 0..4 {
                             let at = match layout {
-                                Layout::Lines => {
+                                Layout::KMajor => {
                                     (g.base as usize + usize::from(self.indices[4 * e + i])) * width + t
                                 }
                                 _ => {
@@ -241,8 +241,8 @@ fn sparse_kernels_to_bytes() {
 fn token_kernels() {
     let mut r = Rng::new(2);
     for tier in tiers("token_kernels") {
-        assert_eq!(tier.token.len(), 4);
-        for kernel in tier.token {
+        assert_eq!(tier.gemv.len(), 4);
+        for kernel in tier.gemv {
             for round in 0..cases(40) {
                 let lens: Vec<usize> = (0..5).map(|i| LENS[(round as usize * 5 + i) % LENS.len()]).collect();
                 // Rows within one window of a search, at its edges, and over many.
@@ -268,17 +268,19 @@ fn token_kernels() {
 #[test]
 fn a_token_looked_up_plainly() {
     let mut r = Rng::new(9);
-    for (layout, rows) in [(Layout::Lines, 4), (Layout::Lines, 1), (Layout::Quads, 4), (Layout::Quads, 1)] {
+    for (layout, rows) in
+        [(Layout::KMajor, 4), (Layout::KMajor, 1), (Layout::KMajor4, 4), (Layout::KMajor4, 1)]
+    {
         let run = match (layout, rows) {
-            (Layout::Lines, 4) => Scalar::token::<4, false>,
-            (Layout::Lines, _) => Scalar::token::<1, false>,
+            (Layout::KMajor, 4) => Scalar::token::<4, false>,
+            (Layout::KMajor, _) => Scalar::token::<1, false>,
             (_, 4) => Scalar::token::<4, true>,
             _ => Scalar::token::<1, true>,
         };
         let p = Problem::new(&mut r, layout, rows, 1, &LENS, false);
         let want = p.expected(layout, rows, 1, false);
         for g in &p.groups {
-            let indices = &p.indices[g.start as usize * if layout == Layout::Lines { 4 } else { 1 }..];
+            let indices = &p.indices[g.start as usize * if layout == Layout::KMajor { 4 } else { 1 }..];
             let weights = &p.weights[g.start as usize * 4 * rows..];
             let x = &p.panel[g.base as usize..];
             // SAFETY: plain Rust; the problem's groups, indices and panel fit each other.
@@ -367,8 +369,8 @@ fn each_panel(r: &mut Rng, mut f: impl FnMut(&mut Rng, usize, usize, usize, usiz
 
 fn place(layout: Layout, width: usize, f: usize, t: usize) -> usize {
     match layout {
-        Layout::Lines => f * width + t,
-        Layout::Quads if width == 64 => {
+        Layout::KMajor => f * width + t,
+        Layout::KMajor4 if width == 64 => {
             // Byte f % 4 of lane t % 4 of part t / 16 of register t / 4 % 4.
             f / 4 * 256 + (t / 4 % 4) * 64 + (t / 16) * 16 + (t % 4) * 4 + f % 4
         }
@@ -380,10 +382,10 @@ fn place(layout: Layout, width: usize, f: usize, t: usize) -> usize {
 fn rows_to_panels() {
     let mut r = Rng::new(4);
     for tier in tiers("rows_to_panels") {
-        for (layout, run) in [(Layout::Lines, tier.rows_to_lines), (Layout::Quads, tier.rows_to_quads)] {
+        for (layout, run) in [(Layout::KMajor, tier.pack_kmajor), (Layout::KMajor4, tier.pack_kmajor4)] {
             each_panel(&mut r, |r, width, features, tokens, stride, flip| {
                 let mut rows = r.bytes((tokens - 1) * stride + features);
-                let padded = if layout == Layout::Quads { features.next_multiple_of(4) } else { features };
+                let padded = if layout == Layout::KMajor4 { features.next_multiple_of(4) } else { features };
                 let mut panel = vec![0xa5u8; padded * width + 64];
                 // SAFETY: the tier is supported; rows and panel have these lengths.
                 unsafe {
@@ -413,15 +415,15 @@ fn rows_to_panels() {
 }
 
 #[test]
-fn lines_to_rows() {
+fn unpack_kmajor() {
     let mut r = Rng::new(5);
-    for tier in tiers("lines_to_rows") {
+    for tier in tiers("unpack_kmajor") {
         each_panel(&mut r, |r, width, features, tokens, stride, flip| {
             let mut panel = r.bytes(features * width);
             let mut rows = vec![0xa5u8; tokens * stride + 64];
             // SAFETY: the tier is supported; rows and panel have these lengths.
             unsafe {
-                (tier.lines_to_rows)(&Tokens {
+                (tier.unpack_kmajor)(&Tokens {
                     rows: rows.as_mut_ptr(),
                     stride,
                     tokens,
@@ -443,17 +445,17 @@ fn lines_to_rows() {
 }
 
 #[test]
-fn lines_to_quads() {
+fn interleave_kmajor() {
     let mut r = Rng::new(6);
-    for tier in tiers("lines_to_quads") {
+    for tier in tiers("interleave_kmajor") {
         for features in FEATURES {
             let padded = features.next_multiple_of(4);
             let lines = r.bytes(padded * 64);
             let mut quads = vec![0xa5u8; padded * 64 + 64];
             // SAFETY: the tier is supported; the missing lines are there.
-            unsafe { (tier.lines_to_quads)(lines.as_ptr(), features, quads.as_mut_ptr()) };
+            unsafe { (tier.interleave_kmajor)(lines.as_ptr(), features, quads.as_mut_ptr()) };
             for (f, t) in (0..padded).flat_map(|f| (0..64).map(move |t| (f, t))) {
-                assert_eq!(quads[place(Layout::Quads, 64, f, t)], lines[f * 64 + t], "{}", tier.isa);
+                assert_eq!(quads[place(Layout::KMajor4, 64, f, t)], lines[f * 64 + t], "{}", tier.isa);
             }
             assert!(quads[padded * 64..].iter().all(|&b| b == 0xa5));
         }
@@ -487,12 +489,12 @@ fn sums_to_rows() {
 fn every_tier_has_every_kernel() {
     for tier in siskin::internal::kernels::table::TIERS {
         let tier: &Tier = tier;
-        for layout in [Layout::Lines, Layout::Quads] {
+        for layout in [Layout::KMajor, Layout::KMajor4] {
             for rows in [4, 1] {
                 assert_eq!(tier.sparse_kernel(layout, rows, 64).tokens, 64);
                 assert_eq!(tier.sparse_kernel(layout, rows, 16).tokens, 16);
                 assert!(tier.sparse.iter().all(|k| k.requantize.is_some() == (k.tokens == 64)));
-                assert_eq!(tier.token_kernel(layout, rows).rows, rows);
+                assert_eq!(tier.gemv_kernel(layout, rows).rows, rows);
             }
         }
     }

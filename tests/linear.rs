@@ -25,7 +25,7 @@ fn stale(isa: Isa) -> Scratch {
         block: None,
         weight_zeros: true,
         input: In::F32PerToken,
-        to: To::Packed(PanelLayout::Lines),
+        to: To::Packed(PanelLayout::KMajor),
         residual: Res::F32,
         act: Act::Gelu,
     };

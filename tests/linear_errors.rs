@@ -74,7 +74,7 @@ fn refused(layer: &Linear, x: LinearInput<'_>, e: Epilogue<'_>, ctx: &Ctx, kind:
     let mut y = PackedActivations::new();
     let old = [9u8; 4];
     let old_x = (MatRef::new(&old, 2, 2).unwrap(), u8p());
-    pack_in(&mut y, old_x, (PanelLayout::Lines, PerToken), ctx, s).unwrap();
+    pack_in(&mut y, old_x, (PanelLayout::KMajor, PerToken), ctx, s).unwrap();
     assert!(layer.forward(x, e, packed_in(&mut y, Some(u8p()), PanelLayout::Rows), ctx, s).is_err());
     let mut back = [0u8; 4];
     y.unpack(MatMut::new(&mut back, 2, 2).unwrap(), ctx).unwrap();
@@ -120,7 +120,7 @@ fn inputs() {
                 refused(&l, h, e, &ctx, Value, "x");
                 let mut p = PackedActivations::new();
                 named(
-                    pack_in(&mut p, f, (PanelLayout::Quads, PerToken), &ctx, &mut Scratch::new()),
+                    pack_in(&mut p, f, (PanelLayout::KMajor4, PerToken), &ctx, &mut Scratch::new()),
                     Value,
                     "x",
                 );
@@ -203,10 +203,16 @@ fn outputs() {
     named(MatMut::with_stride(&mut [0u8; 10], 2, 5, 4).map(|_| ()), Shape, "stride");
     named(MatMut::with_stride(&mut [0u8; 10], 2, 5, 6).map(|_| ()), Shape, "data");
     let mut p = PackedActivations::new();
-    pack_in(&mut p, x, (PanelLayout::Lines, PerToken), &ctx, s).unwrap();
+    pack_in(&mut p, x, (PanelLayout::KMajor, PerToken), &ctx, s).unwrap();
     named(p.unpack(MatMut::new(&mut [0u8; M * K], K, M).unwrap(), &ctx), Shape, "y");
     named(
-        pack_in(&mut p, (MatRef::new(&bytes, M, K).unwrap(), i8p()), (PanelLayout::Lines, PerToken), &ctx, s),
+        pack_in(
+            &mut p,
+            (MatRef::new(&bytes, M, K).unwrap(), i8p()),
+            (PanelLayout::KMajor, PerToken),
+            &ctx,
+            s,
+        ),
         Unsupported,
         "input",
     );
@@ -296,7 +302,7 @@ fn sizes_that_overflow() {
         let x = MatRef::new(&none, rows, 0).unwrap();
         let x = LinearInput::from((x, u8p()));
         let s = &mut Scratch::new();
-        for layout in [PanelLayout::Rows, PanelLayout::Lines, PanelLayout::Quads] {
+        for layout in [PanelLayout::Rows, PanelLayout::KMajor, PanelLayout::KMajor4] {
             named(pack_in(&mut PackedActivations::new(), x, (layout, PerToken), &ctx, s), Shape, "x");
         }
         let l = Linear::dense::<i8>(MatRef::new(&[], 0, 0).unwrap()).build(&ctx).unwrap();
@@ -305,7 +311,7 @@ fn sizes_that_overflow() {
         // Enough columns of y would need memory; a packed one has none yet.
         let l = Linear::dense::<i8>(MatRef::new(&[], 3, 0).unwrap()).build(&ctx).unwrap();
         let y = &mut PackedActivations::new();
-        let y = packed_in(y, Some(u8p()), PanelLayout::Lines);
+        let y = packed_in(y, Some(u8p()), PanelLayout::KMajor);
         named(l.forward(x, Epilogue::new(), y, &ctx, s), Shape, "x");
     }
 }

@@ -52,8 +52,8 @@ type Said = (&'static str, [&'static str; 2], &'static str, &'static str, [usize
 
 fn layout(of: Layout) -> &'static str {
     match of {
-        Layout::Lines => "kmajor",
-        Layout::Quads => "kmajor4",
+        Layout::KMajor => "kmajor",
+        Layout::KMajor4 => "kmajor4",
         other => panic!("no sparse kernel of bytes reads {other:?}"),
     }
 }
@@ -83,12 +83,12 @@ fn bytes(tier: &'static Tier) -> Vec<Said> {
 fn said(tier: &'static Tier) -> Vec<Said> {
     let types = if tier.signed { ["i8", "i8"] } else { ["u8", "i8"] };
     let mut all = bytes(tier);
-    all.extend(tier.token.iter().map(|k| (k.name, types, "gemv", layout(k.layout), [k.rows, 1])));
+    all.extend(tier.gemv.iter().map(|k| (k.name, types, "gemv", layout(k.layout), [k.rows, 1])));
     for kernel in tier.float.f32.dense {
         all.push(dense(kernel, ["f32", kernel.stored.name()]));
     }
     all.extend(sparse_floats(&tier.float.f32, ["f32", "f32"], "kmajor"));
-    all.push((tier.float.token.name, ["f32", "f32"], "gemv", "kmajor", [4, 1]));
+    all.push((tier.float.gemv.name, ["f32", "f32"], "gemv", "kmajor", [4, 1]));
     if let Some(pairs) = tier.pairs {
         all.extend(pairs.dense.iter().map(|kernel| dense(kernel, ["bf16", "bf16"])));
         all.extend(sparse_floats(pairs, ["bf16", "bf16"], "kmajor2"));

@@ -14,7 +14,7 @@ use siskin::quant::QuantParams;
 use siskin::sparse::{BlockShape, Bsr};
 use siskin::{Ctx, Error, Isa, MatMut, MatRef, Scratch, bf16};
 
-const LAYOUTS: [PanelLayout; 3] = [PanelLayout::Rows, PanelLayout::Lines, PanelLayout::Quads];
+const LAYOUTS: [PanelLayout; 3] = [PanelLayout::Rows, PanelLayout::KMajor, PanelLayout::KMajor4];
 
 struct Case {
     /// M, K and N; now and then x, the residual, or the output is of another shape.

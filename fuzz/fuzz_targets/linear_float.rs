@@ -11,7 +11,7 @@ use siskin::sparse::{BlockShape, Bsr};
 use siskin::{Ctx, Isa, MatMut, MatRef, Scratch, bf16, f16};
 
 const LAYOUTS: [PanelLayout; 4] =
-    [PanelLayout::F32Rows, PanelLayout::F32Lines, PanelLayout::Bf16Rows, PanelLayout::Bf16Pairs];
+    [PanelLayout::F32Rows, PanelLayout::F32KMajor, PanelLayout::Bf16Rows, PanelLayout::Bf16KMajor2];
 
 struct Case {
     /// M, K, N.
@@ -167,7 +167,7 @@ impl Case {
                 to.unpack_f32(MatMut::new(&mut y, m, n)?)?;
             }
         }
-        let pairs = matches!(input_layout(&layer), PanelLayout::Bf16Rows | PanelLayout::Bf16Pairs);
+        let pairs = matches!(input_layout(&layer), PanelLayout::Bf16Rows | PanelLayout::Bf16KMajor2);
         Ok((y, pairs))
     }
 }

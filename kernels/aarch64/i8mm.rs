@@ -22,7 +22,7 @@ macro_rules! matrix {
         #[inline(always)]
         unsafe fn tile<const MR: usize, const NV: usize, const READY: bool>(t: &Tile) {
             // SAFETY: the caller vouches for the tier and for the tile.
-            unsafe { matrix::tile::<Self, matrix::Quads, MR, NV, READY>(t) }
+            unsafe { matrix::tile::<Self, matrix::Bytes, MR, NV, READY>(t) }
         }
 
         #[inline(always)]

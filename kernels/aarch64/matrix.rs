@@ -53,8 +53,8 @@ pub trait Elements<S> {
 }
 
 /// Bytes.
-pub struct Quads;
-impl<S: Simd<V = int32x4_t, Q = int32x4_t>> Elements<S> for Quads {
+pub struct Bytes;
+impl<S: Simd<V = int32x4_t, Q = int32x4_t>> Elements<S> for Bytes {
     #[inline(always)]
     unsafe fn product(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
         // SAFETY: as the caller.

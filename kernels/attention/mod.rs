@@ -2,14 +2,14 @@
 //!
 //! All see some keys of one row, or some rows, at a time; which, and why, is the driver's business.
 
-pub mod direct;
+pub mod decode;
 pub mod gather;
 pub mod multiply;
+pub mod normalize;
 pub mod pack;
 pub mod softmax;
 pub mod sums;
 pub mod table;
-pub mod weigh;
 
 /// Keys that are summed as one: partial sums of such chunks of a sequence are added up in order, wherever and whenever they were
 /// made.

@@ -54,9 +54,9 @@ impl Tile {
 pub type Run = unsafe fn(&Tile);
 
 /// Bytes to i32, four at a time as they lie in memory.
-pub struct Quads;
+pub struct Bytes;
 
-impl<S: Simd> Product<S> for Quads {
+impl<S: Simd> Product<S> for Bytes {
     integer_sums!();
     #[inline(always)]
     unsafe fn dot<const I: i32>(acc: S::V, x: S::Q, w: S::V) -> S::V {

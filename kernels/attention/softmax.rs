@@ -1,4 +1,4 @@
-//! The passes of a softmax over rows of scores: prepare, maximum, exponentials and their sums; the last, to weights, is in `weigh.rs`.
+//! The passes of a softmax over rows of scores: prepare, maximum, exponentials and their sums; the last, to weights, is in `normalize.rs`.
 //!
 //! A row has 4 bytes for each key. Sums are taken in 16 lanes, key by key, whatever the width of a register, so that they are the
 //! same on every tier. A call takes many rows: what a row begins and ends with is then hidden behind its neighbours.

@@ -1,10 +1,10 @@
 //! What a row of the kernel table has for attention, and the macros that make it.
 
-use super::direct;
+use super::decode;
 use super::gather::{Rows, Weights};
 use super::multiply::Run;
+use super::normalize::Normalize;
 use super::softmax::{Prepare, Scores, Span};
-use super::weigh::Weigh;
 use crate::base::element::Element;
 
 /// Tiles of one product.
@@ -21,18 +21,18 @@ pub struct Multiply {
     /// Rows of few words each.
     pub gather_rows: unsafe fn(&Weights),
     /// Single queries.
-    pub direct: Direct,
+    pub decode: Decode,
     /// What columns are to be a multiple of for its context.
     pub context_columns: usize,
 }
 
 /// A query of each head, with k and v as they lie.
 #[derive(Debug, Clone, Copy)]
-pub struct Direct {
+pub struct Decode {
     /// And their keys.
-    pub scores: direct::Run,
+    pub scores: decode::Run,
     /// Their weights and v.
-    pub context: direct::RunValues,
+    pub context: decode::RunValues,
 }
 
 /// Tiles of one width.
@@ -61,7 +61,7 @@ pub type Maximum = unsafe fn(&mut [Scores], &[Span]);
 pub type Exponentials = unsafe fn(&mut [Scores], &Span, &[Span], f32);
 
 /// Rows of exponentials to weights, of some keys.
-pub type Weighing = unsafe fn(&mut [Scores], &Span, &Weigh);
+pub type Normalizing = unsafe fn(&mut [Scores], &Span, &Normalize);
 
 /// Everything else that a kind of registers does.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ pub struct Passes {
     /// The same.
     pub exponentials: [Exponentials; 2],
     /// To f32, bfloat16, u8; as they are, and clipped.
-    pub weigh: [[Weighing; 2]; 3],
+    pub normalize: [[Normalizing; 2]; 3],
     /// The words of weights that are not 0.
     pub collect: unsafe fn(*const u32, usize, *mut u32, *mut u32) -> usize,
 }
@@ -106,7 +106,7 @@ macro_rules! multiply {
                 widths: &[$(Width { columns: $nv * <$simd as Simd>::LANES, run: &[$(tile::<$mr, $nv>),*] }),*],
                 gather: row,
                 gather_rows: rows,
-                direct: single::DIRECT,
+                decode: single::DECODE,
                 context_columns: <$simd as Simd>::LANES * <$product as Product<$simd>>::ELEMENTS,
             };
         }
@@ -114,18 +114,18 @@ macro_rules! multiply {
 }
 pub(crate) use multiply;
 
-/// `single! { name: set, Registers, Product, Storage }`: a module with `DIRECT`.
+/// `single! { name: set, Registers, Product, Storage }`: a module with `DECODE`.
 macro_rules! single {
     ($name:ident: $set:ident, $simd:ty, $product:ty, $storage:ty) => {
         pub mod $name {
             use super::*;
-            use crate::kernels::attention::direct::{self, Keys, Values};
-            use crate::kernels::attention::table::Direct;
+            use crate::kernels::attention::decode::{self, Keys, Values};
+            use crate::kernels::attention::table::Decode;
 
-            compile! { $set: fn scores(t: &Keys) = direct::scores::<$simd, $product, $storage> }
-            compile! { $set: fn context(t: &Values) = direct::context::<$simd, $product, $storage> }
+            compile! { $set: fn scores(t: &Keys) = decode::scores::<$simd, $product, $storage> }
+            compile! { $set: fn context(t: &Values) = decode::context::<$simd, $product, $storage> }
 
-            pub const DIRECT: Direct = Direct { scores, context };
+            pub const DECODE: Decode = Decode { scores, context };
         }
     };
 }
@@ -139,7 +139,7 @@ macro_rules! passes {
             use crate::kernels::attention::gather;
             use crate::kernels::attention::softmax::{self, Floats, Ints, Prepare, Scores, Span};
             use crate::kernels::attention::table::Passes;
-            use crate::kernels::attention::weigh::{ToBf16, ToF32, ToU8, Weigh, weigh};
+            use crate::kernels::attention::normalize::{ToBf16, ToF32, ToU8, Normalize, normalize};
 
             compile! { $set: fn prepare_floats(r: &mut [Scores], live: &[Span], p: &Prepare) = softmax::prepare::<$simd, Floats> }
             compile! { $set: fn prepare_ints(r: &mut [Scores], live: &[Span], p: &Prepare) = softmax::prepare::<$simd, Ints> }
@@ -149,16 +149,16 @@ macro_rules! passes {
                 = softmax::exponentials::<$simd, Floats> }
             compile! { $set: fn exp_ints(r: &mut [Scores], keys: &Span, live: &[Span], a: f32)
                 = softmax::exponentials::<$simd, Ints> }
-            compile! { $set: fn to_f32[const CLIP: bool](r: &mut [Scores], keys: &Span, w: &Weigh) = weigh::<$simd, ToF32, CLIP> }
-            compile! { $set: fn to_bf16[const CLIP: bool](r: &mut [Scores], keys: &Span, w: &Weigh) = weigh::<$simd, ToBf16, CLIP> }
-            compile! { $set: fn to_u8[const CLIP: bool](r: &mut [Scores], keys: &Span, w: &Weigh) = weigh::<$simd, ToU8, CLIP> }
+            compile! { $set: fn to_f32[const CLIP: bool](r: &mut [Scores], keys: &Span, w: &Normalize) = normalize::<$simd, ToF32, CLIP> }
+            compile! { $set: fn to_bf16[const CLIP: bool](r: &mut [Scores], keys: &Span, w: &Normalize) = normalize::<$simd, ToBf16, CLIP> }
+            compile! { $set: fn to_u8[const CLIP: bool](r: &mut [Scores], keys: &Span, w: &Normalize) = normalize::<$simd, ToU8, CLIP> }
             compile! { $set: fn collect(w: *const u32, n: usize, at: *mut u32, to: *mut u32) -> usize = gather::collect::<$simd> }
 
             pub static PASSES: Passes = Passes {
                 prepare: [prepare_floats, prepare_ints],
                 maximum: [maximum_floats, maximum_ints],
                 exponentials: [exp_floats, exp_ints],
-                weigh: [
+                normalize: [
                     [to_f32::<false>, to_f32::<true>],
                     [to_bf16::<false>, to_bf16::<true>],
                     [to_u8::<false>, to_u8::<true>],

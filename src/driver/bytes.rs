@@ -7,10 +7,10 @@ use crate::base::ctx::Ctx;
 use crate::driver::weights::{BAND, HEIGHTS, Sparse};
 use crate::kernels::activation::Curve;
 use crate::kernels::attention::pack::flip;
+use crate::kernels::gemv;
 use crate::kernels::pack::Tokens;
 use crate::kernels::panel::{Panel, PanelLayout};
 use crate::kernels::sparse;
-use crate::kernels::token;
 use std::ops::Range;
 
 /// Bytes of a tile of sums: a band of a panel of 64 tokens.
@@ -51,7 +51,7 @@ impl Multiply for Bytes<'_> {
     }
 
     fn tile_bytes(&self, _chunks: usize) -> usize {
-        self.signed_bytes() + 2 * SUMS + 4 * BYTES + 4 * (self.w.most_gathered() + token::GATHER)
+        self.signed_bytes() + 2 * SUMS + 4 * BYTES + 4 * (self.w.most_gathered() + gemv::GATHER)
     }
 
     fn begin(&self, _bands: Range<usize>, _tile: &mut [u8]) {}
@@ -108,7 +108,7 @@ fn fused(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], band: usize, tile: &
     // panel; parameters are padded to whole bands; the output belongs to this call and this tile of it to this task.
     unsafe {
         let out = match job.out {
-            Out::Panels(y, to) if to.layout == PanelLayout::Lines => {
+            Out::Panels(y, to) if to.layout == PanelLayout::KMajor => {
                 y.add(to.range(panel).start + first * 64)
             }
             _ => lines,
@@ -126,11 +126,11 @@ fn fused(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], band: usize, tile: &
             (job.tier.requantize_rows)(&job.finish, sums.as_ptr(), first, features, out);
         }
         match job.out {
-            Out::Panels(_, to) if to.layout == PanelLayout::Lines => {}
+            Out::Panels(_, to) if to.layout == PanelLayout::KMajor => {}
             Out::Panels(y, to) => {
-                (job.tier.lines_to_quads)(lines, features, y.add(to.range(panel).start + first * 64));
+                (job.tier.interleave_kmajor)(lines, features, y.add(to.range(panel).start + first * 64));
             }
-            Out::Rows(y, stride) => (job.tier.lines_to_rows)(&Tokens {
+            Out::Rows(y, stride) => (job.tier.unpack_kmajor)(&Tokens {
                 rows: y.add(panel.token * stride + first),
                 stride,
                 tokens: panel.tokens,
@@ -185,7 +185,7 @@ unsafe fn spill(
             // SAFETY: as the caller.
             unsafe {
                 if width == 1 {
-                    (job.tier.token_kernel(w.layout(), HEIGHTS[s]).spill)(band, gathered.cast(), out);
+                    (job.tier.gemv_kernel(w.layout(), HEIGHTS[s]).spill)(band, gathered.cast(), out);
                 } else {
                     (job.tier.sparse_kernel(w.layout(), HEIGHTS[s], width).spill)(band, out);
                 }

@@ -101,7 +101,7 @@ impl Multiply for Floats<'_> {
             // this is a whole panel; a tile has room for a band; parameters are padded to whole bands; the output belongs to
             // this call and this tile of it to this task.
             unsafe {
-                let token = (panel.width == 1).then_some(&job.tier.float.token);
+                let token = (panel.width == 1).then_some(&job.tier.float.gemv);
                 if !chunks.is_empty() {
                     let weights = match self.widens {
                         false => weights.as_ptr(),

@@ -92,11 +92,11 @@ impl Job<'_> {
     /// Rows to panels of a layout.
     fn pack_kernel(&self, layout: PanelLayout) -> pack::Run {
         match layout {
-            PanelLayout::Quads => self.tier.rows_to_quads,
-            PanelLayout::F32Lines => self.tier.float.rows_to_lines,
+            PanelLayout::KMajor4 => self.tier.pack_kmajor4,
+            PanelLayout::F32KMajor => self.tier.float.pack_kmajor,
             // Two bfloat16 are moved as one float.
-            PanelLayout::Bf16Pairs => self.tier.float.rows_to_lines,
-            _ => self.tier.rows_to_lines,
+            PanelLayout::Bf16KMajor2 => self.tier.float.pack_kmajor,
+            _ => self.tier.pack_kmajor,
         }
     }
 }
@@ -162,7 +162,7 @@ fn through_rows(
 fn rows_to_panels(job: &Job<'_>, rows: &mut Buffer, to: Shape, y: *mut u8, ctx: &Ctx) {
     let from = Shape { layout: to.layout.rows(), ..to };
     let stride = from.features_padded();
-    if to.layout == PanelLayout::Bf16Pairs && to.features % 2 == 1 {
+    if to.layout == PanelLayout::Bf16KMajor2 && to.features % 2 == 1 {
         for token in 0..to.tokens {
             rows.bytes_mut()[token * stride + 2 * to.features..][..2].fill(0);
         }
@@ -241,7 +241,7 @@ unsafe fn finish(
         // Of a single token the layouts of floats have panels of two widths.
         let own = to.panel_of(token);
         assert!(own.token == token && own.tokens == tokens);
-        if features % 2 == 1 && to.layout == PanelLayout::Bf16Pairs {
+        if features % 2 == 1 && to.layout == PanelLayout::Bf16KMajor2 {
             for t in 0..own.tokens {
                 bytes[t * stride + 2 * features..][..2].fill(0);
             }
@@ -270,7 +270,7 @@ fn same_panels(job: &Job<'_>) -> bool {
 /// Features in the terms of what packs them: two bfloat16 count as one.
 fn packed_features(layout: PanelLayout, features: usize) -> usize {
     match layout {
-        PanelLayout::Bf16Pairs => features.div_ceil(2),
+        PanelLayout::Bf16KMajor2 => features.div_ceil(2),
         _ => features,
     }
 }

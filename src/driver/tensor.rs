@@ -15,16 +15,16 @@ pub const MAX_HEAD_DIM: usize = 256;
 
 /// What is prefetched while rows pass: memory that nobody has to be able to read.
 #[derive(Clone, Copy)]
-pub struct Ahead {
+pub struct Prefetch {
     /// For the first row; null for nothing.
     pub p: *const u8,
     /// Bytes from a row to the next.
     pub stride: usize,
 }
 
-impl Ahead {
+impl Prefetch {
     /// Nothing is prefetched.
-    pub const NOTHING: Ahead = Ahead { p: std::ptr::null(), stride: 0 };
+    pub const NOTHING: Prefetch = Prefetch { p: std::ptr::null(), stride: 0 };
 }
 
 impl TensorRef<'_> {
@@ -44,8 +44,8 @@ impl TensorRef<'_> {
     }
 
     /// The rows of a head from a token on.
-    pub(crate) fn ahead_of(&self, token: usize, head: usize) -> Ahead {
-        Ahead { p: self.at(token, head), stride: self.token_stride() }
+    pub(crate) fn ahead_of(&self, token: usize, head: usize) -> Prefetch {
+        Prefetch { p: self.at(token, head), stride: self.token_stride() }
     }
 
     /// What some heads that take turns prefetch while one of them, the i-th of n, reads as many tokens as follow: together they
@@ -56,13 +56,13 @@ impl TensorRef<'_> {
         tokens: usize,
         head: usize,
         (i, n): (usize, usize),
-    ) -> Ahead {
+    ) -> Prefetch {
         let row = self.row_bytes();
         if n * row != self.token_stride() || self.head_stride() != row {
             // Other things lie between, or heads far apart.
             return self.ahead_of(token, head);
         }
-        Ahead { p: self.at(token, head - i).wrapping_add(i * tokens * row), stride: row }
+        Prefetch { p: self.at(token, head - i).wrapping_add(i * tokens * row), stride: row }
     }
 
     /// Prefetches the row of a token, if there is one.

@@ -328,10 +328,10 @@ impl<'a, T: Weight> LinearBuilder<'a, T> {
                 w.for_each(|row, _, v| count(row, v));
                 let pairs = T::ELEMENT == Element::Bf16 && tier.pairs.is_some();
                 let layout = match (self.weight_only, w.block().cols()) {
-                    (false, cols) if cols.is_multiple_of(4) => PanelLayout::Quads,
-                    (false, _) => PanelLayout::Lines,
-                    (true, cols) if pairs && cols.is_multiple_of(2) => PanelLayout::Bf16Pairs,
-                    (true, _) => PanelLayout::F32Lines,
+                    (false, cols) if cols.is_multiple_of(4) => PanelLayout::KMajor4,
+                    (false, _) => PanelLayout::KMajor,
+                    (true, cols) if pairs && cols.is_multiple_of(2) => PanelLayout::Bf16KMajor2,
+                    (true, _) => PanelLayout::F32KMajor,
                 };
                 let blocks = Blocks {
                     size: (w.rows(), w.cols()),

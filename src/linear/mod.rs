@@ -146,11 +146,11 @@ impl Linear {
             Packed::Dense(w, _) => w.kernel().name,
             Packed::Sparse(w) => match (w.layout().element(), w.height()) {
                 (Element::U8, height) => match tokens {
-                    1 => self.tier.token_kernel(w.layout(), height).name,
+                    1 => self.tier.gemv_kernel(w.layout(), height).name,
                     2..=32 => self.tier.sparse_kernel(w.layout(), height, 16).name,
                     _ => self.tier.sparse_kernel(w.layout(), height, 64).name,
                 },
-                (Element::F32, _) if tokens == 1 => self.tier.float.token.name,
+                (Element::F32, _) if tokens == 1 => self.tier.float.gemv.name,
                 (element, 0) => self.tier.floats(element).scatter(width).name,
                 (element, height) => self.tier.floats(element).gather(height, width).name,
             },

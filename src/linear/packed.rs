@@ -366,13 +366,13 @@ impl Packer<'_> {
         let tier = Tier::of(self.ctx.target()).float;
         // Where nothing is to be converted, rows are read where they lie.
         match self.x {
-            Input::F32(x, _) if layout == PanelLayout::F32Lines => {
+            Input::F32(x, _) if layout == PanelLayout::F32KMajor => {
                 let x = x.rows_from(panel.token, panel.tokens);
-                return convert::rows_to_lines(x, to, panel.width, tier);
+                return convert::pack_kmajor(x, to, panel.width, tier);
             }
-            Input::Bf16(x, _) if layout == PanelLayout::Bf16Pairs && x.cols().is_multiple_of(2) => {
+            Input::Bf16(x, _) if layout == PanelLayout::Bf16KMajor2 && x.cols().is_multiple_of(2) => {
                 let x = x.rows_from(panel.token, panel.tokens);
-                return convert::rows_to_lines(x, to, panel.width, tier);
+                return convert::pack_kmajor(x, to, panel.width, tier);
             }
             _ => {}
         }
@@ -394,7 +394,7 @@ impl Packer<'_> {
         if let Some(lines) = lines {
             let words = bytes.next_multiple_of(4);
             let rows = MatRef::of_rows(&rows[..panel.tokens * stride], panel.tokens, words, stride);
-            convert::rows_to_lines(rows, lines, panel.width, tier);
+            convert::pack_kmajor(rows, lines, panel.width, tier);
         }
     }
 }
@@ -416,8 +416,8 @@ fn offset(shape: Shape, p: Panel, t: usize, f: usize) -> usize {
     let size = shape.layout.element_bytes();
     match shape.layout {
         layout if layout.is_rows() => t * shape.features_padded() + f * size,
-        PanelLayout::Quads => quad_offset(p.width, f / 4, t) + f % 4,
-        PanelLayout::Bf16Pairs => (f / 2 * p.width + t) * 4 + f % 2 * 2,
+        PanelLayout::KMajor4 => quad_offset(p.width, f / 4, t) + f % 4,
+        PanelLayout::Bf16KMajor2 => (f / 2 * p.width + t) * 4 + f % 2 * 2,
         _ => (f * p.width + t) * size,
     }
 }
@@ -468,7 +468,7 @@ pub(super) fn bytes_to_panel(
         layout => {
             let x = x.rows_from(panel.token, panel.tokens);
             let tier = Tier::of(ctx.target());
-            let run = if layout == PanelLayout::Lines { tier.rows_to_lines } else { tier.rows_to_quads };
+            let run = if layout == PanelLayout::KMajor { tier.pack_kmajor } else { tier.pack_kmajor4 };
             Tokens::pack(x, to, panel.width, flip, run);
         }
     }
@@ -476,8 +476,8 @@ pub(super) fn bytes_to_panel(
 
 /// One panel to rows of y, which is the whole `[tokens, features]`.
 fn unpack_panel(from: &[u8], shape: Shape, panel: Panel, y: &mut MatMut<'_, u8>, ctx: &Ctx) {
-    if shape.layout == PanelLayout::Lines {
-        let run = Tier::of(ctx.target()).lines_to_rows;
+    if shape.layout == PanelLayout::KMajor {
+        let run = Tier::of(ctx.target()).unpack_kmajor;
         return Tokens::unpack(from, panel.width, 0, y.rows_from(panel.token, panel.tokens), run);
     }
     for token in panel.token..panel.token + panel.tokens {

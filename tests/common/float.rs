@@ -235,8 +235,8 @@ impl Data {
         if self.case.packed && self.case.y != Kind::F16 {
             // Every layout of the element, all of which must hold the same.
             let layouts = match self.case.y {
-                Kind::F32 => [PanelLayout::F32Rows, PanelLayout::F32Lines],
-                _ => [PanelLayout::Bf16Rows, PanelLayout::Bf16Pairs],
+                Kind::F32 => [PanelLayout::F32Rows, PanelLayout::F32KMajor],
+                _ => [PanelLayout::Bf16Rows, PanelLayout::Bf16KMajor2],
             };
             let out = layouts.map(|layout| {
                 let mut to = PackedActivations::new();
@@ -335,7 +335,7 @@ pub fn bits(v: &[f32]) -> Vec<u32> {
 }
 
 pub fn pairs(layer: &Linear) -> bool {
-    matches!(input_layout(&layer), PanelLayout::Bf16Rows | PanelLayout::Bf16Pairs)
+    matches!(input_layout(&layer), PanelLayout::Bf16Rows | PanelLayout::Bf16KMajor2)
 }
 
 /// Against the definition, or where pairs are multiplied within their tolerance.

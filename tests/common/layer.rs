@@ -58,7 +58,7 @@ pub enum Act {
     TableNegate,
 }
 
-use PanelLayout::{Lines, Quads, Rows};
+use PanelLayout::{KMajor, KMajor4, Rows};
 pub const INS: [In; 12] = [
     In::U8,
     In::I8,
@@ -67,14 +67,14 @@ pub const INS: [In; 12] = [
     In::F32Fixed,
     In::Bf16Fixed,
     In::Packed(Rows),
-    In::Packed(Lines),
-    In::Packed(Quads),
+    In::Packed(KMajor),
+    In::Packed(KMajor4),
     In::PackedPerToken(Rows),
-    In::PackedPerToken(Lines),
-    In::PackedPerToken(Quads),
+    In::PackedPerToken(KMajor),
+    In::PackedPerToken(KMajor4),
 ];
 pub const TOS: [To; 8] =
-    [To::I32, To::F32, To::Bf16, To::U8, To::I8, To::Packed(Rows), To::Packed(Lines), To::Packed(Quads)];
+    [To::I32, To::F32, To::Bf16, To::U8, To::I8, To::Packed(Rows), To::Packed(KMajor), To::Packed(KMajor4)];
 pub const RESIDUALS: [Res; 5] = [Res::None, Res::F32, Res::Bf16, Res::U8, Res::I8];
 pub const ACTS: [Act; 10] = [
     Act::Identity,

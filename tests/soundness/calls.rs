@@ -52,11 +52,11 @@ fn layers_of_bytes() {
 #[test]
 fn layers_of_bytes_in_many_panels() {
     use layer::{Act, Case, In, Res, To};
-    use siskin::internal::linear::PanelLayout::{Lines, Quads, Rows};
+    use siskin::internal::linear::PanelLayout::{KMajor, KMajor4, Rows};
     let mut scratch = Scratch::new();
     let blocks = [None, Some((4, 1)), Some((1, 4)), Some((4, 4)), Some((3, 2))];
-    let ends = [(In::U8, To::U8), (In::F32PerToken, To::F32), (In::I8, To::Packed(Lines))];
-    let packed = [(In::Packed(Lines), To::Packed(Quads)), (In::Packed(Quads), To::Packed(Rows))];
+    let ends = [(In::U8, To::U8), (In::F32PerToken, To::F32), (In::I8, To::Packed(KMajor))];
+    let packed = [(In::Packed(KMajor), To::Packed(KMajor4)), (In::Packed(KMajor4), To::Packed(Rows))];
     let ends = ends.into_iter().chain(packed).chain([(In::Packed(Rows), To::I8)]).cycle();
     for (i, (input, to)) in ends.take(10).enumerate() {
         let (m, n) = [(70, 3), (2, 70), (130, 1)][i % 3];

@@ -4,11 +4,11 @@ use super::{Group, Mode, Plan};
 use crate::base::element::Element;
 use crate::base::tensor::TensorRef;
 use crate::driver::multiply::multiply_all;
-use crate::driver::tensor::{Ahead, MAX_HEAD_DIM};
+use crate::driver::tensor::{MAX_HEAD_DIM, Prefetch};
 use crate::driver::workers::as_plain;
-use crate::kernels::attention::direct::{Keys, Turns, Values};
+use crate::kernels::attention::decode::{Keys, Turns, Values};
 use crate::kernels::attention::multiply::Tile;
-use crate::kernels::attention::table::Direct;
+use crate::kernels::attention::table::Decode;
 use crate::kernels::attention::{PANEL, pack, sums};
 use crate::kernels::pack::Tokens;
 use std::ops::Range;
@@ -59,7 +59,7 @@ impl Plan<'_> {
         panel: &mut [u8],
         init: &mut [i32],
         stage: &mut [u8],
-        ahead: Ahead,
+        ahead: Prefetch,
     ) {
         let k = &self.problem.k;
         let (rows, stride, flip) = if self.k_as_it_is() {
@@ -81,7 +81,7 @@ impl Plan<'_> {
         assert!(panel.len() >= self.panel_bytes);
         // SAFETY: the tier is supported; rows are there, the tensor's or those just made; the panel was checked.
         unsafe {
-            (self.tier.float.rows_to_lines)(&Tokens {
+            (self.tier.float.pack_kmajor)(&Tokens {
                 rows: rows.cast_mut(),
                 stride,
                 tokens: keys.len(),
@@ -145,7 +145,7 @@ impl Plan<'_> {
             out_stride,
         };
         // SAFETY: as the caller; the tier is supported.
-        unsafe { (self.direct(&self.problem.k).scores)(&keys) }
+        unsafe { (self.decode(&self.problem.k).scores)(&keys) }
     }
 
     /// Weights of the queries of some heads, from a group's on, times the rows of v as they lie, onto sums of 0.
@@ -171,7 +171,7 @@ impl Plan<'_> {
             out_stride,
         };
         // SAFETY: as the caller; the tier is supported.
-        unsafe { (self.direct(&self.problem.v).context)(&values) }
+        unsafe { (self.decode(&self.problem.v).context)(&values) }
     }
 
     /// Whether rows of v are of whole registers, without padding.
@@ -181,7 +181,7 @@ impl Plan<'_> {
     }
 
     /// The kernels that widen a tensor which is multiplied as f32.
-    fn narrow(&self, x: &TensorRef<'_>) -> Option<&'static Direct> {
+    fn narrow(&self, x: &TensorRef<'_>) -> Option<&'static Decode> {
         match (self.mode, x.element()) {
             (Mode::F32, Element::Bf16) => Some(&self.tier.float.single_bf16),
             (Mode::F32, Element::F16) => Some(&self.tier.float.single_f16),
@@ -190,8 +190,8 @@ impl Plan<'_> {
     }
 
     /// The kernels of a single query that read a tensor as it lies.
-    fn direct(&self, x: &TensorRef<'_>) -> &'static Direct {
-        self.narrow(x).unwrap_or(&self.multiply.direct)
+    fn decode(&self, x: &TensorRef<'_>) -> &'static Decode {
+        self.narrow(x).unwrap_or(&self.multiply.decode)
     }
 
     /// Whether rows of k are whole words of what is multiplied.
@@ -210,7 +210,7 @@ impl Plan<'_> {
     }
 
     /// Keys from one on, a multiple of 4, to rows of v as tiles take them; what fills up the last step is 0.
-    pub fn pack_v(&self, g: &Group, keys: Range<usize>, out: &mut [u8], ahead: Ahead) {
+    pub fn pack_v(&self, g: &Group, keys: Range<usize>, out: &mut [u8], ahead: Prefetch) {
         let first = keys.start;
         let (v, d, columns) = (&self.problem.v, self.problem.layer.head_dim, self.columns);
         let row_bytes = if ahead.p.is_null() { 0 } else { v.row_bytes() };

@@ -3,13 +3,13 @@
 use super::{Group, Mode, Plan, Row, chunks, keys_of, segments};
 use crate::base::buffer::{as_f32, as_i32};
 use crate::driver::multiply::multiply_all;
-use crate::driver::tensor::Ahead;
+use crate::driver::tensor::Prefetch;
 use crate::driver::workers::as_plain;
 use crate::kernels::attention::gather::{List, Rows, Weights};
 use crate::kernels::attention::multiply::Tile;
+use crate::kernels::attention::normalize::Normalize;
 use crate::kernels::attention::softmax::{Prepare, Scores, Span};
 use crate::kernels::attention::sums;
-use crate::kernels::attention::weigh::Weigh;
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
@@ -216,7 +216,7 @@ impl Plan<'_> {
     ///
     /// # Safety
     /// As [`Plan::exponentials`].
-    pub unsafe fn weigh(&self, scores: &mut [Scores], keys: &Range<usize>) {
+    pub unsafe fn normalize(&self, scores: &mut [Scores], keys: &Range<usize>) {
         let (mut stretch, mut gamma, mut limit) = (1.0, 0.0, f32::INFINITY);
         if let Some((low, high)) = self.problem.layer.clipped {
             (stretch, gamma, limit) = (high - low, low, 1.0);
@@ -226,9 +226,9 @@ impl Plan<'_> {
             step = self.problem.call.quantizers.weights_scale;
             (limit, to) = ((limit / step).min(255.0), 2);
         }
-        let run = self.tier.float.passes.weigh[to][usize::from(self.problem.layer.clipped.is_some())];
+        let run = self.tier.float.passes.normalize[to][usize::from(self.problem.layer.clipped.is_some())];
         // SAFETY: as the caller. Weights are no wider than exponentials, so those of a chunk lie inside it.
-        unsafe { run(scores, &whole_groups(keys), &Weigh { stretch, gamma, step, limit }) };
+        unsafe { run(scores, &whole_groups(keys), &Normalize { stretch, gamma, step, limit }) };
     }
 
     /// Where the weight of a key is: weights begin where their chunk begins.
@@ -248,7 +248,7 @@ impl Plan<'_> {
         keys: Range<usize>,
         (v, v_stride): (*const u8, usize),
         out: *mut u8,
-        (resume, ahead): (bool, Ahead),
+        (resume, ahead): (bool, Prefetch),
     ) {
         let tile = Tile {
             x: self.weights(weights, keys.start),
@@ -331,7 +331,7 @@ impl Plan<'_> {
                 let place = list.places().add(i);
                 let first = keys.start + *place as usize * self.keys_per_word();
                 let word = first..(first + self.keys_per_word()).min(keys.end);
-                self.pack_v(g, word, row, Ahead::NOTHING);
+                self.pack_v(g, word, row, Prefetch::NOTHING);
                 if self.mode == Mode::Pairs {
                     for half in 0..2 {
                         if *list.values().add(i) >> (16 * half) & 0xffff == 0 {

@@ -11,7 +11,7 @@ use crate::base::buffer::{as_f32, as_i32};
 use crate::base::element::Element;
 use crate::base::scratch::Scratch;
 use crate::base::tensor::TensorRef;
-use crate::driver::tensor::Ahead;
+use crate::driver::tensor::Prefetch;
 use crate::driver::workers::{Plain, Shared, Workers, as_plain, carve, carved, grow};
 use crate::kernels::attention::gather::List;
 use crate::kernels::attention::softmax::Scores;
@@ -113,9 +113,9 @@ pub fn run(plan: &Plan<'_>, rows: usize, scratch: &mut Scratch) -> Option<()> {
     let tasks = tasks * shares;
     let extents = extents(plan, rows);
     let mut workers = Workers::new(plan.ctx, threads.min(tasks.max(count)), carved(extents), workers)?;
-    let mut each = |n: usize, run: &(dyn Fn(usize, &mut Room<'_>) + Sync)| {
+    let mut each = |n: usize, run: &(dyn Fn(usize, &mut Workspace<'_>) + Sync)| {
         workers.share_out(n, &|bytes, tasks| {
-            let mut room = Room::new(bytes, extents);
+            let mut room = Workspace::new(bytes, extents);
             tasks.for_each(|task| run(task, &mut room));
         });
     };
@@ -132,7 +132,7 @@ pub fn run(plan: &Plan<'_>, rows: usize, scratch: &mut Scratch) -> Option<()> {
 }
 
 /// A worker's memory.
-struct Room<'a> {
+struct Workspace<'a> {
     q: &'a mut [u8],
     /// Of the rows of q.
     sums: &'a mut [i32],
@@ -152,11 +152,11 @@ fn extents(plan: &Plan<'_>, rows: usize) -> [usize; 8] {
     [rows_of_q * plan.q_row, sums, plan.panel_bytes, init, plan.stage_bytes(), rows_of_v, 2 * row, row]
 }
 
-impl<'a> Room<'a> {
+impl<'a> Workspace<'a> {
     fn new(bytes: &'a mut [u8], extents: [usize; 8]) -> Self {
         let [q, sums, panel, init, stage, v, total, row] = carve(bytes, extents);
         let (sums, init, row) = (as_i32(sums), as_i32(init), as_f32(row));
-        Room { q, sums, panel, init, stage, v, total, row }
+        Workspace { q, sums, panel, init, stage, v, total, row }
     }
 }
 
@@ -212,7 +212,7 @@ impl<'a> Split<'a> {
 
     /// # Safety
     /// Phase 1: nobody else has this task.
-    unsafe fn scores(&self, task: usize, room: &mut Room<'_>) {
+    unsafe fn scores(&self, task: usize, room: &mut Workspace<'_>) {
         let (plan, Task { chunk, parts }) = (self.plan, self.task(task));
         let mut keys = NO_KEYS;
         let (mut x, mut sums) = (room.q.chunks_exact_mut(plan.q_row), room.sums.iter_mut());
@@ -262,7 +262,7 @@ impl<'a> Split<'a> {
                     continue;
                 }
                 let ahead = if direct {
-                    Ahead::NOTHING
+                    Prefetch::NOTHING
                 } else {
                     self.ahead(&plan.problem.k, g, keys.end, (turn, parts.len()))
                 };
@@ -296,7 +296,7 @@ impl<'a> Split<'a> {
         &self,
         parts: Range<usize>,
         keys: Range<usize>,
-        room: &Room<'_>,
+        room: &Workspace<'_>,
     ) -> Range<usize> {
         let plan = self.plan;
         let left = keys.start + keys.len() / LANES * LANES;
@@ -383,7 +383,7 @@ impl<'a> Split<'a> {
 
     /// # Safety
     /// Phase 3: nobody else has this task.
-    unsafe fn context(&self, task: usize, room: &mut Room<'_>) {
+    unsafe fn context(&self, task: usize, room: &mut Workspace<'_>) {
         let (plan, Task { chunk, parts }) = (self.plan, self.task(task));
         let (_, g) = self.part(parts.start);
         let whole = chunk * CHUNK..((chunk + 1) * CHUNK).min(g.kv_len);
@@ -466,7 +466,7 @@ impl<'a> Split<'a> {
     }
 
     /// What to prefetch of k or v while a panel passes in turns.
-    fn ahead(&self, x: &TensorRef<'_>, g: &Group, next: usize, turn: (usize, usize)) -> Ahead {
+    fn ahead(&self, x: &TensorRef<'_>, g: &Group, next: usize, turn: (usize, usize)) -> Prefetch {
         if self.plan.by_head() {
             return x.ahead_of(g.kv + next, g.kv_head);
         }
@@ -486,7 +486,7 @@ impl<'a> Split<'a> {
     ///
     /// # Safety
     /// As [`Split::dense`].
-    unsafe fn weigh_or_list(&self, chunk: usize, part: usize, room: &mut Room<'_>) -> Range<usize> {
+    unsafe fn weigh_or_list(&self, chunk: usize, part: usize, room: &mut Workspace<'_>) -> Range<usize> {
         let (plan, (part, g)) = (self.plan, self.part(part));
         let rows = g.rows();
         let contexts = self.contexts(g, part, chunk);
@@ -513,7 +513,7 @@ impl<'a> Split<'a> {
                 s.total = total;
                 // What this row does not reach, others may.
                 plan.clear_around(&s, &plan.reach(g, row, state), &keys);
-                plan.weigh(std::slice::from_mut(&mut s), &keys);
+                plan.normalize(std::slice::from_mut(&mut s), &keys);
                 (*self.chunk_state(g, part, i, chunk)).weights = s.weights;
                 nonzero += s.nonzero as usize;
                 zeros += plan.zeros(plan.pairs(row, state, whole.clone()), s.nonzero as usize);
@@ -542,7 +542,7 @@ impl<'a> Split<'a> {
         keys: &Range<usize>,
         i: usize,
         out: *mut u8,
-        room: &mut Room<'_>,
+        room: &mut Workspace<'_>,
     ) {
         let plan = self.plan;
         let weights = self.shared.at::<u8>(part.scores + i * stride(g.kv_len));
@@ -569,7 +569,7 @@ impl<'a> Split<'a> {
         block: &Range<usize>,
         turn: (usize, usize),
         rest: bool,
-        room: &mut Room<'_>,
+        room: &mut Workspace<'_>,
     ) {
         let (plan, (part, g)) = (self.plan, self.part(part));
         // SAFETY: as the caller.
@@ -592,14 +592,14 @@ impl<'a> Split<'a> {
             } else {
                 plan.pack_v(g, keys.clone(), room.v, ahead);
                 let v = (room.v.as_ptr(), 4 * plan.columns);
-                plan.multiply_v(weights, keys, v, out, (true, Ahead::NOTHING));
+                plan.multiply_v(weights, keys, v, out, (true, Prefetch::NOTHING));
             }
         }
     }
 
     /// # Safety
     /// Phase 4: nobody else has this part.
-    unsafe fn finish(&self, part: usize, room: &mut Room<'_>) {
+    unsafe fn finish(&self, part: usize, room: &mut Workspace<'_>) {
         let (plan, (part, g)) = (self.plan, self.part(part));
         let columns = plan.columns;
         for i in 0..g.rows() {

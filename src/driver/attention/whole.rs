@@ -4,7 +4,7 @@ use super::rows::{State, aligned};
 use super::{Group, Mode, NO_KEYS, Plan, Row, chunks, extend, segments};
 use crate::base::buffer::{as_f32, as_i32};
 use crate::base::scratch::Scratch;
-use crate::driver::tensor::Ahead;
+use crate::driver::tensor::Prefetch;
 use crate::driver::workers::{Workers, carve, carved};
 use crate::kernels::attention::gather::List;
 use crate::kernels::attention::softmax::Scores;
@@ -23,7 +23,7 @@ const ROWS_AHEAD: usize = 12;
 const ROWS_WORTH_PACKING: usize = 96;
 
 /// A worker's memory.
-struct Room<'a> {
+struct Workspace<'a> {
     k: &'a mut [u8],
     init: &'a mut [i32],
     v: &'a mut [u8],
@@ -59,11 +59,11 @@ fn extents(plan: &Plan<'_>, kv_len: usize, rows: usize) -> [usize; 10] {
     ]
 }
 
-impl<'a> Room<'a> {
+impl<'a> Workspace<'a> {
     fn new(bytes: &'a mut [u8], extents: [usize; 10], stride: usize) -> Self {
         let [k, init, v, stage, q, scores, sums, total, sparse_v, row] = carve(bytes, extents);
         let (init, row) = (as_i32(init), as_f32(row));
-        Room { k, init, v, stage, q, scores, stride, sums, total, sparse_v, row }
+        Workspace { k, init, v, stage, q, scores, stride, sums, total, sparse_v, row }
     }
 }
 
@@ -89,7 +89,7 @@ pub fn run(plan: &Plan<'_>, rows: usize, scratch: &mut Scratch) -> Option<()> {
     let extents = extents(plan, kv_len, tile);
     let [memory] = scratch.slots();
     Workers::new(plan.ctx, threads.min(units), carved(extents), memory)?.share_out(units, &|bytes, units| {
-        let mut room = Room::new(bytes, extents, stride(kv_len));
+        let mut room = Workspace::new(bytes, extents, stride(kv_len));
         for unit in units {
             let group = plan.group(unit / parts / plan.groups(), unit / parts % plan.groups());
             let rows = crate::driver::share(group.rows(), parts, unit % parts);
@@ -100,7 +100,7 @@ pub fn run(plan: &Plan<'_>, rows: usize, scratch: &mut Scratch) -> Option<()> {
 }
 
 /// Packs what some rows of one group need, and goes through them tile by tile.
-fn unit_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, tile: usize, room: &mut Room<'_>) {
+fn unit_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, tile: usize, room: &mut Workspace<'_>) {
     if rows.is_empty() {
         return;
     }
@@ -117,7 +117,7 @@ fn unit_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, tile: usize, roo
         for key in to.end..(to.end + PANEL).min(keys.end) {
             plan.problem.k.prefetch(g.kv + key, g.kv_head);
         }
-        plan.pack_k(g, to, bytes, &mut room.init[panel * PANEL..], room.stage, Ahead::NOTHING);
+        plan.pack_k(g, to, bytes, &mut room.init[panel * PANEL..], room.stage, Prefetch::NOTHING);
     }
     let ahead = plan.problem.v.ahead_of(g.kv + keys.start + ROWS_AHEAD, g.kv_head);
     plan.pack_v(g, keys.clone(), &mut room.v[plan.v_bytes(keys.start)..], ahead);
@@ -131,7 +131,7 @@ fn unit_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, tile: usize, roo
 
 /// # Safety
 /// The keys that the rows can reach are packed; the room has extents for the rows.
-unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mut Room<'_>) {
+unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mut Workspace<'_>) {
     let n = rows.len();
     let (scores, stride) = (room.scores.as_mut_ptr(), room.stride);
     let mut keys = NO_KEYS;
@@ -178,7 +178,7 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
             plan.exponentials(g, own, states, known, &aligned(chunk, &reach));
         }
         for chunk in chunks(&reach) {
-            plan.weigh(known, &aligned(chunk, &reach));
+            plan.normalize(known, &aligned(chunk, &reach));
         }
         let (mut nonzero, mut pairs, mut zeros) = (0, 0, 0);
         for i in 0..n {
@@ -201,7 +201,7 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
             if list {
                 plan.gather_rows(weights, &keys, v, out);
             } else {
-                plan.multiply_v(weights, keys, v, out, (false, Ahead::NOTHING));
+                plan.multiply_v(weights, keys, v, out, (false, Prefetch::NOTHING));
             }
             if !first {
                 plan.accumulate(&mut room.sums[..4 * n * plan.columns], room.total);
@@ -234,7 +234,7 @@ unsafe fn gather_row(
     i: usize,
     reach: &Range<usize>,
     total: Range<usize>,
-    room: &mut Room<'_>,
+    room: &mut Workspace<'_>,
 ) {
     let (columns, mut list) = (plan.columns, List::default());
     let total = &mut room.total[total];

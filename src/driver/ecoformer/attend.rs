@@ -69,7 +69,7 @@ struct Plan<'a> {
 }
 
 /// A worker's memory.
-struct Room<'a> {
+struct Workspace<'a> {
     /// Signs of a block, `[bits + 1][PANEL]`: the last row is 1.
     signs: &'a mut [f32],
     /// `[PANEL][columns]`.
@@ -115,10 +115,10 @@ impl Plan<'_> {
         [signs, panel, self.groups * 16 * self.columns, before, state, panel].map(|floats| 4 * floats)
     }
 
-    fn room<'b>(&self, bytes: &'b mut [u8]) -> Room<'b> {
+    fn room<'b>(&self, bytes: &'b mut [u8]) -> Workspace<'b> {
         let [signs, block, table, before, state, context] = carve(bytes, self.extents()).map(as_f32);
         signs[self.bits() * PANEL..].fill(1.0);
-        Room { signs, block, table, before, state, context }
+        Workspace { signs, block, table, before, state, context }
     }
 
     fn code<'c>(&self, codes: &'c [u64], token: usize, head: usize) -> &'c [u64] {
@@ -129,7 +129,7 @@ impl Plan<'_> {
     ///
     /// # Safety
     /// Its slot holds the sums that it goes on from; the output's tokens are this task's.
-    unsafe fn context(&self, unit: &Unit, len: usize, room: &mut Room<'_>, slot: *const u8) {
+    unsafe fn context(&self, unit: &Unit, len: usize, room: &mut Workspace<'_>, slot: *const u8) {
         let (call, bits) = (self.call, self.bits());
         let bias = (bits + 1) as f32;
         let mut state: Signs = [0; 256];

@@ -76,7 +76,7 @@ struct Plan<'a> {
 }
 
 /// A worker's memory.
-struct Room<'a> {
+struct Workspace<'a> {
     /// `[head_dim][PANEL]`.
     lines: &'a mut [f32],
     inverse: &'a mut [f32; PANEL],
@@ -101,14 +101,14 @@ impl Plan<'_> {
         [lines, 1, hash.anchors_per_head, hash.bits, self.columns].map(|rows| 4 * rows * PANEL)
     }
 
-    fn room<'b>(&self, bytes: &'b mut [u8]) -> Room<'b> {
+    fn room<'b>(&self, bytes: &'b mut [u8]) -> Workspace<'b> {
         let [lines, inverse, features, y, block] = carve(bytes, self.extents()).map(as_f32);
         let inverse = inverse.try_into().expect("a panel");
-        Room { lines, inverse, features, y, block }
+        Workspace { lines, inverse, features, y, block }
     }
 
     /// Some tokens to lines, and what makes each a unit vector. Returns how many have a direction.
-    fn panel(&self, tokens: &Range<usize>, head: usize, room: &mut Room<'_>) -> usize {
+    fn panel(&self, tokens: &Range<usize>, head: usize, room: &mut Workspace<'_>) -> usize {
         let (x, dim) = (&self.call.x, self.call.hash.head_dim);
         // The next panel.
         let ahead = x.ahead_of(tokens.end, head);
@@ -119,7 +119,7 @@ impl Plan<'_> {
         assert!(tokens.len() <= PANEL && room.lines.len() >= PANEL * dim.next_multiple_of(4));
         // SAFETY: the tier is supported; the tensor has these tokens' heads, and the panel is long enough.
         unsafe {
-            (self.tier.float.rows_to_lines)(&Tokens {
+            (self.tier.float.pack_kmajor)(&Tokens {
                 rows: x.at(tokens.start, head).cast_mut(),
                 stride: x.token_stride(),
                 tokens: tokens.len(),
@@ -138,7 +138,7 @@ impl Plan<'_> {
     ///
     /// # Safety
     /// The slot is this task's, and has `columns + 1` floats.
-    unsafe fn sum(&self, unit: &Unit, room: &mut Room<'_>, slot: *mut f32) {
+    unsafe fn sum(&self, unit: &Unit, room: &mut Workspace<'_>, slot: *mut f32) {
         let mut vectors = 0;
         for (i, tokens) in unit.blocks(PANEL).enumerate() {
             let own = self.panel(&tokens, unit.head, room);
@@ -172,7 +172,7 @@ impl Plan<'_> {
     ///
     /// # Safety
     /// The codes of these tokens are this task's.
-    unsafe fn codes(&self, unit: &Unit, sigma: f32, room: &mut Room<'_>, codes: Shared) -> usize {
+    unsafe fn codes(&self, unit: &Unit, sigma: f32, room: &mut Workspace<'_>, codes: Shared) -> usize {
         let hash = self.call.hash;
         let Hash { anchors_per_head: anchors, head_dim, bits, .. } = *hash;
         let words = bits.div_ceil(64);

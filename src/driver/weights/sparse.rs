@@ -4,9 +4,9 @@ use super::{BAND, Blocks, GroupScales};
 use crate::base::element::{Element, Weight};
 use crate::base::error::{Error, Result};
 use crate::kernels::float::Chunk;
+use crate::kernels::gemv::GATHER;
 use crate::kernels::panel::PanelLayout;
 use crate::kernels::sparse::Group;
-use crate::kernels::token::GATHER;
 use std::ops::Range;
 
 /// Groups of one height.
@@ -167,15 +167,15 @@ impl Sparse {
             while let Some(&(k, ..)) = rest.first() {
                 // Up to `slots` columns: any, or those of one aligned line.
                 let taken = match layout {
-                    PanelLayout::Lines => rest.len().min(slots),
+                    PanelLayout::KMajor => rest.len().min(slots),
                     _ => rest.iter().take_while(|c| c.0 / slots == k / slots).count(),
                 };
                 let mut of = [None; 4];
                 for (i, &column) in rest[..taken].iter().enumerate() {
-                    of[if layout == PanelLayout::Lines { i } else { column.0 % slots }] = Some(column);
+                    of[if layout == PanelLayout::KMajor { i } else { column.0 % slots }] = Some(column);
                 }
                 match layout {
-                    PanelLayout::Lines => {
+                    PanelLayout::KMajor => {
                         // What is missing is the last there is, so that indices ascend.
                         section.indices.extend(of.map(|c| (c.unwrap_or(rest[taken - 1]).0 - base) as u16));
                     }

@@ -1,7 +1,7 @@
 //! Sums of signed values: of the tokens of a block, of a chunk, of chunks.
 
 use super::super::{Rows, rows};
-use super::{Plan, Room, Signs, Unit};
+use super::{Plan, Signs, Unit, Workspace};
 use crate::driver::multiply::multiply_all;
 use crate::driver::workers::{Shared, as_plain};
 use crate::kernels::attention::PANEL;
@@ -78,7 +78,7 @@ impl Plan<'_> {
     ///
     /// # Safety
     /// The slot is this task's.
-    pub(super) unsafe fn chunk(&self, unit: &Unit, room: &mut Room<'_>, slot: *mut u8) {
+    pub(super) unsafe fn chunk(&self, unit: &Unit, room: &mut Workspace<'_>, slot: *mut u8) {
         let mut sums: Signs = [0; 256];
         if self.quantized() {
             // SAFETY: as the caller.
@@ -102,7 +102,7 @@ impl Plan<'_> {
     ///
     /// # Safety
     /// There is room for the sums.
-    unsafe fn chunk_of_bytes(&self, unit: &Unit, room: &mut Room<'_>, signs: &mut Signs, out: *mut f32) {
+    unsafe fn chunk_of_bytes(&self, unit: &Unit, room: &mut Workspace<'_>, signs: &mut Signs, out: *mut f32) {
         let (bits, columns, isa) = (self.bits(), self.columns, self.ctx.isa());
         let multiply = self.tier.multiply;
         let own =

@@ -1,4 +1,4 @@
-//! Block-sparse layers of floats for one token, whose panel is its row.
+//! Block-sparse layers of floats for one token (GEMV), whose panel is its row.
 //!
 //! A sum is one chain of fused multiply-adds, which waits for itself; so the rows of four groups go side by side. Plain
 //! Rust over arrays, which the compiler makes vectors of.

@@ -1,4 +1,4 @@
-//! Block-sparse layers of bytes for one token, whose panel is its row: x is gathered into quads in memory first, or looked up
+//! Block-sparse layers of bytes for one token (GEMV), whose panel is its row: x is gathered into quads in memory first, or looked up
 //! in registers where the tier can and enough columns are stored.
 
 use super::simd::Simd;
@@ -15,7 +15,7 @@ pub const GATHER: usize = 16;
 /// As `sparse::spill`, with one token; `quads` has room for the entries of each group rounded up to [`GATHER`], and as many
 /// more.
 #[inline(always)]
-pub unsafe fn token<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, quads: *mut u32, out: *mut i32) {
+pub unsafe fn gemv<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, quads: *mut u32, out: *mut i32) {
     // SAFETY: the driver built the band; quads has room.
     unsafe {
         let least = S::LOOKS_UP[usize::from(L::INDICES == 1)];
@@ -59,7 +59,7 @@ pub unsafe fn token<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, quad
 #[inline(always)]
 unsafe fn looked_up<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, out: *mut i32) {
     for group in band.groups {
-        // SAFETY: as for `token`.
+        // SAFETY: as for `gemv`.
         unsafe {
             let x = band.panel.get_unchecked(group.base as usize..);
             let indices = band.indices.as_ptr().add(group.start as usize * L::INDICES);

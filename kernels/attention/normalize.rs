@@ -6,7 +6,7 @@ use crate::kernels::simd::Simd;
 
 /// What exponentials become: `e / total * stretch + gamma`, limited, in steps.
 #[derive(Debug, Clone, Copy)]
-pub struct Weigh {
+pub struct Normalize {
     /// From gamma to zeta.
     pub stretch: f32,
     /// What is added then.
@@ -99,7 +99,7 @@ struct Line {
 
 impl Line {
     #[inline(always)]
-    fn new(w: &Weigh, total: f32) -> Self {
+    fn new(w: &Normalize, total: f32) -> Self {
         // Totals are 1, of the largest score, or more; or 0, of exponentials that are, and NaN.
         let total = if total < 1.0 { 1.0 } else { total };
         Self { factor: w.stretch / total / w.step, gamma: w.gamma / w.step, limit: w.limit }
@@ -110,7 +110,11 @@ impl Line {
 /// begins. `CLIP` limits them from below by 0 and from above, and bytes are limited from above. Counts those that are not 0
 /// where they are clipped, and adds up integers.
 #[inline(always)]
-pub unsafe fn weigh<S: Simd, W: Weights<S>, const CLIP: bool>(rows: &mut [Scores], keys: &Span, w: &Weigh) {
+pub unsafe fn normalize<S: Simd, W: Weights<S>, const CLIP: bool>(
+    rows: &mut [Scores],
+    keys: &Span,
+    w: &Normalize,
+) {
     // No weight is larger than that of a total of 1. Bytes saturate, where they are integers.
     let line = Line::new(w, 1.0);
     let most = if CLIP { line.factor.mul_add(1.0, line.gamma) } else { line.factor };
@@ -118,18 +122,18 @@ pub unsafe fn weigh<S: Simd, W: Weights<S>, const CLIP: bool>(rows: &mut [Scores
     // SAFETY: as the caller.
     unsafe {
         if most <= w.limit || saturates || !CLIP && W::BYTES != 1 {
-            weigh_up_to::<S, W, CLIP, false>(rows, keys, w);
+            normalize_up_to::<S, W, CLIP, false>(rows, keys, w);
         } else {
-            weigh_up_to::<S, W, CLIP, true>(rows, keys, w);
+            normalize_up_to::<S, W, CLIP, true>(rows, keys, w);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn weigh_up_to<S: Simd, W: Weights<S>, const CLIP: bool, const LIMIT: bool>(
+unsafe fn normalize_up_to<S: Simd, W: Weights<S>, const CLIP: bool, const LIMIT: bool>(
     rows: &mut [Scores],
     keys: &Span,
-    w: &Weigh,
+    w: &Normalize,
 ) {
     let chunk = keys.first / CHUNK * CHUNK;
     for row in rows {
