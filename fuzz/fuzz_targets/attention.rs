@@ -7,7 +7,7 @@ use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use siskin::attention::*;
 use siskin::quant::QuantParams;
-use siskin::{Ctx, Element, Isa, MatRef, Scratch, bf16, f16, TensorRef, TensorMut};
+use siskin::{Ctx, Element, Isa, MatRef, Scratch, TensorMut, TensorRef, bf16, f16};
 
 /// How a tensor lies: token stride, head stride.
 type Strides = Option<(usize, usize)>;
@@ -179,11 +179,10 @@ impl Case {
                 fill(u, kv_tokens * kv_heads * head_dim)?,
                 fill(u, kv_tokens * kv_heads * head_dim)?,
             ],
-            int8: AttentionQuantizers {
-                scores: some(u, |u| params(u, None))?,
-                weights_scale: f32::from(u.int_in_range(1..=255u8)?) / 65025.0,
-                context: some(u, |u| params(u, None))?,
-            },
+            int8: AttentionQuantizers::default()
+                .scores(some(u, |u| params(u, None))?)
+                .weights_scale(f32::from(u.int_in_range(1..=255u8)?) / 65025.0)
+                .context(some(u, |u| params(u, None))?),
             params: [
                 params(u, Some(dtype(types[0])))?,
                 params(u, Some(dtype(types[1])))?,

@@ -5,11 +5,13 @@
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use siskin::attention::{HeadsMut, HeadsRef, Sequences};
-use siskin::ecoformer::{Bandwidth, BitCodes, KernelHash, LinearAttention, Numerator, Stream, LinearAttentionInputs};
 use siskin::Element;
+use siskin::attention::{HeadsMut, HeadsRef, Sequences};
+use siskin::ecoformer::{
+    Bandwidth, BitCodes, KernelHash, LinearAttention, LinearAttentionInputs, Numerator, Stream,
+};
 use siskin::quant::QuantParams;
-use siskin::{Ctx, Isa, MatMut, Scratch, bf16, f16, TensorRef};
+use siskin::{Ctx, Isa, MatMut, Scratch, TensorRef, bf16, f16};
 
 /// Numbers as they are in practice, or any bits at all, from bytes over and over.
 fn fill(u: &mut Unstructured<'_>, len: usize) -> Result<Vec<f32>> {
@@ -166,7 +168,10 @@ impl Case {
             1 => TensorRef::from(view(&bfloats, self, strides)?),
             2 => TensorRef::from(view(&halves, self, strides)?),
             3 => TensorRef::from((view(&unsigned, self, strides)?, QuantParams::u8(scale, zero)?)),
-            _ => TensorRef::from((view(&signed, self, strides)?, QuantParams::new(scale, zero - 128, Element::I8)?)),
+            _ => TensorRef::from((
+                view(&signed, self, strides)?,
+                QuantParams::new(scale, zero - 128, Element::I8)?,
+            )),
         };
         let numerator = if self.released { Numerator::Released } else { Numerator::Consistent };
         let mut attention = LinearAttention::new(self.heads, self.bits)?.numerator(numerator);

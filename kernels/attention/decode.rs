@@ -23,11 +23,11 @@ pub struct Turns {
     pub bytes: usize,
 }
 
-/// A turn of all heads, and what the cache is asked for while it passes: as many bytes as are read.
+/// A turn of all heads, and what is prefetched while it passes: as many bytes as are read.
 struct Turn {
     /// How many rows.
     rows: usize,
-    /// Whether what lies behind these rows is asked for, in order; or the rows of the same head that follow.
+    /// Whether what lies behind these rows is prefetched, in order; or the rows of the same head that follow.
     line: bool,
     /// Into the first-level cache; or the second.
     near: bool,
@@ -44,7 +44,7 @@ impl Turns {
     /// The turn that begins at a row, of as many rows or a multiple of them.
     #[inline(always)]
     fn turn(&self, row: usize, least: usize) -> Turn {
-        /// Bytes of a turn that fit the first-level cache beside those that are asked for; and what of it is better.
+        /// Bytes of a turn that fit the first-level cache beside those that are prefetched; and what of it is better.
         const NEAR: [usize; 2] = [24 << 10, 16 << 10];
         /// Rows of a turn that does not fit.
         const FAR: usize = 64;
@@ -59,8 +59,15 @@ impl Turns {
 impl Turn {
     /// For as much as is read now: some bytes of some rows of some heads.
     #[inline(always)]
-    unsafe fn ask<S: Simd>(&mut self, t: &Turns, now: *const u8, heads: usize, rows: usize, bytes: usize) {
-        // SAFETY: the caller vouches for the tier; what is asked for need not be there.
+    unsafe fn prefetch<S: Simd>(
+        &mut self,
+        t: &Turns,
+        now: *const u8,
+        heads: usize,
+        rows: usize,
+        bytes: usize,
+    ) {
+        // SAFETY: the caller vouches for the tier; what is prefetched need not be there.
         unsafe {
             if !self.line {
                 for (head, row) in (0..heads).flat_map(|head| (0..rows).map(move |row| (head, row))) {
@@ -221,7 +228,7 @@ unsafe fn heads<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
         for word in (0..t.words).step_by(4) {
             for i in 0..N {
                 let k = t.k.at((group + i) * parts, key).add(word_bytes * word);
-                turn.ask::<S>(&t.k, k, parts, 4, 4 * word_bytes);
+                turn.prefetch::<S>(&t.k, k, parts, 4, 4 * word_bytes);
                 // Part l of register r is key r of head l: transposed, each register is a word of the keys of all heads.
                 let mut v = [S::splat(0); 4];
                 for r in 0..4 {
@@ -266,7 +273,7 @@ unsafe fn chains<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
             for i in 0..N {
                 // Part l of register r is key 4 l + r: transposed, each register is a word of all keys in order.
                 let k = keys[i].add(word_bytes * word);
-                turn.ask::<S>(&t.k, k, 1, S::LANES, 4 * word_bytes);
+                turn.prefetch::<S>(&t.k, k, 1, S::LANES, 4 * word_bytes);
                 let mut v = [flip; 4];
                 for r in 0..4 {
                     v[r] = S::xor(W::parts(k.add(r * t.k.stride), 4 * t.k.stride), flip);
@@ -324,7 +331,7 @@ unsafe fn scores_by_key<S: Simd, const N: usize, const SIGNED: bool>(t: &Keys) {
                     let mut scores = [S::splat(0); 4];
                     for four in 0..S::LANES / 4 {
                         let keys = t.k.at(head, first + register + 4 * four);
-                        turn.ask::<S>(&t.k, keys, 1, 4, 4 * words);
+                        turn.prefetch::<S>(&t.k, keys, 1, 4, 4 * words);
                         let (mut sums, mut sums_less) = ([start; 4], [S::splat(0); 4]);
                         for n in 0..words / S::LANES {
                             let byte = 4 * n * S::LANES;
@@ -464,7 +471,7 @@ unsafe fn columns<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
         let x = t.x.add(own.head * t.x_stride + 4 * own.first);
         for word in 0..own.words {
             let x = S::quad(x.add(4 * word));
-            turn.ask::<S>(&t.v, v, 1, P::ELEMENTS, N * W::BYTES);
+            turn.prefetch::<S>(&t.v, v, 1, P::ELEMENTS, N * W::BYTES);
             for n in 0..N {
                 let mut rows = [flip; 4];
                 for row in 0..P::ELEMENTS {

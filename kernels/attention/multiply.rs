@@ -65,7 +65,7 @@ impl<S: Simd> Product<S> for Bytes {
     }
 }
 
-/// All steps, with or without asking for what is ahead.
+/// All steps, with or without prefetching what is ahead.
 #[inline(always)]
 unsafe fn steps<S: Simd, P: Product<S>, const MR: usize, const NV: usize, const AHEAD: bool>(
     acc: &mut [[P::Acc; NV]; MR],

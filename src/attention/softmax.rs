@@ -64,7 +64,7 @@ impl Clipped {
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub enum Softmax {
-    /// `exp(s_j) / sum over k of exp(s_k)`. The same as gamma = 0, zeta = 1.
+    /// `exp(s_j) / sum over k of exp(s_k)`: what gamma = 0, zeta = 1 give.
     #[default]
     Standard,
     /// Stretched and clipped.

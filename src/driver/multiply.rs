@@ -20,7 +20,7 @@ pub unsafe fn multiply_all(kernels: &Multiply, t: &Tile, rows: usize, columns: u
                     w: t.w.wrapping_add(4 * column),
                     init: if t.init.is_null() { t.init } else { t.init.wrapping_add(column) },
                     out: t.out.wrapping_add(rows.start * t.out_stride + 4 * column),
-                    // The first rows ask: the others read the same columns.
+                    // The first rows prefetch: the others read the columns that they have brought.
                     ahead: if i > 0 || t.ahead.is_null() {
                         std::ptr::null()
                     } else {

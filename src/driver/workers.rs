@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Any bytes are a value, and no byte of a value is padding.
 pub unsafe trait Plain: Copy {}
 
-// SAFETY: numbers.
+// SAFETY: any bytes are such a number, which has no padding.
 unsafe impl Plain for u32 {}
-// SAFETY: numbers.
+// SAFETY: any bytes are such a number, which has no padding.
 unsafe impl Plain for u64 {}
-// SAFETY: numbers.
+// SAFETY: any bytes are such a number, which has no padding.
 unsafe impl Plain for i64 {}
-// SAFETY: numbers.
+// SAFETY: any bytes are such a number, which has no padding.
 unsafe impl Plain for usize {}
 
 /// Bytes that begin on a cache line, as values of another type: as many as there are whole ones.
@@ -65,6 +65,9 @@ impl Shared {
     }
 }
 
+/// What a worker does with its memory and its turns.
+type Run<'a> = dyn Fn(&mut [u8], &mut dyn Iterator<Item = usize>) + Sync + 'a;
+
 /// Some workers, each with memory of its own.
 pub struct Workers<'a> {
     ctx: &'a Ctx,
@@ -83,11 +86,7 @@ impl<'a> Workers<'a> {
     }
 
     /// Calls `run(memory, turns)` once for each worker that is needed: together, the turns are the tasks below `tasks`.
-    pub fn share_out(
-        &mut self,
-        tasks: usize,
-        run: &(dyn Fn(&mut [u8], &mut dyn Iterator<Item = usize>) + Sync),
-    ) {
+    pub fn share_out(&mut self, tasks: usize, run: &Run<'_>) {
         let next = AtomicUsize::new(0);
         let workers = self.count.min(tasks);
         self.ctx.for_each_chunk(workers, self.memory, self.each, &|_, bytes| {

@@ -1,4 +1,4 @@
-//! Attention: which queries meet which keys, in what order, on which thread.
+//! Attention: which queries are multiplied with which keys, in what order, on which thread.
 //!
 //! Scores of a row are kept until its weights are known: a clip needs the final sum, so there is no online softmax. Many
 //! queries go in tiles of rows with all their keys (`whole`); few queries are split along the keys (`split`). Both take

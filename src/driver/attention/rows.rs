@@ -267,7 +267,7 @@ impl Plan<'_> {
         unsafe { multiply_all(self.multiply, &tile, rows, self.columns) };
     }
 
-    /// The same by weights that are not 0, row by row, from 0.
+    /// Weights of some rows that are not 0 times their v, row by row: sums of 4 bytes that begin with 0.
     ///
     /// # Safety
     /// As [`Plan::multiply_v`].
@@ -292,7 +292,7 @@ impl Plan<'_> {
         unsafe { (self.multiply.gather_rows)(&weights) };
     }
 
-    /// The same for one row; keys start at a multiple of 16.
+    /// Weights of one row that are not 0 times their v; keys start at a multiple of 16.
     ///
     /// # Safety
     /// As [`Plan::multiply_v`].

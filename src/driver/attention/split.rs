@@ -1,5 +1,5 @@
 //! Few queries against many keys: the keys are split into chunks, and a chunk is a task. Inside, heads take turns at 64 keys at a
-//! time: so memory is read about in the order in which tokens lie, and each panel asks for the next.
+//! time: so memory is read about in the order in which tokens lie, and each panel prefetches the next.
 //!
 //! A clip needs the final sum of a row, so there are phases that wait for each other: scores and maxima; exponentials and
 //! sums; weights and context. What the chunks of a row leave is put together in order (LeanAttention's split, without its
@@ -11,6 +11,7 @@ use crate::base::buffer::{as_f32, as_i32};
 use crate::base::element::Element;
 use crate::base::scratch::Scratch;
 use crate::base::tensor::TensorRef;
+use crate::driver::share;
 use crate::driver::tensor::Prefetch;
 use crate::driver::workers::{Plain, Shared, Workers, as_plain, carve, carved, grow};
 use crate::kernels::attention::gather::List;
@@ -144,7 +145,7 @@ struct Workspace<'a> {
     row: &'a mut [f32],
 }
 
-/// Bytes of the parts of a worker's memory, in the order of [`Room`].
+/// Bytes of the parts of a worker's memory, in the order of [`Workspace`].
 fn extents(plan: &Plan<'_>, rows: usize) -> [usize; 8] {
     let (rows_of_q, row) = (plan.groups() * rows, 4 * plan.columns);
     let rows_of_v = if plan.reads_v_directly() { 0 } else { plan.v_bytes(CHUNK) };
@@ -179,11 +180,11 @@ struct Task {
 
 impl<'a> Split<'a> {
     fn task(&self, task: usize) -> Task {
-        let (task, share) = (task / self.shares, task % self.shares);
+        let (task, turn) = (task / self.shares, task % self.shares);
         // The last sequence that begins there: those without keys have no tasks.
         let last = self.parts.partition_point(|part| part.task <= task) - 1;
         let first = last / self.groups * self.groups;
-        let own = crate::driver::share(self.groups, self.shares, share);
+        let own = share(self.groups, self.shares, turn);
         Task { chunk: task - self.parts[last].task, parts: first + own.start..first + own.end }
     }
 

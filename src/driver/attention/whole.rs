@@ -4,6 +4,7 @@ use super::rows::{State, aligned};
 use super::{Group, Mode, NO_KEYS, Plan, Row, chunks, extend, segments};
 use crate::base::buffer::{as_f32, as_i32};
 use crate::base::scratch::Scratch;
+use crate::driver::share;
 use crate::driver::tensor::Prefetch;
 use crate::driver::workers::{Workers, carve, carved};
 use crate::kernels::attention::gather::List;
@@ -41,7 +42,7 @@ struct Workspace<'a> {
     row: &'a mut [f32],
 }
 
-/// Bytes of the parts of a worker's memory, in the order of [`Room`].
+/// Bytes of the parts of a worker's memory, in the order of [`Workspace`].
 fn extents(plan: &Plan<'_>, kv_len: usize, rows: usize) -> [usize; 10] {
     let (panels, sums) = (kv_len.div_ceil(PANEL), rows * plan.columns * 4);
     let sparse_v = if plan.mode == Mode::Bytes { 0 } else { plan.v_bytes(CHUNK) };
@@ -92,7 +93,7 @@ pub fn run(plan: &Plan<'_>, rows: usize, scratch: &mut Scratch) -> Option<()> {
         let mut room = Workspace::new(bytes, extents, stride(kv_len));
         for unit in units {
             let group = plan.group(unit / parts / plan.groups(), unit / parts % plan.groups());
-            let rows = crate::driver::share(group.rows(), parts, unit % parts);
+            let rows = share(group.rows(), parts, unit % parts);
             unit_of_rows(plan, &group, rows, tile, &mut room);
         }
     });
@@ -123,7 +124,7 @@ fn unit_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, tile: usize, roo
     plan.pack_v(g, keys.clone(), &mut room.v[plan.v_bytes(keys.start)..], ahead);
     let tiles = rows.len().div_ceil(tile);
     for i in 0..tiles {
-        let own = crate::driver::share(rows.len(), tiles, i);
+        let own = share(rows.len(), tiles, i);
         // SAFETY: all keys that these rows can reach are packed.
         unsafe { tile_of_rows(plan, g, rows.start + own.start..rows.start + own.end, room) };
     }

@@ -6,7 +6,7 @@
 
 mod sums;
 
-use super::{Chunks, Unit, fit};
+use super::{Chunks, Unit, or_too_large};
 use crate::base::buffer::as_f32;
 use crate::base::ctx::Ctx;
 use crate::base::element::Element;
@@ -106,7 +106,7 @@ impl Plan<'_> {
         (4 * self.sums() + 8 * self.bits()).next_multiple_of(64)
     }
 
-    /// Bytes of the parts of a worker's memory, in the order of [`Room`].
+    /// Bytes of the parts of a worker's memory, in the order of [`Workspace`].
     fn extents(&self) -> [usize; 6] {
         let panel = PANEL * self.columns;
         let before = if self.call.layer.causal || self.quantized() { self.sums() } else { 0 };
@@ -324,12 +324,12 @@ pub fn attend(call: &Attend<'_>, out: TensorMut<'_>, ctx: &Ctx, scratch: &mut Sc
         groups: bits.div_ceil(GROUP),
     };
     let [workers, sums, starts] = scratch.slots();
-    let chunks = fit(Chunks::new(call.sequences, tokens, starts), tokens)?;
+    let chunks = or_too_large(Chunks::new(call.sequences, tokens, starts), tokens)?;
     let units = chunks.count() * heads;
     let each = carved(plan.extents());
-    let mut workers = fit(Workers::new(ctx, ctx.threads().min(units), each, workers), tokens)?;
+    let mut workers = or_too_large(Workers::new(ctx, ctx.threads().min(units), each, workers), tokens)?;
     let slot = plan.slot();
-    fit(grow(sums, units, slot).then_some(()), tokens)?;
+    or_too_large(grow(sums, units, slot).then_some(()), tokens)?;
     let shared = Shared::new(sums.bytes_mut());
     workers.share_out(units, &|bytes, units| {
         let mut room = plan.room(bytes);

@@ -1,6 +1,6 @@
 //! Tokens to codes: unit vectors, kernel features against the anchors, projections, signs.
 
-use super::{Chunks, Rows, Unit, fit, row};
+use super::{Chunks, Rows, Unit, or_too_large, row};
 use crate::base::buffer::{Buffer, as_f32};
 use crate::base::ctx::Ctx;
 use crate::base::error::Result;
@@ -94,7 +94,7 @@ impl Plan<'_> {
         4 * (self.columns + LANES)
     }
 
-    /// Bytes of the parts of a worker's memory, in the order of [`Room`].
+    /// Bytes of the parts of a worker's memory, in the order of [`Workspace`].
     fn extents(&self) -> [usize; 5] {
         let hash = self.call.hash;
         let lines = hash.head_dim.next_multiple_of(4);
@@ -250,13 +250,13 @@ impl<'a> Encode<'a> {
         let columns = self.hash.head_dim.next_multiple_of(LANES);
         let plan = Plan { call: self, tier: Tier::of(ctx.target()), ctx, columns };
         let [workers, sums, starts, sigma] = scratch.slots();
-        let chunks = fit(Chunks::new(self.sequences, tokens, starts), tokens)?;
+        let chunks = or_too_large(Chunks::new(self.sequences, tokens, starts), tokens)?;
         let units = chunks.count() * heads;
         let each = carved(plan.extents());
-        let workers = fit(Workers::new(ctx, ctx.threads().min(units), each, workers), tokens)?;
+        let workers = or_too_large(Workers::new(ctx, ctx.threads().min(units), each, workers), tokens)?;
         if self.sigma.is_none() {
             let there_is = grow(sums, units, plan.slot()) && grow(sigma, chunks.sequences() * heads, 4);
-            fit(there_is.then_some(()), tokens)?;
+            or_too_large(there_is.then_some(()), tokens)?;
         }
         Ok(Prepared { plan, chunks, workers, sums, sigma })
     }

@@ -97,7 +97,7 @@ impl<'a> Chunks<'a> {
 }
 
 /// What is there, or what is said of a call that does not fit memory.
-fn fit<T>(memory: Option<T>, tokens: usize) -> Result<T> {
+fn or_too_large<T>(memory: Option<T>, tokens: usize) -> Result<T> {
     memory.ok_or_else(|| Error::shape("tokens", "as many as there is memory for", tokens))
 }
 
