@@ -68,7 +68,7 @@ impl Codes {
         unsafe { (self.peak)(rounds) }
     }
 
-    /// The same without the sum.
+    /// Exclusive or and population count without the sum.
     pub fn population_counts_alone(&self, rounds: u64) -> u64 {
         if !self.set.is_supported() {
             return 0;

@@ -53,7 +53,7 @@ impl Range {
 
 /// What can be quantized.
 pub trait Real: Copy {
-    /// The same number as an f32.
+    /// The number as an f32.
     fn widen(self) -> f32;
     /// The kernel of a tier.
     fn quantize(isa: Isa) -> unsafe fn(&[Self], Affine, &mut [u8]);

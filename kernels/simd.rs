@@ -160,7 +160,7 @@ pub unsafe trait Simd: Copy + 'static {
         // SAFETY: as the caller.
         unsafe { Self::load_bf16(p.cast()) }
     }
-    /// The same of halves.
+    /// Elements of f16, taken by parts and widened.
     #[inline(always)]
     unsafe fn load_f16_parts(p: *const u8, _stride: usize) -> Self::F {
         const { assert!(Self::LANES == 4) };
@@ -220,7 +220,7 @@ pub unsafe trait Simd: Copy + 'static {
     ) {
         unreachable!("no products of matrices")
     }
-    /// The same sums, row by row.
+    /// The sums of [`Simd::sums4`] after their entries, row by row.
     #[inline(always)]
     unsafe fn rows4<const VECS: usize>(_sums: [[Self::V; VECS]; 4]) -> [[Self::V; VECS]; 4] {
         unreachable!("no products of matrices")
@@ -230,9 +230,9 @@ pub unsafe trait Simd: Copy + 'static {
     /// `max(LANES / R, 1)` quads are read.
     unsafe fn repeat<const R: usize>(p: *const u8) -> Self::V;
 
-    /// The same bits as f32 lanes.
+    /// The bits of i32 lanes as f32 lanes.
     unsafe fn as_f(v: Self::V) -> Self::F;
-    /// The same bits as i32 lanes.
+    /// The bits of f32 lanes as i32 lanes.
     unsafe fn as_v(f: Self::F) -> Self::V;
     /// `LANES` bfloat16 at `p`, exact.
     unsafe fn load_bf16(p: *const u16) -> Self::F;

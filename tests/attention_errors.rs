@@ -67,7 +67,7 @@ fn refused(
     untouched!(7i8, i8p());
 }
 
-/// The same for a call of good tensors.
+/// A call of good tensors that must be refused.
 fn refused_call(call: &AttentionCall<'_>, kind: fn() -> Kind, name: &str) {
     let x = [0.5; K * H * D];
     refused(floats(&x, Q, H, D), floats(&x, K, KV, D), floats(&x, K, KV, D), call, kind, name);

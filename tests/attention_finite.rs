@@ -29,7 +29,7 @@ fn case(r: &mut Rng) -> Case {
     case
 }
 
-/// The same bits; where pairs are multiplied near enough, because what is next to a row decides how.
+/// Equal bits; where pairs are multiplied near enough, because what is next to a row decides how.
 fn unchanged(isa: Isa, d: &Data, want: &[u32], got: &[u32]) -> bool {
     let near = |(a, b): (f32, f32)| (a - b).abs() <= 0.02;
     match isa.pairs_bf16() && d.case.types[..3] == [Type::Bf16; 3] {

@@ -31,7 +31,7 @@ fn every_tier_has_the_bits_of_the_definition() {
     }
 }
 
-/// The same bits alone, in a batch, and on any number of threads, on every tier.
+/// Equal bits alone, in a batch, and on any number of threads, on every tier.
 #[test]
 fn batches_and_threads_change_nothing() {
     let mut r = Rng::new(32);

@@ -37,7 +37,7 @@ pub unsafe fn product(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
     unsafe { usmmla!(acc, x, w) }
 }
 
-/// The same of bfloat16; sums are floats.
+/// Products of matrices of bfloat16; sums are floats.
 #[inline(always)]
 pub unsafe fn product_bf16(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
     // SAFETY: the caller vouches for BF16.

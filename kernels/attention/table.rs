@@ -66,11 +66,11 @@ pub type Normalizing = unsafe fn(&mut [Scores], &Span, &Normalize);
 /// Everything else that a kind of registers does.
 #[derive(Debug)]
 pub struct Passes {
-    /// Of scores that are floats, and integers.
+    /// Scale, quantizer and bias, of scores that are floats, and of integers.
     pub prepare: [Preparation; 2],
-    /// The same.
+    /// The largest score, of floats, and of integers.
     pub maximum: [Maximum; 2],
-    /// The same.
+    /// Exponentials, of scores that are floats, and of integers.
     pub exponentials: [Exponentials; 2],
     /// To f32, bfloat16, u8; as they are, and clipped.
     pub normalize: [[Normalizing; 2]; 3],

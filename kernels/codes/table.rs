@@ -16,7 +16,7 @@ pub struct Codes {
     pub widths: &'static [Width],
     /// Exclusive or, count and sum on registers alone: so many times the number of bits returned.
     pub peak: unsafe fn(u64) -> u64,
-    /// The same without the sum.
+    /// Exclusive or and population count without the sum.
     pub peak_alone: unsafe fn(u64) -> u64,
 }
 

@@ -122,7 +122,7 @@ impl<'a, T: ElementType> MatRef<'a, T> {
 }
 
 impl<'a> MatRef<'a, i8> {
-    /// The same memory as unsigned bytes.
+    /// The memory as unsigned bytes.
     pub(crate) fn as_bytes(&self) -> MatRef<'a, u8> {
         let data = memory(self.data);
         MatRef { data, rows: self.rows, cols: self.cols, stride: self.stride }
@@ -172,12 +172,12 @@ impl<'a, T: ElementType> MatMut<'a, T> {
         self.stride
     }
 
-    /// The same matrix for a shorter time.
+    /// The matrix, borrowed for a shorter time.
     pub fn reborrow(&mut self) -> MatMut<'_, T> {
         MatMut { data: self.data, rows: self.rows, cols: self.cols, stride: self.stride }
     }
 
-    /// The same matrix, to read.
+    /// The matrix, borrowed to be read.
     pub fn as_ref(&self) -> MatRef<'_, T> {
         MatRef { data: self.data, rows: self.rows, cols: self.cols, stride: self.stride }
     }

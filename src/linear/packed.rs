@@ -357,7 +357,7 @@ impl Packer<'_> {
         bytes_to_panel(rows, 0, shape, Panel { token: 0, ..panel }, to, ctx);
     }
 
-    /// The same for floats.
+    /// Packs the tokens of one panel for a layer that computes in floats.
     fn pack_floats(&self, panel: Panel, to: &mut [u8], rows: &mut [u8]) {
         let shape = self.shape;
         let (layout, element) = (shape.layout, shape.layout.element());

@@ -140,7 +140,7 @@ impl<T: ElementType + PartialEq> Bsr<T> {
         Ok(dense)
     }
 
-    /// The same structure with each value `v` of row `r` replaced by `f(r, v)`. Beyond the edge stay zeros.
+    /// A matrix of equal structure with each value `v` of row `r` replaced by `f(r, v)`. Beyond the edge stay zeros.
     ///
     /// What is not stored stays zero too, so `f(r, 0)` should be zero: quantize symmetrically.
     pub fn map<U: ElementType + PartialEq>(&self, mut f: impl FnMut(usize, T) -> U) -> Bsr<U> {

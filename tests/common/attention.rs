@@ -174,7 +174,7 @@ impl Case {
         }
     }
 
-    /// The same of bytes.
+    /// A case of bytes.
     pub fn bytes(mut self, r: &mut Rng) -> Self {
         let mut byte = || [Type::U8, Type::I8][r.below(2)];
         self.types = [byte(), byte(), byte(), Type::F32];
@@ -357,7 +357,7 @@ impl Data {
         f(&case.attention(), &call)
     }
 
-    /// The same call, its context in f32.
+    /// This call with its context in f32.
     pub fn to_f32(&self) -> Self {
         let mut d = self.clone();
         d.case.types[3] = Type::F32;
@@ -375,7 +375,7 @@ impl Data {
         context.iter().map(round).collect()
     }
 
-    /// The same call of floats, q, k and v widened to f32.
+    /// This call of floats with q, k and v widened to f32.
     pub fn widened(&self) -> Self {
         let mut d = self.clone();
         d.case.types[..3].fill(Type::F32);
