@@ -1,80 +1,17 @@
 //! What the fuzz targets call, with limits that keep a call short.
 
-use crate::case::{AnyCase, Case, Format};
-use crate::{attention, ecoformer, hamming, run, serve, survey};
+use crate::base::family::AnyCase;
+use crate::commands::{run::runs, serve, survey};
 use std::path::Path;
 
 /// Answers a line of `bench --serve`. A case that would run is made small.
 pub fn serve(line: &[u8]) -> String {
-    serve::reply(line, |case| match case {
-        AnyCase::Linear(case) if case.check().is_ok() => AnyCase::Linear(small_linear(case)),
-        AnyCase::Attention(case) if case.check().is_ok() => AnyCase::Attention(small_attention(case)),
-        AnyCase::Hamming(case) if case.check().is_ok() => AnyCase::Hamming(small_hamming(case)),
-        AnyCase::Ecoformer(case) if case.check().is_ok() => AnyCase::Ecoformer(small_ecoformer(case)),
-        refused => refused,
-    })
+    serve::reply(line, AnyCase::small)
 }
 
-fn small_linear(case: Case) -> Case {
-    let small = |size: usize| size.min(100);
-    let block = match case.block {
-        Format::Sparse(block) if block.area() > 1024 => Format::default(),
-        block => block,
-    };
-    let sizes = (small(case.m), small(case.n), small(case.k));
-    Case { m: sizes.0, n: sizes.1, k: sizes.2, block, min_ms: 0, threads: case.threads.min(2), ..case }
-}
-
-fn small_attention(case: attention::Case) -> attention::Case {
-    let small = |size: usize| size.min(70);
-    // Lists are cut off, and sequences with them.
-    let short = |list: &[i32]| list.iter().take(8).map(|&n| n.min(100)).collect();
-    attention::Case {
-        seq: case.seq.map(small).or((!case.is_packed()).then_some(70)),
-        kv_len: case.kv_len.map(small),
-        heads: case.heads.min(4),
-        kv_heads: case.kv_heads.map(|n| n.min(4)),
-        batch: case.batch.map(|n| n.min(3)),
-        cu_seqlens: short(&case.cu_seqlens),
-        cu_seqlens_k: short(&case.cu_seqlens_k),
-        min_ms: 0,
-        threads: case.threads.min(2),
-        ..case
-    }
-}
-
-fn small_hamming(case: hamming::Case) -> hamming::Case {
-    let small = |size: usize| size.min(200);
-    hamming::Case {
-        m: case.m.map(small),
-        n: small(case.n),
-        k: case.k.map(small),
-        min_ms: 0,
-        threads: case.threads.min(2),
-        ..case
-    }
-}
-
-fn small_ecoformer(case: ecoformer::Case) -> ecoformer::Case {
-    ecoformer::Case {
-        n: case.n.min(200),
-        batch: case.batch.min(3),
-        heads: case.heads.min(4),
-        anchors: case.anchors.min(50),
-        min_ms: 0,
-        threads: case.threads.min(2),
-        ..case
-    }
-}
-
-/// `run linear` on the bytes of a file: those of the answer, or an error's text.
-pub fn run_linear(bytes: &[u8]) -> Result<Vec<u8>, String> {
-    run::compute(Path::new("input"), bytes, None, 1 << 16).map_err(|e| e.to_string())
-}
-
-/// `run attention` on the bytes of a file: those of the answer, or an error's text.
-pub fn run_attention(bytes: &[u8]) -> Result<Vec<u8>, String> {
-    attention::compute(Path::new("input"), bytes, None, 1 << 18).map_err(|e| e.to_string())
+/// Every `siskin run` that is fuzzed on the bytes of a file: those of the answer, or an error's text.
+pub fn run(bytes: &[u8]) -> Vec<Result<Vec<u8>, String>> {
+    runs().filter_map(|run| (run.fuzz)(bytes)).map(|done| done.map_err(|e| e.to_string())).collect()
 }
 
 /// `survey` of the bytes of a file: its JSON, or an error's text.
@@ -96,6 +33,6 @@ mod tests {
         ] {
             assert!(serve(line.as_bytes()).contains("\"checked\":true"), "{line}");
         }
-        assert!(run_attention(b"").is_err());
+        assert!(run(b"").iter().all(Result::is_err));
     }
 }

@@ -6,7 +6,7 @@ use common::*;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use siskin::Ctx;
-use siskin::attention::HeadsRef;
+use siskin::HeadsRef;
 use siskin::ecoformer::{FitOptions, fit};
 use std::fs;
 use std::path::Path;
@@ -89,16 +89,8 @@ fn a_fit_is_that_of_the_library() {
         result(&folder, &run(&folder, &tensors, params))
     };
     let (tensors, report) = one(&[], PARAMS);
-    let mut options = FitOptions {
-        bits: 3,
-        anchors: 5,
-        neighbours: 2,
-        iterations: 4,
-        learning_rate: 0.1,
-        momentum: 0.5,
-        seed: 9,
-        ..FitOptions::default()
-    };
+    let mut options = FitOptions::default().bits(3).anchors(5).neighbours(2).iterations(4);
+    options = options.learning_rate(0.1).momentum(0.5).seed(9);
     let ctx = Ctx::new().unwrap();
     let whole = [HeadsRef::new(&x, N, H, D).unwrap()];
     let learned = fit(&whole, &options, &ctx).unwrap();

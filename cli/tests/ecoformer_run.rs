@@ -6,9 +6,9 @@ use common::*;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use siskin::Scratch;
-use siskin::attention::{HeadsMut, HeadsRef, Input, Sequences};
-use siskin::ecoformer::{Bandwidth, BitCodes, KernelHash, LinearAttention, Numerator};
-use siskin::{Ctx, bf16};
+use siskin::attention::Sequences;
+use siskin::ecoformer::{Bandwidth, BitCodes, KernelHash, LinearAttention, LinearAttentionInputs, Numerator};
+use siskin::{Ctx, HeadsMut, HeadsRef, bf16};
 use std::fs;
 use std::path::Path;
 use std::process::Output;
@@ -227,7 +227,8 @@ fn what_is_asked_for_is_what_the_library_does() {
         }
         let (from, to) = (HeadsRef::new(v, N, H, 3).unwrap(), HeadsMut::new(&mut y, N, H, 3).unwrap());
         let (ctx, mut scratch) = (Ctx::new().unwrap(), Scratch::new());
-        attention.forward(&q, &k, Input::F32(from), sequences, to, &ctx, &mut scratch).unwrap();
+        let inputs = LinearAttentionInputs::new(&q, &k, from);
+        attention.forward(inputs, sequences, to, &ctx, &mut scratch).unwrap();
         f32s(&y)
     };
     let case = [

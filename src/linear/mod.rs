@@ -129,6 +129,12 @@ impl Linear {
         self.tier.isa
     }
 
+    /// What x is multiplied as: `U8` in a layer of INT8 (signed bytes are moved up by 128), `F32`, or `Bf16` where the CPU multiplies
+    /// pairs of bfloat16.
+    pub fn input_element(&self) -> Element {
+        self.input_layout().element()
+    }
+
     /// The layout of x that needs no further packing.
     pub(crate) fn input_layout(&self) -> PanelLayout {
         match &self.weights {

@@ -89,6 +89,11 @@ impl PackedActivations {
         self.shape.map_or(0, |s| s.features)
     }
 
+    /// What they are made of: `U8`, `F32` or `Bf16`.
+    pub fn element(&self) -> Element {
+        self.layout().element()
+    }
+
     /// How the bytes lie.
     pub(super) fn layout(&self) -> PanelLayout {
         self.shape.map_or(PanelLayout::Rows, |s| s.layout)

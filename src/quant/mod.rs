@@ -24,8 +24,6 @@ mod outlier;
 mod sqnr;
 
 pub use crate::base::params::{QuantParams, Scheme};
-#[doc(hidden)]
-pub type QuantType = crate::Element;
 pub use matrix::{
     Quantizable, Quantized, dequantize, dequantize_rows, per_channel, per_tensor, quantize,
     quantize_per_token, quantize_rows,

@@ -1,41 +1,19 @@
 //! `siskin bench --op attention`: one case.
 
-use super::case::{Case, DType, Softmax};
+use super::case::Case;
 use super::check::has_pairs;
 use super::problem::Problem;
-use crate::answer::{self, Check, show};
-use crate::case::{ctx, on_threads};
-use crate::error::{Error, Result};
-use crate::measure::{Peak, PeakOf, Reader, repeat};
+use crate::base::answer::{self, Check};
+use crate::base::error::{Error, Result};
+use crate::base::measure::{Peak, PeakOf, Reader, repeat, us};
+use crate::base::types::DType;
 use serde::Serialize;
-use siskin::Scratch;
-use siskin::attention::Skipped;
+use siskin::attention::AttentionStats;
+use siskin::{Ctx, Scratch};
 use std::io::Write;
 
 /// Pairs of a query and a key that a check of a result looks at, about.
 const CHECKED: usize = 1 << 20;
-
-/// Measure one case of attention.
-#[derive(clap::Args)]
-pub struct Args {
-    #[command(flatten)]
-    case: Case,
-    /// Clip the softmax: the lower stretch, at most 0.
-    #[arg(long, allow_negative_numbers = true)]
-    gamma: Option<f32>,
-    /// Clip the softmax: the upper stretch, at least 1; 1 if not given.
-    #[arg(long)]
-    zeta: Option<f32>,
-    /// Clip the softmax with gamma = -ALPHA / MAX_LEN.
-    #[arg(long, requires = "max_len", conflicts_with_all = ["gamma", "zeta"])]
-    alpha: Option<f32>,
-    /// The length that the model was configured with.
-    #[arg(long, requires = "alpha")]
-    max_len: Option<usize>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
 
 /// The case as it ran, and what it took.
 #[derive(Serialize)]
@@ -65,12 +43,6 @@ pub struct Answer {
     pub zeros: f64,
     #[serde(flatten)]
     pub check: Check,
-}
-
-pub fn main(args: &Args) -> Result<()> {
-    let softmax = Softmax::new(args.gamma, args.zeta, args.alpha, args.max_len)?;
-    let answer = answer(&Case { softmax, ..args.case.clone() })?;
-    show(&answer, args.json)
 }
 
 impl answer::Answer for Answer {
@@ -103,19 +75,12 @@ impl answer::Answer for Answer {
     }
 }
 
-/// Runs a case.
-pub fn answer(case: &Case) -> Result<Answer> {
-    case.check()?;
-    on_threads(case.threads, || on_its_threads(case))
-}
-
-fn on_its_threads(case: &Case) -> Result<Answer> {
-    let ctx = ctx(case.isa.as_deref(), case.threads)?;
+pub fn measure(case: &Case, ctx: &Ctx) -> Result<Answer> {
     let isa = ctx.isa();
     let problem = Problem::new(case)?;
     let attention = problem.attention()?;
-    let (mut y, mut scratch) = (problem.output()?, Scratch::new());
-    let mut skipped = Skipped::default();
+    let (mut y, mut scratch) = (problem.output(), Scratch::new());
+    let mut skipped = AttentionStats::default();
 
     let peak_of = match case.dtype {
         DType::Int8 => PeakOf::Int8,
@@ -134,7 +99,7 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
     let call = repeat(
         case.min_ms,
         || {
-            skipped = problem.forward(&attention, &mut y, &ctx, &mut scratch)?;
+            skipped = problem.forward(&attention, &mut y, ctx, &mut scratch)?;
             Ok(())
         },
         yardsticks,
@@ -146,13 +111,17 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
     } else {
         Err(Error::Wrong(format!("{} pairs were counted of {pairs}", skipped.pairs)))
     };
-    let mismatch = match counted.and_then(|()| problem.check(&y, isa, CHECKED)) {
-        Ok(()) => None,
-        Err(Error::Wrong(what)) => Some(what),
-        Err(e) => return Err(e),
-    };
+    let check = Check::new(
+        match (problem.in_bytes(), problem.in_pairs(isa)) {
+            (true, _) => {
+                "as a plain loop in f64 with the same quantizers, but for a step where two bytes are as near"
+            }
+            (_, true) => "as a plain loop in f64, but for 0.02 of the largest v and the rounding of y",
+            _ => "as a plain loop in f64, but for 1e-5 of the largest y and the rounding of y",
+        },
+        counted.and_then(|()| problem.check(&y, isa, CHECKED)),
+    )?;
 
-    let us = |seconds: f64| (seconds * 1e9).round() / 1e3;
     let gops = 4.0 * case.head_dim as f64 * pairs as f64 / call.min / 1e9;
     let gbps = bytes as f64 / call.min / 1e9;
     let read_gbps = reader.map(|r| r.gbps);
@@ -179,15 +148,6 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
         pct_read: read_gbps.map(|read| 100.0 * gbps / read),
         skipped: skipped.share(),
         zeros: skipped.zeros as f64 / skipped.pairs.max(1) as f64,
-        check: Check::new(
-            match (problem.in_bytes(), problem.in_pairs(isa)) {
-                (true, _) => {
-                    "as a plain loop in f64 with the same quantizers, but for a step where two bytes are as near"
-                }
-                (_, true) => "as a plain loop in f64, but for 0.02 of the largest v and the rounding of y",
-                _ => "as a plain loop in f64, but for 1e-5 of the largest y and the rounding of y",
-            },
-            mismatch,
-        ),
+        check,
     })
 }

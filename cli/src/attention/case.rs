@@ -1,8 +1,9 @@
-//! A case of attention: the same struct as flags and as a line of JSON.
+//! A case of attention.
 
-use crate::case::{Op, YType, check_run};
-use crate::error::{Error, Result};
-use clap::ValueEnum;
+use crate::base::case::{at_least_one, at_most, case, choices};
+use crate::base::error::{Error, Result};
+use crate::base::types::{DType, YType};
+use clap::{ArgMatches, Command, FromArgMatches};
 use serde::{Deserialize, Serialize};
 use siskin::attention::{Clipped, Softmax as LibrarySoftmax};
 
@@ -10,128 +11,65 @@ use siskin::attention::{Clipped, Softmax as LibrarySoftmax};
 const MOST: u128 = 1 << 27;
 const MOST_PAIRS: u128 = 1 << 32;
 
-#[derive(Debug, Clone, Serialize, Deserialize, clap::Args)]
-#[serde(default, deny_unknown_fields)]
-pub struct Case {
-    /// What is computed.
-    #[arg(long, value_enum, default_value_t = Op::Attention)]
-    pub op: Op,
-    /// q, k and v; int8 is unsigned bytes.
-    #[arg(long, value_enum, default_value_t)]
-    pub dtype: DType,
-    /// Queries of a sequence; 384 if not given.
-    #[arg(long)]
-    pub seq: Option<usize>,
-    /// Keys of a sequence; as many as queries if not given.
-    #[arg(long)]
-    pub kv_len: Option<usize>,
-    /// Heads of q.
-    #[arg(long, default_value_t = 12)]
-    pub heads: usize,
-    /// Heads of k and v; as many as of q if not given.
-    #[arg(long)]
-    pub kv_heads: Option<usize>,
-    /// Features of a head.
-    #[arg(long, default_value_t = 64)]
-    pub head_dim: usize,
-    #[arg(skip)]
-    pub softmax: Softmax,
-    /// No query meets a key behind its position; the last query is at the last key.
-    #[arg(long)]
-    pub causal: bool,
-    /// A query at position p meets the keys p - LEFT to p + RIGHT only.
-    #[arg(long, value_name = "LEFT,RIGHT", value_parser = window)]
-    pub window: Option<[usize; 2]>,
-    /// Sequences of the same lengths; 1 if not given.
-    #[arg(long)]
-    pub batch: Option<usize>,
-    /// Where packed sequences begin and end, comma-separated and from 0, instead of seq, kv_len and batch.
-    #[arg(long, value_delimiter = ',')]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub cu_seqlens: Vec<i32>,
-    /// The same of their keys; as of their queries if not given.
-    #[arg(long, value_delimiter = ',')]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub cu_seqlens_k: Vec<i32>,
-    /// "tokens": [tokens, heads, head_dim]; "heads": [heads, tokens, head_dim]; "fused": q, k and v in one buffer
-    /// [tokens, 3, heads, head_dim].
-    #[arg(long, value_enum, default_value_t)]
-    pub layout: Layout,
-    /// Scores that are spread by 1, by 4 (a few keys of a row carry most of its weight), or hardly at all.
-    #[arg(long, value_enum, default_value_t)]
-    pub scores: Scores,
-    /// Multiply each head's context by a random gate.
-    #[arg(long)]
-    pub gate: bool,
-    /// Output; if not given, f32, or u8 for int8.
-    #[arg(long, value_enum)]
-    pub y: Option<YType>,
-    /// Threads.
-    #[arg(long, default_value_t = 1)]
-    pub threads: usize,
-    /// Milliseconds to measure for.
-    #[arg(long, default_value_t = 200)]
-    pub min_ms: u64,
-    /// Tier of instructions; the best of this CPU if not given.
-    #[arg(long)]
-    pub isa: Option<String>,
-    /// Seed of everything random.
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-}
-
-impl Default for Case {
-    fn default() -> Self {
-        Self {
-            op: Op::Attention,
-            dtype: DType::F32,
-            seq: None,
-            kv_len: None,
-            heads: 12,
-            kv_heads: None,
-            head_dim: 64,
-            softmax: Softmax::default(),
-            causal: false,
-            window: None,
-            batch: None,
-            cu_seqlens: Vec::new(),
-            cu_seqlens_k: Vec::new(),
-            layout: Layout::Tokens,
-            scores: Scores::Random,
-            gate: false,
-            y: None,
-            threads: 1,
-            min_ms: 200,
-            isa: None,
-            seed: 1,
-        }
+case! {
+    /// Measure one case of attention
+    {
+        /// q, k and v; int8 is unsigned bytes.
+        #[arg(long, value_enum)]
+        dtype: DType = DType::F32,
+        /// Queries of a sequence; 384 if not given.
+        #[arg(long)]
+        seq: Option<usize>,
+        /// Keys of a sequence; as many as queries if not given.
+        #[arg(long)]
+        kv_len: Option<usize>,
+        /// Heads of q.
+        #[arg(long)]
+        heads: usize = 12,
+        /// Heads of k and v; as many as of q if not given.
+        #[arg(long)]
+        kv_heads: Option<usize>,
+        /// Features of a head.
+        #[arg(long)]
+        head_dim: usize = 64,
+        #[command(flatten)]
+        softmax: Softmax,
+        /// No query meets a key behind its position; the last query is at the last key.
+        #[arg(long)]
+        causal: bool,
+        /// A query at position p meets the keys p - LEFT to p + RIGHT only.
+        #[arg(long, value_name = "LEFT,RIGHT", value_parser = window)]
+        window: Option<[usize; 2]>,
+        /// Sequences of the same lengths; 1 if not given.
+        #[arg(long)]
+        batch: Option<usize>,
+        /// Where packed sequences begin and end, comma-separated and from 0, instead of seq, kv_len and batch.
+        #[arg(long, value_delimiter = ',')]
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        cu_seqlens: Vec<i32>,
+        /// Where the keys of packed sequences begin and end; as their queries if not given.
+        #[arg(long, value_delimiter = ',')]
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        cu_seqlens_k: Vec<i32>,
+        /// "tokens": [tokens, heads, head_dim]; "heads": [heads, tokens, head_dim]; "fused": q, k and v in one buffer
+        /// [tokens, 3, heads, head_dim].
+        #[arg(long, value_enum)]
+        layout: Layout = Layout::Tokens,
+        /// Scores that are spread by 1, by 4 (a few keys of a row carry most of its weight), or hardly at all.
+        #[arg(long, value_enum)]
+        scores: Scores = Scores::Random,
+        /// Multiply each head's context by a random gate.
+        #[arg(long)]
+        gate: bool,
+        /// Output; if not given, f32, or u8 for int8.
+        #[arg(long, value_enum)]
+        y: Option<YType>,
     }
-}
-
-/// `default` goes to the first variant.
-macro_rules! choices {
-    ($($name:ident { $first:ident $(, $variant:ident)* })*) => { $(
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
-        #[serde(rename_all = "snake_case")]
-        #[value(rename_all = "snake_case")]
-        pub enum $name { #[default] $first $(, $variant)* }
-    )* };
 }
 
 choices! {
-    DType { F32, Bf16, F16, Int8 }
     Layout { Tokens, Heads, Fused }
     Scores { Random, Peaked, Flat }
-}
-
-impl DType {
-    pub fn bytes(self) -> usize {
-        match self {
-            DType::F32 => 4,
-            DType::Bf16 | DType::F16 => 2,
-            DType::Int8 => 1,
-        }
-    }
 }
 
 /// What turns scores into weights.
@@ -202,20 +140,55 @@ impl Softmax {
     }
 }
 
+/// The flags of a softmax that clips.
+#[derive(clap::Args)]
+struct SoftmaxFlags {
+    /// Clip the softmax: the lower stretch, at most 0.
+    #[arg(long, allow_negative_numbers = true)]
+    gamma: Option<f32>,
+    /// Clip the softmax: the upper stretch, at least 1; 1 if not given.
+    #[arg(long)]
+    zeta: Option<f32>,
+    /// Clip the softmax with gamma = -ALPHA / MAX_LEN.
+    #[arg(long, requires = "max_len", conflicts_with_all = ["gamma", "zeta"])]
+    alpha: Option<f32>,
+    /// The length that the model was configured with.
+    #[arg(long, requires = "alpha")]
+    max_len: Option<usize>,
+}
+
+impl clap::Args for Softmax {
+    fn augment_args(command: Command) -> Command {
+        SoftmaxFlags::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        SoftmaxFlags::augment_args_for_update(command)
+    }
+}
+
+impl FromArgMatches for Softmax {
+    fn from_arg_matches(matches: &ArgMatches) -> clap::error::Result<Self> {
+        let SoftmaxFlags { gamma, zeta, alpha, max_len } = SoftmaxFlags::from_arg_matches(matches)?;
+        Softmax::new(gamma, zeta, alpha, max_len)
+            .map_err(|e| clap::Error::raw(clap::error::ErrorKind::ValueValidation, e))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> clap::error::Result<()> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
 fn window(text: &str) -> std::result::Result<[usize; 2], String> {
     let pair = text.split_once(',').and_then(|(l, r)| Some([l.trim().parse().ok()?, r.trim().parse().ok()?]));
     pair.ok_or_else(|| "expected two whole numbers, as in 128,0".into())
 }
 
 impl Case {
-    /// Everything that can be refused before memory is taken.
-    pub fn check(&self) -> Result<()> {
-        if self.op != Op::Attention {
-            return Err(Error::input("op", "attention for these fields", "another"));
-        }
-        check_run(self.threads, self.min_ms)?;
+    pub fn check_fields(&self) -> Result<()> {
         self.softmax.library()?;
-        if self.y == Some(YType::I32) {
+        if self.y().element().is_none() {
             return Err(Error::input("y", "anything but i32", "i32"));
         }
         let (heads, kv_heads) = (self.heads, self.kv_heads());
@@ -226,11 +199,7 @@ impl Case {
         }
         let (q, k) = self.tokens();
         for (name, tokens, heads) in [("q", q, heads), ("k", k, kv_heads)] {
-            let elements = tokens.saturating_mul(heads as u128).saturating_mul(self.head_dim as u128);
-            if elements > MOST {
-                let got = format_args!("{tokens} x {heads} x {}", self.head_dim);
-                return Err(Error::input(name, format_args!("at most {MOST} elements"), got));
-            }
+            at_most(MOST, name, &[tokens, heads as u128, self.head_dim as u128])?;
         }
         let pairs = self.lengths().fold(0u128, |sum, (q, k)| sum.saturating_add(q.saturating_mul(k)));
         if pairs.saturating_mul(heads as u128) > MOST_PAIRS {
@@ -242,10 +211,7 @@ impl Case {
 
     fn check_sequences(&self) -> Result<()> {
         if !self.is_packed() {
-            let sizes = [("seq", self.seq()), ("kv_len", self.kv_len()), ("batch", self.batch())];
-            if let Some((name, size)) = sizes.into_iter().find(|(_, size)| *size == 0) {
-                return Err(Error::input(name, "at least 1", size));
-            }
+            at_least_one(&[("seq", self.seq()), ("kv_len", self.kv_len()), ("batch", self.batch())])?;
             if !self.cu_seqlens_k.is_empty() {
                 return Err(Error::input("cu_seqlens_k", "none without cu_seqlens", "some"));
             }
@@ -338,11 +304,11 @@ impl Case {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::from_json;
+    use crate::base::{family::check, json::from_json};
 
     fn parse(text: &str) -> Result<Case> {
         let case: Case = from_json("case", text.as_bytes())?;
-        case.check()?;
+        check(&case)?;
         Ok(case)
     }
 

@@ -1,9 +1,9 @@
 //! Whether the result of attention is right: beside the plain reference, and tiers beside the scalar one.
 
 use super::problem::Problem;
-use super::tensor::Data;
-use crate::case::YType;
-use crate::error::{Error, Result};
+use crate::base::data::Data;
+use crate::base::error::{Error, Result};
+use crate::base::types::XType;
 use siskin::{Isa, measure};
 
 /// Whether a tier multiplies pairs of bfloat16.
@@ -46,13 +46,13 @@ impl Problem {
         let (step, zero) = (f64::from(self.y_params.scale()), f64::from(self.y_params.zero_point()));
         let (low, high) = self.y_params.range();
         match self.y {
-            YType::Bf16 => (got, want, want.abs() / 256.0),
-            YType::F16 => (got, want, want.abs() / 2048.0 + 3e-8),
-            YType::U8 | YType::I8 => {
+            XType::Bf16 => (got, want, want.abs() / 256.0),
+            XType::F16 => (got, want, want.abs() / 2048.0 + 3e-8),
+            XType::U8 | XType::I8 => {
                 let end = |end: i32| (f64::from(end) - zero) * step;
                 (((got - zero) * step), want.clamp(end(low), end(high)), 0.501 * step)
             }
-            YType::F32 | YType::I32 => (got, want, 0.0),
+            XType::F32 => (got, want, 0.0),
         }
     }
 
@@ -78,9 +78,9 @@ impl Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attention::case::Case;
-    use crate::json::from_json;
-    use siskin::{Ctx, Scratch};
+    use crate::attention::Case;
+    use crate::base::{family, json::from_json, settings::tier};
+    use siskin::Scratch;
 
     /// The scalar tier's result is right, and not right any more with one number a little off.
     #[test]
@@ -94,10 +94,10 @@ mod tests {
             r#"{"seq":9,"heads":2,"head_dim":8,"dtype":"int8","y":"f32"}"#,
         ] {
             let case: Case = from_json("case", case.as_bytes()).unwrap();
-            case.check().unwrap();
+            family::check(&case).unwrap();
             let problem = Problem::new(&case).unwrap();
-            let ctx = Ctx::serial().unwrap().with_isa(Isa::Scalar).unwrap();
-            let (mut y, mut scratch) = (problem.output().unwrap(), Scratch::new());
+            let ctx = tier(Isa::Scalar, 1).unwrap();
+            let (mut y, mut scratch) = (problem.output(), Scratch::new());
             let attention = problem.attention().unwrap();
             problem.forward(&attention, &mut y, &ctx, &mut scratch).unwrap();
             problem.check(&y, Isa::Scalar, 1 << 20).unwrap();

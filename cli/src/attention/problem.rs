@@ -1,68 +1,17 @@
 //! The random data of a case of attention, and its result by the shortest way there is.
 
-use super::case::{Case, DType, Layout, Scores};
-use super::tensor::{Data, Place, span};
-use crate::case::{XType, YType};
-use crate::error::Result;
-use crate::problem::Rng;
-use siskin::attention::{Attention, Bias, BlockMask, Call, EmptyRow, Int8, Sequences, Skipped};
-use siskin::quant::{QuantParams, QuantType};
+use super::case::{Case, Layout, Scores};
+use crate::base::data::{Data, Place, span};
+use crate::base::error::Result;
+use crate::base::lengths::Lengths;
+use crate::base::random::Rng;
+use crate::base::types::XType;
+use siskin::attention::{
+    Attention, AttentionCall, AttentionInputs, AttentionQuantizers, AttentionStats, Bias, BlockMask,
+    EmptyRow, Softmax,
+};
+use siskin::quant::QuantParams;
 use siskin::{Ctx, MatRef, Scratch};
-
-/// How tokens belong to sequences.
-#[derive(Debug, Clone)]
-pub enum Lengths {
-    Batch { batch: usize, q_len: usize, kv_len: usize },
-    Packed { q: Vec<i32>, kv: Vec<i32> },
-}
-
-impl Lengths {
-    pub fn sequences(&self) -> Sequences<'_> {
-        match self {
-            &Lengths::Batch { batch, q_len, kv_len } => Sequences::Batch { batch, q_len, kv_len },
-            Lengths::Packed { q, kv } => Sequences::Packed { q, kv },
-        }
-    }
-
-    pub fn count(&self) -> usize {
-        self.sequences().count()
-    }
-
-    /// The first query and the number of queries of a sequence.
-    pub fn queries(&self, b: usize) -> (usize, usize) {
-        match self {
-            Lengths::Batch { q_len, .. } => (b * q_len, *q_len),
-            Lengths::Packed { q, .. } => (q[b] as usize, (q[b + 1] - q[b]) as usize),
-        }
-    }
-
-    /// The first key and the number of keys of a sequence.
-    pub fn keys(&self, b: usize) -> (usize, usize) {
-        match self {
-            Lengths::Batch { kv_len, .. } => (b * kv_len, *kv_len),
-            Lengths::Packed { kv, .. } => (kv[b] as usize, (kv[b + 1] - kv[b]) as usize),
-        }
-    }
-
-    /// The sequence of a query.
-    pub fn sequence_of(&self, token: usize) -> usize {
-        match self {
-            Lengths::Batch { q_len, .. } => token / q_len,
-            Lengths::Packed { q, .. } => q.partition_point(|&first| first as usize <= token) - 1,
-        }
-    }
-
-    /// Of q, and of k and v.
-    pub fn tokens(&self) -> (usize, usize) {
-        match self {
-            Lengths::Batch { batch, q_len, kv_len } => (batch * q_len, batch * kv_len),
-            Lengths::Packed { q, kv } => {
-                let last = |list: &[i32]| list.last().map_or(0, |&n| n as usize);
-                (last(q), last(kv))
-            }
-        }
-    }
-}
 
 /// Added to scores: `[batch, heads, queries, keys]`.
 pub struct Biases {
@@ -85,9 +34,7 @@ pub struct Problem {
     pub kv_heads: usize,
     pub head_dim: usize,
     pub scale: f32,
-    /// gamma and zeta.
-    pub clip: Option<(f32, f32)>,
-    pub softmax: siskin::attention::Softmax,
+    pub softmax: Softmax,
     pub causal: bool,
     pub window: Option<[usize; 2]>,
     pub empty_rows: EmptyRow,
@@ -101,8 +48,8 @@ pub struct Problem {
     pub key_lengths: Option<Vec<usize>>,
     pub positions: Option<Vec<usize>>,
     pub mask: Option<Mask>,
-    pub int8: Int8,
-    pub y: YType,
+    pub int8: AttentionQuantizers,
+    pub y: XType,
     pub y_place: Place,
     pub y_params: QuantParams,
 }
@@ -110,13 +57,7 @@ pub struct Problem {
 impl Problem {
     /// Random data for a case that was checked.
     pub fn new(case: &Case) -> Result<Self> {
-        let dtype = match case.dtype {
-            DType::F32 => XType::F32,
-            DType::Bf16 => XType::Bf16,
-            DType::F16 => XType::F16,
-            DType::Int8 => XType::U8,
-        };
-        let mut this = Self::with_types(case, [dtype; 3], false)?;
+        let mut this = Self::with_types(case, [case.dtype.element(); 3], false)?;
         this.fit_output()?;
         Ok(this)
     }
@@ -151,24 +92,9 @@ impl Problem {
         let mut params: [Vec<QuantParams>; 3] = Default::default();
         for i in 0..3 {
             let place = &places[i];
-            let values: Vec<f32> = (0..place.elements()).map(|_| spread[i] * normal(&mut rng)).collect();
-            let quant = match types[i] {
-                XType::I8 => Some(QuantType::I8),
-                XType::U8 => Some(QuantType::U8),
-                _ => None,
-            };
-            if let Some(dtype) = quant {
-                let of = |head: usize| {
-                    let own = values.chunks_exact(head_dim).skip(head).step_by(place.heads).flatten();
-                    span(own.map(|&v| v.into()), dtype)
-                };
-                params[i] = if per_head {
-                    (0..place.heads).map(of).collect::<Result<_>>()?
-                } else {
-                    vec![span(values.iter().map(|&v| v.into()), dtype)?]
-                };
-            }
-            let data = Data::from_floats(&values, types[i], place, &params[i]);
+            let values: Vec<f32> = (0..place.elements()).map(|_| spread[i] * rng.normal()).collect();
+            let data;
+            (data, params[i]) = Data::quantized(&values, types[i], place, per_head)?;
             match (case.layout, buffers.first_mut()) {
                 (Layout::Tokens, _) => buffers.push(data),
                 (Layout::Fused, Some(fused)) => fused.put(&data, place),
@@ -186,7 +112,6 @@ impl Problem {
             kv_heads,
             head_dim,
             scale: (1.0 / (head_dim as f64).sqrt()) as f32,
-            clip: case.softmax.clipped()?.map(|c| (c.gamma(), c.zeta())),
             softmax: case.softmax.library()?,
             causal: case.causal,
             window: case.window,
@@ -200,8 +125,8 @@ impl Problem {
             key_lengths: None,
             positions: None,
             mask: None,
-            int8: Int8::default(),
-            y: case.y(),
+            int8: AttentionQuantizers::default(),
+            y: case.y().element().unwrap_or_default(),
             y_place: match case.layout {
                 Layout::Heads => Place::by_heads(q_tokens, heads, head_dim),
                 _ => Place::by_tokens(q_tokens, heads, head_dim),
@@ -212,11 +137,7 @@ impl Problem {
 
     /// A quantizer for an output of bytes, by what the plain reference makes of some rows.
     pub fn fit_output(&mut self) -> Result<()> {
-        let dtype = match self.y {
-            YType::U8 => QuantType::U8,
-            YType::I8 => QuantType::I8,
-            _ => return Ok(()),
-        };
+        let Some(dtype) = self.y.quant() else { return Ok(()) };
         let rows = self.some_rows(1 << 18);
         let values: Vec<f64> = rows.iter().flat_map(|&(t, h)| self.plain(t, h).values).collect();
         self.y_params = span(values, dtype)?;
@@ -250,7 +171,7 @@ impl Problem {
         Ok(attention)
     }
 
-    pub fn output(&self) -> Result<Data> {
+    pub fn output(&self) -> Data {
         Data::zeros(self.y, self.y_place.elements())
     }
 
@@ -261,9 +182,9 @@ impl Problem {
         y: &mut Data,
         ctx: &Ctx,
         scratch: &mut Scratch,
-    ) -> Result<Skipped> {
+    ) -> Result<AttentionStats> {
         let input = |i: usize| self.data(i).input(&self.places[i], &self.params[i]);
-        let mut call = Call::new(self.lengths.sequences()).int8(self.int8);
+        let mut call = AttentionCall::new(self.lengths.sequences()).quantizers(self.int8);
         if let Some(lengths) = &self.key_lengths {
             call = call.key_lengths(lengths);
         }
@@ -280,13 +201,7 @@ impl Problem {
             call = call.gates(MatRef::new(&self.gates, self.places[0].tokens, self.heads)?);
         }
         let y = y.output(&self.y_place, self.y_params)?;
-        Ok(attention.forward(input(0)?, input(1)?, input(2)?, &call, y, ctx, scratch)?)
+        let inputs = AttentionInputs::new(input(0)?, input(1)?, input(2)?);
+        Ok(attention.forward(inputs, &call, y, ctx, scratch)?)
     }
-}
-
-/// About normally distributed, mean 0 and variance 1: the sum of four uniform numbers.
-pub fn normal(rng: &mut Rng) -> f32 {
-    let bits = rng.next();
-    let sum = (0..4).map(|i| (bits >> (16 * i) & 0xffff) as f32).sum::<f32>();
-    (sum / 65535.0 - 2.0) * 3f32.sqrt()
 }

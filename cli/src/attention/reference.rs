@@ -1,9 +1,9 @@
 //! Attention by its definition, in f64, for one head of one query at a time.
 
 use super::problem::Problem;
-use super::tensor::of_head;
-use crate::problem::spread;
-use siskin::attention::EmptyRow;
+use crate::base::data::of_head;
+use crate::base::random::spread;
+use siskin::attention::{EmptyRow, Softmax};
 use siskin::quant::QuantParams;
 use std::ops::Range;
 
@@ -137,23 +137,25 @@ impl Problem {
         } else {
             keys = match self.empty_rows {
                 EmptyRow::Uniform => (0..kv_len).collect(),
-                EmptyRow::Zeros => Vec::new(),
+                _ => Vec::new(),
             };
             p = vec![1.0 / kv_len as f64; keys.len()];
         }
 
         let mut values = vec![0.0; self.head_dim];
         let mut slack = vec![0.0; self.head_dim];
-        let (gamma, stretch) = match self.clip {
-            None => (0.0, 1.0),
-            Some((gamma, zeta)) => (f64::from(gamma), f64::from(zeta) - f64::from(gamma)),
+        let clip = match self.softmax {
+            Softmax::Clipped(c) => Some((f64::from(c.gamma()), f64::from(c.zeta()))),
+            _ => None,
         };
+        let clips = clip.is_some();
+        let (gamma, stretch) = clip.map_or((0.0, 1.0), |(gamma, zeta)| (gamma, zeta - gamma));
         let step = f64::from(self.int8.weights_scale);
         // How exact a probability is in f32.
         let exact = 2e-6 + 5e-7 * largest;
         for (&j, &p) in keys.iter().zip(&p) {
             let stretched = stretch * p;
-            let mut w = if self.clip.is_some() { (stretched + gamma).clamp(0.0, 1.0) } else { p };
+            let mut w = if clips { (stretched + gamma).clamp(0.0, 1.0) } else { p };
             let mut doubt = 0.0;
             if bytes {
                 let error = (stretched * exact + w * 1e-6) / step + 1e-6;
@@ -161,7 +163,7 @@ impl Problem {
                     doubt = step;
                 }
                 w = (w / step).round_ties_even().min(255.0) * step;
-            } else if self.clip.is_some() && stretched * (1.0 + 1e-5) + gamma > 0.0 {
+            } else if clips && stretched * (1.0 + 1e-5) + gamma > 0.0 {
                 doubt = 1e-5 * stretched;
             }
             if w == 0.0 && doubt == 0.0 {
@@ -208,12 +210,12 @@ fn near_middle_by(steps: f64, error: f64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attention::case::Case;
-    use crate::json::from_json;
+    use crate::attention::Case;
+    use crate::base::{family, json::from_json};
 
     fn problem(case: &str) -> Problem {
         let case: Case = from_json("case", case.as_bytes()).unwrap();
-        case.check().unwrap();
+        family::check(&case).unwrap();
         Problem::new(&case).unwrap()
     }
 

@@ -1,21 +1,21 @@
 //! `siskin run attention`: a context from a file to a file, for anyone to compare with.
 
 use super::case::Softmax;
-use super::problem::{Biases, Lengths, Mask};
-use super::tensor::{Data, Place};
-use crate::case::{YType, check_run, ctx, on_threads};
-use crate::error::{Error, Result};
-use crate::json::to_json;
-use crate::run::{Files, indices, params, quantizer};
-use crate::tensors::{Tensors, elements, parse, read, write};
+use super::problem::{Biases, Mask, Problem};
+use crate::base::case::params;
+use crate::base::data::Place;
+use crate::base::error::{Error, Result};
+use crate::base::files::{FileOperation, Files, Written};
+use crate::base::heads::{Heads, Shape, cu_seqlens};
+use crate::base::lengths::Lengths;
+use crate::base::tensors::{Tensors, elements};
+use crate::base::types::YType;
 use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 use serde::Deserialize;
-use siskin::attention::{Attention, Bias, BlockMask, Call, EmptyRow, Int8, Skipped};
-use siskin::quant::{QuantParams, QuantType};
-use siskin::{Ctx, MatRef, Scratch};
-use std::collections::HashMap;
-use std::path::Path;
+use siskin::Element;
+use siskin::attention::{AttentionQuantizers, EmptyRow};
+use siskin::quant::QuantParams;
+use siskin::{Ctx, Scratch};
 
 /// context = softmax(scale · q · kᵀ + bias) · v, from a safetensors file to another.
 #[derive(clap::Args)]
@@ -78,9 +78,7 @@ Example, with NumPy:
   assert np.allclose(load_file("y.safetensors")["y"], np.einsum("hts,shd->thd", w, v), atol=1e-5)
 "#;
 
-#[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Params {
+params! {
     scale: Option<f32>,
     gamma: Option<f32>,
     zeta: Option<f32>,
@@ -88,32 +86,10 @@ struct Params {
     max_len: Option<usize>,
     causal: bool,
     window: Option<[usize; 2]>,
-    empty_rows: Empty,
+    empty_rows: Empty = Empty::Zeros,
     block_q: Option<usize>,
     block_k: Option<usize>,
-    y: YType,
-    isa: Option<String>,
-    threads: usize,
-}
-
-impl Default for Params {
-    fn default() -> Self {
-        Self {
-            scale: None,
-            gamma: None,
-            zeta: None,
-            alpha: None,
-            max_len: None,
-            causal: false,
-            window: None,
-            empty_rows: Empty::Zeros,
-            block_q: None,
-            block_k: None,
-            y: YType::F32,
-            isa: None,
-            threads: 1,
-        }
-    }
+    y: YType = YType::F32,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -123,192 +99,88 @@ enum Empty {
     Uniform,
 }
 
-pub fn main(args: &Args) -> Result<()> {
-    let Files { input, out, params } = &args.files;
-    write(out, &compute(input, &read(input)?, params.as_deref(), u128::MAX)?)
-}
+impl FileOperation for Args {
+    const NAME: &'static str = "attention";
+    const FUZZED: Option<u128> = Some(1 << 18);
 
-/// The bytes of the file that answers the bytes of a file, whose path only errors tell; there may be `most` pairs of a query
-/// and a key.
-pub fn compute(path: &Path, bytes: &[u8], own: Option<&str>, most: u128) -> Result<Vec<u8>> {
-    let file = parse(path, bytes)?;
-    let params: Params = params(path, bytes, own)?;
-    check_run(params.threads, 0)?;
-    let ctx = ctx(params.isa.as_deref(), params.threads)?;
-    let (y, shape, skipped) =
-        on_threads(params.threads, || attention(&params, Tensors::new(file), &ctx, most))?;
-    let (dtype, bytes) = stored(y);
-    let view = TensorView::new(dtype, shape, &bytes).map_err(|e| Error::file(path, e))?;
-    let counts = to_json(&serde_json::json!({
-        "pairs": skipped.pairs,
-        "zeros": skipped.zeros,
-        "skipped": skipped.skipped,
-        "share": skipped.share(),
-    }));
-    let metadata = HashMap::from([("skipped".to_string(), counts)]);
-    safetensors::serialize([("y", view)], Some(metadata)).map_err(|e| Error::file(path, e))
-}
+    type Params = Params;
 
-fn stored(y: Data) -> (Dtype, Vec<u8>) {
-    match y {
-        Data::F32(y) => (Dtype::F32, y.into_iter().flat_map(f32::to_le_bytes).collect()),
-        Data::Bf16(y) => (Dtype::BF16, y.into_iter().flat_map(siskin::bf16::to_le_bytes).collect()),
-        Data::F16(y) => (Dtype::F16, y.into_iter().flat_map(siskin::f16::to_le_bytes).collect()),
-        Data::U8(y) => (Dtype::U8, y),
-        Data::I8(y) => (Dtype::I8, y.into_iter().map(|v| v as u8).collect()),
+    fn files(&self) -> &Files {
+        &self.files
     }
-}
 
-/// q, k or v.
-pub struct Heads {
-    pub data: Data,
-    pub params: Vec<QuantParams>,
-    /// Of four dimensions the first.
-    pub batch: Option<usize>,
-    /// Of a sequence, where there is a batch.
-    pub len: usize,
-    pub place: Place,
-}
-
-/// A tensor of tokens, and the quantizers of one of bytes.
-pub fn heads(t: &mut Tensors<'_>, name: &str) -> Result<Heads> {
-    let tensor = t.view(name)?;
-    let (batch, len, heads, head_dim) = match *tensor.shape() {
-        [tokens, heads, head_dim] => (None, tokens, heads, head_dim),
-        [batch, len, heads, head_dim] => (Some(batch), len, heads, head_dim),
-        _ => return Err(Error::input(name, "3 or 4 dimensions", format_args!("{:?}", tensor.shape()))),
-    };
-    // What has nothing in it takes no room in a file, but could here.
-    if heads == 0 || head_dim == 0 || batch.unwrap_or(1) > 1 << 24 {
-        let expected = "heads, features, and at most 2^24 sequences";
-        return Err(Error::input(name, expected, format_args!("{:?}", tensor.shape())));
-    }
-    let (data, dtype) = match tensor.dtype() {
-        Dtype::F32 => (Data::F32(elements(&tensor)), None),
-        Dtype::BF16 => (Data::Bf16(elements(&tensor)), None),
-        Dtype::F16 => (Data::F16(elements(&tensor)), None),
-        Dtype::U8 => (Data::U8(elements(&tensor)), Some(QuantType::U8)),
-        Dtype::I8 => (Data::I8(elements(&tensor)), Some(QuantType::I8)),
-        other => return Err(Error::input(name, "F32, BF16, F16, U8 or I8", format_args!("{other:?}"))),
-    };
-    let params = dtype.map(|dtype| quantizers(t, name, dtype)).transpose()?.unwrap_or_default();
-    let place = Place::by_tokens(batch.unwrap_or(1) * len, heads, head_dim);
-    Ok(Heads { data, params, batch, len, place })
-}
-
-/// Of `NAME_scale` and `NAME_zero_point`, each for all heads or head by head.
-fn quantizers(t: &mut Tensors<'_>, name: &str, dtype: QuantType) -> Result<Vec<QuantParams>> {
-    let (scale, zero) = (format!("{name}_scale"), format!("{name}_zero_point"));
-    let scales: Vec<f32> = t.vector(&scale)?;
-    let zeros: Vec<i32> = t.vector(&zero)?;
-    if scales.is_empty() {
-        return Err(Error::input(&scale, "a tensor of this name, of at least one number", "none"));
-    }
-    let count = scales.len().max(zeros.len());
-    if [scales.len(), zeros.len().max(1)].iter().any(|&n| n != 1 && n != count) {
-        let got = format_args!("{} and {}", scales.len(), zeros.len());
-        return Err(Error::input(format_args!("{scale} and {zero}"), "one, or one for each head", got));
-    }
-    let at = |i: usize, len: usize| if len == 1 { 0 } else { i };
-    (0..count)
-        .map(|i| {
-            let zero_point = zeros.get(at(i, zeros.len())).copied().unwrap_or(0);
-            QuantParams::new(scales[at(i, scales.len())], zero_point, dtype)
-                .map_err(|e| Error::input(format_args!("{scale} and {zero}"), "a quantizer", e))
+    /// There may be `most` pairs of a query and a key.
+    fn compute(&self, params: &Params, tensors: Tensors<'_>, most: u128, ctx: &Ctx) -> Result<Written> {
+        let (problem, shape) = problem(params, tensors)?;
+        let pairs = (0..problem.lengths.count())
+            .map(|b| problem.lengths.queries(b).1 as u128 * problem.lengths.keys(b).1 as u128)
+            .sum::<u128>()
+            .saturating_mul(problem.heads as u128);
+        if pairs > most {
+            let expected = format_args!("at most {most} pairs of a query and a key");
+            return Err(Error::input("q and k", expected, pairs));
+        }
+        let mut y = problem.output();
+        let skipped = problem.forward(&problem.attention()?, &mut y, ctx, &mut Scratch::new())?;
+        let (dtype, bytes) = y.stored();
+        let counts = serde_json::json!({
+            "pairs": skipped.pairs,
+            "zeros": skipped.zeros,
+            "skipped": skipped.skipped,
+            "share": skipped.share(),
+        });
+        Ok(Written {
+            tensors: vec![("y", dtype, shape.with(problem.head_dim), bytes)],
+            report: Some(("skipped", counts)),
         })
-        .collect()
+    }
 }
 
-fn attention(
-    params: &Params,
-    mut tensors: Tensors<'_>,
-    ctx: &Ctx,
-    most: u128,
-) -> Result<(Data, Vec<usize>, Skipped)> {
+/// What the tensors and the parameters say is to be computed.
+fn problem(params: &Params, mut tensors: Tensors<'_>) -> Result<(Problem, Shape)> {
     let t = &mut tensors;
-    let (q, k, v) = (heads(t, "q")?, heads(t, "k")?, heads(t, "v")?);
-    if (q.batch, k.batch) != (k.batch, v.batch) {
+    let [q, k, v] = [Heads::take(t, "q")?, Heads::take(t, "k")?, Heads::take(t, "v")?];
+    let batches = [&q, &k, &v].map(|x| x.shape.batch);
+    if batches != [batches[0]; 3] {
         return Err(Error::input("k and v", "as many dimensions and sequences as q", "others"));
     }
-    let lengths = lengths(t, &q, &k)?;
-    let key_lengths: Option<Vec<usize>> = optional(t, "key_lengths")?;
-    let positions: Option<Vec<usize>> = optional(t, "positions")?;
-    let bias = match t.has("bias") {
-        true => {
-            let (data, shape) = t.take::<f32, 4>("bias")?;
-            Some(Biases { data, shape })
-        }
-        false => None,
-    };
-    let mask = mask(t, params)?;
-    let gates = gates(t, &q)?;
-    let int8 = int8(t, q.data.is_bytes())?;
-    let to = match params.y {
-        YType::U8 => quantizer(t, "y", QuantType::U8)?,
-        YType::I8 => quantizer(t, "y", QuantType::I8)?,
-        _ => QuantParams::u8(1.0, 0)?,
-    };
-    tensors.finish()?;
-
-    let pairs = (0..lengths.count())
-        .map(|b| lengths.queries(b).1 as u128 * lengths.keys(b).1 as u128)
-        .sum::<u128>()
-        .saturating_mul(q.place.heads as u128);
-    if pairs > most {
-        return Err(Error::input(
-            "q and k",
-            format_args!("at most {most} pairs of a query and a key"),
-            pairs,
-        ));
-    }
-    let mut attention = Attention::new(q.place.heads, k.place.heads, q.place.head_dim)?
-        .softmax(Softmax::new(params.gamma, params.zeta, params.alpha, params.max_len)?.library()?)
-        .empty_rows(match params.empty_rows {
+    let softmax = Softmax::new(params.gamma, params.zeta, params.alpha, params.max_len)?;
+    let y = params.y.element().ok_or_else(|| Error::input("y", "anything but i32", "i32"))?;
+    let Place { heads, head_dim, .. } = q.place;
+    let problem = Problem {
+        heads,
+        kv_heads: k.place.heads,
+        head_dim,
+        scale: params.scale.unwrap_or((1.0 / (head_dim as f64).sqrt()) as f32),
+        softmax: softmax.library()?,
+        causal: params.causal,
+        window: params.window,
+        empty_rows: match params.empty_rows {
             Empty::Zeros => EmptyRow::Zeros,
             Empty::Uniform => EmptyRow::Uniform,
-        });
-    if let Some(scale) = params.scale {
-        attention = attention.scale(scale)?;
-    }
-    if params.causal {
-        attention = attention.causal();
-    }
-    if let Some([left, right]) = params.window {
-        attention = attention.window(left, right);
-    }
-    let mut call = Call::new(lengths.sequences()).int8(int8);
-    if let Some(lengths) = &key_lengths {
-        call = call.key_lengths(lengths);
-    }
-    if let Some(positions) = &positions {
-        call = call.positions(positions);
-    }
-    if let Some(Biases { data, shape: [b, h, q, k] }) = &bias {
-        call = call.bias(Bias::new(data, *b, *h, *q, *k)?);
-    }
-    if let Some(m) = &mask {
-        call = call.block_mask(BlockMask::new(&m.live, m.rows, m.cols, m.block_q, m.block_k)?);
-    }
-    if let Some(gates) = &gates {
-        call = call.gates(MatRef::new(gates, q.place.tokens, q.place.heads)?);
-    }
-    let mut y = Data::zeros(params.y, q.place.elements())?;
-    let out = y.output(&q.place, to)?;
-    let skipped = attention.forward(
-        q.data.input(&q.place, &q.params)?,
-        k.data.input(&k.place, &k.params)?,
-        v.data.input(&v.place, &v.params)?,
-        &call,
-        out,
-        ctx,
-        &mut Scratch::new(),
-    )?;
-    let Place { heads, head_dim, .. } = q.place;
-    let shape = q.batch.into_iter().chain([q.len, heads, head_dim]).collect();
-    Ok((y, shape, skipped))
+        },
+        places: [q.place, k.place, v.place],
+        lengths: lengths(t, &q.shape, &k.shape)?,
+        key_lengths: t.optional("key_lengths", Tensors::indices)?,
+        positions: t.optional("positions", Tensors::indices)?,
+        bias: t.optional("bias", Tensors::take)?.map(|(data, shape)| Biases { data, shape }),
+        mask: mask(t, params)?,
+        gates: gates(t, &q.shape)?,
+        int8: int8(t, q.data.is_bytes())?,
+        y,
+        y_place: q.place,
+        y_params: match y.quant() {
+            Some(dtype) => t.quantizer("y", dtype)?,
+            None => QuantParams::u8(1.0, 0)?,
+        },
+        buffers: vec![q.data, k.data, v.data],
+        params: [q.params, k.params, v.params],
+    };
+    tensors.finish()?;
+    Ok((problem, q.shape))
 }
 
-fn lengths(t: &mut Tensors<'_>, q: &Heads, k: &Heads) -> Result<Lengths> {
+fn lengths(t: &mut Tensors<'_>, q: &Shape, k: &Shape) -> Result<Lengths> {
     if !t.has("cu_seqlens") {
         return Ok(Lengths::Batch { batch: q.batch.unwrap_or(1), q_len: q.len, kv_len: k.len });
     }
@@ -329,21 +201,6 @@ fn lengths(t: &mut Tensors<'_>, q: &Heads, k: &Heads) -> Result<Lengths> {
         return Err(Error::input("cu_seqlens_k", expected, of_k.len()));
     }
     Ok(Lengths::Packed { q: of_q, kv: of_k })
-}
-
-/// Where packed sequences of so many tokens begin and end.
-pub fn cu_seqlens(t: &mut Tensors<'_>, name: &str, tokens: usize) -> Result<Vec<i32>> {
-    let list: Vec<i32> = indices(t, name)?;
-    let rises = list.first() == Some(&0) && list.windows(2).all(|pair| pair[0] <= pair[1]);
-    if !rises || list.last().is_none_or(|&last| last as usize != tokens) {
-        let expected = format_args!("0 to {tokens}, which is all tokens, and never falling");
-        return Err(Error::input(name, expected, "other numbers"));
-    }
-    Ok(list)
-}
-
-fn optional<T: TryFrom<i64>>(t: &mut Tensors<'_>, name: &str) -> Result<Option<Vec<T>>> {
-    t.has(name).then(|| indices(t, name)).transpose()
 }
 
 fn mask(t: &mut Tensors<'_>, params: &Params) -> Result<Option<Mask>> {
@@ -370,32 +227,32 @@ fn mask(t: &mut Tensors<'_>, params: &Params) -> Result<Option<Mask>> {
     }
 }
 
-fn gates(t: &mut Tensors<'_>, q: &Heads) -> Result<Option<Vec<f32>>> {
+fn gates(t: &mut Tensors<'_>, q: &Shape) -> Result<Vec<f32>> {
     if !t.has("gates") {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let tensor = t.view("gates")?;
-    let flat = [q.place.tokens, q.place.heads];
+    let flat = [q.tokens(), q.heads];
     let same = match q.batch {
-        Some(batch) => tensor.shape() == [batch, q.len, q.place.heads],
+        Some(batch) => tensor.shape() == [batch, q.len, q.heads],
         None => false,
     };
     if tensor.dtype() != Dtype::F32 || !(same || tensor.shape() == flat) {
         let got = format_args!("{:?} of shape {:?}", tensor.dtype(), tensor.shape());
         return Err(Error::input("gates", format_args!("F32 of shape {flat:?}"), got));
     }
-    Ok(Some(elements(&tensor)))
+    Ok(elements(&tensor))
 }
 
 /// Floats leave what is meant for bytes to be refused.
-fn int8(t: &mut Tensors<'_>, bytes: bool) -> Result<Int8> {
-    let mut int8 = Int8::default();
+fn int8(t: &mut Tensors<'_>, bytes: bool) -> Result<AttentionQuantizers> {
+    let mut int8 = AttentionQuantizers::default();
     if bytes {
         if t.has("scores_scale") {
-            int8.scores = Some(quantizer(t, "scores", QuantType::U8)?);
+            int8.scores = Some(t.quantizer("scores", Element::U8)?);
         }
         if t.has("context_scale") {
-            int8.context = Some(quantizer(t, "context", QuantType::U8)?);
+            int8.context = Some(t.quantizer("context", Element::U8)?);
         }
         if let Some(scale) = t.number("weights_scale")? {
             int8.weights_scale = scale;

@@ -1,67 +1,58 @@
 //! Random cases of attention for `siskin verify`.
 
-use super::case::{Case, DType, Layout, Scores, Softmax};
+use super::case::{Case, Layout, Scores, Softmax};
 use super::problem::{Biases, Mask, Problem};
-use crate::case::{XType, YType};
-use crate::error::{Error, Result};
-use crate::json::to_json;
-use crate::problem::Rng;
+use crate::base::error::{Error, Result};
+use crate::base::random::Rng;
+use crate::base::settings::tier;
+use crate::base::types::{DType, XType, YType};
 use clap::ValueEnum;
-use siskin::attention::{EmptyRow, Int8, Skipped};
+use siskin::attention::{AttentionQuantizers, AttentionStats, EmptyRow};
 use siskin::quant::QuantParams;
-use siskin::{Ctx, Isa, Parallelism, Scratch};
+use siskin::{Isa, Scratch};
 
 /// Pairs of a query and a key that the plain reference looks at, about.
 const CHECKED: usize = 1 << 14;
 
-/// Runs the case of a seed on all tiers.
-pub fn verify(seed: u64, tiers: &[Isa]) -> Result<()> {
-    let mut rng = Rng(seed);
-    let case = random(seed, &mut rng);
-    let blame = |e: Error| match e {
-        Error::Wrong(what) => Error::Wrong(format!("{what}; `verify --seed {seed}`, {}", to_json(&case))),
-        other => other,
-    };
-    case.check()?;
-    let problem = complicated(&case, &mut rng)?;
+/// Runs a case on these tiers, with what it has no field for.
+pub fn verify(case: &Case, rng: &mut Rng, tiers: &[Isa]) -> Result<()> {
+    let problem = complicated(case, rng)?;
     let attention = problem.attention()?;
     let run = |isa: Isa, threads: usize| {
-        let parallelism = if threads == 1 { Parallelism::Serial } else { Parallelism::Rayon };
-        let ctx = Ctx::serial()?.with_isa(isa)?.with_parallelism(parallelism);
-        let mut y = problem.output()?;
-        let skipped = problem.forward(&attention, &mut y, &ctx, &mut Scratch::new())?;
+        let mut y = problem.output();
+        let skipped = problem.forward(&attention, &mut y, &tier(isa, threads)?, &mut Scratch::new())?;
         Ok::<_, Error>((y, skipped))
     };
     let (want, counts) = run(Isa::Scalar, 1)?;
-    problem.check(&want, Isa::Scalar, CHECKED).map_err(blame)?;
+    problem.check(&want, Isa::Scalar, CHECKED)?;
     let pairs = problem.pairs();
-    counted(&counts, pairs).map_err(blame)?;
+    counted(&counts, pairs)?;
     for &isa in tiers {
         let (y, got) = run(isa, case.threads)?;
-        counted(&got, pairs).map_err(blame)?;
+        counted(&got, pairs)?;
         if problem.in_pairs(isa) {
-            problem.check(&y, isa, CHECKED).map_err(blame)?;
+            problem.check(&y, isa, CHECKED)?;
             continue;
         }
-        problem.same(&y, &want, isa).map_err(blame)?;
+        problem.same(&y, &want, isa)?;
         if (got.pairs, got.zeros) != (counts.pairs, counts.zeros) {
-            let what = format!("{isa} counts {got:?}, scalar {counts:?}");
-            return Err(blame(Error::Wrong(what)));
+            return Err(Error::Wrong(format!("{isa} counts {got:?}, scalar {counts:?}")));
         }
     }
     Ok(())
 }
 
 /// Whether counts can be true.
-fn counted(counts: &Skipped, (least, most): (u64, u64)) -> Result<()> {
-    let Skipped { pairs, zeros, skipped } = *counts;
+fn counted(counts: &AttentionStats, (least, most): (u64, u64)) -> Result<()> {
+    let AttentionStats { pairs, zeros, skipped, .. } = *counts;
     if (least..=most).contains(&pairs) && zeros <= pairs && skipped <= zeros {
         return Ok(());
     }
     Err(Error::Wrong(format!("of {least} to {most} pairs, {counts:?} were counted")))
 }
 
-fn random(seed: u64, rng: &mut Rng) -> Case {
+/// A case that fits its seed.
+pub fn random(seed: u64, rng: &mut Rng) -> Case {
     let heads = 1 + rng.below(4);
     let kv_heads = loop {
         let kv_heads = 1 + rng.below(heads);
@@ -101,17 +92,8 @@ fn random(seed: u64, rng: &mut Rng) -> Case {
         }
     };
     if rng.below(3) == 0 {
-        // Some of them empty.
-        let mut list = |most: usize| {
-            let mut last = 0;
-            let next = |_| {
-                last += if rng.below(6) == 0 { 0 } else { rng.below(most) as i32 };
-                last
-            };
-            [0].into_iter().chain((0..4).map(next)).collect::<Vec<i32>>()
-        };
-        case.cu_seqlens = list(40);
-        case.cu_seqlens_k = list(80);
+        case.cu_seqlens = rng.cu_seqlens(40);
+        case.cu_seqlens_k = rng.cu_seqlens(80);
     } else {
         let (q, k) = match rng.below(4) {
             0 => (1 + rng.below(3), 1 + rng.below(1300)),
@@ -171,11 +153,10 @@ fn complicated(case: &Case, rng: &mut Rng) -> Result<Problem> {
         p.scale *= 0.5 + rng.unit();
     }
     if case.dtype == DType::Int8 && rng.below(2) == 0 {
-        p.int8 = Int8 {
-            scores: (rng.below(2) == 0).then(|| QuantParams::u8(0.1, 120)).transpose()?,
-            weights_scale: rng.pick(&[1.0 / 255.0, 0.6 / 255.0, 0.001]),
-            context: (rng.below(2) == 0).then(|| QuantParams::u8(0.02, 128)).transpose()?,
-        };
+        p.int8 = AttentionQuantizers::default()
+            .scores((rng.below(2) == 0).then(|| QuantParams::u8(0.1, 120)).transpose()?)
+            .weights_scale(rng.pick(&[1.0 / 255.0, 0.6 / 255.0, 0.001]))
+            .context((rng.below(2) == 0).then(|| QuantParams::u8(0.02, 128)).transpose()?);
     }
     p.fit_output()?;
     Ok(p)

@@ -2,13 +2,12 @@
 
 use super::case::{Case, Numerator};
 use super::problem::Problem;
-use crate::answer::{self, Check, show};
 use crate::attention;
-use crate::case::{ctx, on_threads};
-use crate::error::{Error, Result};
-use crate::measure::{Peak, PeakOf, Reader, in_turn};
+use crate::base::answer::{self, Check};
+use crate::base::error::Result;
+use crate::base::measure::{Peak, PeakOf, Reader, in_turn, us};
 use serde::Serialize;
-use siskin::Scratch;
+use siskin::{Ctx, Scratch};
 use std::io::Write;
 
 /// Steps that a check of a result takes, about.
@@ -16,19 +15,6 @@ const CHECKED: usize = 1 << 23;
 
 /// Pairs of a query and a key that a check of softmax attention looks at, about.
 const CHECKED_PAIRS: usize = 1 << 20;
-
-/// Measure one case of EcoFormer.
-///
-/// Codes of tokens by a random hash, and linear attention by these codes, which are queries and keys: apart, and one after
-/// the other. All that is measured takes turns.
-#[derive(clap::Args)]
-pub struct Args {
-    #[command(flatten)]
-    case: Case,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
 
 /// The case as it ran, and what it took.
 #[derive(Serialize)]
@@ -87,11 +73,6 @@ pub struct Answer {
 pub enum Bound {
     Additions,
     Bytes,
-}
-
-pub fn main(args: &Args) -> Result<()> {
-    let answer = answer(&args.case)?;
-    show(&answer, args.json)
 }
 
 impl answer::Answer for Answer {
@@ -157,20 +138,13 @@ impl answer::Answer for Answer {
     }
 }
 
-/// Runs a case.
-pub fn answer(case: &Case) -> Result<Answer> {
-    case.check()?;
-    on_threads(case.threads, || on_its_threads(case))
-}
-
-fn on_its_threads(case: &Case) -> Result<Answer> {
-    let ctx = ctx(case.isa.as_deref(), case.threads)?;
+pub fn measure(case: &Case, ctx: &Ctx) -> Result<Answer> {
     let isa = ctx.isa();
     let problem = Problem::new(case)?;
     let (mut codes, mut y, mut scratch) = (problem.codes()?, problem.output(), Scratch::new());
     let softmax = case.softmax.then(|| attention::Problem::new(&case.softmax())).transpose()?;
     let mut softmax = match &softmax {
-        Some(problem) => Some((problem, problem.attention()?, problem.output()?)),
+        Some(problem) => Some((problem, problem.attention()?, problem.output())),
         None => None,
     };
 
@@ -188,16 +162,16 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
         |part| {
             if part == 3 {
                 if let Some((problem, attention, y)) = &mut softmax {
-                    problem.forward(attention, y, &ctx, &mut scratch)?;
+                    problem.forward(attention, y, ctx, &mut scratch)?;
                 }
                 return Ok(());
             }
             // Attention alone is of the codes of the call before.
             if part != 2 {
-                problem.encode(&mut codes, &ctx, &mut scratch)?;
+                problem.encode(&mut codes, ctx, &mut scratch)?;
             }
             if part != 1 {
-                problem.attend(&codes, &codes, &mut y, &ctx, &mut scratch)?;
+                problem.attend(&codes, &codes, &mut y, ctx, &mut scratch)?;
             }
             Ok(())
         },
@@ -214,13 +188,9 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
             Some((problem, _, y)) => problem.check(y, isa, CHECKED_PAIRS),
             None => Ok(()),
         });
-    let mismatch = match right {
-        Ok(()) => None,
-        Err(Error::Wrong(what)) => Some(what),
-        Err(e) => return Err(e),
-    };
+    let check =
+        Check::new("as plain loops in f64, but for bits too near to tell and 1e-5 of the largest y", right)?;
 
-    let us = |seconds: f64| (seconds * 1e9).round() / 1e3;
     let (both, hash, attend) = (times[0], times[1], times[2]);
     let hash_ops = 2.0 * all * (case.anchors * (case.head_dim + case.bits)) as f64;
     let hash_gops = hash_ops / hash.min / 1e9;
@@ -256,9 +226,6 @@ fn on_its_threads(case: &Case) -> Result<Answer> {
         softmax_us_min: of_softmax.map(|times| us(times.min)),
         softmax_us_median: of_softmax.map(|times| us(times.median)),
         softmax_ratio: of_softmax.map(|times| times.min / both.min),
-        check: Check::new(
-            "as plain loops in f64, but for bits too near to tell and 1e-5 of the largest y",
-            mismatch,
-        ),
+        check,
     })
 }

@@ -1,9 +1,9 @@
 //! Whether codes and contexts are right: beside plain loops in f64.
 
 use super::problem::Problem;
-use crate::attention::of_head;
-use crate::error::{Error, Result};
-use crate::problem::spread;
+use crate::base::data::of_head;
+use crate::base::error::{Error, Result};
+use crate::base::random::spread;
 use siskin::ecoformer::{Bandwidth, BitCodes, Numerator};
 use std::collections::BTreeMap;
 
@@ -157,9 +157,9 @@ impl Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::{family, json::from_json, settings::tier};
     use crate::ecoformer::Case;
-    use crate::json::from_json;
-    use siskin::{Ctx, Isa, Scratch};
+    use siskin::{Isa, Scratch};
 
     /// The scalar tier's results are right, and not right any more with a bit or a number off.
     #[test]
@@ -171,9 +171,9 @@ mod tests {
             r#"{"n":20,"heads":1,"head_dim":8,"v":"int8","anchors":3}"#,
         ] {
             let case: Case = from_json("case", case.as_bytes()).unwrap();
-            case.check().unwrap();
+            family::check(&case).unwrap();
             let problem = Problem::new(&case).unwrap();
-            let (ctx, mut scratch) = (Ctx::serial().unwrap().with_isa(Isa::Scalar).unwrap(), Scratch::new());
+            let (ctx, mut scratch) = (tier(Isa::Scalar, 1).unwrap(), Scratch::new());
             let (mut codes, mut y) = (problem.codes().unwrap(), problem.output());
             problem.encode(&mut codes, &ctx, &mut scratch).unwrap();
             problem.attend(&codes, &codes, &mut y, &ctx, &mut scratch).unwrap();

@@ -1,13 +1,16 @@
 //! The random data of a case of EcoFormer, and its calls.
 
 use super::case::Case;
-use crate::attention::{DType, Data, Lengths, Place, normal, span};
-use crate::case::XType;
-use crate::error::Result;
-use crate::problem::Rng;
-use siskin::attention::{HeadsMut, HeadsRef};
-use siskin::ecoformer::{Bandwidth, BitCodes, Encoded, KernelHash, LinearAttention, Numerator};
-use siskin::quant::{QuantParams, QuantType};
+use crate::base::data::{Data, Place};
+use crate::base::error::Result;
+use crate::base::lengths::Lengths;
+use crate::base::random::Rng;
+use crate::base::types::XType;
+use siskin::HeadsMut;
+use siskin::ecoformer::{
+    Bandwidth, BitCodes, Encoded, KernelHash, LinearAttention, LinearAttentionInputs, Numerator,
+};
+use siskin::quant::QuantParams;
 use siskin::{Ctx, Scratch};
 
 /// A case with its data, for any tier.
@@ -27,14 +30,8 @@ pub struct Problem {
 impl Problem {
     /// Random data for a case that was checked.
     pub fn new(case: &Case) -> Result<Self> {
-        let dtype = match case.v {
-            DType::F32 => XType::F32,
-            DType::Bf16 => XType::Bf16,
-            DType::F16 => XType::F16,
-            DType::Int8 => XType::U8,
-        };
         let lengths = Lengths::Batch { batch: case.batch, q_len: case.n, kv_len: case.n };
-        Self::with(case, lengths, dtype, case.head_dim, Place::by_tokens)
+        Self::with(case, lengths, case.v.element(), case.head_dim, Place::by_tokens)
     }
 
     /// With sequences, a type and a number of features of v, and a layout of its own.
@@ -49,23 +46,10 @@ impl Problem {
         let tokens = lengths.tokens().0;
         let hash = hash(case, &mut rng)?;
         let x_place = layout(tokens, case.heads, case.head_dim);
-        let x = (0..x_place.elements()).map(|_| normal(&mut rng)).collect();
+        let x = (0..x_place.elements()).map(|_| rng.normal()).collect();
         let v_place = layout(tokens, case.heads, v_dim);
-        let values: Vec<f32> = (0..v_place.elements()).map(|_| normal(&mut rng)).collect();
-        let quant = match v {
-            XType::I8 => Some(QuantType::I8),
-            XType::U8 => Some(QuantType::U8),
-            _ => None,
-        };
-        let of = |dtype, head: usize| {
-            let own = values.chunks_exact(v_dim).skip(head).step_by(case.heads).flatten();
-            span(own.map(|&v| v.into()), dtype)
-        };
-        let v_params = match quant {
-            Some(dtype) => (0..case.heads).map(|head| of(dtype, head)).collect::<Result<_>>()?,
-            None => Vec::new(),
-        };
-        let by_tokens = Data::from_floats(&values, v, &v_place, &v_params);
+        let values: Vec<f32> = (0..v_place.elements()).map(|_| rng.normal()).collect();
+        let (by_tokens, v_params) = Data::quantized(&values, v, &v_place, true)?;
         let mut v = by_tokens.like(v_place.elements());
         v.put(&by_tokens, &v_place);
         Ok(Self {
@@ -100,9 +84,7 @@ impl Problem {
     }
 
     pub fn encode(&self, codes: &mut BitCodes, ctx: &Ctx, scratch: &mut Scratch) -> Result<Encoded> {
-        let p = &self.x_place;
-        let x =
-            HeadsRef::with_strides(&self.x, p.tokens, p.heads, p.head_dim, p.token_stride, p.head_stride)?;
+        let x = self.x_place.view(&self.x)?;
         Ok(self.hash.encode(x, &self.lengths.sequences(), self.bandwidth, codes, ctx, scratch)?)
     }
 
@@ -120,20 +102,21 @@ impl Problem {
         }
         let v = self.v.input(&self.v_place, &self.v_params)?;
         let y = HeadsMut::new(y, self.tokens(), self.heads(), self.v_place.head_dim)?;
-        Ok(attention.forward(q, k, v, &self.lengths.sequences(), y, ctx, scratch)?)
+        let inputs = LinearAttentionInputs::new(q, k, v);
+        Ok(attention.forward(inputs, &self.lengths.sequences(), y, ctx, scratch)?)
     }
 }
 
 /// Anchors in random directions, and a centring near the mean of their kernel.
 fn hash(case: &Case, rng: &mut Rng) -> Result<KernelHash> {
     let rows = case.heads * case.anchors;
-    let mut anchors: Vec<f32> = (0..rows * case.head_dim).map(|_| normal(rng)).collect();
+    let mut anchors: Vec<f32> = (0..rows * case.head_dim).map(|_| rng.normal()).collect();
     for anchor in anchors.chunks_exact_mut(case.head_dim) {
         let norm = anchor.iter().map(|x| x * x).sum::<f32>().sqrt();
         anchor.iter_mut().for_each(|x| *x /= norm.max(f32::MIN_POSITIVE));
     }
-    let centring = (0..rows).map(|_| 0.6 + 0.01 * normal(rng)).collect();
-    let projection = (0..rows * case.bits).map(|_| normal(rng)).collect();
+    let centring = (0..rows).map(|_| 0.6 + 0.01 * rng.normal()).collect();
+    let projection = (0..rows * case.bits).map(|_| rng.normal()).collect();
     let sigma = (0..case.heads).map(|_| 1.8 + 0.4 * rng.unit()).collect();
     Ok(KernelHash::from_parts(case.heads, case.head_dim, anchors, centring, projection)?.with_sigma(sigma)?)
 }

@@ -1,0 +1,17 @@
+//! The ground floor: what a family of operations is, and what all of them share. It knows none of them.
+
+pub mod answer;
+pub mod case;
+pub mod data;
+pub mod error;
+pub mod family;
+pub mod files;
+pub mod heads;
+pub mod json;
+pub mod lengths;
+pub mod measure;
+pub mod progress;
+pub mod random;
+pub mod settings;
+pub mod tensors;
+pub mod types;

@@ -1,0 +1,57 @@
+//! The tier and the threads that cases and runs ask for.
+
+use super::error::{Error, Result};
+use siskin::{Ctx, Isa, Parallelism};
+
+/// What every case and every run says about how it is computed.
+pub trait Settings: Sync {
+    fn isa(&self) -> Option<&str>;
+
+    fn threads(&self) -> usize;
+
+    fn min_ms(&self) -> u64 {
+        0
+    }
+
+    fn check_settings(&self) -> Result<()> {
+        if !(1..=256).contains(&self.threads()) {
+            return Err(Error::input("threads", "1 to 256", self.threads()));
+        }
+        if self.min_ms() > 60_000 {
+            return Err(Error::input("min_ms", "at most 60000", self.min_ms()));
+        }
+        Ok(())
+    }
+
+    /// Calls `f` where so many threads are.
+    fn on_threads<T: Send>(&self, f: impl FnOnce(&Ctx) -> Result<T> + Send) -> Result<T> {
+        let (ctx, threads) = (ctx(self.isa(), self.threads())?, self.threads());
+        if threads == 1 {
+            return f(&ctx);
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .map_err(|e| Error::input("threads", "as many as can be started", e))?;
+        pool.install(|| f(&ctx))
+    }
+}
+
+/// The tier asked for, or the best. Threads are those of the pool that the call is made from.
+pub fn ctx(isa: Option<&str>, threads: usize) -> Result<Ctx> {
+    let ctx = Ctx::new()?;
+    Ok(match isa {
+        None => ctx,
+        Some(isa) => ctx.with_isa(isa.parse::<Isa>()?)?,
+    }
+    .with_parallelism(parallelism(threads)))
+}
+
+/// A tier that this CPU has.
+pub fn tier(isa: Isa, threads: usize) -> Result<Ctx> {
+    Ok(Ctx::serial()?.with_isa(isa)?.with_parallelism(parallelism(threads)))
+}
+
+fn parallelism(threads: usize) -> Parallelism {
+    if threads == 1 { Parallelism::Serial } else { Parallelism::Rayon }
+}

@@ -1,0 +1,208 @@
+//! Safetensors files: read with suspicion, written whole or not at all.
+
+use super::error::{Error, Result};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use siskin::Element;
+use siskin::quant::QuantParams;
+use siskin::{bf16, f16};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// The bytes of a file.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let blame = |e| Error::file(path, e);
+    // A device or a pipe might never end.
+    if !std::fs::metadata(path).map_err(blame)?.is_file() {
+        return Err(Error::file(path, "expected a file"));
+    }
+    std::fs::read(path).map_err(blame)
+}
+
+/// The tensors in the bytes of a file.
+pub fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
+    SafeTensors::deserialize(bytes).map_err(|e| Error::file(path, format_args!("expected safetensors: {e}")))
+}
+
+/// Writes a file beside its place, then moves it there.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut name =
+        path.file_name().ok_or_else(|| Error::file(path, "expected the name of a file"))?.to_owned();
+    name.push(format!(".{}.part", std::process::id()));
+    let part = path.with_file_name(name);
+    let done = std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, path));
+    done.map_err(|e| {
+        // What is there of it may be nothing.
+        let _ = std::fs::remove_file(&part);
+        Error::file(path, e)
+    })
+}
+
+/// Numbers of a type as a tensor holds them: little-endian, perhaps not aligned.
+pub trait Number: Copy {
+    const DTYPE: Dtype;
+    const BYTES: usize;
+    fn read(bytes: &[u8]) -> Self;
+}
+
+macro_rules! numbers { ($($t:ty => $d:ident),* $(,)?) => { $(
+    impl Number for $t {
+        const DTYPE: Dtype = Dtype::$d;
+        const BYTES: usize = size_of::<$t>();
+        fn read(bytes: &[u8]) -> Self {
+            let mut own = [0; size_of::<$t>()];
+            own.copy_from_slice(bytes);
+            <$t>::from_le_bytes(own)
+        }
+    }
+)* } }
+numbers!(u8 => U8, i8 => I8, i32 => I32, i64 => I64, f32 => F32, bf16 => BF16, f16 => F16);
+
+/// The elements of a tensor whose type is known.
+pub fn elements<T: Number>(tensor: &TensorView<'_>) -> Vec<T> {
+    tensor.data().chunks_exact(T::BYTES).map(T::read).collect()
+}
+
+/// The elements of a tensor of any floats.
+pub fn floats(tensor: &TensorView<'_>) -> Option<Vec<f32>> {
+    match tensor.dtype() {
+        Dtype::F32 => Some(elements(tensor)),
+        Dtype::F16 => Some(elements::<f16>(tensor).into_iter().map(f16::to_f32).collect()),
+        Dtype::BF16 => Some(elements::<bf16>(tensor).into_iter().map(bf16::to_f32).collect()),
+        _ => None,
+    }
+}
+
+fn quantizer(name: &str, scale: f32, zero_point: i32, dtype: Element) -> Result<QuantParams> {
+    let names = format_args!("{name}_scale and {name}_zero_point");
+    QuantParams::new(scale, zero_point, dtype).map_err(|e| Error::input(names, "a quantizer", e))
+}
+
+/// The named tensors of a file, each to be taken once: what nobody took is too much.
+pub struct Tensors<'a> {
+    file: SafeTensors<'a>,
+    left: BTreeSet<String>,
+}
+
+impl<'a> Tensors<'a> {
+    pub fn new(file: SafeTensors<'a>) -> Self {
+        let left = file.names().into_iter().map(String::from).collect();
+        Self { file, left }
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.left.contains(name)
+    }
+
+    pub fn view(&mut self, name: &str) -> Result<TensorView<'a>> {
+        self.left.remove(name);
+        self.file.tensor(name).map_err(|_| Error::input(name, "a tensor of this name", "none"))
+    }
+
+    /// The type of a tensor, which is still to be taken.
+    pub fn dtype(&self, name: &str) -> Result<Dtype> {
+        match self.file.tensor(name) {
+            Ok(tensor) => Ok(tensor.dtype()),
+            Err(_) => Err(Error::input(name, "a tensor of this name", "none")),
+        }
+    }
+
+    /// A tensor of a type and of a number of dimensions.
+    pub fn take<T: Number, const D: usize>(&mut self, name: &str) -> Result<(Vec<T>, [usize; D])> {
+        let tensor = self.view(name)?;
+        if tensor.dtype() != T::DTYPE {
+            return Err(Error::input(
+                name,
+                format_args!("{:?}", T::DTYPE),
+                format_args!("{:?}", tensor.dtype()),
+            ));
+        }
+        let shape = tensor.shape().try_into().map_err(|_| {
+            Error::input(name, format_args!("{D} dimensions"), format_args!("{:?}", tensor.shape()))
+        })?;
+        Ok((elements(&tensor), shape))
+    }
+
+    /// One number, or none where there is no such tensor.
+    pub fn number<T: Number>(&mut self, name: &str) -> Result<Option<T>> {
+        if !self.has(name) {
+            return Ok(None);
+        }
+        let tensor = self.view(name)?;
+        match (tensor.dtype() == T::DTYPE, tensor.shape()) {
+            (true, [] | [1]) => Ok(elements(&tensor).first().copied()),
+            (_, shape) => Err(Error::input(
+                name,
+                format_args!("{:?} of shape [1]", T::DTYPE),
+                format_args!("{:?} of shape {shape:?}", tensor.dtype()),
+            )),
+        }
+    }
+
+    /// A vector, empty where there is no such tensor.
+    pub fn vector<T: Number>(&mut self, name: &str) -> Result<Vec<T>> {
+        if self.has(name) { Ok(self.take::<T, 1>(name)?.0) } else { Ok(Vec::new()) }
+    }
+
+    /// I32 or I64, neither negative nor too large for where they go.
+    pub fn indices<T: TryFrom<i64>>(&mut self, name: &str) -> Result<Vec<T>> {
+        let tensor = self.view(name)?;
+        let wide: Vec<i64> = match (tensor.dtype(), tensor.shape()) {
+            (i64::DTYPE, [_]) => elements(&tensor),
+            (i32::DTYPE, [_]) => elements::<i32>(&tensor).into_iter().map(i64::from).collect(),
+            (dtype, shape) => {
+                let got = format!("{dtype:?} of shape {shape:?}");
+                return Err(Error::input(name, "I32 or I64 of one dimension", got));
+            }
+        };
+        let narrow = |(i, v)| T::try_from(v).map_err(|_| Error::input(format!("{name}[{i}]"), "an index", v));
+        wide.into_iter().enumerate().map(narrow).collect()
+    }
+
+    /// What is to be made of a tensor, or none where there is no such tensor.
+    pub fn optional<T>(
+        &mut self,
+        name: &str,
+        take: impl FnOnce(&mut Self, &str) -> Result<T>,
+    ) -> Result<Option<T>> {
+        self.has(name).then(|| take(self, name)).transpose()
+    }
+
+    /// Of `NAME_scale` and `NAME_zero_point`, one number each.
+    pub fn quantizer(&mut self, name: &str, dtype: Element) -> Result<QuantParams> {
+        let (scale, zero) = (format!("{name}_scale"), format!("{name}_zero_point"));
+        let step = self
+            .number::<f32>(&scale)?
+            .ok_or_else(|| Error::input(&scale, "a tensor of this name", "none"))?;
+        let zero_point = self.number::<i32>(&zero)?.unwrap_or(0);
+        quantizer(name, step, zero_point, dtype)
+    }
+
+    /// Of `NAME_scale` and `NAME_zero_point`, each for all heads or head by head.
+    pub fn quantizers(&mut self, name: &str, dtype: Element) -> Result<Vec<QuantParams>> {
+        let (scale, zero) = (format!("{name}_scale"), format!("{name}_zero_point"));
+        let scales: Vec<f32> = self.vector(&scale)?;
+        let zeros: Vec<i32> = self.vector(&zero)?;
+        if scales.is_empty() {
+            return Err(Error::input(&scale, "a tensor of this name, of at least one number", "none"));
+        }
+        let count = scales.len().max(zeros.len());
+        if [scales.len(), zeros.len().max(1)].iter().any(|&n| n != 1 && n != count) {
+            let got = format_args!("{} and {}", scales.len(), zeros.len());
+            return Err(Error::input(format_args!("{scale} and {zero}"), "one, or one for each head", got));
+        }
+        let at = |i: usize, len: usize| if len == 1 { 0 } else { i };
+        let of = |i: usize| {
+            let zero_point = zeros.get(at(i, zeros.len())).copied().unwrap_or(0);
+            quantizer(name, scales[at(i, scales.len())], zero_point, dtype)
+        };
+        (0..count).map(of).collect()
+    }
+
+    /// Refuses what was not taken.
+    pub fn finish(self) -> Result<()> {
+        match self.left.into_iter().next() {
+            None => Ok(()),
+            Some(name) => Err(Error::input(name, "no tensor of this name for these parameters", "one")),
+        }
+    }
+}

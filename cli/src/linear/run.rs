@@ -1,0 +1,262 @@
+//! `siskin run linear`: a linear layer from a file to a file, for anyone to compare with.
+
+use super::case::Step;
+use super::matrix::{Matrix, Rows};
+use super::weights::{Scales, Stored, Weights};
+use crate::base::case::{at_most, params};
+use crate::base::error::{Error, Result};
+use crate::base::files::{FileOperation, Files, Written};
+use crate::base::tensors::{Number, Tensors};
+use crate::base::types::{XType, YType};
+use safetensors::Dtype;
+use siskin::Element;
+use siskin::linear::{Activation, ByteTable, Epilogue, InputQuantization, Weight};
+use siskin::quant::QuantParams;
+use siskin::sparse::{BlockShape, Bsr};
+use siskin::{Ctx, Scratch};
+
+/// Elements that y may have.
+const MOST: u128 = 1 << 28;
+
+/// y = epilogue(x · wᵀ), from a safetensors file to another.
+#[derive(clap::Args)]
+#[command(after_long_help = HELP)]
+pub struct Args {
+    #[command(flatten)]
+    files: Files,
+}
+
+const HELP: &str = r#"Tensors in (those in brackets may be missing):
+  x               [M, K]   U8, I8, F32, BF16 or F16
+  w               [N, K]   I8, F32, BF16 or F16: dense weights; or, block-sparse,
+    indptr        [ceil(N / R) + 1]   I32 or I64
+    indices       [blocks]            I32 or I64, ascending in a block row
+    values        [blocks, R, C]      of the same types, zero beyond the edge
+  [w_scale]       [1] or [N]   F32, of I8 weights; 1 if missing. With "group_size"
+                  [N, ceil(K / group_size)], and not to be missing
+  [w_zero_point]  [1] or [N]   I32, dense I8 weights only; 0 if missing
+  [bias]          [N]      F32
+  [residual]      [M, N]   U8, I8, F32, BF16 or F16
+  [X_scale], [X_zero_point]    F32 [1] and I32 [1], where X is
+    x             of bytes: the scale must be there. Of floats: if there, all
+                  of x is quantized to U8 by it, else each token by its range
+    y             of bytes: the scale must be there
+    residual      of bytes: the scale must be there
+    before        what goes into a table: the scale must be there
+
+Parameters, a JSON object in the metadata of the file under "params", or --params:
+  "y"             "f32" (if missing), "bf16", "f16", "u8", "i8", or "i32" (the sums
+                  alone, of bytes)
+  "weight_only"   true: with I8 weights, too, compute in floats
+  "group_size"    a multiple of 4: so many input features share a scale of I8
+                  weights, which are weight-only then
+  "shape"         [N, K], for block-sparse weights only
+  "activation"    "relu", "clamp", "gelu", "gelu_tanh", "silu", "gelu_table",
+                  "gelu_tanh_table", "silu_table"; none if missing
+  "low", "high"   for "clamp"
+  "isa"           a tier of instructions; the best of this CPU if missing
+  "threads"       1 if missing
+
+Tensor out: y, [M, N]. The order of the steps, all in f32 and rounded after each:
+  s = sum of (x - x_zero_point) * (w - w_zero_point), exact
+  v = fma(s, x_scale * w_scale, bias);  v += residual;  v = activation(v)
+  bytes: clamp(round_half_even(v * (1 / y_scale)) + y_zero_point)
+With one scale for all of x and neither residual nor gelu or silu, the division
+comes first: fma(s, x_scale * w_scale * (1 / y_scale), bias * (1 / y_scale)).
+A table stands between two quantizers: bytes by "before", looked up, bytes of y.
+A token of floats is quantized by its own range, widened to hold 0: scale
+(max - min) / 255, zero point round_half_even(-min / scale).
+
+With weights of floats, or weight-only ones, x must be of floats, which are not
+quantized (no x_scale):
+  s = fma(x[k], w[k], s) in f32, in the order of k, pruned blocks left out
+  with groups, each group's own s from 0, then v = fma(s, w_scale, v) by group
+  v = fma(s, w_scale, bias), w_scale being 1 for floats and for groups; and so on
+Where this CPU multiplies pairs of bfloat16 (avx512-bf16), layers of BF16 weights,
+dense or in blocks of 2, 4, 6 .. columns, do: x is rounded to bfloat16, and the
+order is another. The "isa" "avx512-vnni" has that above.
+
+Example, with NumPy:
+  import json, subprocess, numpy as np
+  from safetensors.numpy import load_file, save_file
+  x = np.random.randint(0, 256, (5, 64), np.uint8)
+  w = np.random.randint(-127, 128, (32, 64), np.int8)
+  save_file({"x": x, "w": w, "x_scale": np.float32([0.1]), "x_zero_point": np.int32([7])},
+            "case.safetensors", metadata={"params": json.dumps({"y": "i32"})})
+  subprocess.run("siskin run linear --in case.safetensors --out y.safetensors".split(), check=True)
+  y = load_file("y.safetensors")["y"]
+  assert (y == (x.astype(int) - 7) @ w.T.astype(int)).all()
+"#;
+
+params! {
+    y: YType = YType::F32,
+    shape: Option<[usize; 2]>,
+    activation: Option<Step>,
+    low: Option<f32>,
+    high: Option<f32>,
+    weight_only: bool,
+    group_size: usize,
+}
+
+impl FileOperation for Args {
+    const NAME: &'static str = "linear";
+    const FUZZED: Option<u128> = Some(1 << 16);
+
+    type Params = Params;
+
+    fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// y may have `most` elements.
+    fn compute(&self, params: &Params, tensors: Tensors<'_>, most: u128, ctx: &Ctx) -> Result<Written> {
+        check(params)?;
+        linear(params, tensors, most.min(MOST), ctx)
+    }
+}
+
+fn check(params: &Params) -> Result<()> {
+    match params.activation {
+        Some(step) if !step.is_activation() => {
+            Err(Error::input("activation", "an activation", "a tensor of that name is enough"))
+        }
+        Some(Step::Clamp) if params.low.is_none() || params.high.is_none() => {
+            Err(Error::input("low and high", "both for \"clamp\"", "not both"))
+        }
+        Some(Step::Clamp) => Ok(()),
+        _ if params.low.is_some() || params.high.is_some() => {
+            Err(Error::input("low and high", "the activation \"clamp\"", "another"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn linear(params: &Params, mut tensors: Tensors<'_>, most: u128, ctx: &Ctx) -> Result<Written> {
+    let t = &mut tensors;
+    let (x, [m, k]) = Matrix::take(t, "x")?;
+    let (weights, [n, k_of_w]) = weights(params, t)?;
+    for (name, size) in [("x", m), ("w", n)] {
+        // Rows of nothing take no room in a file, but here they would.
+        if size > 1 << 24 {
+            return Err(Error::input(name, "at most 2^24 rows", size));
+        }
+    }
+    let bytes = matches!(weights, Weights::I8(_));
+    if !bytes && (params.weight_only || params.group_size > 0) {
+        return Err(Error::input("weight_only and group_size", "I8 weights", "weights of floats"));
+    }
+    let in_floats = !bytes || params.weight_only || params.group_size > 0;
+    if !params.group_size.is_multiple_of(4) {
+        return Err(Error::input("group_size", "a multiple of 4", params.group_size));
+    }
+    if params.y == YType::I32 && in_floats {
+        return Err(Error::input("y", "anything but i32 of a layer that computes in floats", "i32"));
+    }
+    // Float weights leave what is meant for bytes to be refused.
+    let (scales, zero_points) = match (bytes, params.group_size) {
+        (false, _) => (Vec::new(), Vec::new()),
+        (true, 0) => (t.vector::<f32>("w_scale")?, t.vector::<i32>("w_zero_point")?),
+        (true, size) => {
+            let (scales, shape) = t.take::<f32, 2>("w_scale")?;
+            let expected = [n, k_of_w.div_ceil(size)];
+            if shape != expected {
+                return Err(Error::input("w_scale", format_args!("{expected:?}"), format_args!("{shape:?}")));
+            }
+            (scales, t.vector("w_zero_point")?)
+        }
+    };
+    let bias: Vec<f32> = t.vector("bias")?;
+    let residual = t.optional("residual", Matrix::take)?;
+    let input = match !in_floats && !x.data.is_bytes() && t.has("x_scale") {
+        true => Some(InputQuantization::Static(t.quantizer("x", Element::U8)?)),
+        false => None,
+    };
+    let to = match params.y.element().and_then(XType::quant) {
+        Some(dtype) => Some(t.quantizer("y", dtype)?),
+        None => None,
+    };
+    let table = table(params, t, to)?;
+    tensors.finish()?;
+
+    let x = x.tensor(m, k)?;
+    let clamp = (params.low.unwrap_or_default(), params.high.unwrap_or_default());
+    let activation =
+        table.as_ref().map_or_else(|| Step::library(params.activation, clamp), Activation::Table);
+    let mut epilogue = Epilogue::new().activation(activation);
+    if let Some((residual, [rows, cols])) = &residual {
+        epilogue = epilogue.residual(residual.tensor(*rows, *cols)?);
+    }
+    if params.y == YType::I32 && !bias.is_empty() {
+        return Err(Error::input("bias", "none for i32 sums", "one"));
+    }
+    // Without columns either can be as large as it likes.
+    at_most(most, "y", &[m.max(1) as u128, n.max(1) as u128])?;
+    let of_i8 = Scales {
+        scales: &scales,
+        zero_points: &zero_points,
+        weight_only: params.weight_only,
+        group_size: params.group_size,
+        input,
+    };
+    let layer = weights.build(&of_i8, &bias, ctx)?;
+    let mut y = Rows::new(params.y, m * n);
+    let to = to.map_or_else(|| QuantParams::u8(1.0, 0), Ok)?;
+    layer.forward(x, epilogue, y.output(m, n, to)?, ctx, &mut Scratch::new())?;
+    let (dtype, bytes) = y.stored();
+    Ok(Written { tensors: vec![("y", dtype, vec![m, n], bytes)], report: None })
+}
+
+/// Weights and their shape.
+fn weights(params: &Params, t: &mut Tensors<'_>) -> Result<(Weights, [usize; 2])> {
+    let name = if t.has("w") || !t.has("values") { "w" } else { "values" };
+    fn load<T: Weight + Number>(
+        name: &str,
+        params: &Params,
+        t: &mut Tensors<'_>,
+    ) -> Result<(Stored<T>, [usize; 2])> {
+        if name == "w" { dense(params, t) } else { sparse(params, t) }
+    }
+    Ok(match t.dtype(name)? {
+        Dtype::F32 => {
+            let (w, shape) = load(name, params, t)?;
+            (Weights::F32(w), shape)
+        }
+        Dtype::BF16 => {
+            let (w, shape) = load(name, params, t)?;
+            (Weights::Bf16(w), shape)
+        }
+        Dtype::F16 => {
+            let (w, shape) = load(name, params, t)?;
+            (Weights::F16(w), shape)
+        }
+        Dtype::I8 => {
+            let (w, shape) = load(name, params, t)?;
+            (Weights::I8(w), shape)
+        }
+        other => return Err(Error::input(name, "I8, F32, BF16 or F16", format_args!("{other:?}"))),
+    })
+}
+
+fn dense<T: Weight + Number>(params: &Params, t: &mut Tensors<'_>) -> Result<(Stored<T>, [usize; 2])> {
+    if params.shape.is_some() {
+        return Err(Error::input("shape", "none for dense weights", "one"));
+    }
+    let (w, [n, k]) = t.take::<T, 2>("w")?;
+    Ok((Stored::Dense(w, n, k), [n, k]))
+}
+
+fn sparse<T: Weight + Number>(params: &Params, t: &mut Tensors<'_>) -> Result<(Stored<T>, [usize; 2])> {
+    let shape =
+        params.shape.ok_or_else(|| Error::input("shape", "[N, K] for block-sparse weights", "none"))?;
+    let (values, [_, rows, cols]) = t.take::<T, 3>("values")?;
+    let block = BlockShape::new(rows, cols)?;
+    let indptr = t.indices("indptr")?;
+    let indices = t.indices("indices")?;
+    Ok((Stored::Sparse(Bsr::from_parts((shape[0], shape[1]), block, indptr, indices, values)?), shape))
+}
+
+fn table(params: &Params, t: &mut Tensors<'_>, after: Option<QuantParams>) -> Result<Option<ByteTable>> {
+    let Some(make) = params.activation.and_then(Step::table) else { return Ok(None) };
+    let after = after.ok_or_else(|| Error::input("y", "\"u8\" or \"i8\" for a table", "another"))?;
+    Ok(Some(make(t.quantizer("before", after.dtype())?, after)))
+}
