@@ -201,7 +201,7 @@ impl Case {
     }
 }
 
-fn view<'a, T: siskin::Element>(
+fn view<'a, T: siskin::ElementType>(
     x: &'a [T],
     case: &Case,
     strides: Option<(usize, usize)>,

@@ -6,13 +6,14 @@
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
+use siskin::internal::linear::{PanelLayout, pack_in, packed_in};
 use siskin::linear::{
-    Activation, Epilogue, Input, Linear, OnTheFly, Output, PackedActivations, PanelLayout, Residual,
+    Activation, Epilogue, InputQuantization, Linear, LinearInput, LinearOutput, PackedActivations,
     gelu_table, silu_table,
 };
 use siskin::quant::QuantParams;
 use siskin::sparse::{BlockShape, Bsr};
-use siskin::{Ctx, Error, Isa, MatMut, MatRef, Scratch, bf16};
+use siskin::{Ctx, Error, Isa, MatMut, MatRef, Scratch, TensorRef, bf16};
 
 const LAYOUTS: [PanelLayout; 3] = [PanelLayout::Rows, PanelLayout::KMajor, PanelLayout::KMajor4];
 
@@ -122,26 +123,25 @@ impl Case {
                 Linear::sparse(&sparse)
             }
         };
-        let layer =
-            builder.scales(&self.scales).zero_points(&self.zero_points).bias(&self.bias).build(&ctx)?;
+        let (scale, zero) = self.x_params;
+        let quantization = match self.x_type & 1 {
+            0 => InputQuantization::PerToken,
+            _ => InputQuantization::Static(QuantParams::u8(scale, zero)?),
+        };
+        let builder = builder.scales(&self.scales).zero_points(&self.zero_points).bias(&self.bias);
+        let layer = builder.input_quantization(quantization).build(&ctx)?;
         assert_eq!((layer.in_features(), layer.out_features()), (k, n));
 
         let mut scratch = Scratch::new();
         let k = if self.wrong == 1 { k + 1 } else { k };
-        let (scale, zero) = self.x_params;
         let floats: Vec<f32> = self.x.chunks_exact(4).map(|b| self.float([b[0], b[1], b[2], b[3]])).collect();
         let half: Vec<bf16> = floats.iter().map(|&v| bf16::from_f32(v)).collect();
         let signed: Vec<i8> = self.x.iter().map(|&b| b as i8).collect();
-        let on_the_fly = || {
-            Ok(if self.x_type & 1 == 0 {
-                OnTheFly::PerToken
-            } else {
-                OnTheFly::Fixed(QuantParams::u8(scale, zero)?)
-            })
-        };
         let x = match self.x_type >> 1 & 3 {
             0 => LinearInput::from((MatRef::new(&self.x[..m * k], m, k)?, QuantParams::u8(scale, zero)?)),
-            1 => LinearInput::from((MatRef::new(&signed[..m * k], m, k)?, QuantParams::i8(scale, zero - 128)?)),
+            1 => {
+                LinearInput::from((MatRef::new(&signed[..m * k], m, k)?, QuantParams::i8(scale, zero - 128)?))
+            }
             2 => LinearInput::from(MatRef::new(&floats[..m * k], m, k)?),
             _ => LinearInput::from(MatRef::new(&half[..m * k], m, k)?),
         };
@@ -149,7 +149,7 @@ impl Case {
         let x = match self.packed {
             None => x,
             Some(layout) => {
-                packed.pack(&x, layout, &ctx, &mut scratch)?;
+                pack_in(&mut packed, x, (layout, quantization), &ctx, &mut scratch)?;
                 LinearInput::from(&packed)
             }
         };
@@ -164,9 +164,14 @@ impl Case {
             None => epilogue,
             Some(0) => epilogue.residual(TensorRef::from(MatRef::new(&floats[..rows * n], rows, n)?)),
             Some(1) => epilogue.residual(TensorRef::from(MatRef::new(&half[..rows * n], rows, n)?)),
-            Some(2) => epilogue
-                .residual(TensorRef::from((MatRef::new(&bytes[..rows * n], rows, n)?, QuantParams::u8(0.5, 3)?))),
-            _ => epilogue.residual(TensorRef::from((MatRef::new(&signed[..rows * n], rows, n)?, QuantParams::i8(0.5, -3)?))),
+            Some(2) => epilogue.residual(TensorRef::from((
+                MatRef::new(&bytes[..rows * n], rows, n)?,
+                QuantParams::u8(0.5, 3)?,
+            ))),
+            _ => epilogue.residual(TensorRef::from((
+                MatRef::new(&signed[..rows * n], rows, n)?,
+                QuantParams::i8(0.5, -3)?,
+            ))),
         };
 
         let (scale, zero) = self.y_params;
@@ -188,7 +193,7 @@ impl Case {
 
         let m = if self.wrong == 3 { m + 1 } else { m };
         let len = m * n;
-        let mut call = |y: Output<'_>| layer.forward(x, epilogue, y, &ctx, &mut scratch);
+        let mut call = |y: LinearOutput<'_>| layer.forward(x, epilogue, y, &ctx, &mut scratch);
         Ok(match self.y_type % 6 {
             0 => {
                 let mut y = vec![0i32; len];

@@ -4,11 +4,10 @@
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use siskin::linear::{
-    Activation, Epilogue, Input, Linear, OnTheFly, Output, PackedActivations, PanelLayout, Residual, Weight,
-};
+use siskin::internal::linear::{PanelLayout, input_layout, packed_in};
+use siskin::linear::{Activation, Epilogue, Linear, LinearInput, LinearOutput, PackedActivations, Weight};
 use siskin::sparse::{BlockShape, Bsr};
-use siskin::{Ctx, Isa, MatMut, MatRef, Scratch, bf16, f16};
+use siskin::{Ctx, Isa, MatMut, MatRef, Scratch, TensorRef, bf16, f16};
 
 const LAYOUTS: [PanelLayout; 4] =
     [PanelLayout::F32Rows, PanelLayout::F32KMajor, PanelLayout::Bf16Rows, PanelLayout::Bf16KMajor2];
@@ -130,7 +129,7 @@ impl Case {
         };
         let mut packed = PackedActivations::new();
         let x = if self.packed {
-            packed.pack(&x, input_layout(&layer), &ctx, &mut scratch)?;
+            layer.pack(x, &mut packed, &ctx, &mut scratch)?;
             LinearInput::from(&packed)
         } else {
             x
@@ -147,7 +146,7 @@ impl Case {
             true => epilogue.residual(TensorRef::from(MatRef::new(&other, m, n)?)),
             false => epilogue,
         };
-        let mut call = |y: Output<'_>| layer.forward(x, epilogue, y, &ctx, &mut scratch);
+        let mut call = |y: LinearOutput<'_>| layer.forward(x, epilogue, y, &ctx, &mut scratch);
         let mut y = vec![0f32; m * n];
         match self.y_type % 7 {
             0 => call(LinearOutput::from(MatMut::new(&mut y, m, n)?))?,

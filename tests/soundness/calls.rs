@@ -29,7 +29,7 @@ fn pick<T: Copy>(r: &mut Rng, all: &[T]) -> T {
 
 #[test]
 fn layers_of_bytes() {
-    use layer::{ACTS, Case, INS, RESIDUALS, TOS};
+    use layer::{ACTS, Act, Case, INS, RESIDUALS, TOS};
     let (mut r, mut scratch) = (Rng::new(1), Scratch::new());
     for i in 0..36 {
         let case = Case {
@@ -42,7 +42,8 @@ fn layers_of_bytes() {
             input: INS[i % INS.len()],
             to: TOS[(i + i / 8) % TOS.len()],
             residual: pick(&mut r, &RESIDUALS),
-            act: pick(&mut r, &ACTS),
+            // Tables of 256 bytes take longer to make than all else; one is enough.
+            act: if i == 3 { Act::TableNegate } else { ACTS[i % 6] },
         };
         check_bytes(case, &ctx(i / 4), &mut scratch);
     }
@@ -75,10 +76,15 @@ fn check_bytes(case: layer::Case, ctx: &Ctx, scratch: &mut Scratch) {
 #[test]
 fn layers_of_floats() {
     let (mut r, mut scratch) = (Rng::new(2), Scratch::new());
-    for i in 0..30 {
+    for i in 0..24 {
         let mut case = float::Case::random(&mut r);
         (case.n, case.k) = (1 + case.n % 9, 1 + case.k % 9);
         case.m = [1, 3, 17, 2, 5, 70][i % 6];
+        // Panels of y beyond the first of tokens, and beyond the first of features.
+        if let 5 | 9 | 11 = i {
+            (case.packed, case.y) = (true, if i == 5 { float::Kind::F32 } else { float::Kind::Bf16 });
+            case.n = if i == 9 { 70 } else { case.n };
+        }
         let (data, ctx) = (case.data(), ctx(i / 4));
         let got = data.forward(&data.layer(&ctx), (0, case.m), &ctx, &mut scratch);
         let sums = (0..case.m * case.n).map(|i| (i / case.n, i % case.n));
@@ -92,7 +98,7 @@ fn heads_of_attention() {
     use heads::{Case, Type};
     let (mut r, mut scratch, mut done) = (Rng::new(3), Scratch::new(), 0);
     let real = [Type::F32, Type::Bf16, Type::F16];
-    while done < 18 {
+    while done < 15 {
         let mut case = Case::random(&mut r);
         let work: usize = case.lengths.iter().map(|l| l.0 * l.1 * case.heads * case.head_dim).sum();
         // A decode may have more than one chunk of 512 keys; all in all it stays small.

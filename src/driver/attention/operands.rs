@@ -93,6 +93,7 @@ impl Plan<'_> {
             });
         }
         if self.mode == Mode::Bytes {
+            let init = &mut init[..PANEL];
             let tile = Tile {
                 x: ONES.as_ptr(),
                 w: panel.as_ptr(),
@@ -101,7 +102,6 @@ impl Plan<'_> {
                 out: init.as_mut_ptr().cast(),
                 ..Tile::NOTHING
             };
-            let init = &mut init[..PANEL];
             // SAFETY: the tier is supported; the panel was made; there are as many ones as a head has bytes.
             unsafe {
                 multiply_all(self.multiply, &tile, 1, PANEL);
