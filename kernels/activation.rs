@@ -58,6 +58,31 @@ impl Function for Silu {
     const F: Curve = Curve::Silu;
 }
 
+/// An expression in which a name is the [`Function`] of a curve: compiled once for each curve.
+macro_rules! with_curve {
+    ($curve:expr, $A:ident => $run:expr) => {
+        match $curve {
+            $crate::kernels::activation::Curve::Identity => {
+                type $A = $crate::kernels::activation::Identity;
+                $run
+            }
+            $crate::kernels::activation::Curve::Gelu => {
+                type $A = $crate::kernels::activation::Gelu;
+                $run
+            }
+            $crate::kernels::activation::Curve::GeluTanh => {
+                type $A = $crate::kernels::activation::GeluTanh;
+                $run
+            }
+            $crate::kernels::activation::Curve::Silu => {
+                type $A = $crate::kernels::activation::Silu;
+                $run
+            }
+        }
+    };
+}
+pub(crate) use with_curve;
+
 /// f of each lane of some registers.
 #[inline(always)]
 pub unsafe fn apply<S: Simd, A: Function, const VECS: usize>(x: &mut [S::F; VECS]) {
@@ -179,13 +204,6 @@ pub fn evaluate(curve: Curve, x: f32) -> f32 {
     use super::scalar::Scalar;
     let mut v = [[x; 4]];
     // SAFETY: the scalar tier runs on every CPU.
-    unsafe {
-        match curve {
-            Curve::Identity => {}
-            Curve::Gelu => apply::<Scalar, Gelu, 1>(&mut v),
-            Curve::GeluTanh => apply::<Scalar, GeluTanh, 1>(&mut v),
-            Curve::Silu => apply::<Scalar, Silu, 1>(&mut v),
-        }
-    }
+    unsafe { with_curve!(curve, A => apply::<Scalar, A, 1>(&mut v)) }
     v[0][0]
 }

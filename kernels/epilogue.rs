@@ -9,7 +9,7 @@
 //! A call makes one [`Finish`]. Two places read it: the loops here, for sums in memory, and `requantize.rs`, for bytes of
 //! sums that are still in the registers of a sparse tile. Both do the same IEEE operations in one order and give the same bits.
 
-use super::activation::{Curve, Function, Gelu, GeluTanh, Identity, Silu, apply};
+use super::activation::{Curve, Function, apply, with_curve};
 use super::simd::Simd;
 use crate::base::element::Element;
 use half::{bf16, f16};
@@ -110,14 +110,7 @@ pub type Run = unsafe fn(&Finish<'_>, &Sums);
 #[inline(always)]
 pub unsafe fn run<S: Simd, const FLOAT: bool>(to: &Finish<'_>, tile: &Sums) {
     // SAFETY: as `Run`.
-    unsafe {
-        match to.curve {
-            Curve::Identity => tokens::<S, Identity, FLOAT>(to, tile),
-            Curve::Gelu => tokens::<S, Gelu, FLOAT>(to, tile),
-            Curve::GeluTanh => tokens::<S, GeluTanh, FLOAT>(to, tile),
-            Curve::Silu => tokens::<S, Silu, FLOAT>(to, tile),
-        }
-    }
+    unsafe { with_curve!(to.curve, A => tokens::<S, A, FLOAT>(to, tile)) }
 }
 
 #[inline(always)]

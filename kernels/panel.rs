@@ -3,7 +3,7 @@
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
 
-/// The layouts of [`PackedActivations`](crate::linear::PackedActivations). Which one a layer reads: [`crate::linear::Linear::input_layout`].
+/// The layouts of packed activations: each layer reads one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PanelLayout {
     /// Token by token: dense layers.

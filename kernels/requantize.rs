@@ -3,7 +3,7 @@
 //! `byte = clamp(round(post * f(sum * scale + bias)) + zero, low, high)`, then perhaps a table. Without a curve f the factor post
 //! is in scale and bias already.
 
-use super::activation::{Curve, Function, Gelu, GeluTanh, Identity, Silu, apply_scaled};
+use super::activation::{Curve, Function, apply_scaled, with_curve};
 use super::epilogue::Finish;
 use super::simd::Simd;
 
@@ -14,14 +14,7 @@ use super::simd::Simd;
 #[inline(always)]
 pub unsafe fn rows<S: Simd>(finish: &Finish<'_>, sums: *const i32, first: usize, rows: usize, out: *mut u8) {
     // SAFETY: as the caller.
-    unsafe {
-        match finish.curve {
-            Curve::Identity => rows_of::<S, Identity>(finish, sums, first, rows, out),
-            Curve::Gelu => rows_of::<S, Gelu>(finish, sums, first, rows, out),
-            Curve::GeluTanh => rows_of::<S, GeluTanh>(finish, sums, first, rows, out),
-            Curve::Silu => rows_of::<S, Silu>(finish, sums, first, rows, out),
-        }
-    }
+    unsafe { with_curve!(finish.curve, A => rows_of::<S, A>(finish, sums, first, rows, out)) }
 }
 
 #[inline(always)]

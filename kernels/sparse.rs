@@ -1,7 +1,7 @@
 //! Block-sparse layers: one loop over the stored columns of a group of rows, for every layout, tile and tier.
 //!
 //! Weights are packed as *groups*: up to `ROWS` neighbouring output features that share their list of columns. x comes
-//! in *panels* of tokens (see [`crate::linear`]):
+//! in *panels* of tokens (see `panel.rs`):
 //!
 //! - `KMajor`, `[K][64]`: any column can be fetched; four of them are interleaved into quads on the fly. For blocks
 //!   whose width is not a multiple of four (4x1 first of all).

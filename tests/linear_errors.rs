@@ -11,7 +11,7 @@ use siskin::linear::InputQuantization::PerToken;
 use siskin::linear::*;
 use siskin::quant::QuantParams;
 use siskin::sparse::{BlockShape, Bsr};
-use siskin::{Ctx, Error, Isa, MatMut, MatRef, Scratch, bf16};
+use siskin::{Ctx, Error, HeadsRef, Isa, MatMut, MatRef, Scratch, bf16};
 
 #[derive(Debug, PartialEq)]
 enum Kind {
@@ -313,5 +313,59 @@ fn sizes_that_overflow() {
         let y = &mut PackedActivations::new();
         let y = packed_in(y, Some(u8p()), PanelLayout::KMajor);
         named(l.forward(x, Epilogue::new(), y, &ctx, s), Shape, "x");
+    }
+}
+
+/// Bytes of heads with a quantizer each are no matrix: one scale could not stand for all.
+#[test]
+fn quantizers_by_head() {
+    let ctx = serial(Isa::Scalar);
+    let w: Vec<i8> = (0..N * 4).map(|i| i as i8 - 9).collect();
+    let l = Linear::dense(MatRef::new(&w, N, 4).unwrap()).build(&ctx).unwrap();
+    let (bytes, e) = ([5u8; M * N], Epilogue::new());
+    let heads = |all| TensorRef::from((HeadsRef::new(&bytes[..M * 4], M, 2, 2).unwrap(), all));
+    let residual = |all| TensorRef::from((HeadsRef::new(&bytes, M, 2, N / 2).unwrap(), all));
+    let other = QuantParams::u8(0.25, 3).unwrap();
+    let (differ, equal) = ([u8p(), other], [u8p(); 2]);
+    refused(&l, heads(&differ[..]).into(), e, &ctx, Unsupported, "input");
+    refused(&l, heads(&equal[..]).into(), e.residual(residual(&differ[..])), &ctx, Unsupported, "residual");
+    // Those that are alike are one.
+    let x = LinearInput::from((MatRef::new(&bytes[..M * 4], M, 4).unwrap(), u8p()));
+    let plain = e.residual((MatRef::new(&bytes, M, N).unwrap(), u8p()));
+    let calls = [(x, plain), (heads(&equal[..]).into(), e.residual(residual(&equal[..])))];
+    let [one, each] = calls.map(|(x, e)| {
+        let mut y = [0f32; M * N];
+        l.forward(x, e, MatMut::new(&mut y, M, N).unwrap(), &ctx, &mut Scratch::new()).unwrap();
+        y
+    });
+    assert_eq!(one, each);
+    // No heads have no quantizer.
+    let nothing = Linear::dense::<i8>(MatRef::new(&[], N, 0).unwrap()).build(&ctx).unwrap();
+    let x = TensorRef::from((HeadsRef::<u8>::new(&[], M, 0, 7).unwrap(), &[][..]));
+    refused(&nothing, x.into(), e, &ctx, Unsupported, "input");
+}
+
+/// Sizes of which only the product is small.
+#[test]
+fn sizes_of_nothing() {
+    let ctx = serial(Isa::Scalar);
+    let s = &mut Scratch::new();
+    let none: [f32; 0] = [];
+    let many = HeadsRef::new(&none, 0, 1 << 40, 1 << 40).unwrap();
+    refused(&layer(&ctx), many.into(), Epilogue::new(), &ctx, Shape, "input");
+    // Scales of tokens without features.
+    let x = MatRef::new(&none, 1 << 48, 0).unwrap();
+    for block in [None, Some(BlockShape::B4X1), Some(BlockShape::new(4, 4).unwrap())] {
+        for n in [0, 4] {
+            let w = MatRef::new(&[], n, 0).unwrap();
+            let l = match block {
+                None => Linear::dense::<i8>(w).build(&ctx).unwrap(),
+                Some(block) => Linear::sparse(&Bsr::from_dense(w, block).unwrap()).build(&ctx).unwrap(),
+            };
+            named(l.pack(x, &mut PackedActivations::new(), &ctx, s), Shape, "x");
+            let y = &mut PackedActivations::new();
+            let y = packed_in(y, Some(u8p()), PanelLayout::KMajor);
+            named(l.forward(x, Epilogue::new(), y, &ctx, s), Shape, "x");
+        }
     }
 }

@@ -7,7 +7,7 @@ use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use siskin::attention::*;
 use siskin::quant::QuantParams;
-use siskin::{Ctx, Element, Isa, MatRef, Scratch, TensorMut, TensorRef, bf16, f16};
+use siskin::{Ctx, Element, ElementType, Isa, MatRef, Scratch, TensorMut, TensorRef, bf16, f16};
 
 /// How a tensor lies: token stride, head stride.
 type Strides = Option<(usize, usize)>;
@@ -67,7 +67,7 @@ fn params(u: &mut Unstructured<'_>, dtype: Option<Element>) -> Result<QuantParam
         Some(dtype) => dtype,
         None => [Element::U8, Element::I8][usize::from(u.arbitrary::<bool>()?)],
     };
-    Ok(QuantParams::new(scale, dtype.min() + i32::from(u.arbitrary::<u8>()?), dtype).unwrap())
+    Ok(QuantParams::new(scale, dtype.quantized_range().unwrap().0 + i32::from(u.arbitrary::<u8>()?), dtype).unwrap())
 }
 
 impl Case {
@@ -291,7 +291,7 @@ impl Store {
         strides: Strides,
         params: QuantParams,
     ) -> siskin::Result<TensorRef<'_>> {
-        fn view<T: Element>(
+        fn view<T: ElementType>(
             x: &[T],
             t: usize,
             h: usize,
@@ -319,7 +319,7 @@ impl Store {
         strides: Strides,
         params: QuantParams,
     ) -> siskin::Result<TensorMut<'_>> {
-        fn view<T: Element>(
+        fn view<T: ElementType>(
             x: &mut [T],
             t: usize,
             h: usize,

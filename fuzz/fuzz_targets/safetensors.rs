@@ -7,10 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use safetensors::SafeTensors;
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Ok(y) = siskin_cli::fuzz::run_linear(bytes) {
-        assert_eq!(SafeTensors::deserialize(&y).unwrap().names(), ["y"]);
-    }
-    if let Ok(y) = siskin_cli::fuzz::run_attention(bytes) {
+    for y in siskin_cli::fuzz::run(bytes).into_iter().flatten() {
         assert_eq!(SafeTensors::deserialize(&y).unwrap().names(), ["y"]);
     }
     if let Ok(survey) = siskin_cli::fuzz::survey(bytes) {

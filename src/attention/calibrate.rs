@@ -56,8 +56,8 @@ pub struct BlockQuantizers {
 ///
 /// ```
 /// use siskin::attention::{Attention, AttentionCall, Calibrator, Clipped, ContextOrder, HeadsRef, Sequences};
-/// use siskin::quant::{Element, RunningMinMax, Scheme};
-/// use siskin::Ctx;
+/// use siskin::quant::{RunningMinMax, Scheme};
+/// use siskin::{Ctx, Element};
 ///
 /// let (tokens, heads, head_dim) = (5, 2, 8);
 /// let attention = Attention::new(heads, heads, head_dim)?.softmax(Clipped::new(-0.03, 1.0)?);

@@ -106,7 +106,7 @@ impl<'a, T: ElementType> HeadsRef<'a, T> {
             let expected = format_args!("exactly {tokens} x {heads} x {head_dim} elements");
             return Err(Error::shape("data", expected, data.len()));
         }
-        let token_stride = heads * head_dim;
+        let token_stride = heads.saturating_mul(head_dim);
         Ok(Self { data, layout: Layout { tokens, heads, head_dim, token_stride, head_stride: head_dim } })
     }
 

@@ -134,7 +134,7 @@ fn as_matrix(layout: Layout, name: &'static str) -> Result<(usize, usize, usize)
             format_args!("heads {head_stride} elements apart"),
         ));
     }
-    let features = heads * head_dim;
+    let features = heads.saturating_mul(head_dim);
     // The stride of a single row is never taken.
     Ok((tokens, features, if tokens > 1 { token_stride } else { features }))
 }
@@ -170,6 +170,21 @@ impl<'a> TensorRef<'a> {
     /// What bytes stand for; none for other elements.
     pub fn params(&self) -> Option<HeadParams<'a>> {
         self.params
+    }
+
+    /// The one quantizer of all bytes, whatever head they belong to; none for other elements.
+    pub(crate) fn one_quantizer(&self, name: &'static str) -> Result<Option<QuantParams>> {
+        match self.params {
+            None => Ok(None),
+            Some(HeadParams::All(params)) => Ok(Some(params)),
+            Some(HeadParams::PerHead([first, rest @ ..])) if rest.iter().all(|p| p == first) => {
+                Ok(Some(*first))
+            }
+            Some(HeadParams::PerHead(all)) => {
+                let got = format_args!("{} by head", all.len());
+                Err(Error::unsupported(name, "one quantizer for all features", got))
+            }
+        }
     }
 
     /// Of bytes, the largest real size of a step.

@@ -4,7 +4,7 @@ use super::schedule::{self, Multiply};
 use super::{Job, Memory, Out, TileOf, finish, same_panels, through_rows};
 use crate::base::buffer::as_i32;
 use crate::base::ctx::Ctx;
-use crate::driver::weights::{BAND, HEIGHTS, Sparse};
+use crate::driver::weights::{BAND, Bands, HEIGHTS, Sparse};
 use crate::kernels::activation::Curve;
 use crate::kernels::attention::pack::flip;
 use crate::kernels::gemv;
@@ -38,12 +38,8 @@ impl Bytes<'_> {
 }
 
 impl Multiply for Bytes<'_> {
-    fn bands(&self) -> usize {
-        self.w.bands().len()
-    }
-
-    fn bands_by_cost(&self, parts: usize, i: usize) -> Range<usize> {
-        self.w.bands_by_cost(parts, i)
+    fn weights(&self) -> &impl Bands {
+        self.w
     }
 
     fn weight_bytes(&self) -> usize {

@@ -5,7 +5,7 @@ use super::{Job, Memory, TileOf, finish, same_panels, through_rows};
 use crate::base::buffer::{as_f32, as_i32};
 use crate::base::ctx::Ctx;
 use crate::base::element::Element;
-use crate::driver::weights::{BAND, HEIGHTS, Sparse};
+use crate::driver::weights::{BAND, Bands, HEIGHTS, Sparse};
 use crate::kernels::float::{Band, Columns};
 use crate::kernels::float_table::FloatKernels;
 use crate::kernels::panel::Panel;
@@ -46,12 +46,8 @@ impl Floats<'_> {
 }
 
 impl Multiply for Floats<'_> {
-    fn bands(&self) -> usize {
-        self.w.bands().len()
-    }
-
-    fn bands_by_cost(&self, parts: usize, i: usize) -> Range<usize> {
-        self.w.bands_by_cost(parts, i)
+    fn weights(&self) -> &impl Bands {
+        self.w
     }
 
     fn weight_bytes(&self) -> usize {

@@ -2,15 +2,14 @@
 
 use super::{Job, Memory, Source, all_packed, pack_piece, share};
 use crate::base::ctx::Ctx;
+use crate::driver::weights::Bands;
 use crate::kernels::panel::Panel;
 use std::ops::Range;
 
-/// What is done with a panel of tokens and some bands of 64 output features.
+/// What is done with a panel of tokens and some bands of output features.
 pub trait Multiply: Sync {
-    /// How many bands the weights have.
-    fn bands(&self) -> usize;
-    /// The i-th of `parts` ranges of bands that cost about as much as each other.
-    fn bands_by_cost(&self, parts: usize, i: usize) -> Range<usize>;
+    /// The weights.
+    fn weights(&self) -> &impl Bands;
     /// Bytes that the weights of a call take in the cache.
     fn weight_bytes(&self) -> usize;
     /// Bytes of memory that a task needs for the most that it does with `begin` or `multiply`, given so many chunks of
@@ -28,15 +27,15 @@ pub trait Multiply: Sync {
 /// own. Else x is packed first, and ranges of bands that cost about the same are shared out too: as few as keep a
 /// thread's weights in its cache, but enough for all threads.
 pub fn run<M: Multiply>(job: &Job<'_>, m: &M, ctx: &Ctx, memory: Memory<'_>) {
-    let (threads, pieces) = (ctx.threads(), job.shape.pieces());
+    let (threads, pieces, w) = (ctx.threads(), job.shape.pieces(), m.weights());
     let core = ctx.target().core;
     let few = if pieces < threads { (4 * threads).div_ceil(pieces.max(1)) } else { 1 };
     // Packed floats are large too: shared out by bands, they would all be read again by every range.
     let alone = threads == 1 || (job.shape.layout.is_float() && pieces >= 2 * threads);
     let ranges = if alone { 1 } else { m.weight_bytes().div_ceil(core.share_bytes()).max(few) };
-    let ranges = ranges.clamp(1, m.bands());
+    let ranges = ranges.clamp(1, w.bands());
     if ranges == 1 {
-        let chunks = m.weight_bytes().div_ceil(core.block_bytes()).clamp(1, m.bands().max(1));
+        let chunks = m.weight_bytes().div_ceil(core.block_bytes()).clamp(1, w.bands().max(1));
         let tile = m.tile_bytes(chunks).next_multiple_of(64);
         let tasks = if pieces.is_multiple_of(threads) { threads } else { 4 * threads };
         let tasks = tasks.min(pieces);
@@ -63,7 +62,7 @@ pub fn run<M: Multiply>(job: &Job<'_>, m: &M, ctx: &Ctx, memory: Memory<'_>) {
     memory.tiles.grow(tile * tasks);
     ctx.for_each_chunk(tasks, memory.tiles.bytes_mut(), tile, &|i, tile| {
         // Tasks that follow each other, which a thread tends to take, have the same weights.
-        let bands = m.bands_by_cost(ranges, i / groups);
+        let bands = w.bands_by_cost(ranges, i / groups);
         m.begin(bands.clone(), tile);
         for panel in share(pieces, groups, i % groups).flat_map(|i| job.shape.piece(i)) {
             m.multiply(panel, &x[job.shape.range(panel)], bands.clone(), tile);
@@ -95,7 +94,7 @@ fn own_pieces<M: Multiply>(
             }
         };
         for chunk in 0..chunks {
-            let bands = m.bands_by_cost(chunks, chunk);
+            let bands = m.weights().bands_by_cost(chunks, chunk);
             m.begin(bands.clone(), tile);
             for panel in (first..last).flat_map(|i| shape.piece(i)) {
                 let range = shape.range(panel);

@@ -1,10 +1,12 @@
 //! What happens to the sums before they are stored, in a fixed order: scale and bias, residual, activation, requantize.
 
 use super::LinearOutput;
+use super::packed::{flip, unsigned_zero};
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
 use crate::base::tensor::TensorRef;
 use crate::kernels::activation::{Curve, evaluate};
+use crate::kernels::epilogue::{Finish, Residual};
 use crate::quant::QuantParams;
 
 /// A function of each output.
@@ -121,9 +123,59 @@ impl<'a> Epilogue<'a> {
         self
     }
 
+    /// The end of a call's tiles, but for what only the layer knows, and what scale and bias are to be multiplied by in advance.
+    pub(super) fn finish(&self, y: &LinearOutput<'_>, by_token: bool) -> (Finish<'a>, f32) {
+        let element = y.element();
+        let params = match self.activation {
+            Activation::Table(table) => Some(table.before()),
+            _ => y.params(),
+        };
+        let (step, zero) = params.map_or((1.0, 0), |p| (1.0 / p.scale(), unsigned_zero(&p)));
+        let byte = |v: f32| ((v * step).round_ties_even() + zero as f32).clamp(0.0, 255.0) as u8;
+        let mut end = Finish {
+            scale: &[],
+            bias: &[],
+            token_scale: None,
+            corrections: [None; 2],
+            residual: self.residual.map(|r| Residual {
+                p: r.at(0, 0),
+                element: r.element(),
+                stride: r.matrix_stride(),
+                affine: r.affine(0),
+            }),
+            curve: Curve::Identity,
+            clamp: (f32::NEG_INFINITY, f32::INFINITY),
+            element,
+            post: step,
+            zero,
+            low: 0,
+            high: 255,
+            table: None,
+            flip: flip(element),
+            in_registers: false,
+        };
+        match self.activation {
+            Activation::Identity => {}
+            Activation::Relu => (end.clamp, end.low) = ((0.0, f32::INFINITY), byte(0.0)),
+            Activation::Clamp { low, high } => {
+                (end.clamp, end.low, end.high) = ((low, high), byte(low), byte(high));
+            }
+            Activation::Gelu => end.curve = Curve::Gelu,
+            Activation::GeluTanh => end.curve = Curve::GeluTanh,
+            Activation::Silu => end.curve = Curve::Silu,
+            Activation::Table(table) => end.table = Some(&table.bytes),
+        }
+        if end.curve == Curve::Identity && end.residual.is_none() && !by_token {
+            end.post = 1.0;
+            return (end, step);
+        }
+        (end, 1.0)
+    }
+
     pub(super) fn check(&self, m: usize, n: usize, output: &LinearOutput<'_>) -> Result<()> {
         if let Some(residual) = &self.residual {
             residual.check("residual")?;
+            residual.one_quantizer("residual")?;
             residual.check_matrix("residual", m, n)?;
         }
         if let Activation::Clamp { low, high } = self.activation

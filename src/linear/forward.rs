@@ -1,18 +1,16 @@
 //! A call: checked, planned, and handed to a driver.
 
-use super::epilogue::{Activation, Epilogue};
+use super::epilogue::Epilogue;
 use super::io::{Input, LinearInput, LinearOutput, To};
-use super::packed::{Packer, ScaleRef, flip, unsigned_zero};
+use super::packed::{Packer, ScaleRef, too_large};
 use super::{Linear, Packed};
 use crate::base::buffer::elements;
 use crate::base::ctx::Ctx;
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
 use crate::base::scratch::Scratch;
-use crate::base::tensor::TensorRef;
 use crate::driver::{self, Job, Memory, Out, Source};
-use crate::kernels::activation::Curve;
-use crate::kernels::epilogue::{Finish, Rank1, Residual};
+use crate::kernels::epilogue::{Finish, Rank1};
 use crate::kernels::panel::{Shape, check_bytes, row_stride};
 
 /// Parameter arrays are padded by this much, so that kernels read whole registers.
@@ -59,7 +57,9 @@ impl Linear {
         let packed = match x {
             Input::Packed(p) if p.shape == Some(shape) => Some(p.data.bytes()),
             _ if by_token || self.zero_points.is_some() => {
-                x_memory.grow(shape.bytes());
+                if !x_memory.try_grow(shape.bytes()) {
+                    return Err(too_large(shape));
+                }
                 let to = &mut x_memory.bytes_mut()[..shape.bytes()];
                 Packer { x: &x, shape, ctx }.pack_all(to, rows, tiles, (token_scale, token_zero))?;
                 Some(x_memory.bytes())
@@ -85,7 +85,7 @@ impl Linear {
         }
 
         let by_token = matches!(x_scale, ScaleRef::Token { .. });
-        let (end, fold) = finish(&epilogue, &y, by_token);
+        let (end, fold) = epilogue.finish(&y, by_token);
         let padded = self.out_features + PADDING;
         let (scale, bias, init) = (scale.floats(padded), bias.floats(padded), init.integers(padded));
         self.parameters(x_scale, fold, scale, bias, init);
@@ -226,50 +226,6 @@ impl Linear {
     }
 }
 
-/// The end of a call's tiles, but for what only the layer knows, and what scale and bias are to be multiplied by in advance.
-fn finish<'a>(epilogue: &Epilogue<'a>, y: &LinearOutput<'_>, by_token: bool) -> (Finish<'a>, f32) {
-    let element = y.element();
-    let params = match epilogue.activation {
-        Activation::Table(table) => Some(table.before()),
-        _ => y.params(),
-    };
-    let (step, zero) = params.map_or((1.0, 0), |p| (1.0 / p.scale(), unsigned_zero(&p)));
-    let byte = |v: f32| ((v * step).round_ties_even() + zero as f32).clamp(0.0, 255.0) as u8;
-    let mut end = Finish {
-        scale: &[],
-        bias: &[],
-        token_scale: None,
-        corrections: [None; 2],
-        residual: epilogue.residual.map(residual),
-        curve: Curve::Identity,
-        clamp: (f32::NEG_INFINITY, f32::INFINITY),
-        element,
-        post: step,
-        zero,
-        low: 0,
-        high: 255,
-        table: None,
-        flip: flip(element),
-        in_registers: false,
-    };
-    match epilogue.activation {
-        Activation::Identity => {}
-        Activation::Relu => (end.clamp, end.low) = ((0.0, f32::INFINITY), byte(0.0)),
-        Activation::Clamp { low, high } => {
-            (end.clamp, end.low, end.high) = ((low, high), byte(low), byte(high));
-        }
-        Activation::Gelu => end.curve = Curve::Gelu,
-        Activation::GeluTanh => end.curve = Curve::GeluTanh,
-        Activation::Silu => end.curve = Curve::Silu,
-        Activation::Table(table) => end.table = Some(&table.bytes),
-    }
-    if end.curve == Curve::Identity && end.residual.is_none() && !by_token {
-        end.post = 1.0;
-        return (end, step);
-    }
-    (end, 1.0)
-}
-
 /// Where the kernels write.
 fn out(y: &mut LinearOutput<'_>, m: usize) -> Out {
     match &mut y.to {
@@ -278,15 +234,6 @@ fn out(y: &mut LinearOutput<'_>, m: usize) -> Out {
             let shape = Shape { tokens: m, features: y.features(), layout: y.layout() };
             Out::Panels(y.data.bytes_mut().as_mut_ptr(), shape)
         }
-    }
-}
-
-fn residual(residual: TensorRef<'_>) -> Residual {
-    Residual {
-        p: residual.at(0, 0),
-        element: residual.element(),
-        stride: residual.matrix_stride(),
-        affine: residual.affine(0),
     }
 }
 

@@ -104,16 +104,34 @@ outputs! {
     HeadsMut<'a, f32>, HeadsMut<'a, bf16>, HeadsMut<'a, f16>, (HeadsMut<'a, u8>, QuantParams), (HeadsMut<'a, i8>, QuantParams),
 }
 
-/// x as packing reads it: checked, floats with how they are quantized.
+/// x as packing reads it: checked.
 #[derive(Clone, Copy)]
 pub(super) enum Input<'a> {
-    U8(MatRef<'a, u8>, QuantParams),
-    I8(MatRef<'a, i8>, QuantParams),
-    F32(MatRef<'a, f32>, Option<InputQuantization>),
-    Bf16(MatRef<'a, bf16>, Option<InputQuantization>),
-    F16(MatRef<'a, f16>, Option<InputQuantization>),
+    /// With what they stand for, as they lie, and the flip that makes them unsigned.
+    Bytes(MatRef<'a, u8>, u8, QuantParams),
+    /// With how they are quantized, if they are.
+    Floats(Floats<'a>, Option<InputQuantization>),
     Packed(&'a PackedActivations),
 }
+
+#[derive(Clone, Copy)]
+pub(super) enum Floats<'a> {
+    F32(MatRef<'a, f32>),
+    Bf16(MatRef<'a, bf16>),
+    F16(MatRef<'a, f16>),
+}
+
+/// An expression in which a name is the matrix of some [`Floats`].
+macro_rules! with_floats {
+    ($floats:expr, $x:ident => $run:expr) => {
+        match $floats {
+            $crate::linear::io::Floats::F32($x) => $run,
+            $crate::linear::io::Floats::Bf16($x) => $run,
+            $crate::linear::io::Floats::F16($x) => $run,
+        }
+    };
+}
+pub(super) use with_floats;
 
 impl<'a> Input<'a> {
     /// Of an input to be packed in a layout, whose floats are quantized so where the layout is of bytes.
@@ -129,26 +147,26 @@ impl<'a> Input<'a> {
             LinearInput::Tensor(x) => x,
         };
         x.check("input")?;
-        let how = quantized.then_some(quantization);
-        let params = || x.params().map(|params| params.of(0));
-        match (x.element(), params()) {
-            (Element::F32, _) => Ok(Input::F32(x.matrix("input")?, how)),
-            (Element::Bf16, _) => Ok(Input::Bf16(x.matrix("input")?, how)),
-            (Element::F16, _) => Ok(Input::F16(x.matrix("input")?, how)),
-            (Element::U8, Some(params)) if quantized => Ok(Input::U8(x.matrix("input")?, params)),
-            (Element::I8, Some(params)) if quantized => Ok(Input::I8(x.matrix("input")?, params)),
-            (other, _) => Err(wrong(quantized, other.name())),
-        }
+        let floats = match (x.element(), x.one_quantizer("input")?) {
+            (Element::U8, Some(params)) if quantized => {
+                return Ok(Input::Bytes(x.matrix("input")?, 0, params));
+            }
+            (Element::I8, Some(params)) if quantized => {
+                return Ok(Input::Bytes(x.matrix::<i8>("input")?.as_bytes(), 0x80, params));
+            }
+            (Element::F32, _) => Floats::F32(x.matrix("input")?),
+            (Element::Bf16, _) => Floats::Bf16(x.matrix("input")?),
+            (Element::F16, _) => Floats::F16(x.matrix("input")?),
+            (other, _) => return Err(wrong(quantized, other.name())),
+        };
+        Ok(Input::Floats(floats, quantized.then_some(quantization)))
     }
 
     /// Tokens and features.
     pub fn shape(&self) -> (usize, usize) {
         match self {
-            Input::U8(x, _) => (x.rows(), x.cols()),
-            Input::I8(x, _) => (x.rows(), x.cols()),
-            Input::F32(x, _) => (x.rows(), x.cols()),
-            Input::Bf16(x, _) => (x.rows(), x.cols()),
-            Input::F16(x, _) => (x.rows(), x.cols()),
+            Input::Bytes(x, ..) => (x.rows(), x.cols()),
+            Input::Floats(x, _) => with_floats!(x, x => (x.rows(), x.cols())),
             Input::Packed(x) => (x.tokens(), x.features()),
         }
     }
@@ -156,7 +174,7 @@ impl<'a> Input<'a> {
     /// How floats are quantized; nothing where there are none, or where they are not.
     pub fn quantization(&self) -> Option<InputQuantization> {
         match self {
-            Input::F32(_, how) | Input::Bf16(_, how) | Input::F16(_, how) => *how,
+            Input::Floats(_, how) => *how,
             _ => None,
         }
     }
@@ -169,8 +187,8 @@ impl<'a> Input<'a> {
     /// Bytes that packing a piece of the shape needs for its rows on the way.
     pub fn piece_rows(&self, shape: Shape) -> usize {
         let through_rows = match self {
-            Input::U8(..) | Input::I8(..) => false,
-            Input::F32(..) | Input::Bf16(..) | Input::F16(..) => !shape.layout.is_rows(),
+            Input::Bytes(..) => false,
+            Input::Floats(..) => !shape.layout.is_rows(),
             Input::Packed(x) => x.shape != Some(shape),
         };
         let rows = Shape { layout: shape.layout.rows(), ..shape };
@@ -189,7 +207,7 @@ impl LinearInput<'_> {
         match self {
             LinearInput::Tensor(x) => {
                 let (tokens, heads, head_dim) = x.shape();
-                (tokens, heads * head_dim)
+                (tokens, heads.saturating_mul(head_dim))
             }
             LinearInput::Packed(x) => (x.tokens(), x.features()),
         }

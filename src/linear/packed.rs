@@ -16,7 +16,7 @@ use crate::quant::QuantParams;
 use half::bf16;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::io::{Input, InputQuantization, LinearInput};
+use super::io::{Floats, Input, InputQuantization, LinearInput, with_floats};
 
 /// x as unsigned bytes, or as floats, packed once and read by any number of layers (Q, K and V), or written by one layer for the next.
 ///
@@ -43,6 +43,12 @@ impl Scale {
             (false, Some(&scale), Some(&zero)) => ScaleRef::Tensor { scale, zero },
             (false, ..) => ScaleRef::NONE,
         }
+    }
+
+    /// Makes room for as many tokens, whether or not each gets a scale of its own; false if there is not so much memory.
+    fn try_reserve(&mut self, tokens: usize) -> bool {
+        let (scale, zero) = (tokens.saturating_sub(self.scale.len()), tokens.saturating_sub(self.zero.len()));
+        self.scale.try_reserve(scale).is_ok() && self.zero.try_reserve(zero).is_ok()
     }
 
     /// Becomes `from`; memory that is there is used again.
@@ -184,16 +190,19 @@ impl PackedActivations {
 
     pub(super) fn resize(&mut self, shape: Shape) -> Result<()> {
         check_bytes(shape.tokens, shape.features)?;
-        if !self.data.try_grow(shape.bytes()) {
-            return Err(Error::shape(
-                "x",
-                "packed activations that fit in memory",
-                format_args!("{} x {}", shape.tokens, shape.features),
-            ));
+        let by_token = if shape.layout.is_float() { 0 } else { shape.tokens };
+        if !(self.data.try_grow(shape.bytes()) && self.scale.try_reserve(by_token)) {
+            return Err(too_large(shape));
         }
         self.shape = Some(shape);
         Ok(())
     }
+}
+
+/// There is not so much memory.
+pub(super) fn too_large(shape: Shape) -> Error {
+    let got = format_args!("{} x {}", shape.tokens, shape.features);
+    Error::shape("x", "activations that fit in memory", got)
 }
 
 fn check_unpacked(shape: Shape, rows: usize, cols: usize) -> Result<()> {
@@ -241,7 +250,7 @@ impl Packer<'_> {
     /// The scale of everything that is not quantized token by token.
     pub fn tensor_scale(&self) -> ScaleRef<'static> {
         match self.x {
-            Input::U8(_, p) | Input::I8(_, p) => ScaleRef::of(p),
+            Input::Bytes(.., p) => ScaleRef::of(p),
             x => match x.quantization() {
                 Some(InputQuantization::Static(p)) => ScaleRef::of(&p),
                 _ => ScaleRef::NONE,
@@ -261,8 +270,10 @@ impl Packer<'_> {
         const PIECE: usize = 64 * 8;
         let pieces = self.shape.pieces();
         let rows_each = self.x.piece_rows(self.shape);
-        rows.grow(pieces * rows_each);
-        scales.grow(pieces * PIECE);
+        // A piece of no features is nothing, but its scales are not.
+        if !(rows.try_grow(pieces * rows_each) && scales.try_grow(pieces * PIECE)) {
+            return Err(too_large(self.shape));
+        }
         let bad = AtomicUsize::new(usize::MAX);
         let each = [self.shape.piece_bytes(), rows_each, PIECE];
         let buffers = [to, rows.bytes_mut(), scales.bytes_mut()];
@@ -311,12 +322,8 @@ impl Packer<'_> {
 
     /// The range of a token as parameters; none if it is not finite.
     fn token_params(&self, token: usize) -> Option<QuantParams> {
-        let r = match self.x {
-            Input::F32(x, _) => quantize::range(x.row(token), self.ctx),
-            Input::Bf16(x, _) => quantize::range(x.row(token), self.ctx),
-            Input::F16(x, _) => quantize::range(x.row(token), self.ctx),
-            _ => return None,
-        };
+        let Input::Floats(x, _) = self.x else { return None };
+        let r = with_floats!(x, x => quantize::range(x.row(token), self.ctx));
         let (min, max) = if r.min > r.max { (0.0, 0.0) } else { (r.min, r.max) };
         if r.magnitude >= quantize::Range::INFINITE {
             return None;
@@ -337,20 +344,14 @@ impl Packer<'_> {
         }
         let (k, stride) = (shape.features, row_stride(shape.features));
         match self.x {
-            Input::U8(x, _) => return bytes_to_panel(*x, 0, shape, panel, to, ctx),
-            Input::I8(x, _) => return bytes_to_panel(x.as_bytes(), 0x80, shape, panel, to, ctx),
-            Input::F32(..) | Input::Bf16(..) | Input::F16(..) => {
+            Input::Bytes(x, flip, _) => return bytes_to_panel(*x, *flip, shape, panel, to, ctx),
+            Input::Floats(x, _) => {
                 let direct = shape.layout == PanelLayout::Rows;
                 let rows = if direct { &mut *to } else { &mut *rows };
                 for (t, row) in rows.chunks_mut(stride).take(panel.tokens).enumerate() {
                     let token = panel.token + t;
                     let p = scale.params(token - first);
-                    match self.x {
-                        Input::F32(x, _) => quantize::quantize(x.row(token), &p, &mut row[..k], ctx),
-                        Input::Bf16(x, _) => quantize::quantize(x.row(token), &p, &mut row[..k], ctx),
-                        Input::F16(x, _) => quantize::quantize(x.row(token), &p, &mut row[..k], ctx),
-                        _ => {}
-                    }
+                    with_floats!(x, x => quantize::quantize(x.row(token), &p, &mut row[..k], ctx));
                 }
                 if direct {
                     return;
@@ -371,11 +372,13 @@ impl Packer<'_> {
         let tier = Tier::of(self.ctx.target()).float;
         // Where nothing is to be converted, rows are read where they lie.
         match self.x {
-            Input::F32(x, _) if layout == PanelLayout::F32KMajor => {
+            Input::Floats(Floats::F32(x), _) if layout == PanelLayout::F32KMajor => {
                 let x = x.rows_from(panel.token, panel.tokens);
                 return convert::pack_kmajor(x, to, panel.width, tier);
             }
-            Input::Bf16(x, _) if layout == PanelLayout::Bf16KMajor2 && x.cols().is_multiple_of(2) => {
+            Input::Floats(Floats::Bf16(x), _)
+                if layout == PanelLayout::Bf16KMajor2 && x.cols().is_multiple_of(2) =>
+            {
                 let x = x.rows_from(panel.token, panel.tokens);
                 return convert::pack_kmajor(x, to, panel.width, tier);
             }
@@ -386,12 +389,8 @@ impl Packer<'_> {
             repack_rows(x, panel, rows, stride);
         }
         for (t, row) in rows.chunks_mut(stride).take(panel.tokens).enumerate() {
-            let token = panel.token + t;
-            match self.x {
-                Input::F32(x, _) => convert::row(x.row(token), element, row, tier),
-                Input::Bf16(x, _) => convert::row(x.row(token), element, row, tier),
-                Input::F16(x, _) => convert::row(x.row(token), element, row, tier),
-                _ => {}
+            if let Input::Floats(x, _) = self.x {
+                with_floats!(x, x => convert::row(x.row(panel.token + t), element, row, tier));
             }
             // The rest of a last pair, or of a last row of a matrix.
             row[bytes..bytes.next_multiple_of(8)].fill(0);

@@ -30,7 +30,6 @@ pub fn command(arguments: &[OsString]) -> Command {
         .help("What is computed; each has flags of its own, which --help with it tells")
         .value_parser(PossibleValuesParser::new(names()))
         .default_value(family.op);
-    // Both set what the command says about itself; the family has the last word.
     let command = Output::augment_args((family.flags)(Command::new("bench").arg(op)));
     if family.op == FAMILIES[0].op {
         return command;

@@ -9,6 +9,14 @@ pub use sparse::{HEIGHTS, Sparse};
 /// Output features of a band: the unit in which sparse work is shared out.
 pub const BAND: usize = 64;
 
+/// Weights of any format, as their work is shared out: in bands of output features.
+pub trait Bands: Sync {
+    /// How many there are.
+    fn bands(&self) -> usize;
+    /// The i-th of `parts` ranges of bands that cost about as much as each other.
+    fn bands_by_cost(&self, parts: usize, i: usize) -> std::ops::Range<usize>;
+}
+
 /// The largest K for which every sum of u8 x i8 fits 32 bits: floor((2^31 - 1) / (255 * 128)).
 pub const MAX_FEATURES: usize = 65_793;
 

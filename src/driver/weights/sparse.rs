@@ -1,6 +1,6 @@
 //! Block-sparse weights: groups of rows that share their columns, and single rows column by column.
 
-use super::{BAND, Blocks, GroupScales};
+use super::{BAND, Bands, Blocks, GroupScales};
 use crate::base::element::{Element, Weight};
 use crate::base::error::{Error, Result};
 use crate::kernels::float::Chunk;
@@ -46,7 +46,7 @@ pub const HEIGHTS: [usize; 2] = [4, 1];
 
 /// 64 output features.
 #[derive(Debug, Clone)]
-pub struct Band {
+struct Band {
     groups: [Range<usize>; 2],
     /// Of the entries of each section.
     entries: [Range<usize>; 2],
@@ -275,29 +275,6 @@ impl Sparse {
         }
     }
 
-    /// The bands of 64 output features.
-    pub fn bands(&self) -> &[Band] {
-        &self.bands
-    }
-
-    /// The i-th of `parts` ranges of bands that cost about the same.
-    pub fn bands_by_cost(&self, parts: usize, i: usize) -> Range<usize> {
-        let total = self.bands.last().map_or(0, |b| b.cost);
-        let cut = |i: usize| match i {
-            0 => 0,
-            i if i == parts => self.bands.len(),
-            // The cut that is nearest to its share.
-            i => {
-                let share = total * i / parts;
-                let after = self.bands.partition_point(|b| b.cost <= share);
-                let cost = |b: usize| if b == 0 { 0 } else { self.bands[b - 1].cost };
-                let next = (after + 1).min(self.bands.len());
-                if share - cost(after) <= cost(next) - share { after } else { next }
-            }
-        };
-        cut(i)..cut(i + 1).max(cut(i))
-    }
-
     /// The most entries that a band has in a section, as a gather pads them.
     pub fn most_gathered(&self) -> usize {
         self.bands.iter().map(|b| b.gathered).max().unwrap_or(0)
@@ -354,6 +331,29 @@ impl Sparse {
         let columns = self.columns.weights.len() + self.columns.rows.len() + 8 * self.columns.chunks.len();
         let scales = self.scales.as_ref().map_or(0, |s| 4 * s.scales.len());
         self.sections.iter().map(section).sum::<usize>() + columns + scales
+    }
+}
+
+impl Bands for Sparse {
+    fn bands(&self) -> usize {
+        self.bands.len()
+    }
+
+    fn bands_by_cost(&self, parts: usize, i: usize) -> Range<usize> {
+        let total = self.bands.last().map_or(0, |b| b.cost);
+        let cut = |i: usize| match i {
+            0 => 0,
+            i if i == parts => self.bands.len(),
+            // The cut that is nearest to its share.
+            i => {
+                let share = total * i / parts;
+                let after = self.bands.partition_point(|b| b.cost <= share);
+                let cost = |b: usize| if b == 0 { 0 } else { self.bands[b - 1].cost };
+                let next = (after + 1).min(self.bands.len());
+                if share - cost(after) <= cost(next) - share { after } else { next }
+            }
+        };
+        cut(i)..cut(i + 1).max(cut(i))
     }
 }
 
