@@ -43,9 +43,9 @@
 compile_error!("siskin is for little-endian CPUs: its kernels take the first byte of a lane for the lowest");
 
 mod base;
-#[cfg_attr(feature = "internal", allow(missing_docs))]
+#[cfg_attr(feature = "internal", allow(missing_docs, clippy::missing_safety_doc))]
 mod driver;
-#[cfg_attr(feature = "internal", allow(missing_docs))]
+#[cfg_attr(feature = "internal", allow(missing_docs, clippy::missing_safety_doc))]
 #[path = "../kernels/mod.rs"]
 mod kernels;
 

@@ -335,7 +335,7 @@ pub fn bits(v: &[f32]) -> Vec<u32> {
 }
 
 pub fn pairs(layer: &Linear) -> bool {
-    matches!(input_layout(&layer), PanelLayout::Bf16Rows | PanelLayout::Bf16KMajor2)
+    matches!(input_layout(layer), PanelLayout::Bf16Rows | PanelLayout::Bf16KMajor2)
 }
 
 /// Against the definition, or where pairs are multiplied within their tolerance.
