@@ -67,7 +67,8 @@ fn params(u: &mut Unstructured<'_>, dtype: Option<Element>) -> Result<QuantParam
         Some(dtype) => dtype,
         None => [Element::U8, Element::I8][usize::from(u.arbitrary::<bool>()?)],
     };
-    Ok(QuantParams::new(scale, dtype.quantized_range().unwrap().0 + i32::from(u.arbitrary::<u8>()?), dtype).unwrap())
+    Ok(QuantParams::new(scale, dtype.quantized_range().unwrap().0 + i32::from(u.arbitrary::<u8>()?), dtype)
+        .unwrap())
 }
 
 impl Case {

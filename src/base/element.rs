@@ -95,7 +95,7 @@ mod sealed {
 }
 pub(crate) use sealed::Store;
 
-/// The Rust types of elements: `u8`, `i8`, `u16`, `i16`, `u32`, `i32`, `f32`, [`bf16`] and [`f16`].
+/// The Rust types of elements: `u8`, `i8`, `u16`, `i16`, `u32`, `i32`, `f32`, [`bf16`] and [`struct@f16`].
 pub trait ElementType: Copy + Default + Send + Sync + 'static + sealed::Sealed {
     /// The type as a value.
     const ELEMENT: Element;
@@ -107,7 +107,7 @@ macro_rules! elements { ($($t:ty => $d:ident),*) => { $(
 )* } }
 elements!(u8 => U8, i8 => I8, u16 => U16, i16 => I16, u32 => U32, i32 => I32, f32 => F32, bf16 => Bf16, f16 => F16);
 
-/// The element types of weights: `i8`, `f32`, [`bf16`] and [`f16`].
+/// The element types of weights: `i8`, `f32`, [`bf16`] and [`struct@f16`].
 pub trait Weight: ElementType + PartialEq + Store {}
 
 macro_rules! weights { ($($t:ty),*) => { $(
