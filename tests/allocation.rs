@@ -6,7 +6,7 @@ mod attention;
 mod common;
 
 use attention::{Case, Tensor, Type};
-use common::{BLOCKS, Manner, Rng, cases, custom, isas, serial};
+use common::{BLOCKS, Rng, cases, isas, serial};
 use siskin::attention::AttentionInputs;
 use siskin::internal::linear::{PanelLayout, pack_in, packed_in};
 use siskin::linear::InputQuantization::{PerToken, Static};
@@ -262,7 +262,7 @@ fn floats_allocate_nothing() {
     }
 }
 
-/// A scratch that has seen the most tokens of a kind of call has room for fewer, however they are shared out among threads.
+/// A scratch that has seen the most tokens of a kind of call has room for fewer, on one thread.
 #[test]
 fn fewer_tokens_need_no_more() {
     let (n, k, most) = (330, 130, 300);
@@ -279,45 +279,43 @@ fn fewer_tokens_need_no_more() {
     }
     let mut y = vec![0f32; most * n];
     for isa in isas("fewer_tokens_need_no_more") {
-        for threads in [1, 2, 3, 4, 7, 16] {
-            let ctx = if threads == 1 { serial(isa) } else { custom(isa, threads, Manner::Honest) };
-            let mut layers = vec![
-                Linear::dense(MatRef::new(&w, n, k).unwrap()).build(&ctx).unwrap(),
-                Linear::dense(MatRef::new(&half, n, k).unwrap()).build(&ctx).unwrap(),
-            ];
-            for block in [(4, 1), (1, 4), (4, 4)] {
-                layers.push(Linear::sparse(&sparse(&w, (n, k), block)).build(&ctx).unwrap());
-                layers.push(Linear::sparse(&sparse(&real, (n, k), block)).build(&ctx).unwrap());
-                layers.push(Linear::sparse(&sparse(&half, (n, k), block)).build(&ctx).unwrap());
-            }
-            for (i, layer) in layers.iter().enumerate() {
-                let mut packed = PackedActivations::new();
-                for input in 0..3 {
-                    for to in 0..2 {
-                        let (mut scratch, mut yp, mut held) = (Scratch::new(), PackedActivations::new(), 0);
-                        for m in [most, 299, 256, 193, 129, 128, 65, 64, 33, 32, 17, 2, 1] {
-                            let f = MatRef::new(&x[..m * k], m, k).unwrap();
-                            let input = match input {
-                                0 => LinearInput::from(f),
-                                // Layers of floats have no bytes: floats once more.
-                                1 if layer.pack(f, &mut packed, &ctx, &mut Scratch::new()).is_ok() => {
-                                    LinearInput::from(&packed)
-                                }
-                                _ if i % 3 == 2 || i == 0 => {
-                                    LinearInput::from((MatRef::new(&bytes[..m * k], m, k).unwrap(), p))
-                                }
-                                _ => LinearInput::from(f),
-                            };
-                            let y = match to {
-                                0 => LinearOutput::from(MatMut::new(&mut y[..m * n], m, n).unwrap()),
-                                _ => packed_in(&mut yp, Some(p), PanelLayout::KMajor4),
-                            };
-                            layer.forward(input, Epilogue::new(), y, &ctx, &mut scratch).unwrap();
-                            if m == most {
-                                held = scratch.capacity();
+        let ctx = serial(isa);
+        let mut layers = vec![
+            Linear::dense(MatRef::new(&w, n, k).unwrap()).build(&ctx).unwrap(),
+            Linear::dense(MatRef::new(&half, n, k).unwrap()).build(&ctx).unwrap(),
+        ];
+        for block in [(4, 1), (1, 4), (4, 4)] {
+            layers.push(Linear::sparse(&sparse(&w, (n, k), block)).build(&ctx).unwrap());
+            layers.push(Linear::sparse(&sparse(&real, (n, k), block)).build(&ctx).unwrap());
+            layers.push(Linear::sparse(&sparse(&half, (n, k), block)).build(&ctx).unwrap());
+        }
+        for (i, layer) in layers.iter().enumerate() {
+            let mut packed = PackedActivations::new();
+            for input in 0..3 {
+                for to in 0..2 {
+                    let (mut scratch, mut yp, mut held) = (Scratch::new(), PackedActivations::new(), 0);
+                    for m in [most, 299, 256, 193, 129, 128, 65, 64, 33, 32, 17, 2, 1] {
+                        let f = MatRef::new(&x[..m * k], m, k).unwrap();
+                        let input = match input {
+                            0 => LinearInput::from(f),
+                            // Layers of floats have no bytes: floats once more.
+                            1 if layer.pack(f, &mut packed, &ctx, &mut Scratch::new()).is_ok() => {
+                                LinearInput::from(&packed)
                             }
-                            assert_eq!(scratch.capacity(), held, "{isa} x {threads}, layer {i}, {m} tokens");
+                            _ if i % 3 == 2 || i == 0 => {
+                                LinearInput::from((MatRef::new(&bytes[..m * k], m, k).unwrap(), p))
+                            }
+                            _ => LinearInput::from(f),
+                        };
+                        let y = match to {
+                            0 => LinearOutput::from(MatMut::new(&mut y[..m * n], m, n).unwrap()),
+                            _ => packed_in(&mut yp, Some(p), PanelLayout::KMajor4),
+                        };
+                        layer.forward(input, Epilogue::new(), y, &ctx, &mut scratch).unwrap();
+                        if m == most {
+                            held = scratch.capacity();
                         }
+                        assert_eq!(scratch.capacity(), held, "{isa}, layer {i}, {m} tokens");
                     }
                 }
             }
