@@ -123,7 +123,10 @@ impl Shape {
     pub fn bytes(&self) -> usize {
         let tokens = match self.layout {
             layout if layout.is_rows() => self.tokens,
-            _ => (0..self.panels()).map(|p| self.panel(p).width).sum(),
+            layout => {
+                let whole = self.tokens / layout.width();
+                whole * layout.width() + (whole..self.panels()).map(|p| self.panel(p).width).sum::<usize>()
+            }
         };
         // A kernel may read a whole quad at the end of a row.
         tokens * self.features_padded() + 64

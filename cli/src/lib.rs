@@ -21,7 +21,7 @@ use std::process::ExitCode;
 #[command(name = "siskin", version)]
 struct Siskin;
 
-/// The commands whose flags are the same whatever the families are.
+// The commands whose flags do not come from the list of families. (A doc comment would become the help of the whole command.)
 #[derive(Subcommand)]
 enum What {
     Energy(energy::Args),
