@@ -68,7 +68,7 @@ fn linear(c: &mut Criterion) {
     }
 }
 
-/// The same in f32 and bfloat16, beside what each multiplies at most.
+/// Layers of f32 and bfloat16, beside what each multiplies at most.
 fn floats(c: &mut Criterion) {
     let number = |i: usize| ((i * 7919 % 255) as f32 - 127.0) / 64.0;
     let w: Vec<f32> = (0..N * N).map(number).collect();

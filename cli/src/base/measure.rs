@@ -78,7 +78,7 @@ pub enum PeakOf {
     Exponentials,
     /// Exclusive or, population count and sum, in bits compared.
     Popcount,
-    /// The same without the sum.
+    /// Exclusive or and population count without the sum.
     PopcountAlone,
 }
 

@@ -30,10 +30,10 @@ pub struct Answer {
     pub hash_us_median: f64,
     /// The two products: 2 x tokens x heads x anchors x (head_dim + bits) / hash_us_min.
     pub hash_gops: f64,
-    /// The same tier's multiply-adds of f32 on registers alone, on as many threads, measured in between.
+    /// Multiply-adds of f32 by this tier on registers alone, on as many threads, measured in between.
     pub peak_gops: f64,
     pub hash_pct_peak: f64,
-    /// The same tier's exponentials on a row in the first-level cache, on as many threads, measured in between.
+    /// Exponentials by this tier on a row in the first-level cache, on as many threads, measured in between.
     pub peak_gexps: f64,
     /// Its products at peak_gops, then tokens x heads x anchors exponentials at peak_gexps: what the hash cannot do without.
     pub hash_bound_us: f64,

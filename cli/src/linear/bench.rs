@@ -29,7 +29,7 @@ pub struct Answer {
     pub stored_values: usize,
     /// 2 x m x stored values / us_min.
     pub gops: f64,
-    /// The same tier's multiplications of the same numbers on registers alone, on as many threads, measured in between.
+    /// Multiplications of these numbers by this tier on registers alone, on as many threads, measured in between.
     pub peak_gops: f64,
     pub peak_of: PeakOf,
     pub pct_peak: f64,
