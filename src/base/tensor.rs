@@ -181,7 +181,7 @@ impl<'a> TensorRef<'a> {
                 Ok(Some(*first))
             }
             Some(HeadParams::PerHead(all)) => {
-                let got = format_args!("{} by head", all.len());
+                let got = format!("{} by head", all.len());
                 Err(Error::unsupported(name, "one quantizer for all features", got))
             }
         }

@@ -123,8 +123,7 @@ impl LinearAttention {
         check_head_dim(head_dim)?;
         v.check("v")?;
         if out.shape() != v.shape() {
-            let got = format_args!("{:?}", out.shape());
-            return Err(Error::shape("out", format_args!("{:?}", v.shape()), got));
+            return Err(Error::shape("out", format!("{:?}", v.shape()), format!("{:?}", out.shape())));
         }
         out.check_reals("out")?;
         sequences.check(tokens, tokens)?;
