@@ -24,69 +24,85 @@ pub enum Curve {
 /// 1.5 * 2^23: adding it rounds a small float to an integer and leaves that integer in the low bits.
 const MAGIC: f32 = 12_582_912.0;
 
-/// f as a type, so that a loop over it is compiled once for each and decides nothing inside.
+/// A curve that loops are compiled for: GELU in both forms is one of them, with the table of the form at run time.
 pub trait Function: Copy {
-    /// Which.
-    const F: Curve;
+    /// Whether nothing is done.
+    const IDENTITY: bool = false;
     /// [`apply_scaled`] works on this times x: a power of two.
     const SCALE: f32 = 1.0;
-}
-/// [`Curve::Identity`].
-#[derive(Clone, Copy)]
-pub struct Identity;
-/// [`Curve::Gelu`].
-#[derive(Clone, Copy)]
-pub struct Gelu;
-/// [`Curve::GeluTanh`].
-#[derive(Clone, Copy)]
-pub struct GeluTanh;
-/// [`Curve::Silu`].
-#[derive(Clone, Copy)]
-pub struct Silu;
-impl Function for Identity {
-    const F: Curve = Curve::Identity;
-}
-impl Function for Gelu {
-    const F: Curve = Curve::Gelu;
-    const SCALE: f32 = STEP;
-}
-impl Function for GeluTanh {
-    const F: Curve = Curve::GeluTanh;
-    const SCALE: f32 = STEP;
-}
-impl Function for Silu {
-    const F: Curve = Curve::Silu;
+    /// `SCALE * h(|x|)` of `SCALE * x`.
+    ///
+    /// The registers go in step: one at a time would be a single long chain of dependent instructions, longer than a core
+    /// looks ahead.
+    unsafe fn tail<S: Simd, const VECS: usize>(self, scaled: &[S::F; VECS]) -> [S::F; VECS];
 }
 
-/// An expression in which a name is the [`Function`] of a curve: compiled once for each curve.
+/// x.
+#[derive(Clone, Copy)]
+pub struct Identity;
+/// GELU, from its table.
+#[derive(Clone, Copy)]
+pub struct Piecewise(pub &'static [[f32; 16]; 6]);
+/// SiLU.
+#[derive(Clone, Copy)]
+pub struct Silu;
+
+impl Function for Identity {
+    const IDENTITY: bool = true;
+    #[inline(always)]
+    unsafe fn tail<S: Simd, const VECS: usize>(self, scaled: &[S::F; VECS]) -> [S::F; VECS] {
+        *scaled
+    }
+}
+
+impl Function for Piecewise {
+    const SCALE: f32 = STEP;
+    #[inline(always)]
+    unsafe fn tail<S: Simd, const VECS: usize>(self, scaled: &[S::F; VECS]) -> [S::F; VECS] {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { piecewise::<S, VECS>(self.0, scaled) }
+    }
+}
+
+impl Function for Silu {
+    #[inline(always)]
+    unsafe fn tail<S: Simd, const VECS: usize>(self, scaled: &[S::F; VECS]) -> [S::F; VECS] {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { silu_tail::<S, VECS>(scaled) }
+    }
+}
+
+/// An expression in which a name is the [`Function`] of a curve: compiled once for each type of function.
 macro_rules! with_curve {
-    ($curve:expr, $A:ident => $run:expr) => {
+    ($curve:expr, $f:ident => $run:expr) => {{
+        use $crate::kernels::activation::{Curve, Identity, Piecewise, Silu, table};
         match $curve {
-            $crate::kernels::activation::Curve::Identity => {
-                type $A = $crate::kernels::activation::Identity;
+            Curve::Identity => {
+                let $f = Identity;
                 $run
             }
-            $crate::kernels::activation::Curve::Gelu => {
-                type $A = $crate::kernels::activation::Gelu;
+            curve @ (Curve::Gelu | Curve::GeluTanh) => {
+                let $f = Piecewise(table(curve));
                 $run
             }
-            $crate::kernels::activation::Curve::GeluTanh => {
-                type $A = $crate::kernels::activation::GeluTanh;
-                $run
-            }
-            $crate::kernels::activation::Curve::Silu => {
-                type $A = $crate::kernels::activation::Silu;
+            Curve::Silu => {
+                let $f = Silu;
                 $run
             }
         }
-    };
+    }};
 }
 pub(crate) use with_curve;
 
+/// The table of a form of GELU.
+pub fn table(curve: Curve) -> &'static [[f32; 16]; 6] {
+    if curve == Curve::GeluTanh { &GELU_TANH } else { &GELU }
+}
+
 /// f of each lane of some registers.
 #[inline(always)]
-pub unsafe fn apply<S: Simd, A: Function, const VECS: usize>(x: &mut [S::F; VECS]) {
-    if A::F == Curve::Identity {
+pub unsafe fn apply<S: Simd, A: Function, const VECS: usize>(f: A, x: &mut [S::F; VECS]) {
+    if A::IDENTITY {
         return;
     }
     // SAFETY: the caller vouches for the tier.
@@ -95,7 +111,7 @@ pub unsafe fn apply<S: Simd, A: Function, const VECS: usize>(x: &mut [S::F; VECS
         for v in 0..VECS {
             scaled[v] = S::mul_f(x[v], S::splat_f(A::SCALE));
         }
-        let h = tail::<S, A, VECS>(&scaled);
+        let h = f.tail::<S, VECS>(&scaled);
         // Not of `scaled`, which may have overflowed. Of the two operands the maximum keeps a NaN in the second.
         for v in 0..VECS {
             let h = S::mul_f(h[v], S::splat_f(1.0 / A::SCALE));
@@ -107,32 +123,15 @@ pub unsafe fn apply<S: Simd, A: Function, const VECS: usize>(x: &mut [S::F; VECS
 /// `SCALE * f(x)` of `SCALE * x`. Scaling by a power of two commutes with every rounding, so whoever multiplies x by
 /// something anyway saves two multiplications and gets the same bits.
 #[inline(always)]
-pub unsafe fn apply_scaled<S: Simd, A: Function, const VECS: usize>(x: &mut [S::F; VECS]) {
-    if A::F == Curve::Identity {
+pub unsafe fn apply_scaled<S: Simd, A: Function, const VECS: usize>(f: A, x: &mut [S::F; VECS]) {
+    if A::IDENTITY {
         return;
     }
     // SAFETY: the caller vouches for the tier.
     unsafe {
-        let h = tail::<S, A, VECS>(x);
+        let h = f.tail::<S, VECS>(x);
         for v in 0..VECS {
             x[v] = S::sub_f(S::max_f(S::splat_f(0.0), x[v]), h[v]);
-        }
-    }
-}
-
-/// `SCALE * h(|x|)` of `SCALE * x`.
-///
-/// The registers go in step: one at a time would be a single long chain of dependent instructions, longer than a core
-/// looks ahead.
-#[inline(always)]
-unsafe fn tail<S: Simd, A: Function, const VECS: usize>(scaled: &[S::F; VECS]) -> [S::F; VECS] {
-    // SAFETY: the caller vouches for the tier.
-    unsafe {
-        match A::F {
-            Curve::Identity => *scaled,
-            Curve::Gelu => piecewise::<S, VECS>(&GELU, scaled),
-            Curve::GeluTanh => piecewise::<S, VECS>(&GELU_TANH, scaled),
-            Curve::Silu => silu_tail::<S, VECS>(scaled),
         }
     }
 }
@@ -204,6 +203,6 @@ pub fn evaluate(curve: Curve, x: f32) -> f32 {
     use super::scalar::Scalar;
     let mut v = [[x; 4]];
     // SAFETY: the scalar tier runs on every CPU.
-    unsafe { with_curve!(curve, A => apply::<Scalar, A, 1>(&mut v)) }
+    unsafe { with_curve!(curve, f => apply::<Scalar, _, 1>(f, &mut v)) }
     v[0][0]
 }

@@ -1,9 +1,9 @@
 //! What a row of the kernel table has for bytes, and the macros that make it. Dense tiles of floats are described here too.
 
-use super::dense;
-use super::epilogue::Finish;
+use super::epilogue::{self, Finish};
 use super::panel::PanelLayout;
 use super::sparse::Band;
+use super::{dense, pack};
 use crate::base::element::Element;
 
 /// A block-sparse kernel that finishes its sums in registers.
@@ -78,6 +78,39 @@ pub struct Several {
     pub run: dense::Run,
 }
 
+/// What a kind of registers does around layers of bytes: nothing in it multiplies bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Packing {
+    /// Tokens to K-major panels.
+    pub pack_kmajor: pack::Run,
+    /// Tokens to K-major panels, interleaved by 4.
+    pub pack_kmajor4: pack::Run,
+    /// K-major panels to tokens.
+    pub unpack_kmajor: pack::Run,
+    /// A K-major panel of 64 tokens, of so many features, to one interleaved by 4.
+    pub interleave_kmajor: unsafe fn(*const u8, usize, *mut u8),
+    /// `[features][width]` sums to `[tokens][ld]`: the sums, features, width, and where they go, with ld.
+    pub sums_to_rows: unsafe fn(*const i32, usize, usize, *mut i32, usize),
+    /// The end of a tile of exact sums.
+    pub epilogue: epilogue::Run,
+    /// Exact sums `[row][64]` of a band to bytes of a K-major panel: the call's parameters, sums, the first output feature, how many,
+    /// and where bytes go.
+    pub requantize_rows: unsafe fn(&Finish<'_>, *const i32, usize, usize, *mut u8),
+}
+
+/// The kernels of layers of bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct ByteKernels {
+    /// Whether x is multiplied as signed bytes: those of activations with the top bit flipped, which is to move them down by 128.
+    pub signed: bool,
+    /// Block-sparse kernels.
+    pub sparse: &'static [SparseKernel],
+    /// Block-sparse kernels for one token.
+    pub gemv: &'static [GemvKernel],
+    /// The dense kernel.
+    pub dense: DenseKernel,
+}
+
 /// A module with `KERNEL`, a dense kernel:
 ///
 /// `dense_kernel! { module: set, Registers, Product, Storage => Element, memory as step, "types", tokens x features: registers x [..], [..] }`
@@ -127,19 +160,30 @@ macro_rules! packing {
     ($set:ident, $simd:ty) => {
         pub mod packing {
             use super::*;
+            use crate::kernels::byte_table::Packing;
             use crate::kernels::epilogue::{self, Finish, Sums};
             use crate::kernels::requantize;
             use crate::kernels::pack::{self, Tokens};
 
-            compile! { $set: pub fn pack_kmajor(t: &Tokens) = pack::pack_kmajor::<$simd> }
-            compile! { $set: pub fn pack_kmajor4(t: &Tokens) = pack::pack_kmajor4::<$simd> }
-            compile! { $set: pub fn unpack_kmajor(t: &Tokens) = pack::unpack_kmajor::<$simd> }
-            compile! { $set: pub fn interleave_kmajor(lines: *const u8, n: usize, quads: *mut u8) = pack::interleave_kmajor::<$simd> }
-            compile! { $set: pub fn sums_to_rows(sums: *const i32, n: usize, width: usize, rows: *mut i32, stride: usize)
+            compile! { $set: fn pack_kmajor(t: &Tokens) = pack::pack_kmajor::<$simd> }
+            compile! { $set: fn pack_kmajor4(t: &Tokens) = pack::pack_kmajor4::<$simd> }
+            compile! { $set: fn unpack_kmajor(t: &Tokens) = pack::unpack_kmajor::<$simd> }
+            compile! { $set: fn interleave_kmajor(lines: *const u8, n: usize, quads: *mut u8) = pack::interleave_kmajor::<$simd> }
+            compile! { $set: fn sums_to_rows(sums: *const i32, n: usize, width: usize, rows: *mut i32, stride: usize)
                 = pack::sums_to_rows::<$simd> }
-            compile! { $set: pub fn epilogue(finish: &Finish<'_>, sums: &Sums) = epilogue::run::<$simd, false> }
-            compile! { $set: pub fn requantize_rows(finish: &Finish<'_>, sums: *const i32, first: usize, rows: usize, out: *mut u8)
+            compile! { $set: fn epilogue(finish: &Finish<'_>, sums: &Sums) = epilogue::run::<$simd, false> }
+            compile! { $set: fn requantize_rows(finish: &Finish<'_>, sums: *const i32, first: usize, rows: usize, out: *mut u8)
                 = requantize::rows::<$simd> }
+
+            pub const PACKING: Packing = Packing {
+                pack_kmajor,
+                pack_kmajor4,
+                unpack_kmajor,
+                interleave_kmajor,
+                sums_to_rows,
+                epilogue,
+                requantize_rows,
+            };
         }
     };
 }
@@ -158,9 +202,12 @@ macro_rules! bytes {
     ($set:ident, $simd:ty, types $types:literal, sums of $parent:ident, sparse $sparse:tt) => {
         pub mod bytes {
             use super::*;
-            use super::super::$parent::bytes::spill;
-            pub use super::super::$parent::bytes::{DENSE, SIGNED, multiply, peak};
+            use super::super::$parent::bytes::{self as parent, spill};
+            use crate::kernels::byte_table::ByteKernels;
+            pub use super::super::$parent::bytes::{multiply, peak};
             crate::kernels::byte_table::sparse_kernels! { $set, $simd, $types, $sparse }
+
+            pub const BYTES: ByteKernels = ByteKernels { sparse: SPARSE, gemv: GEMV, ..parent::BYTES };
         }
     };
     (
@@ -171,7 +218,7 @@ macro_rules! bytes {
     ) => {
         pub mod bytes {
             use super::*;
-            use crate::kernels::byte_table::{DenseKernel, dense_kernel};
+            use crate::kernels::byte_table::{ByteKernels, dense_kernel};
             use crate::kernels::dense::{Int8, Quad8, peak as most};
             use crate::kernels::simd::Simd;
             use crate::kernels::sparse::{Band, Layout, spill as sums};
@@ -185,8 +232,8 @@ macro_rules! bytes {
             crate::kernels::attention::table::multiply! { $set, $simd, crate::kernels::attention::multiply::Bytes, $columns, "kmajor4",
                 $rows x $widest $attention }
 
-            pub const DENSE: DenseKernel = tiles::KERNEL;
-            pub const SIGNED: bool = !<$simd as Simd>::MIXED;
+            pub const BYTES: ByteKernels =
+                ByteKernels { signed: !<$simd as Simd>::MIXED, sparse: SPARSE, gemv: GEMV, dense: tiles::KERNEL };
         }
     };
 }
@@ -206,7 +253,7 @@ macro_rules! sparse_kernels {
         compile! { $set: fn gemv[L: walk::Layout, const ROWS: usize](band: &walk::Band<'_>, quads: *mut u32, out: *mut i32)
             = single::gemv::<$simd, L, ROWS> }
 
-        pub const SPARSE: &[SparseKernel] = &[
+        const SPARSE: &[SparseKernel] = &[
             $(SparseKernel {
                 name: concat!(stringify!($set), "-", $types, "-sparse-kmajor-", $rows, "x", $tokens),
                 layout: PanelLayout::KMajor,
@@ -224,7 +271,7 @@ macro_rules! sparse_kernels {
                 requantize: sparse_kernels!(@ $tokens requantize::<KMajor4, $rows, $vecs>),
             },)*
         ];
-        pub const GEMV: &[GemvKernel] = &[
+        const GEMV: &[GemvKernel] = &[
             sparse_kernels!(@gemv $set, $types, "kmajor", KMajor 4),
             sparse_kernels!(@gemv $set, $types, "kmajor", KMajor 1),
             sparse_kernels!(@gemv $set, $types, "kmajor4", KMajor4 4),

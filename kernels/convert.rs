@@ -1,4 +1,9 @@
-//! Floats from one format to another, rows at a time.
+//! Rows of floats from one format to another, and to the layouts of packed activations.
+//!
+//! ```text
+//! widen:   to[i] = f32(from[i])                     exact; from f32, bfloat16, f16 or INT8
+//! to_bf16: to[i] = bf16(f32(from[i]))               rounded to nearest even
+//! ```
 
 use super::dense::Storage;
 use super::float_table::FloatTier;
@@ -7,16 +12,17 @@ use super::simd::Simd;
 use crate::base::element::{Element, ElementType, Weight};
 use crate::base::view::MatRef;
 
-/// The signature: so many elements from the first place to the second.
+/// Converts so many elements from the first pointer to the second.
 ///
 /// # Safety
-/// The CPU has the tier; both places are as long as their formats say.
+/// The CPU has the tier; both pointers are valid for that many elements of their formats.
 pub type Run = unsafe fn(*const u8, usize, *mut u8);
 
 /// `n` elements stored as `W` to f32, exact.
 #[inline(always)]
 pub unsafe fn widen<S: Simd, W: Storage<S>>(from: *const u8, n: usize, to: *mut u8) {
-    // SAFETY: as `Run`; what does not fill a register goes through one in memory.
+    // SAFETY: the caller keeps the promises of `Run`; elements that do not fill a register are copied through arrays
+    // of 64 bytes.
     unsafe {
         let bytes = W::BYTES / S::LANES;
         let whole = n / S::LANES * S::LANES;
@@ -37,7 +43,8 @@ pub unsafe fn widen<S: Simd, W: Storage<S>>(from: *const u8, n: usize, to: *mut 
 /// `n` elements stored as `W` to bfloat16, rounded to nearest even.
 #[inline(always)]
 pub unsafe fn to_bf16<S: Simd, W: Storage<S>>(from: *const u8, n: usize, to: *mut u8) {
-    // SAFETY: as in `widen`.
+    // SAFETY: the caller keeps the promises of `Run`; elements that do not fill a register are copied through arrays
+    // of a register.
     unsafe {
         let bytes = W::BYTES / S::LANES;
         let whole = n / S::LANES * S::LANES;
@@ -55,7 +62,7 @@ pub unsafe fn to_bf16<S: Simd, W: Storage<S>>(from: *const u8, n: usize, to: *mu
     }
 }
 
-/// A row of floats as the bytes of packed activations of a float layout, by a tier that this CPU has.
+/// Converts a row of floats to the bytes of packed activations of a float layout, with a tier that this CPU has.
 pub fn row<T: Weight>(from: &[T], element: Element, to: &mut [u8], tier: &FloatTier) {
     let run = match (element, T::ELEMENT) {
         (Element::Bf16, Element::F32) => tier.to_bf16.f32,
@@ -68,7 +75,7 @@ pub fn row<T: Weight>(from: &[T], element: Element, to: &mut [u8], tier: &FloatT
     unsafe { run(from.as_ptr().cast(), from.len(), to.as_mut_ptr()) }
 }
 
-/// Rows as they are, of 4-byte elements or of pairs of 2-byte ones, to a panel of lines.
+/// Packs rows of 4-byte elements, or of pairs of 2-byte ones, unchanged into a K-major panel of 4 bytes a token.
 pub fn pack_kmajor<T: ElementType>(rows: MatRef<'_, T>, panel: &mut [u8], width: usize, tier: &FloatTier) {
     let size = size_of::<T>();
     let words = rows.cols() * size / 4;

@@ -1,9 +1,18 @@
 //! Dense layers: a tile of tokens times panels of output features.
 //!
-//! x is read where it lies, row by row; the four bytes of a step (four bytes, two bfloat16, one float) are broadcast.
-//! Weights are packed in panels of `NR` output features, step by step, `NR / LANES` registers a step. Integer sums start
-//! at `init`, float sums at 0: each float sum is one chain of fused multiply-adds in the order of K. A tier that multiplies
-//! matrices of bytes takes two steps at a time, side by side in each feature's weights, and rows in pairs.
+//! ```text
+//! for each token m of MR, feature n of the tile's panels:
+//!     out[m][n] = (init[n], or out[m][n] to resume, or 0) + sum over steps s:  dot(x[m][s], w[s][n])
+//!         a step s is 4 bytes of x: four bytes, two bfloat16 or one float
+//! with scales by groups of K:
+//!     out[m][n] = sum over groups g:  scales[g][n] * (sum over the steps of g)
+//! ```
+//!
+//! x is read row by row where it lies, and the 4 bytes of a step are broadcast to all lanes. Weights are packed in
+//! panels of `NR` output features, step by step, `NR / LANES` registers a step. Integer sums are exact and start at
+//! `init`. Each float sum starts at 0 and is one chain in the order of K, of fused multiply-adds of f32 or of dot
+//! products of bfloat16 pairs. A tier that multiplies matrices of bytes takes two steps at a time, side by side in
+//! each feature's weights, and rows in pairs.
 
 use super::attention::multiply;
 use super::simd::{Bf16, Simd};
@@ -12,87 +21,88 @@ use std::marker::PhantomData;
 /// What a dense kernel reads and writes.
 #[derive(Debug, Clone, Copy)]
 pub struct Tile {
-    /// Token 0.
+    /// The row of token 0.
     pub x: *const u8,
-    /// Bytes from a token to the next.
+    /// Bytes from the row of a token to the next.
     pub stride: usize,
     /// The first panel of weights.
     pub weights: *const u8,
     /// Bytes from a panel to the next.
     pub panel_bytes: usize,
-    /// Steps of 4 bytes of x.
+    /// Steps of K, 4 bytes of x each.
     pub steps: usize,
-    /// What each of the `NR` features starts from: used by integers.
+    /// The number that the sums of each of the `NR` features start from. Only integer sums use it.
     pub init: *const i32,
-    /// Whether float sums go on from what is in `out`.
+    /// Whether float sums continue from what is in `out`.
     pub resume: bool,
-    /// Null, or the scales of the first group of K, one for each feature: each group's sums are scaled and added up.
+    /// Null, or the scales of the first group of K, one for each feature: the sums of each group of K are scaled and
+    /// added up.
     pub scales: *const f32,
-    /// Steps of a group: all, without scales.
+    /// Steps of a group of K; without scales, all steps.
     pub group: usize,
-    /// Scales from a group to the next.
+    /// Scales from one group of K to the next.
     pub scales_stride: usize,
-    /// `[token][panel][NR]`, i32 or f32.
+    /// Sums, `[token][panel][NR]`, i32 or f32.
     pub out: *mut i32,
 }
 
-/// Cache lines of the next panel that a single token asks for at the end of one.
+/// Cache lines of the next panel of weights that a single token prefetches when it ends one.
 const AHEAD: usize = 16;
 
-/// A kernel for a number of tokens and panels.
+/// A kernel for some number of tokens and panels.
 ///
 /// # Safety
 /// The CPU has the kernel's tier; x holds `steps * 4` bytes for each token, each panel of weights `steps` steps, init
 /// and each group's scales a number for each feature, and out has room.
 pub type Run = unsafe fn(&Tile);
 
-/// What is done to 4 bytes of x and of w in every lane.
+/// What is computed from 4 bytes of x and of w in every lane.
 pub trait Product<S: Simd>: 'static {
-    /// Sums.
+    /// A register of sums.
     type Acc: Copy;
-    /// Whether sums can be taken apart and put together in any order.
+    /// Whether sums are exact, so that they can be split and added up in any order.
     const EXACT: bool;
-    /// Elements in 4 bytes.
+    /// Elements of x in 4 bytes.
     const ELEMENTS: usize;
-    /// So many rows of elements, a register of each, to registers of columns: as in a part of 16 bytes, column c of it is lane
-    /// c % 4 of register c / 4.
+    /// Interleaves `ELEMENTS` rows, one register of each, so that each lane holds one column of all rows: column c of
+    /// a 16-byte part becomes lane c % 4 of that part in register c / 4.
     unsafe fn columns(rows: [S::V; 4]) -> [S::V; 4];
-    /// The sums at `p`, one for each lane.
+    /// Loads the sums at `p`, one for each lane.
     unsafe fn load(p: *const i32) -> Self::Acc;
-    /// To `p`.
+    /// Stores sums at `p`.
     unsafe fn store(p: *mut i32, acc: Self::Acc);
-    /// Adds the products of quad `I` with each lane.
+    /// Adds, in each lane, the product of that lane of w with the 4 bytes of x that are element `I` of the register.
     unsafe fn dot<const I: i32>(acc: Self::Acc, x: S::Q, w: S::V) -> Self::Acc;
-    /// Sums.
+    /// Lane by lane `a + b`.
     unsafe fn add(a: Self::Acc, b: Self::Acc) -> Self::Acc;
-    /// All zero.
+    /// All lanes 0.
     unsafe fn zero() -> Self::Acc;
-    /// `a + times * b`, of integers; a of floats.
+    /// `a + times * b` for integer sums; `a` for float sums.
     unsafe fn add_scaled(a: Self::Acc, b: Self::Acc, times: i32) -> Self::Acc;
-    /// `a * scale + b`, of float sums.
+    /// `a * scale + b` for float sums, rounded once; `a` for integer sums.
     unsafe fn scale(a: Self::Acc, scale: S::F, b: Self::Acc) -> Self::Acc;
-    /// Whether the CPU multiplies matrices of them, and so the methods below are there.
+    /// Whether the CPU multiplies matrices of these elements, so that the methods below exist.
     const MATRIX: bool = false;
-    /// As [`Simd::matrix`].
+    /// See [`Simd::matrix`].
     #[inline(always)]
     unsafe fn matrix(_acc: Self::Acc, _x: S::V, _w: S::V) -> Self::Acc {
         unreachable!("no products of matrices")
     }
-    /// As [`Simd::tile`].
+    /// See [`Simd::tile`].
     #[inline(always)]
     unsafe fn tile<const MR: usize, const NV: usize, const READY: bool>(_t: &multiply::Tile) {
         unreachable!("no products of matrices")
     }
 }
 
-/// u8 x i8 to i32, as the tier multiplies in dense tiles.
+/// u8 x i8 to i32, in the layout in which the tier multiplies dense tiles.
 pub struct Int8;
-/// f32, fused.
+/// f32, by fused multiply-adds.
 pub struct F32;
-/// Pairs of bfloat16 to f32.
+/// Pairs of bfloat16, with sums in f32.
 pub struct Pairs;
 
-/// The methods that all integer sums share.
+/// The methods of [`Product`] that all integer sums share.
 macro_rules! integer_sums {
     () => {
         type Acc = S::V;
@@ -100,32 +110,32 @@ macro_rules! integer_sums {
         const ELEMENTS: usize = 4;
         #[inline(always)]
         unsafe fn columns(rows: [S::V; 4]) -> [S::V; 4] {
-            // SAFETY: as the caller.
+            // SAFETY: the caller promises what the callee asks for.
             unsafe { S::interleave(rows[0], rows[1], rows[2], rows[3]) }
         }
         #[inline(always)]
         unsafe fn load(p: *const i32) -> S::V {
-            // SAFETY: as the caller.
+            // SAFETY: the caller promises what the callee asks for.
             unsafe { S::load(p.cast()) }
         }
         #[inline(always)]
         unsafe fn store(p: *mut i32, acc: S::V) {
-            // SAFETY: as the caller.
+            // SAFETY: the caller promises what the callee asks for.
             unsafe { S::store(p.cast(), acc) }
         }
         #[inline(always)]
         unsafe fn add(a: S::V, b: S::V) -> S::V {
-            // SAFETY: as the caller.
+            // SAFETY: the caller promises what the callee asks for.
             unsafe { S::add(a, b) }
         }
         #[inline(always)]
         unsafe fn zero() -> S::V {
-            // SAFETY: as the caller.
+            // SAFETY: the caller promises what the callee asks for.
             unsafe { S::splat(0) }
         }
         #[inline(always)]
         unsafe fn add_scaled(a: S::V, b: S::V, times: i32) -> S::V {
-            // SAFETY: as the caller.
+            // SAFETY: the caller promises what the callee asks for.
             unsafe { S::add(a, S::mul(b, S::splat(times))) }
         }
         #[inline(always)]
@@ -135,14 +145,14 @@ macro_rules! integer_sums {
         const MATRIX: bool = S::MATRIX;
         #[inline(always)]
         unsafe fn matrix(acc: S::V, x: S::V, w: S::V) -> S::V {
-            // SAFETY: as the caller.
+            // SAFETY: the caller promises what the callee asks for.
             unsafe { S::matrix(acc, x, w) }
         }
         #[inline(always)]
         unsafe fn tile<const MR: usize, const NV: usize, const READY: bool>(
             t: &crate::kernels::attention::multiply::Tile,
         ) {
-            // SAFETY: as the caller.
+            // SAFETY: the caller promises what the callee asks for.
             unsafe { S::tile::<MR, NV, READY>(t) }
         }
     };
@@ -153,34 +163,34 @@ impl<S: Simd> Product<S> for Int8 {
     integer_sums!();
     #[inline(always)]
     unsafe fn dot<const I: i32>(acc: S::V, x: S::Q, w: S::V) -> S::V {
-        // SAFETY: as the caller.
+        // SAFETY: the caller promises what the callee asks for.
         unsafe { S::dense_dot::<I>(acc, x, w) }
     }
 }
 
-/// The methods that all float sums share.
+/// The methods of [`Product`] that all float sums share.
 macro_rules! float_sums {
     () => {
         type Acc = S::F;
         const EXACT: bool = false;
         #[inline(always)]
         unsafe fn load(p: *const i32) -> S::F {
-            // SAFETY: as the caller.
+            // SAFETY: the caller promises what the callee asks for.
             unsafe { S::load_f(p.cast()) }
         }
         #[inline(always)]
         unsafe fn store(p: *mut i32, acc: S::F) {
-            // SAFETY: as the caller.
+            // SAFETY: the caller promises what the callee asks for.
             unsafe { S::store_f(p.cast(), acc) }
         }
         #[inline(always)]
         unsafe fn add(a: S::F, b: S::F) -> S::F {
-            // SAFETY: as the caller.
+            // SAFETY: the caller promises what the callee asks for.
             unsafe { S::add_f(a, b) }
         }
         #[inline(always)]
         unsafe fn zero() -> S::F {
-            // SAFETY: as the caller.
+            // SAFETY: the caller promises what the callee asks for.
             unsafe { S::splat_f(0.0) }
         }
         #[inline(always)]
@@ -189,7 +199,7 @@ macro_rules! float_sums {
         }
         #[inline(always)]
         unsafe fn scale(a: S::F, scale: S::F, b: S::F) -> S::F {
-            // SAFETY: as the caller.
+            // SAFETY: the caller promises what the callee asks for.
             unsafe { S::fma(a, scale, b) }
         }
     };
@@ -204,7 +214,7 @@ impl<S: Simd> Product<S> for F32 {
     }
     #[inline(always)]
     unsafe fn dot<const I: i32>(acc: S::F, x: S::Q, w: S::V) -> S::F {
-        // SAFETY: as the caller.
+        // SAFETY: the caller promises what the callee asks for.
         unsafe { S::fma(S::as_f(S::all::<I>(x)), S::as_f(w), acc) }
     }
 }
@@ -214,7 +224,7 @@ impl<S: Bf16> Product<S> for Pairs {
     const ELEMENTS: usize = 2;
     #[inline(always)]
     unsafe fn columns(rows: [S::V; 4]) -> [S::V; 4] {
-        // SAFETY: as the caller.
+        // SAFETY: the caller promises what the callee asks for.
         unsafe {
             let [low, high] = S::zip(rows[0], rows[1]);
             [low, high, low, high]
@@ -222,43 +232,43 @@ impl<S: Bf16> Product<S> for Pairs {
     }
     #[inline(always)]
     unsafe fn dot<const I: i32>(acc: S::F, x: S::Q, w: S::V) -> S::F {
-        // SAFETY: as the caller.
+        // SAFETY: the caller promises what the callee asks for.
         unsafe { S::dot_bf16::<I>(acc, x, w) }
     }
     const MATRIX: bool = S::MATRIX;
     #[inline(always)]
     unsafe fn matrix(acc: S::F, x: S::V, w: S::V) -> S::F {
-        // SAFETY: as the caller.
+        // SAFETY: the caller promises what the callee asks for.
         unsafe { S::matrix_bf16(acc, x, w) }
     }
     #[inline(always)]
     unsafe fn tile<const MR: usize, const NV: usize, const READY: bool>(t: &multiply::Tile) {
-        // SAFETY: as the caller.
+        // SAFETY: the caller promises what the callee asks for.
         unsafe { S::tile_bf16::<MR, NV, READY>(t) }
     }
 }
 
-/// How packed weights lie, and how a register of them is made ready.
+/// How packed weights are stored, and how a register of them is made ready for products.
 pub trait Storage<S: Simd>: 'static {
-    /// Bytes of a register's worth.
+    /// Stored bytes that fill a register.
     const BYTES: usize;
-    /// Whether there can be scales by groups of K.
+    /// Whether weights may have scales by groups of K.
     const SCALED: bool;
-    /// Whether a register of them is ready as it lies.
+    /// Whether the stored bytes are a register of operands as they are.
     const READY: bool;
-    /// A register of them.
+    /// Loads a register of operands from `BYTES` stored bytes.
     unsafe fn load(p: *const u8) -> S::V;
 }
 
-/// Four signed bytes a lane, as the registers of the ISA multiply them.
+/// Four signed bytes a lane, in the form in which the registers of the ISA multiply them.
 pub struct Quad8;
-/// 32 bits a lane as they are: floats, or pairs of bfloat16.
+/// 32 bits a lane, unchanged: floats, or pairs of bfloat16.
 pub struct Words;
-/// bfloat16, widened.
+/// bfloat16, widened to f32.
 pub struct StoredBf16;
-/// Halves, widened.
+/// f16, widened to f32.
 pub struct StoredF16;
-/// Signed bytes, made floats.
+/// Signed bytes, converted to f32.
 pub struct Bytes;
 
 macro_rules! storages { ($($name:ident: $bytes:expr, scaled $scaled:literal, ready $ready:expr, $p:ident => $load:expr;)*) => { $(
@@ -268,7 +278,7 @@ macro_rules! storages { ($($name:ident: $bytes:expr, scaled $scaled:literal, rea
         const READY: bool = $ready;
         #[inline(always)]
         unsafe fn load($p: *const u8) -> S::V {
-            // SAFETY: as the caller.
+            // SAFETY: the caller promises what the callee asks for.
             unsafe { $load }
         }
     }
@@ -281,9 +291,9 @@ storages! {
     Bytes: S::LANES, scaled true, ready false, p => S::as_v(S::load_i8(p.cast()));
 }
 
-/// What a register of rows that lie as they are is made of.
+/// Loads a register whose 16-byte parts come from different rows of unpacked memory.
 pub trait Parts<S: Simd>: Storage<S> {
-    /// 4 elements of each part: those of part i from `p + i * stride` (bytes).
+    /// 4 elements for each 16-byte part of a register: those of part i from `p + i * stride` (bytes).
     unsafe fn parts(p: *const u8, stride: usize) -> S::V;
 }
 
@@ -291,7 +301,7 @@ macro_rules! parts { ($($name:ident: $p:ident, $stride:ident => $load:expr;)*) =
     impl<S: Simd> Parts<S> for $name {
         #[inline(always)]
         unsafe fn parts($p: *const u8, $stride: usize) -> S::V {
-            // SAFETY: as the caller.
+            // SAFETY: the caller promises what the callee asks for.
             unsafe { $load }
         }
     }
@@ -302,8 +312,9 @@ parts! {
     StoredF16: p, stride => S::as_v(S::load_f16_parts(p, stride));
 }
 
-/// The shape of a tile as a type: `MR` tokens times `PANELS` panels of `NV` registers; where sums are exact, `UNROLL`
-/// steps at a time go into sums of their own, so that a few tokens do not wait for one chain of additions.
+/// The shape of a tile as a type: `MR` tokens times `PANELS` panels of `NV` registers. Where sums are exact, `UNROLL`
+/// steps at a time are added to sums of their own, so that a tile of few tokens does not wait for one chain of
+/// additions.
 pub struct Kernel<S, P, W, const MR: usize, const NV: usize, const PANELS: usize, const UNROLL: usize>(
     PhantomData<(S, P, W)>,
 );
@@ -315,14 +326,14 @@ where
     P: Product<S>,
     W: Storage<S>,
 {
-    /// One tile.
+    /// Computes one tile.
     #[inline(always)]
     pub unsafe fn run(t: &Tile) {
         const { assert!(P::EXACT || UNROLL == 1, "a float sum is one chain") };
         const { assert!(!P::MATRIX || PANELS * UNROLL == 1, "a tile of matrices is one panel's") };
-        // SAFETY: as `Run`.
+        // SAFETY: the caller keeps the promises of `Run`: the tier, and all arrays of the tile.
         unsafe {
-            if P::MATRIX {
+            if const { P::MATRIX } {
                 P::tile::<MR, NV, true>(&multiply::Tile {
                     x: t.x,
                     x_stride: t.stride,
@@ -384,6 +395,7 @@ where
         }
     }
 
+    /// Adds the next `steps` steps of K to the sums, and moves `x` and `w` behind them.
     #[inline(always)]
     unsafe fn steps(
         acc: &mut [[[[P::Acc; NV]; PANELS]; MR]; UNROLL],
@@ -393,11 +405,11 @@ where
         steps: usize,
     ) {
         let bytes = NV * W::BYTES;
-        // SAFETY: as `Run`.
+        // SAFETY: the caller keeps the promises of `Run`; `steps` is no more than what is left at `x` and `w`.
         unsafe {
             let at_once = if S::QUADS == 4 { 4 } else { UNROLL };
             for _ in 0..steps / at_once {
-                if S::QUADS == 4 {
+                if const { S::QUADS == 4 } {
                     let mut quads = [S::quads::<0>(*x); MR];
                     for m in 1..MR {
                         quads[m] = S::quads::<0>(x.add(m * t.stride));
@@ -423,18 +435,20 @@ where
         }
     }
 
-    /// A single token is bound by the stream of weights, which must not stop while its panel is finished.
+    /// Prefetches the start of the next panel for a single token: its speed is that of the stream of weights, which
+    /// must not stop while a panel is finished.
     #[inline(always)]
     unsafe fn prefetch_next(next: *const u8) {
         if MR == 1 && PANELS == 1 {
             for line in 0..AHEAD {
-                // SAFETY: the caller vouches for the tier; nothing is read.
+                // SAFETY: the caller vouches for the tier; a prefetch reads nothing.
                 unsafe { S::prefetch(next.wrapping_add(64 * line).cast()) };
             }
         }
     }
 
-    /// Step `I` behind those of `weights`, whose quads of x come in registers, or from the first row's on.
+    /// Adds step `I` from `weights` on. The 4 bytes of x of each token come in registers (`Ok`), or from memory at
+    /// the row of the first token (`Err`).
     #[inline(always)]
     unsafe fn step<const I: i32>(
         acc: &mut [[[P::Acc; NV]; PANELS]; MR],
@@ -442,7 +456,7 @@ where
         weights: *const u8,
         t: &Tile,
     ) {
-        // SAFETY: as `Run`.
+        // SAFETY: the caller keeps the promises of `Run`, and vouches for this step of x and of the weights.
         unsafe {
             for p in 0..PANELS {
                 let weights = weights.add(p * t.panel_bytes);
@@ -469,9 +483,10 @@ where
         }
     }
 
+    /// Adds up the sums of all `UNROLL` chains and stores them.
     #[inline(always)]
     unsafe fn store(acc: &[[[[P::Acc; NV]; PANELS]; MR]; UNROLL], t: &Tile) {
-        // SAFETY: as `Run`.
+        // SAFETY: the caller keeps the promises of `Run`: out has room for the tile.
         unsafe {
             for m in 0..MR {
                 for p in 0..PANELS {
@@ -488,16 +503,16 @@ where
     }
 }
 
-/// On a cache line: a load across two would cost two.
+/// Aligned to a cache line: a load across two lines would cost two loads.
 #[repr(align(64))]
 struct Aligned([u8; 8 * 64]);
 
-/// `times` rounds of independent chains of dot products, or of products of matrices: the fastest that the tier can
-/// multiply. Returns the operations done (a multiplication and an addition are two).
+/// Runs `times` rounds of independent chains of dot products, or of products of matrices: the fastest that the tier
+/// can multiply. Returns the operations done (a multiplication and an addition are two).
 ///
-/// Where a dot product is one instruction it runs on registers alone. Where it is a multiplication and an addition, or
-/// plain Rust, the compiler would multiply only once, so one operand comes from the first-level cache, which keeps up
-/// with it.
+/// Where a dot product is one instruction it runs on registers alone. Where it is a multiplication and an addition,
+/// or plain Rust, the compiler would multiply only once, so one operand comes from the first-level cache, which keeps
+/// up with it.
 #[inline(always)]
 pub unsafe fn peak<S: Simd>(times: u64) -> u64 {
     // SAFETY: the caller vouches for the tier; the buffer holds all that is loaded.
@@ -525,12 +540,12 @@ pub unsafe fn peak<S: Simd>(times: u64) -> u64 {
     }
 }
 
-/// As [`peak`], for float sums of `ELEMENTS` products a lane: registers alone.
+/// [`peak`] for float sums of `ELEMENTS` products a lane, on registers alone.
 #[inline(always)]
 pub unsafe fn float_peak<S: Simd, P: Product<S, Acc = S::F>, const ELEMENTS: u64>(times: u64) -> u64 {
     // SAFETY: the caller vouches for the tier.
     unsafe {
-        // Ones, in both halves: as a float a little above 1.
+        // 1.0 as bfloat16 in both halves of a lane; read as a float, a little above 1.
         let x = S::quad(std::hint::black_box(&[0x80u8, 0x3f, 0x80, 0x3f]).as_ptr());
         let w = S::splat(std::hint::black_box(0x3f80_3f80));
         let mut acc = [P::zero(); 12];

@@ -1,33 +1,45 @@
-//! The loops of EcoFormer around its products: tokens to features to bits, and sums of signed rows looked up by the bits of a code.
+//! The loops of EcoFormer around its matrix products: tokens to features to bits, and sums of signed rows looked up
+//! by the bits of a code.
+//!
+//! ```text
+//! features: f[a][t]   = exp(-|x_t / |x_t| - anchor_a|^2 / (2 sigma)) - centring[a]
+//! signs:    bit t of masks[b] = y[b][t] > 0
+//! lookup:   out[t][c] = factors[t] * (base[c] + own_factor * own[t][c]
+//!                                     + sum over groups g:  table[g][bits g of code[t]][c])
+//! tables:   table[g][value][c] = sum over i in 0..4:  (bit i of value ? +1 : -1) * rows[4 g + i][c]
+//! ```
+//!
+//! A group is 4 bits of a code; a panel is 64 tokens. The loops that are not written over `Simd` are plain Rust, left
+//! to the compiler to vectorize.
 
 use super::attention::PANEL;
 use super::attention::softmax::exp2;
 use super::simd::Simd;
 
-/// Bits that choose a row of a table.
+/// Bits of a code that select a row of a table.
 pub const GROUP: usize = 4;
 
-/// A panel of tokens against the anchors of a head.
+/// A panel of tokens and the anchors of a head.
 #[derive(Debug, Clone, Copy)]
 pub struct Features {
-    /// `[anchors][PANEL]`: inner products of anchors and tokens, which become features.
+    /// `[anchors][PANEL]`: inner products of anchors and tokens, which are replaced by features.
     pub rows: *mut f32,
-    /// How many.
+    /// The number of anchors.
     pub anchors: usize,
-    /// What makes each token a unit vector; 0 for one that has no direction.
+    /// The inverse norm of each token; 0 for a token that has no direction.
     pub inverse: *const f32,
     /// The squared norm of each anchor.
     pub squares: *const f32,
-    /// Taken from each anchor's features.
+    /// What is subtracted from the features of each anchor.
     pub centring: *const f32,
     /// `-log2(e) / (2 sigma)`.
     pub rate: f32,
 }
 
-/// `exp(-|x / |x| - a|^2 / (2 sigma))`, centred.
+/// `exp(-|x / |x| - a|^2 / (2 sigma))`, centred, for all anchors a and tokens x.
 #[inline(always)]
 pub unsafe fn features<S: Simd>(f: &Features) {
-    // SAFETY: the caller vouches for what is described, and for the tier.
+    // SAFETY: the caller vouches for the tier, and for the memory that the argument describes.
     unsafe {
         let zero = S::splat_f(0.0);
         let smallest = S::splat_f(f32::MIN_POSITIVE);
@@ -41,7 +53,7 @@ pub unsafe fn features<S: Simd>(f: &Features) {
                 let at = f.rows.add(anchor * PANEL + token);
                 let mut distance = [zero; 4];
                 for i in 0..4 {
-                    // A product with what has no direction may be anything.
+                    // A product with a token that has no direction may be anything: it is replaced by 0.
                     let product = S::at_least(S::load_f(at.add(i * S::LANES)), inverse[i], smallest);
                     let cosine = S::mul_f(product, inverse[i]);
                     let squares = S::add_f(square[i], S::splat_f(*f.squares.add(anchor)));
@@ -57,15 +69,15 @@ pub unsafe fn features<S: Simd>(f: &Features) {
     }
 }
 
-/// Bit t of `masks[b]` is whether `y[b][t] > 0`, of `[bits][PANEL]`.
+/// Sets bit t of `masks[b]` to whether `y[b][t] > 0`, for `y` of `[bits][PANEL]`.
 #[inline(always)]
 pub unsafe fn signs<S: Simd>(y: *const f32, bits: usize, masks: *mut u64) {
-    // SAFETY: the caller vouches for the rows and the masks, and for the tier.
+    // SAFETY: the caller vouches for the tier, for `bits` rows of a panel at `y`, and as many masks.
     unsafe {
         for b in 0..bits {
             let mut mask = 0;
             for token in (0..PANEL).step_by(S::LANES) {
-                // Of a NaN and 0 the larger is 0.
+                // The maximum of NaN and 0 is 0.
                 let above = S::max_f(S::load_f(y.add(b * PANEL + token)), S::splat_f(0.0));
                 mask |= u64::from(S::nonzero(S::as_v(above))) << token;
             }
@@ -74,41 +86,42 @@ pub unsafe fn signs<S: Simd>(y: *const f32, bits: usize, masks: *mut u64) {
     }
 }
 
-/// Sums that codes look up.
+/// Tables of sums, and the codes that look them up.
 #[derive(Debug, Clone, Copy)]
 pub struct Lookup {
-    /// `[groups][16][columns]`: for each value of `GROUP` bits the sum of as many rows, each added or subtracted.
+    /// `[groups][16][columns]`: for each value of [`GROUP`] bits, the sum of as many rows, each added where its bit
+    /// is set and subtracted where it is not.
     pub table: *const f32,
-    /// Groups of bits.
+    /// The number of groups of bits.
     pub groups: usize,
-    /// A multiple of 16.
+    /// The number of columns: a multiple of 16.
     pub columns: usize,
     /// The code of the first token.
     pub codes: *const u64,
-    /// Words of a code.
+    /// Words of 64 bits of a code.
     pub words: usize,
-    /// How many tokens.
+    /// The number of tokens.
     pub tokens: usize,
-    /// Null, or a row that is added to all.
+    /// Null, or a row that is added to the sums of every token.
     pub base: *const f32,
-    /// Null, or the first token's own row: added, times `own_factor`.
+    /// Null, or the first token's own row, which is added to its sums, times `own_factor`.
     pub own: *const u8,
-    /// Bytes from one to the next.
+    /// Bytes from the own row of a token to that of the next.
     pub own_stride: usize,
-    /// What own rows count.
+    /// The factor of own rows.
     pub own_factor: f32,
-    /// Null, or what each token's sums are multiplied by.
+    /// Null, or the factor that the sums of each token are multiplied with at the end.
     pub factors: *const f32,
     /// The sums of the first token.
     pub out: *mut u8,
-    /// Bytes from one to the next.
+    /// Bytes from the sums of a token to those of the next.
     pub out_stride: usize,
 }
 
-/// All tokens: groups are added up in order, then the base, then their own rows.
+/// The sums of all tokens: those of the groups are added in order, then the base, then the token's own row.
 #[inline(always)]
 pub unsafe fn lookup<S: Simd>(l: &Lookup) {
-    // SAFETY: the caller vouches for what is described, and for the tier.
+    // SAFETY: the caller vouches for the tier, and for the memory that the argument describes.
     unsafe {
         let mut column = 0;
         while column + 4 * S::LANES <= l.columns {
@@ -122,9 +135,10 @@ pub unsafe fn lookup<S: Simd>(l: &Lookup) {
     }
 }
 
+/// `N` registers of columns of all tokens, from `column` on.
 #[inline(always)]
 unsafe fn columns<S: Simd, const N: usize>(l: &Lookup, column: usize) {
-    // SAFETY: as `lookup`.
+    // SAFETY: the caller of `lookup` vouches for the tier, and for the memory that `l` describes.
     unsafe {
         let own_factor = S::splat_f(l.own_factor);
         let table = l.table.add(column);
@@ -165,28 +179,28 @@ unsafe fn columns<S: Simd, const N: usize>(l: &Lookup, column: usize) {
 }
 
 autovec!(
-    /// What makes each token of a panel, `[features][PANEL]`, a unit vector; 0 where there is none: a norm that is 0, or that is
-    /// or would be beyond the floats, or NaN.
+    /// The inverse norms of the tokens of a panel, `[features][PANEL]`; 0 where there is none: for a norm that is 0
+    /// or NaN, or that is or would be beyond the floats.
     pub fn inverse_norms(lines: &[f32], inverse: &mut [f32; PANEL]) = inverse_norms_body
 );
 autovec!(
-    /// 1 for each bit that is set, else -1.
+    /// +1.0 for each bit of the mask that is set, else -1.0.
     pub fn spread(mask: u64, signs: &mut [f32]) = spread_body
 );
 autovec!(
-    /// 1 for each bit that is set, else 0.
+    /// 1 for each bit of the mask that is set, else 0.
     pub fn spread_bytes(mask: u64, bits: &mut [u8]) = spread_bytes_body
 );
 autovec!(
-    /// A table of [`Lookup`] from `[rows][columns]`.
+    /// The table of [`Lookup`] for `[rows][columns]`.
     pub fn tables(rows: &[f32], columns: usize, table: &mut [f32]) = tables_body
 );
 autovec!(
-    /// Bytes as the integers that they stand for.
+    /// Bytes to the integers that they stand for, less the zero point: `(byte ^ flip) as i8 - zero`.
     pub fn centre(bytes: &[u8], flip: u8, zero: i32, out: &mut [f32]) = centre_body
 );
 autovec!(
-    /// `sums + factor * row`, rounded once.
+    /// `sums += factor * row`, rounded once.
     pub fn add_multiple(factor: f32, row: &[f32], sums: &mut [f32]) = add_multiple_body
 );
 
@@ -246,9 +260,9 @@ fn add_multiple_body(factor: f32, row: &[f32], sums: &mut [f32]) {
     }
 }
 
-/// Bit j of word i becomes bit i of word j.
+/// Transposes 64 x 64 bits: bit j of word i becomes bit i of word j.
 pub fn transpose(words: &mut [u64; 64]) {
-    // Halves of blocks change places, of 64 x 64, 32 x 32 .. 2 x 2 bits.
+    // Off-diagonal quarters of blocks change places, for blocks of 64 x 64, 32 x 32 .. 2 x 2 bits.
     let (mut size, mut mask) = (32, 0x0000_0000_ffff_ffffu64);
     while size > 0 {
         for block in (0..64).step_by(2 * size) {

@@ -1,20 +1,30 @@
-//! The loops of learning a hash: sums over blocks of tokens, a lane each, left to the compiler to vectorize.
+//! The loops of learning a hash: sums over blocks of tokens, left to the compiler to vectorize.
 //!
-//! Columns are `[blocks][columns][BLOCK]`: all columns of a block of tokens lie together. No product is fused with
-//! its sum, and no order of a sum depends on the tier, so the bits are the same on all.
+//! ```text
+//! distances:  to[b][i]  = sum over k:       (x[b][k] - points[i][k])^2
+//! combine:    to[b]     = sum over i:       weights[i] * columns[b][i]
+//! correlate:  sums[i]   = sum over tokens:  columns[i] * y
+//! half_tanh:  z         = tanh(z / 2)
+//! slope:      pull      = (1 - y^2) * (a * pull + b * shared)
+//! gather:     to[n]     = sum over e in starts[n] .. starts[n + 1]:  values[e]
+//! ```
+//!
+//! Columns are `[blocks][columns][BLOCK]`: all columns of a block of 32 tokens are adjacent, and each lane is a
+//! token. No product is fused with its sum, and no order of a sum depends on the tier, so the bits are the same on
+//! all.
 
 use crate::base::ctx::Ctx;
 
 /// Tokens of a block.
 pub const BLOCK: usize = 32;
 
-/// Lanes of a sum over tokens, the same on every tier.
+/// Lanes of a sum over tokens, the same number on every tier.
 pub const LANES: usize = 16;
 
 /// A number for each token of a block.
 pub type Block = [f32; BLOCK];
 
-/// Neighbours of a token are summed up four at a time.
+/// Neighbours of a token are added up four at a time.
 pub const GATHERED: usize = 4;
 
 /// `to[b][i] = sum over k of (x[b][k] - points[i][k])^2`, in the order of k.
@@ -23,15 +33,15 @@ pub fn distances(x: &[Block], points: &[f32], dim: usize, to: &mut [Block], ctx:
     unsafe { distances_tier::pick(ctx.isa())(x, points, dim, to) }
 }
 
-/// `to[b] = sum over i of weights[i] * columns[b][i]`, in the order of i; there are `count` columns to a block, of
-/// which the first are weighed.
+/// `to[b] = sum over i of weights[i] * columns[b][i]`, in the order of i. A block has `count` columns, of which the
+/// first `weights.len()` are used.
 pub fn combine(columns: &[Block], count: usize, weights: &[f32], to: &mut [Block], ctx: &Ctx) {
     // SAFETY: a Ctx only holds a tier that this CPU has.
     unsafe { combine_tier::pick(ctx.isa())(columns, count, weights, to) }
 }
 
-/// `sums[i] = sum over tokens of columns[..][i] * y`, in [`LANES`] lanes; there are `count` columns to a block, of
-/// which the first are summed.
+/// `sums[i] = sum over tokens of columns[..][i] * y`, in [`LANES`] lanes. A block has `count` columns, of which the
+/// first `sums.len()` are used.
 pub fn correlate(columns: &[Block], count: usize, y: &[Block], sums: &mut [[f32; LANES]], ctx: &Ctx) {
     // SAFETY: a Ctx only holds a tier that this CPU has.
     unsafe { correlate_tier::pick(ctx.isa())(columns, count, y, sums) }
@@ -43,7 +53,8 @@ pub fn half_tanh(z: &mut [Block], ctx: &Ctx) {
     unsafe { half_tanh_tier::pick(ctx.isa())(z) }
 }
 
-/// `pull = (1 - y^2) * (a * pull + b * shared)`: the derivative at z, where y = tanh(z / 2), but for a factor.
+/// `pull = (1 - y^2) * (a * pull + b * shared)`: up to a factor, the derivative with respect to z, where y = tanh(z /
+/// 2).
 pub fn slope(pull: &mut [Block], shared: &[Block], y: &[Block], a: f32, b: f32, ctx: &Ctx) {
     // SAFETY: a Ctx only holds a tier that this CPU has.
     unsafe { slope_tier::pick(ctx.isa())(pull, shared, y, a, b) }
@@ -63,14 +74,14 @@ pub fn gather(starts: &[usize], entries: &[[u32; GATHERED]], values: &[f32], to:
     }
 }
 
-/// The first whole block of `row`, from block `from`, with a number above `high` or below `low`; their number if
-/// there is none.
+/// The index of the first whole block of `row`, from block `from` on, that has a number above `high` or below `low`;
+/// the number of whole blocks if there is none.
 pub fn next_beyond(row: &[f32], from: usize, high: f32, low: f32, ctx: &Ctx) -> usize {
     // SAFETY: a Ctx only holds a tier that this CPU has.
     unsafe { beyond_tier::pick(ctx.isa())(row, from, high, low) }
 }
 
-/// The sum of the lanes, in a fixed tree.
+/// The sum of the lanes, added in a fixed tree.
 pub fn total(mut lanes: [f32; LANES]) -> f32 {
     for half in [8, 4, 2, 1] {
         for l in 0..half {
@@ -119,7 +130,8 @@ fn combine_body(columns: &[Block], count: usize, weights: &[f32], to: &mut [Bloc
     }
 }
 
-/// One column after the other: sums of several at once the compiler would vectorize across the columns.
+/// Computes one column after the other: with sums of several columns at once, the compiler would vectorize across
+/// columns.
 #[inline(always)]
 fn correlate_body(columns: &[Block], count: usize, y: &[Block], sums: &mut [[f32; LANES]]) {
     for (i, to) in sums.iter_mut().enumerate() {
@@ -133,7 +145,7 @@ fn correlate_body(columns: &[Block], count: usize, y: &[Block], sums: &mut [[f32
     }
 }
 
-/// By exp(-|z|), whose polynomial is that of `activation.rs`, without its fused steps.
+/// tanh(z / 2) from exp(-|z|), whose polynomial is that of `activation.rs`, without its fused steps.
 #[inline(always)]
 fn half_tanh_body(z: &mut [Block]) {
     /// 1.5 * 2^23: adding it rounds a small float to an integer and leaves that integer in the low bits.

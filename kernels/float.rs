@@ -1,12 +1,19 @@
-//! Block-sparse layers of floats: two loops over the stored columns, for every tier and both kinds of products.
+//! Block-sparse layers of floats: groups of weight rows times a panel of tokens, for every tier and both kinds of
+//! products.
 //!
-//! x comes in panels of 32 or 16 tokens, `[K][tokens]` of 4 bytes: a float, or a pair of bfloat16 of two neighbouring
-//! columns. A *line* is the tokens of one of these, in their order.
+//! ```text
+//! for each row n of the band, for each token t of the panel, over the stored columns k of n in ascending order:
+//!     sum[n][t] = fma(w[n][k], x[k][t], sum[n][t])        x[k][t]: 4 bytes, one f32 or two neighbouring bfloat16
+//! with scales by groups of K:  out[n][t] = sum over groups g:  scale[g][n] * (sum over the columns of g)
+//! ```
 //!
-//! - [`gather`] keeps the sums of up to four rows in registers and fetches the lines of their columns. For blocks of
-//!   more than one row, where a line that was loaded is used several times.
-//! - [`scatter`] keeps the lines of four columns in registers and fetches the sums of the rows that have them. For blocks
-//!   of one row: to gather, each product would load a line of its own.
+//! x lies in K-major panels, `[K][tokens]` of 4 bytes: panels of 32 or 16 tokens of floats, of 64 or 16 tokens of
+//! pairs. A column of K below is a row of this array: the tokens of one float, or of one pair of bfloat16 features.
+//!
+//! - [`gather`] keeps the sums of up to four rows in registers and loads the columns of K that they have. For blocks
+//!   of more than one row, where a column that was loaded is used several times.
+//! - [`scatter`] keeps four columns of K in registers and loads and stores the sums of the rows that have them. For
+//!   blocks of one row: there, gathering would load a column of K for each product.
 //!
 //! Both add in the order of K, so that a sum is the same chain of operations in either.
 
@@ -14,26 +21,26 @@ use super::dense::Product;
 use super::simd::Simd;
 use super::sparse::Group;
 
-/// What both read: some rows of a layer, and one panel of x.
+/// What [`gather`] reads: some rows of a layer, and one panel of x.
 #[derive(Clone, Copy)]
 pub struct Band<'a> {
     /// The groups to compute.
     pub groups: &'a [Group],
-    /// A line number for each entry.
+    /// The column of K of each entry, relative to the base of its group.
     pub indices: &'a [u16],
     /// `[entry][ROWS]`, 4 bytes each, from entry `first_entry` of the layer on.
     pub weights: *const u8,
-    /// The entry of the layer that `weights` begin with.
+    /// The entry of the layer at which `weights` begin.
     pub first_entry: usize,
-    /// The panel.
+    /// The panel of x.
     pub panel: &'a [u8],
-    /// Where weights have scales by groups of K: `[group of K][scales_stride]`, by output feature.
+    /// `[group of K][scales_stride]`, by output feature, where weights have scales by groups of K.
     pub scales: Option<&'a [f32]>,
-    /// Scales from a group of K to the next.
+    /// Scales from one group of K to the next.
     pub scales_stride: usize,
-    /// Lines of a group of K.
+    /// Columns of K in a group that shares a scale.
     pub scale_lines: usize,
-    /// The feature that row 0 of the output stands for.
+    /// The output feature that row 0 of the output stands for.
     pub first_row: usize,
 }
 
@@ -44,40 +51,41 @@ impl Band<'_> {
     /// The group is one of the band's, of `ROWS` rows.
     #[inline(always)]
     pub unsafe fn weights_of<const ROWS: usize>(&self, group: &Group) -> *const [f32; ROWS] {
-        // SAFETY: the band holds the weights of all its groups.
+        // SAFETY: the caller vouches that the group is the band's, whose weights hold all entries of its groups.
         unsafe { self.weights.cast::<[f32; ROWS]>().add(group.start as usize - self.first_entry) }
     }
 
-    /// Where the scales of a group's rows begin.
+    /// The index in `scales` of the scale of the group's first row.
     #[inline(always)]
     pub fn scale_row(&self, group: &Group) -> usize {
         group.base as usize / self.scale_lines * self.scales_stride + group.row as usize
     }
 }
 
-/// Columns of a band that some single rows have.
+/// Four input features that some single rows of a band have: four columns of K of floats, or two of pairs of
+/// bfloat16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
-    /// The first column / 4.
+    /// The first input feature / 4.
     pub quad: u32,
-    /// How many rows have it.
+    /// How many rows have weights for them.
     pub rows: u32,
 }
 
-/// A band column by column.
+/// The weights of a band ordered by columns of K, for [`scatter`].
 #[derive(Clone, Copy)]
 pub struct Columns<'a> {
-    /// In the order of K.
+    /// The chunks, in the order of K.
     pub chunks: &'a [Chunk],
-    /// Of each chunk, the rows that have it, counted from the band's first.
+    /// The rows that have each chunk, one byte each, counted from the first row of the band.
     pub rows: *const u8,
-    /// Four columns' weights for each of `rows`.
+    /// The weights of a chunk for each of `rows`, 4 bytes for each column of K.
     pub weights: *const u8,
-    /// The panel.
+    /// The panel of x.
     pub panel: &'a [u8],
 }
 
-/// The sums of all groups, `[row][TOKENS]`. A group whose base is not 0 adds to what is there.
+/// The sums of all groups, `[row][TOKENS]`. A group whose base is not 0 adds to what is in `out`.
 ///
 /// # Safety
 /// The CPU has the tier of `S`; the band's groups are inside its arrays and its panel; `out` has room for all rows of
@@ -87,7 +95,7 @@ pub unsafe fn gather<S: Simd, P: Product<S>, const ROWS: usize, const VECS: usiz
     band: &Band<'_>,
     out: *mut f32,
 ) {
-    // SAFETY: as the caller.
+    // SAFETY: the caller vouches for the tier, for a band whose entries are inside its arrays, and for room in `out`.
     unsafe {
         for group in band.groups {
             let start = group.start as usize;
@@ -99,7 +107,7 @@ pub unsafe fn gather<S: Simd, P: Product<S>, const ROWS: usize, const VECS: usiz
                 let mut indices = band.indices.as_ptr().add(start);
                 let mut weights = band.weights_of::<ROWS>(group).cast::<u8>();
                 let mut acc = [[P::zero(); VECS]; ROWS];
-                // Without scales a later part goes on with the chains of the one before it.
+                // Without scales, a later part of a row continues the chains of sums of the part before it.
                 if group.base > 0 && band.scales.is_none() {
                     for r in 0..ROWS {
                         if r < group.rows as usize {
@@ -111,8 +119,9 @@ pub unsafe fn gather<S: Simd, P: Product<S>, const ROWS: usize, const VECS: usiz
                 }
                 let lines = panel.add(first * 4);
                 let mut len = group.len;
-                if ROWS > 1 && S::QUADS == 4 {
-                    // Counting and addressing are a good part of an entry on these CPUs.
+                if const { ROWS > 1 && S::QUADS == 4 } {
+                    // Two entries a turn: the loop counter and addresses are a good part of the work of an entry on
+                    // these CPUs.
                     for _ in 0..len / 2 {
                         entry::<S, P, ROWS, VECS, TOKENS, 0>(&mut acc, lines, indices, weights);
                         entry::<S, P, ROWS, VECS, TOKENS, 1>(&mut acc, lines, indices, weights);
@@ -149,7 +158,7 @@ pub unsafe fn gather<S: Simd, P: Product<S>, const ROWS: usize, const VECS: usiz
     }
 }
 
-/// Entry `I`: its line times each row's 4 bytes of weights.
+/// Adds entry `I`: `VECS` registers of its column of K (`lines` is column 0) times 4 bytes of weights of each row.
 #[inline(always)]
 unsafe fn entry<
     S: Simd,
@@ -164,11 +173,11 @@ unsafe fn entry<
     indices: *const u16,
     weights: *const u8,
 ) {
-    // SAFETY: as `gather`.
+    // SAFETY: the caller of `gather` vouches for the tier, and for entries whose columns are inside the panel.
     unsafe {
         let line = lines.add(usize::from(*indices.add(I as usize)) * (TOKENS * 4));
         let x = S::loads::<VECS, 0>(line);
-        if S::QUADS == 4 && ROWS == 4 {
+        if const { S::QUADS == 4 && ROWS == 4 } {
             let w = S::quads::<I>(weights);
             for v in 0..VECS {
                 acc[0][v] = P::dot::<0>(acc[0][v], w, x[v]);
@@ -187,18 +196,20 @@ unsafe fn entry<
     }
 }
 
-/// The sums of `rows` rows of single-row blocks, `[row][TOKENS]`, in `LINES` lines a chunk.
+/// The sums of `rows` rows of single-row blocks, `[row][TOKENS]`. A chunk is `LINES` columns of K: 4 of floats, 2 of
+/// pairs of bfloat16.
 ///
 /// # Safety
-/// The CPU has the tier of `S`; chunks, rows and weights belong together, and the panel has their lines; `out` has room
-/// for `rows` rows, and no row is beyond them.
+/// The CPU has the tier of `S`; chunks, rows and weights belong together, and the panel has their columns of K; `out`
+/// has room for `rows` rows, and each of `columns.rows` is below that.
 #[inline(always)]
 pub unsafe fn scatter<S: Simd, P: Product<S>, const LINES: usize, const VECS: usize, const TOKENS: usize>(
     columns: &Columns<'_>,
     rows: usize,
     out: *mut f32,
 ) {
-    // SAFETY: as the caller.
+    // SAFETY: the caller vouches for the tier, for chunks whose columns, rows and weights exist, and for room for
+    // `rows` rows.
     unsafe {
         for v in 0..rows * TOKENS / S::LANES {
             P::store(out.add(v * S::LANES).cast(), P::zero());
@@ -221,7 +232,7 @@ pub unsafe fn scatter<S: Simd, P: Product<S>, const LINES: usize, const VECS: us
                     for v in 1..VECS {
                         acc[v] = P::load(to.add(v * S::LANES).cast());
                     }
-                    if S::QUADS == 4 && LINES == 4 {
+                    if const { S::QUADS == 4 && LINES == 4 } {
                         let w = S::quads::<0>(weights);
                         for v in 0..VECS {
                             acc[v] = P::dot::<0>(acc[v], w, x[0][v]);

@@ -1,13 +1,19 @@
-//! Block-sparse layers of floats for one token (GEMV), whose panel is its row.
+//! Block-sparse layers of floats for one token (GEMV), whose panel is its row of x.
 //!
-//! A sum is one chain of fused multiply-adds, which waits for itself; so the rows of four groups go side by side. Plain
-//! Rust over arrays, which the compiler makes vectors of.
+//! ```text
+//! for each row n of the band, over the stored columns k of n in ascending order:
+//!     out[n] = fma(x[k], w[n][k], out[n])
+//! with scales by groups of K:  out[n] = sum over groups g:  scale[g][n] * (sum over the columns of g)
+//! ```
+//!
+//! A sum is one chain of fused multiply-adds, each of which waits for the one before, so [`gather`] computes four
+//! groups at a time. The code is plain Rust over arrays, which the compiler vectorizes.
 
 use super::float::{Band, Columns};
 use super::sparse::Group;
 
-/// One entry: a number of x times the weights of each row. Pointers and sums are values of their own, or the compiler
-/// would keep them in memory.
+/// Adds one entry: a number of x times the weights of each row. Pointers and sums are separate values, because the
+/// compiler would otherwise keep them in memory.
 #[inline(always)]
 unsafe fn step<const ROWS: usize>(
     acc: &mut [f32; ROWS],
@@ -15,7 +21,7 @@ unsafe fn step<const ROWS: usize>(
     index: *const u16,
     weights: *const [f32; ROWS],
 ) {
-    // SAFETY: as `gather`.
+    // SAFETY: the caller of `gather` vouches for the entry: its index, its weights, and its column of x.
     unsafe {
         let x = *x.add(usize::from(*index));
         let w = weights.read_unaligned();
@@ -25,20 +31,20 @@ unsafe fn step<const ROWS: usize>(
     }
 }
 
-/// What a group's sums start from.
+/// The values that the sums of a group start from: 0, or, in a later part of its rows without scales, those in `out`.
 #[inline(always)]
 unsafe fn begin<const ROWS: usize>(band: &Band<'_>, group: &Group, out: *const f32) -> [f32; ROWS] {
     let mut acc = [0.0; ROWS];
     if group.base > 0 && band.scales.is_none() {
         for r in 0..group.rows as usize {
-            // SAFETY: as `gather`.
+            // SAFETY: the caller of `gather` vouches for `out`, which has all rows of the groups.
             acc[r] = unsafe { *out.add(group.row as usize + r - band.first_row) };
         }
     }
     acc
 }
 
-/// The entries of a group from `done`, and its end.
+/// Adds the entries of a group from number `done` on, and stores its sums.
 #[inline(always)]
 unsafe fn finish<const ROWS: usize>(
     band: &Band<'_>,
@@ -47,7 +53,7 @@ unsafe fn finish<const ROWS: usize>(
     mut acc: [f32; ROWS],
     out: *mut f32,
 ) {
-    // SAFETY: as `gather`.
+    // SAFETY: the caller of `gather` vouches for the entries of the group, its rows in `out` and its scales.
     unsafe {
         let x = band.panel.as_ptr().cast::<f32>().add(group.base as usize);
         let indices = band.indices.as_ptr().add(group.start as usize);
@@ -72,13 +78,14 @@ unsafe fn finish<const ROWS: usize>(
 /// The sums of all groups, `[row]`.
 ///
 /// # Safety
-/// As [`super::float::gather`].
+/// The caller keeps the promises of [`super::float::gather`], with one token.
 #[inline(always)]
 pub unsafe fn gather<const ROWS: usize>(band: &Band<'_>, out: *mut f32) {
-    // Later parts of rows need what the earlier ones left, and are behind them.
+    // Groups with a larger base are later parts of rows, come later in the list, and need the sums of the parts
+    // before.
     for same in band.groups.chunk_by(|a, b| a.base == b.base) {
         let (fours, rest) = same.as_chunks::<4>();
-        // SAFETY: as the caller.
+        // SAFETY: the caller vouches for a band whose entries are inside its arrays, and for all its rows in `out`.
         unsafe {
             for four in fours {
                 let x = band.panel.as_ptr().cast::<f32>().add(four[0].base as usize);
@@ -111,10 +118,10 @@ pub unsafe fn gather<const ROWS: usize>(band: &Band<'_>, out: *mut f32) {
 /// The sums of `rows` rows of single-row blocks, `[row]`.
 ///
 /// # Safety
-/// As [`super::float::scatter`].
+/// The caller keeps the promises of [`super::float::scatter`], with one token and four columns a chunk.
 #[inline(always)]
 pub unsafe fn scatter(columns: &Columns<'_>, rows: usize, out: *mut f32) {
-    // SAFETY: as the caller.
+    // SAFETY: the caller vouches for chunks whose columns, rows and weights exist, and for `rows` numbers at `out`.
     unsafe {
         out.write_bytes(0, rows);
         let (mut row, mut weights) = (columns.rows, columns.weights.cast::<[f32; 4]>());

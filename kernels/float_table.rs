@@ -1,6 +1,6 @@
 //! What a row of the kernel table has for floats, and the macros that make it.
 
-use super::attention::table::{Decode, Multiply, Passes};
+use super::attention::table::{Multiply, Passes};
 use super::byte_table::DenseKernel;
 use super::ecoformer::{Features, Lookup};
 use super::float::{Band, Columns};
@@ -112,35 +112,44 @@ impl<T> Stored<T> {
     }
 }
 
-/// Everything that a kind of registers does with floats.
-#[derive(Debug)]
-pub struct FloatTier {
-    /// Fused multiply-adds of f32.
-    pub f32: FloatKernels,
-    /// One token through block-sparse weights.
-    pub gemv: GemvKernels,
-    /// To f32, by what is stored.
-    pub widen: Stored<convert::Run>,
-    /// To bfloat16, by what is stored.
-    pub to_bf16: ToBf16,
-    /// Rows of 4-byte elements to a panel of lines.
-    pub pack_kmajor: pack::Run,
-    /// The end of a tile of f32 sums.
-    pub epilogue: epilogue::Run,
-    /// Tiles of attention.
-    pub multiply: &'static Multiply,
-    /// A single query, with k or v of bfloat16.
-    pub single_bf16: Decode,
-    /// A single query, with k or v of halves.
-    pub single_f16: Decode,
-    /// The rest of attention.
-    pub passes: &'static Passes,
+/// What a kernelized hash needs beside products.
+#[derive(Debug, Clone, Copy)]
+pub struct Hashing {
     /// Inner products to features of a kernelized hash.
     pub features: unsafe fn(&Features),
     /// Rows of floats to masks of what is above 0.
     pub signs: unsafe fn(*const f32, usize, *mut u64),
     /// Sums of signed rows.
     pub lookup: unsafe fn(&Lookup),
+}
+
+/// Everything that a kind of registers does with floats.
+#[derive(Debug)]
+pub struct FloatTier {
+    /// Layers, of fused multiply-adds of f32.
+    #[cfg(feature = "linear")]
+    pub f32: FloatKernels,
+    /// One token through block-sparse weights.
+    #[cfg(feature = "linear")]
+    pub gemv: GemvKernels,
+    /// To f32, by what is stored.
+    pub widen: Stored<convert::Run>,
+    /// To bfloat16, by what is stored.
+    pub to_bf16: ToBf16,
+    /// Rows of 4-byte elements to a K-major panel.
+    pub pack_kmajor: pack::Run,
+    /// The end of a tile of f32 sums.
+    #[cfg(feature = "linear")]
+    pub epilogue: epilogue::Run,
+    /// Tiles of attention.
+    #[cfg(any(feature = "attention", feature = "ecoformer"))]
+    pub multiply: &'static Multiply,
+    /// The rest of attention.
+    #[cfg(feature = "attention")]
+    pub passes: &'static Passes,
+    /// What a kernelized hash needs beside products.
+    #[cfg(feature = "ecoformer")]
+    pub hashing: Hashing,
 }
 
 /// `floats! { set, Registers, dense .., gather [..], scatter [..], attention .. }`: a module `floats` with `FLOATS`. `floats! { set, of parent }`: that of another row.
@@ -156,24 +165,22 @@ macro_rules! floats {
     ) => {
         pub mod floats {
             use super::*;
-            use crate::kernels::attention::table::{multiply, passes, single};
+            use crate::kernels::attention::table::{multiply, passes};
             use crate::kernels::byte_table::dense_kernel;
             use crate::kernels::convert::{to_bf16, widen};
             use crate::kernels::dense::{StoredBf16, Bytes, F32, StoredF16, Words, float_peak};
             use crate::kernels::ecoformer::{self, Features, Lookup};
             use crate::kernels::epilogue::{self, Finish, Sums};
             use crate::kernels::float::{Band, Columns};
-            use crate::kernels::float_table::{FloatKernels, FloatTier, Stored, ToBf16, GemvKernels, lines};
+            use crate::kernels::float_table::{FloatKernels, FloatTier, GemvKernels, Hashing, Stored, ToBf16, lines};
             use crate::kernels::{float_gemv, pack};
 
-            dense_kernel! { words: $set, $simd, F32, Words => F32, 4 as 4, "f32f32", $dense_rows x $dense_columns: $nv x $dense, $several }
-            dense_kernel! { bfloats: $set, $simd, F32, StoredBf16 => Bf16, 4 as 4, "f32bf16", $dense_rows x $dense_columns: $nv x $dense, $several }
-            dense_kernel! { halves: $set, $simd, F32, StoredF16 => F16, 4 as 4, "f32f16", $dense_rows x $dense_columns: $nv x $dense, $several }
-            dense_kernel! { bytes: $set, $simd, F32, Bytes => I8, 4 as 4, "f32i8", $dense_rows x $dense_columns: $nv x $dense, $several }
+            dense_kernel! { f32_weights: $set, $simd, F32, Words => F32, 4 as 4, "f32f32", $dense_rows x $dense_columns: $nv x $dense, $several }
+            dense_kernel! { bf16_weights: $set, $simd, F32, StoredBf16 => Bf16, 4 as 4, "f32bf16", $dense_rows x $dense_columns: $nv x $dense, $several }
+            dense_kernel! { f16_weights: $set, $simd, F32, StoredF16 => F16, 4 as 4, "f32f16", $dense_rows x $dense_columns: $nv x $dense, $several }
+            dense_kernel! { i8_weights: $set, $simd, F32, Bytes => I8, 4 as 4, "f32i8", $dense_rows x $dense_columns: $nv x $dense, $several }
             lines! { $set, $simd, F32, 4, "f32f32", "kmajor", gather $gather, scatter $scatter }
             multiply! { $set, $simd, F32, "f32f32", "kmajor", $rows x $widest $attention }
-            single! { single_bf16: $set, $simd, F32, StoredBf16 }
-            single! { single_f16: $set, $simd, F32, StoredF16 }
             passes! { $set, $simd }
             compile! { $set: fn gemv[const ROWS: usize](band: &Band<'_>, out: *mut f32) = float_gemv::gather::<ROWS> }
             compile! { $set: fn gemv_scatter(columns: &Columns<'_>, rows: usize, out: *mut f32) = float_gemv::scatter }
@@ -192,12 +199,14 @@ macro_rules! floats {
             compile! { $set: fn peak(times: u64) -> u64 = float_peak::<$simd, F32, 1> }
 
             pub static FLOATS: FloatTier = FloatTier {
+                #[cfg(feature = "linear")]
                 f32: FloatKernels {
-                    dense: &[words::KERNEL, bfloats::KERNEL, halves::KERNEL, bytes::KERNEL],
+                    dense: &[f32_weights::KERNEL, bf16_weights::KERNEL, f16_weights::KERNEL, i8_weights::KERNEL],
                     gather: GATHER,
                     scatter: SCATTER,
                     peak,
                 },
+                #[cfg(feature = "linear")]
                 gemv: GemvKernels {
                     name: concat!(stringify!($set), "-f32f32-gemv-kmajor-4x1"),
                     gather4: gemv::<4>,
@@ -207,14 +216,14 @@ macro_rules! floats {
                 widen: Stored { f32: widen_f32, bf16: widen_bf16, f16: widen_f16, i8: widen_i8 },
                 to_bf16: ToBf16 { f32: f32_to_bf16, bf16: bf16_to_bf16, f16: f16_to_bf16 },
                 pack_kmajor,
+                #[cfg(feature = "linear")]
                 epilogue,
+                #[cfg(any(feature = "attention", feature = "ecoformer"))]
                 multiply: &multiply::KERNELS,
-                single_bf16: single_bf16::DECODE,
-                single_f16: single_f16::DECODE,
+                #[cfg(feature = "attention")]
                 passes: &passes::PASSES,
-                features,
-                signs,
-                lookup,
+                #[cfg(feature = "ecoformer")]
+                hashing: Hashing { features, signs, lookup },
             };
         }
     };
@@ -246,12 +255,12 @@ macro_rules! pairs {
             use crate::kernels::float::{Band, Columns};
             use crate::kernels::float_table::{FloatKernels, lines};
 
-            dense_kernel! { words: $set, $simd, Pairs, Words => Bf16, 2 as 2, "bf16bf16", $dense_rows x $dense_columns: $nv x $dense, $several }
+            dense_kernel! { bf16_weights: $set, $simd, Pairs, Words => Bf16, 2 as 2, "bf16bf16", $dense_rows x $dense_columns: $nv x $dense, $several }
             lines! { $set, $simd, Pairs, 2, "bf16bf16", "kmajor2", gather $gather, scatter $scatter }
             multiply! { $set, $simd, Pairs, "bf16bf16", "kmajor2", $rows x $widest $attention }
             compile! { $set: fn peak(times: u64) -> u64 = float_peak::<$simd, Pairs, 2> }
 
-            static ALL: FloatKernels = FloatKernels { dense: &[words::KERNEL], gather: GATHER, scatter: SCATTER, peak };
+            static ALL: FloatKernels = FloatKernels { dense: &[bf16_weights::KERNEL], gather: GATHER, scatter: SCATTER, peak };
             pub const KERNELS: Option<&FloatKernels> = Some(&ALL);
             pub const MULTIPLY: Option<&Multiply> = Some(&multiply::KERNELS);
         }

@@ -1,22 +1,32 @@
-//! Block-sparse layers of bytes for one token (GEMV), whose panel is its row: x is gathered into quads in memory first, or looked up
-//! in registers where the tier can and enough columns are stored.
+//! Block-sparse layers of bytes for one token (GEMV), whose panel is its row of x.
+//!
+//! ```text
+//! for each group, for each of its rows r:
+//!     out[row + r - first_row] = init[row + r] + sum over entries e, i in 0..4:  w[e][r][i] * x[column(e, i)]
+//! ```
+//!
+//! The columns of x are gathered into memory first, four bytes for each entry, and then multiplied by registers of
+//! weights. Where the tier has byte permutations (`Simd::LOOKS_UP`) and enough columns are stored, x is looked up in
+//! registers instead.
 
 use super::simd::Simd;
 use super::sparse::{Band, Layout, index};
 
-/// Entries that the gathered quads of a group are padded to a multiple of.
+/// The number of gathered entries of a group is rounded up to a multiple of this.
 pub const GATHER: usize = 16;
 
-/// One token: every entry's quad is gathered into `quads` first, then the rows are multiplied.
+/// The exact sums of all groups for one token, at `out[row - first_row]`. The band's panel is the plain row of the
+/// token.
 ///
-/// x is the plain row of the token. Stores the exact sums at `out[row - first_row]`.
+/// The four bytes of every entry are gathered into `quads` first, then the rows are multiplied.
 ///
 /// # Safety
-/// As `sparse::spill`, with one token; `quads` has room for the entries of each group rounded up to [`GATHER`], and as many
-/// more.
+/// The caller keeps the promises of `sparse::spill`, with one token; `quads` has room for the entries of each group
+/// rounded up to [`GATHER`], and for as many more.
 #[inline(always)]
 pub unsafe fn gemv<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, quads: *mut u32, out: *mut i32) {
-    // SAFETY: the driver built the band; quads has room.
+    // SAFETY: the driver built the band, whose entries are inside its arrays; the caller vouches for the room in
+    // `quads`.
     unsafe {
         let least = S::LOOKS_UP[usize::from(L::INDICES == 1)];
         // Groups are ordered by length: the one in the middle stands for all.
@@ -55,11 +65,12 @@ pub unsafe fn gemv<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, quads
     }
 }
 
-/// One token without memory in between.
+/// [`gemv`] with x looked up in registers, without `quads`.
 #[inline(always)]
 unsafe fn looked_up<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, out: *mut i32) {
     for group in band.groups {
-        // SAFETY: as for `gemv`.
+        // SAFETY: the caller keeps the promises of `gemv`: entries of the groups are inside the arrays, `out` has a
+        // place for each row.
         unsafe {
             let x = band.panel.get_unchecked(group.base as usize..);
             let indices = band.indices.as_ptr().add(group.start as usize * L::INDICES);
@@ -78,12 +89,12 @@ unsafe fn looked_up<S: Simd, L: Layout, const ROWS: usize>(band: &Band<'_>, out:
     }
 }
 
-/// The quad of one entry.
+/// The four bytes of x of one entry.
 #[inline(always)]
 unsafe fn gather<L: Layout>(x: *const u8, indices: *const u16) -> u32 {
-    // SAFETY: indices are columns of the token.
+    // SAFETY: the driver made the indices, which are columns of the token.
     unsafe {
-        if L::INDICES == 1 {
+        if const { L::INDICES == 1 } {
             return x.add(index(indices, 0) * 4).cast::<u32>().read_unaligned();
         }
         let four = indices.cast::<u64>().read_unaligned() as usize;
@@ -92,13 +103,15 @@ unsafe fn gather<L: Layout>(x: *const u8, indices: *const u16) -> u32 {
     }
 }
 
-/// The sums of up to 4 rows over `len` entries; quads are zero from there to a multiple of [`GATHER`].
+/// The sums of up to 4 rows over `len` entries. `quads` holds four bytes of x for each entry, and zeros from there to
+/// a multiple of [`GATHER`].
 #[inline(always)]
 unsafe fn rows<S: Simd, const ROWS: usize>(quads: *const u8, weights: *const i8, len: usize) -> [i32; 4] {
-    // Entries of a register of weights. Weights past the last entry are another group's, or padding: times zero.
+    // Entries in a register of weights. Weights behind the last entry are those of another group, or padding: the
+    // gathered bytes are zero there.
     let along = S::LANES / ROWS;
     let mut lanes = [0i32; 16];
-    // SAFETY: the driver's arrays reach a register past the last entry.
+    // SAFETY: the driver's arrays of weights and gathered bytes can be read a whole register past the last entry.
     unsafe {
         let mut acc = [S::splat(0); 2];
         let mut e = 0;

@@ -1,19 +1,24 @@
-//! Tiers for tests: tiles of heights, widths and depths that no CPU asks for, so that the drivers never see powers of
+//! Tiers for tests: tiles of heights, widths and depths that no CPU asks for, so that drivers do not meet powers of
 //! two alone. Plain Rust, on every CPU.
 //!
-//! The dense tile is free in all three. Panels of 64, 16 or 1 tokens and groups of 4 rows or 1 are the format of
-//! block-sparse weights and activations, not of a tile; what can be odd there is how many registers go at a time.
+//! ```text
+//! out[m][f] = init[f] + sum over k:  x[m][k] * w[k / KR][f][k % KR]
+//! ```
+//!
+//! The height, width and depth of a dense tile are free. Panels of 64, 16 or 1 tokens and groups of 4 rows or 1 are
+//! the format of block-sparse weights and activations, not properties of a tile; what can be odd there is how many
+//! registers are computed at a time.
 
 use super::dense::{Int8, Kernel, Quad8 as Packed, Run, Tile};
 use super::scalar::Scalar;
 use super::sparse::{self, KMajor, KMajor4, KMajor4x16, KMajor16};
-use super::table::{DenseKernel, Layout, SparseKernel, TIERS, Tier, ToBytes};
+use super::table::{ByteKernels, DenseKernel, Layout, SparseKernel, TIERS, Tier, ToBytes};
 use crate::base::element::Element;
 
-/// `MR` tokens times `NR` features, `KR` elements of `4 / KR` bytes a step.
+/// `MR` tokens times `NR` features, with steps of `KR` elements, each of `4 / KR` bytes of x.
 ///
 /// # Safety
-/// As [`Run`].
+/// The caller keeps the promises of [`Run`].
 unsafe fn plain<const MR: usize, const NR: usize, const KR: usize>(t: &Tile) {
     for m in 0..MR {
         for f in 0..NR {
@@ -50,7 +55,7 @@ macro_rules! walk {
     };
 }
 
-/// A tile of bytes takes 4 registers at a time or 2, and the scalar tier takes 4.
+/// Sparse kernels of 1 or 2 registers at a time: those of the scalar tier take 4.
 static BY_FEW: [SparseKernel; 8] = [
     walk!(KMajor "kmajor" 4 x 64 by 2),
     walk!(KMajor "kmajor" 1 x 64 by 2),
@@ -65,24 +70,27 @@ static BY_FEW: [SparseKernel; 8] = [
 macro_rules! odd {
     ($($name:ident: $rows:literal x $nr:literal features of $lanes:literal, $x_bytes:literal bytes, [$($run:expr),*];)*) => {
         $(static $name: Tier = Tier {
-            sparse: &BY_FEW,
-            dense: DenseKernel {
-                name: concat!("odd-u8i8-dense-rows-", $rows, "x", $nr),
-                nr: $nr,
-                lanes: $lanes,
-                x_bytes: $x_bytes,
-                padded: 4,
-                together: 4 / $x_bytes,
-                stored: Element::I8,
-                several: &[],
-                run: {
-                    const RUN: &[Run] = &[$($run),*];
-                    RUN
+            bytes: ByteKernels {
+                sparse: &BY_FEW,
+                dense: DenseKernel {
+                    name: concat!("odd-u8i8-dense-rows-", $rows, "x", $nr),
+                    nr: $nr,
+                    lanes: $lanes,
+                    x_bytes: $x_bytes,
+                    padded: 4,
+                    together: 4 / $x_bytes,
+                    stored: Element::I8,
+                    several: &[],
+                    run: {
+                        const RUN: &[Run] = &[$($run),*];
+                        RUN
+                    },
                 },
+                ..TIERS[0].bytes
             },
             ..*TIERS[0]
         };)*
-        /// All of them, named tokens x features x elements of K.
+        /// All tiers of this file, named tokens x features x elements of K a step.
         pub static ODD: &[&Tier] = &[$(&$name),*];
     };
 }
@@ -91,7 +99,7 @@ odd! {
     T1X1X1: 1 x 1 features of 1, 4 bytes, [plain::<1, 1, 1>];
     T3X5X2: 3 x 5 features of 5, 2 bytes, [plain::<1, 5, 2>, plain::<2, 5, 2>, plain::<3, 5, 2>];
     T2X7X4: 2 x 7 features of 7, 1 bytes, [plain::<1, 7, 4>, plain::<2, 7, 4>];
-    // The loop of the real tiers: 1, 2, 3 and 5 registers of four features, several steps at a time.
+    // The loop of the real tiers, with 1, 2, 3 and 5 registers of four features, several steps at a time.
     T1X4X4: 1 x 4 features of 4, 1 bytes, [Kernel::<Scalar, Int8, Packed, 1, 1, 1, 1>::run];
     T5X8X4: 5 x 8 features of 4, 1 bytes, [
         Kernel::<Scalar, Int8, Packed, 1, 2, 1, 5>::run, Kernel::<Scalar, Int8, Packed, 2, 2, 1, 2>::run, Kernel::<Scalar, Int8, Packed, 3, 2, 1, 1>::run, Kernel::<Scalar, Int8, Packed, 4, 2, 1, 1>::run, Kernel::<Scalar, Int8, Packed, 5, 2, 1, 1>::run

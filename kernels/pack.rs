@@ -1,41 +1,52 @@
-//! Tokens to panels and back: transposes of bytes, written once over the registers of a tier.
+//! Tokens to K-major panels and back: transposes of bytes and of 4-byte words, written once over the registers of a
+//! tier.
 //!
-//! A 16 x 16 transpose of bytes is two rounds of `interleave`; a register of n parts does n of them at once. Whole
-//! lines of memory are read on one side and written on the other, so rows a power of two apart cost no more.
+//! ```text
+//! pack_kmajor        panel[f][t]                     = rows[t][f] ^ flip
+//! pack_kmajor4       panel[f / 4][place(t)][f % 4]   = rows[t][f] ^ flip       place: see quad_offset
+//! unpack_kmajor      rows[t][f]                      = panel[f][t] ^ flip
+//! interleave_kmajor  [f][64] to [f / 4][64][4]
+//! pack_words_kmajor  panel[f][t] = rows[t][f] ^ flip, of words of 4 bytes
+//! sums_to_rows       rows[t][f]  = sums[f][t],        of words of 4 bytes
+//! ```
+//!
+//! A 16 x 16 transpose of bytes is two rounds of `interleave`; a register of n 16-byte parts does n of them at once.
+//! Whole cache lines are read on one side and written on the other, so rows a power of two apart cost no more.
 
 use super::simd::Simd;
 use crate::base::view::{MatMut, MatRef};
 
-/// Some tokens and where their panel is.
+/// Some tokens, and the panel that they are packed into or unpacked from.
 #[derive(Debug, Clone, Copy)]
 pub struct Tokens {
     /// The row of token 0.
     pub rows: *mut u8,
     /// Bytes from a token's row to the next.
     pub stride: usize,
-    /// How many there are: at most the panel's width.
+    /// How many tokens there are: at most the panel's width.
     pub tokens: usize,
-    /// Elements of a row: bytes, or words of 4.
+    /// Elements of a row: bytes, or words of 4 bytes.
     pub features: usize,
     /// The panel.
     pub panel: *mut u8,
-    /// Tokens of the panel: 64, 16 or 1 of bytes, any multiple of 16 of words.
+    /// Tokens of the panel: 64, 16 or 1 of bytes; 1 or any multiple of 16 of words.
     pub width: usize,
-    /// Flipped in each byte on the way: 0x80 turns signed bytes into unsigned ones and back.
+    /// XORed with each byte: 0x80 turns signed bytes into unsigned ones and back.
     pub flip: u8,
-    /// Null, or, of rows of 4-byte elements, what the cache is asked for while they pass: as many bytes in a row as they have.
+    /// Null, or, for rows of 4-byte elements, the memory that is prefetched while they are packed: as many bytes as
+    /// the rows have, one after another.
     pub ahead: *const u8,
 }
 
-/// The signature of all the kernels here.
+/// The signature of the kernels over [`Tokens`].
 ///
 /// # Safety
-/// The CPU has the tier; rows and panel are as described, the panel with its features rounded up to a multiple of 4
-/// for quads.
+/// The CPU has the tier; rows and panel are as described, the panel of [`pack_kmajor4`] with its features rounded up
+/// to a multiple of 4.
 pub type Run = unsafe fn(&Tokens);
 
 impl Tokens {
-    /// Rows to a panel of `width` tokens, by a kernel of a tier that this CPU has.
+    /// Packs rows into a panel of `width` tokens, with a kernel of a tier that this CPU has.
     pub fn pack(rows: MatRef<'_, u8>, panel: &mut [u8], width: usize, flip: u8, run: Run) {
         assert!(rows.rows() <= width && panel.len() >= rows.cols() * width);
         let tokens = Tokens {
@@ -48,12 +59,12 @@ impl Tokens {
             flip,
             ahead: std::ptr::null(),
         };
-        // SAFETY: the view vouches for the rows, which are only read; the panel's length was checked (a panel of quads
-        // is as long, its features rounded up by the caller).
+        // SAFETY: the view vouches for the rows, which are only read; the panel's length was checked (a panel
+        // interleaved by 4 is as long, its features rounded up by the caller).
         unsafe { run(&tokens) }
     }
 
-    /// A panel of `width` tokens to rows, by a kernel of a tier that this CPU has.
+    /// Unpacks a panel of `width` tokens into rows, with a kernel of a tier that this CPU has.
     pub fn unpack(panel: &[u8], width: usize, flip: u8, mut rows: MatMut<'_, u8>, run: Run) {
         assert!(rows.rows() <= width && panel.len() >= rows.cols() * width);
         let tokens = Tokens {
@@ -71,7 +82,8 @@ impl Tokens {
     }
 }
 
-/// Register r of the 16 holds token r (or feature 16 l + r in part l) and then feature r (token r).
+/// Transposes 16 x 16 bytes in each 16-byte part. Before, register r is token r, with features `16 l ..` in part l;
+/// after, part l of register r is feature 16 l + r of 16 tokens. The transposition is its own inverse.
 #[inline(always)]
 unsafe fn transpose16<S: Simd>(v: &[S::V; 16]) -> [S::V; 16] {
     let (mut c, mut e) = (*v, *v);
@@ -93,23 +105,24 @@ unsafe fn transpose16<S: Simd>(v: &[S::V; 16]) -> [S::V; 16] {
     e
 }
 
-/// Where token `t` of quad `q` begins in a panel of quads.
+/// The byte offset of token `t` in four interleaved features `q` (features `4 q .. 4 q + 4`) of a panel interleaved
+/// by 4.
 #[inline(always)]
 pub fn quad_offset(width: usize, q: usize, t: usize) -> usize {
     match width {
-        // Register j holds tokens 16 l + 4 j + i: see `sparse`.
+        // Token 16 l + 4 j + i is element i of part l of register j: see `sparse`.
         64 => q * 256 + (t / 4 % 4) * 64 + (t / 16) * 16 + (t % 4) * 4,
         _ => (q * width + t) * 4,
     }
 }
 
-/// Rows to `[features][width]`.
+/// Packs rows of bytes into `[features][width]`.
 #[inline(always)]
 pub unsafe fn pack_kmajor<S: Simd>(x: &Tokens) {
     let whole = S::LANES * 4;
     let groups = x.tokens / 16;
     let features = if x.width < 16 { 0 } else { x.features / whole * whole };
-    // SAFETY: all offsets are inside the rows and the panel.
+    // SAFETY: the caller vouches for the tier, the rows and the panel; all offsets are inside these.
     unsafe {
         let flip = S::splat(i32::from_ne_bytes([x.flip; 4]));
         for g in 0..groups {
@@ -137,13 +150,14 @@ pub unsafe fn pack_kmajor<S: Simd>(x: &Tokens) {
     }
 }
 
-/// Rows to `[features / 4][width][4]`, in the token order of [`quad_offset`].
+/// Packs rows of bytes into `[features / 4][width][4]`, in the token order of [`quad_offset`], with zeros for missing
+/// features.
 #[inline(always)]
 pub unsafe fn pack_kmajor4<S: Simd>(x: &Tokens) {
     let whole = S::LANES * 4;
     let fours = x.tokens / 4;
     let features = if x.width < 16 { 0 } else { x.features / whole * whole };
-    // SAFETY: all offsets are inside the rows and the panel.
+    // SAFETY: the caller vouches for the tier, the rows and the panel; all offsets are inside these.
     unsafe {
         let flip = S::splat(i32::from_ne_bytes([x.flip; 4]));
         let mut f = 0;
@@ -173,13 +187,13 @@ pub unsafe fn pack_kmajor4<S: Simd>(x: &Tokens) {
     }
 }
 
-/// `[features][width]` to rows.
+/// Unpacks `[features][width]` bytes into rows.
 #[inline(always)]
 pub unsafe fn unpack_kmajor<S: Simd>(x: &Tokens) {
     let whole = S::LANES * 4;
     let groups = x.tokens / 16;
     let features = if x.width < 16 { 0 } else { x.features / whole * whole };
-    // SAFETY: all offsets are inside the rows and the panel.
+    // SAFETY: the caller vouches for the tier, the rows and the panel; all offsets are inside these.
     unsafe {
         let flip = S::splat(i32::from_ne_bytes([x.flip; 4]));
         let mut f = 0;
@@ -207,10 +221,11 @@ pub unsafe fn unpack_kmajor<S: Simd>(x: &Tokens) {
     }
 }
 
-/// `[features][64]` to `[features / 4][64][4]`: features is a multiple of 4, or the missing lines are there to read.
+/// Interleaves `lines`, `[features][64]` bytes, into `quads`, `[features / 4][64][4]`. Features is a multiple of 4,
+/// or the columns of K missing to one can be read.
 #[inline(always)]
 pub unsafe fn interleave_kmajor<S: Simd>(lines: *const u8, features: usize, quads: *mut u8) {
-    // SAFETY: four lines in, four registers' worth of quads out.
+    // SAFETY: the caller vouches for four columns of 64 bytes to read and 256 bytes to write in each round.
     unsafe {
         for q in 0..features.div_ceil(4) {
             let mut offset = 0;
@@ -231,12 +246,12 @@ pub unsafe fn interleave_kmajor<S: Simd>(lines: *const u8, features: usize, quad
     }
 }
 
-/// Rows of 4-byte elements to `[features][width]` of them, features rounded up to a multiple of 4 with zeros; the width is 1 or a
-/// multiple of 16. Tokens that are not there are zero.
+/// Packs rows of 4-byte elements into `[features][width]` of them, features rounded up to a multiple of 4 with zeros;
+/// the width is 1 or a multiple of 16. Tokens that do not exist are zero.
 #[inline(always)]
 pub unsafe fn pack_words_kmajor<S: Simd>(x: &Tokens) {
     if x.width == 1 {
-        // SAFETY: one row, and as long a panel.
+        // SAFETY: the caller vouches for one row, and for a panel as long, rounded up to four elements.
         unsafe {
             x.panel.write_bytes(0, 4 * x.features.next_multiple_of(4));
             std::ptr::copy_nonoverlapping(x.rows, x.panel, 4 * x.features);
@@ -244,13 +259,14 @@ pub unsafe fn pack_words_kmajor<S: Simd>(x: &Tokens) {
         return;
     }
     let four = x.features / 4 * 4;
-    // SAFETY: all offsets are inside the rows and the panel.
+    // SAFETY: the caller vouches for the tier, the rows and the panel; all offsets are inside these.
     unsafe {
         let flip = S::splat(i32::from_ne_bytes([x.flip; 4]));
         let mut ahead = x.ahead;
         let mut t = 0;
         while t < x.width {
-            // Four registers, part l of register r being token 4 l + r: transposed, each is a line in order.
+            // Part l of register r is four features of token 4 l + r. Transposed, each register is one feature of
+            // tokens in order.
             let whole = t + S::LANES <= x.tokens;
             let first = if whole { four } else { 0 };
             let row = x.rows.wrapping_add(t * x.stride);
@@ -286,7 +302,7 @@ pub unsafe fn pack_words_kmajor<S: Simd>(x: &Tokens) {
     }
 }
 
-/// 4-byte elements `[features][width]` to `[tokens][ld]`, features a multiple of 4.
+/// Transposes 4-byte elements `[features][width]` to `[tokens][ld]`; features is a multiple of 4.
 #[inline(always)]
 pub unsafe fn sums_to_rows<S: Simd>(
     sums: *const i32,
@@ -295,7 +311,7 @@ pub unsafe fn sums_to_rows<S: Simd>(
     rows: *mut i32,
     ld: usize,
 ) {
-    // SAFETY: all offsets are inside both matrices.
+    // SAFETY: the caller vouches for the tier and both matrices; all offsets are inside these.
     unsafe {
         if width < 16 {
             for f in 0..features {
@@ -305,7 +321,8 @@ pub unsafe fn sums_to_rows<S: Simd>(
             }
             return;
         }
-        // Part l of register r is feature 4 l + r of four tokens: transposed, each is a token's features in order.
+        // Part l of register r is feature 4 l + r of four tokens. Transposed, each register is a token's features in
+        // order.
         let whole = features / S::LANES * S::LANES;
         for f in (0..whole).step_by(S::LANES) {
             for t in (0..width).step_by(4) {

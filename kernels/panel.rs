@@ -1,30 +1,43 @@
-//! Where the tokens of packed activations lie.
+//! Layouts of packed activations: where the bytes of x[token][feature] lie.
+//!
+//! ```text
+//! Rows, F32Rows, Bf16Rows    [token][feature], an odd number of cache lines from a token to the next
+//! KMajor                     [panel][feature][64 tokens]
+//! KMajor4                    [panel][feature / 4][64 tokens][4]       (tokens in the order of `sparse`)
+//! F32KMajor                  [panel][feature][32 tokens]
+//! Bf16KMajor2                [panel][feature / 2][64 tokens][2]
+//! ```
+//!
+//! What is left over after whole K-major panels goes into panels of 16 tokens while those are cheaper, and a single
+//! token into a panel of its own.
 
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
 
-/// The layouts of packed activations: each layer reads one.
+/// The layouts of packed activations. Each layer reads one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PanelLayout {
-    /// Token by token: dense layers.
+    /// u8, token by token: for dense layers.
     Rows,
-    /// Feature by feature, in panels of 64 tokens: block-sparse layers whose blocks are not a multiple of 4 wide.
+    /// u8, feature by feature, in panels of 64 tokens: for block-sparse layers whose blocks are not a multiple of 4
+    /// wide.
     KMajor,
-    /// Four features by four, in panels of 64 tokens: block-sparse layers whose blocks are 4, 8, 16 .. wide.
+    /// u8, K-major interleaved by 4, in panels of 64 tokens: for block-sparse layers whose blocks are 4, 8, 16 ..
+    /// wide.
     KMajor4,
-    /// f32, token by token: dense layers that compute in floats.
+    /// f32, token by token: for dense layers that compute in floats.
     F32Rows,
-    /// f32, feature by feature, in panels of 32 tokens: block-sparse layers that compute in floats.
+    /// f32, feature by feature, in panels of 32 tokens: for block-sparse layers that compute in floats.
     F32KMajor,
-    /// bfloat16, token by token: dense bfloat16 layers where the CPU multiplies bfloat16.
+    /// bfloat16, token by token: for dense bfloat16 layers where the CPU multiplies bfloat16.
     Bf16Rows,
-    /// bfloat16, two features by two, in panels of 64 tokens: block-sparse bfloat16 layers whose blocks are 2, 4, 6 .. wide, where
-    /// the CPU multiplies bfloat16.
+    /// bfloat16, K-major interleaved by 2, in panels of 64 tokens: for block-sparse bfloat16 layers whose blocks are
+    /// 2, 4, 6 .. wide, where the CPU multiplies bfloat16.
     Bf16KMajor2,
 }
 
 impl PanelLayout {
-    /// What it is made of.
+    /// The type of its elements.
     pub fn element(self) -> Element {
         match self {
             PanelLayout::Rows | PanelLayout::KMajor | PanelLayout::KMajor4 => Element::U8,
@@ -33,17 +46,17 @@ impl PanelLayout {
         }
     }
 
-    /// Whether it holds floats.
+    /// Whether its elements are floats.
     pub fn is_float(self) -> bool {
         self.element() != Element::U8
     }
 
-    /// Whether it goes token by token.
+    /// Whether it is token by token.
     pub fn is_rows(self) -> bool {
         matches!(self, PanelLayout::Rows | PanelLayout::F32Rows | PanelLayout::Bf16Rows)
     }
 
-    /// The token-by-token layout of the same element.
+    /// The token-by-token layout of this element type.
     pub fn rows(self) -> PanelLayout {
         match self.element() {
             Element::F32 => PanelLayout::F32Rows,
@@ -52,7 +65,7 @@ impl PanelLayout {
         }
     }
 
-    /// Features that share 4 bytes of a token, or a line of bytes.
+    /// Input features that are interleaved: so many of a token are adjacent.
     pub fn line_columns(self) -> usize {
         match self {
             PanelLayout::KMajor4 => 4,
@@ -80,14 +93,14 @@ impl PanelLayout {
     }
 }
 
-/// What the bytes are.
+/// The shape and layout of packed activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// M.
+    /// M, the number of tokens.
     pub tokens: usize,
-    /// K.
+    /// K, the number of features.
     pub features: usize,
-    /// How they lie.
+    /// How they are laid out.
     pub layout: PanelLayout,
 }
 
@@ -96,9 +109,9 @@ pub struct Shape {
 pub struct Panel {
     /// The first token.
     pub token: usize,
-    /// How many are real.
+    /// How many tokens there are.
     pub tokens: usize,
-    /// How many there is room for: 64, 32, 16 or 1.
+    /// How many tokens there is room for: 64, 32, 16 or 1.
     pub width: usize,
 }
 
@@ -108,18 +121,18 @@ impl Shape {
         match self.layout {
             layout if layout.is_rows() => row_stride(self.features * layout.element_bytes()),
             PanelLayout::KMajor => self.features,
-            // Whole quads of columns, and of lines.
+            // A multiple of 4 pairs: 8 features of 2 bytes.
             PanelLayout::Bf16KMajor2 => self.features.next_multiple_of(8) * 2,
             layout => self.features.next_multiple_of(4) * layout.element_bytes(),
         }
     }
 
-    /// Elements from a token's row to the next, in a layout that goes token by token.
+    /// Elements from the row of a token to the next, in a layout that is token by token.
     pub fn row_elements(&self) -> usize {
         self.features_padded() / self.layout.element_bytes()
     }
 
-    /// Bytes in all.
+    /// Bytes of all packed activations.
     pub fn bytes(&self) -> usize {
         let tokens = match self.layout {
             layout if layout.is_rows() => self.tokens,
@@ -128,12 +141,12 @@ impl Shape {
                 whole * layout.width() + (whole..self.panels()).map(|p| self.panel(p).width).sum::<usize>()
             }
         };
-        // A kernel may read a whole quad at the end of a row.
+        // The 64 bytes at the end let a kernel read whole words of 4 bytes at the end of a row.
         tokens * self.features_padded() + 64
     }
 
-    /// Whole panels; what is left over goes into panels of 16 tokens while those are cheaper, and a single token
-    /// (not of pairs) into one of its own.
+    /// The number of panels: whole ones; then what is left over in panels of 16 tokens while those are cheaper, and a
+    /// single token (not of pairs of bfloat16) in one of its own.
     pub fn panels(&self) -> usize {
         let width = self.layout.width();
         let whole = self.tokens / width;
@@ -145,7 +158,7 @@ impl Shape {
             }
     }
 
-    /// Panel p.
+    /// Panel number p.
     pub fn panel(&self, p: usize) -> Panel {
         let width = self.layout.width();
         let whole = self.tokens / width;
@@ -169,17 +182,18 @@ impl Shape {
         if panel.token == token { panel } else { self.panel(p + 1) }
     }
 
-    /// Tokens of a piece.
+    /// Tokens of a piece: the unit in which packing is shared out, as many tokens as a whole panel has.
     pub fn piece_tokens(&self) -> usize {
         self.layout.width()
     }
 
-    /// Bytes of a piece: piece i of the bytes holds tokens `piece_tokens * i ..`, in one panel or two.
+    /// Bytes of a piece. Piece i has the bytes of tokens `piece_tokens * i ..`, which are one panel or, at the end,
+    /// two.
     pub fn piece_bytes(&self) -> usize {
         self.piece_tokens() * self.features_padded()
     }
 
-    /// The panels of piece i; for rows the piece is taken as one.
+    /// The panels of piece i. In a layout that is token by token, a piece is returned as one panel.
     pub fn piece(&self, i: usize) -> impl Iterator<Item = Panel> + use<> {
         let width = self.piece_tokens();
         let tokens = (self.tokens - i * width).min(width);
@@ -194,20 +208,20 @@ impl Shape {
         panels.map(move |p| this.panel(p)).chain(rows)
     }
 
-    /// How many pieces there are.
+    /// The number of pieces.
     pub fn pieces(&self) -> usize {
         self.tokens.div_ceil(self.piece_tokens())
     }
 
-    /// The bytes of a panel, or of a stretch of rows, in all bytes.
+    /// The range of the bytes of a panel, or of consecutive rows, in all bytes.
     pub fn range(&self, panel: Panel) -> std::ops::Range<usize> {
         let start = panel.token * self.features_padded();
         start..start + panel.width * self.features_padded()
     }
 }
 
-/// Bytes from a token of so many bytes to the next: whole cache lines, an odd number of them, so that rows do not meet in one
-/// set of the cache whatever the number of features.
+/// Bytes from the row of a token of so many bytes to the next: whole cache lines, an odd number of them, so that rows
+/// do not fall into one set of the cache, whatever the number of features.
 pub fn row_stride(bytes: usize) -> usize {
     (bytes.div_ceil(64) | 1) * 64
 }

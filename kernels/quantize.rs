@@ -1,25 +1,32 @@
 //! Reals to 8-bit integers and back, and the range of a row.
 //!
+//! ```text
+//! quantize:    y[i] = clamp(round_half_even(x[i] / scale), low - zero, high - zero) + zero      NaN becomes zero
+//! dequantize:  y[i] = scale * (x[i] - zero)
+//! range:       min, max and largest magnitude of x
+//! ```
+//!
 //! Every body is plain Rust without a branch, a call or a conversion that the compiler could not turn into vectors.
-//! The round half to even is an addition: at 1.5 * 2^23 the f32 are the integers, so that adding it rounds, and the
-//! low byte of the sum's bits is the integer. As the bounds are integers, clamping before rounding changes nothing.
+//! Rounding half to even is an addition: the f32 around 1.5 * 2^23 are spaced by 1, so that adding this number
+//! rounds, and the low byte of the sum's bits is the integer. As the bounds are integers, clamping before rounding
+//! gives the same result.
 
 use crate::base::ctx::Ctx;
 use crate::base::isa::Isa;
 use crate::base::params::QuantParams;
 use half::{bf16, f16};
 
-/// 1.5 * 2^23. The low byte of its bits is 0.
+/// 1.5 * 2^23, which rounds what is added to it to an integer. The low byte of its bits is 0.
 const ROUND: f32 = 12_582_912.0;
 
-/// Lanes of a row reduction, the same on every tier.
+/// Lanes of a reduction over a row, the same number on every tier.
 const LANES: usize = 16;
 
-/// [`QuantParams`] as the loops want them.
+/// [`QuantParams`] in the form that the loops use.
 #[derive(Clone, Copy)]
 pub struct Affine {
     scale: f32,
-    /// The steps from the zero point to the smallest and the largest integer.
+    /// The smallest and the largest integer, less the zero point.
     low: f32,
     high: f32,
     /// The low byte of the zero point.
@@ -37,8 +44,8 @@ impl From<&QuantParams> for Affine {
     }
 }
 
-/// The smallest and the largest of a row, and the largest magnitude as bits: the row is finite if those are below
-/// [`Range::INFINITE`]. Without finiteness, the ends mean nothing.
+/// The smallest and the largest number of a row, and the largest magnitude as bits. The row is finite if these bits
+/// are below [`Range::INFINITE`]; otherwise `min` and `max` mean nothing.
 #[derive(Clone, Copy)]
 pub struct Range {
     pub min: f32,
@@ -51,13 +58,13 @@ impl Range {
     pub const INFINITE: u32 = 0x7f80_0000;
 }
 
-/// What can be quantized.
+/// An element type that can be quantized.
 pub trait Real: Copy {
     /// The number as an f32.
     fn widen(self) -> f32;
-    /// The kernel of a tier.
+    /// The kernel of [`quantize`] for an ISA.
     fn quantize(isa: Isa) -> unsafe fn(&[Self], Affine, &mut [u8]);
-    /// The kernel of a tier.
+    /// The kernel of [`range`] for an ISA.
     fn range(isa: Isa) -> unsafe fn(&[Self]) -> Range;
 }
 
@@ -95,8 +102,8 @@ impl Real for bf16 {
 impl Real for f16 {
     #[inline(always)]
     fn widen(self) -> f32 {
-        // Not `to_f32`, which is a call. The exponent's bias is moved by a product that is exact, subnormals included;
-        // what was infinite or NaN then has the exponent of 2^16, and gets that of infinity.
+        // Not `to_f32`, which is a call. A product moves the bias of the exponent, exact also for subnormals. What
+        // was infinite or NaN then has the exponent of 2^16 and gets that of infinity.
         let bits = u32::from(self.to_bits());
         let magnitude = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
         let special = if magnitude >= 65536.0 { 0x7f80_0000 } else { 0 };
@@ -120,14 +127,14 @@ pub fn quantize<X: Real>(x: &[X], params: &QuantParams, y: &mut [u8], ctx: &Ctx)
 
 /// `y[i] = params.dequantize(x[i])` from bytes, up to the shorter length.
 pub fn dequantize(x: &[u8], params: &QuantParams, y: &mut [f32], ctx: &Ctx) {
-    // An i8 with its top bit flipped is a u8, 128 higher.
+    // Flipping the top bit of an i8 gives a u8 that is 128 higher.
     let flip = params.range().0 as u8;
     let zero = params.zero_point() - params.range().0;
     // SAFETY: a Ctx only holds a tier that this CPU has.
     unsafe { dequantize_u8::pick(ctx.isa())(x, params.scale(), (flip, zero), y) }
 }
 
-/// The range of a row; of an empty one, from infinity to minus infinity.
+/// The range of a row; of an empty row, `min` is infinity and `max` minus infinity.
 pub fn range<X: Real>(x: &[X], ctx: &Ctx) -> Range {
     // SAFETY: a Ctx only holds a tier that this CPU has.
     unsafe { X::range(ctx.isa())(x) }
@@ -163,7 +170,7 @@ pub(crate) fn range_body<X: Real>(x: &[X]) -> Range {
     let mut min = [f32::INFINITY; LANES];
     let mut max = [f32::NEG_INFINITY; LANES];
     let mut magnitude = [0; LANES];
-    // Every index into the lanes is a constant to the compiler, or they would live in memory.
+    // Every index into the lanes must be a constant to the compiler, which would otherwise keep them in memory.
     let mut take = |x: &[X; LANES]| {
         for l in 0..LANES {
             let x = x[l].widen();
@@ -175,7 +182,7 @@ pub(crate) fn range_body<X: Real>(x: &[X]) -> Range {
     let (body, tail) = x.as_chunks::<LANES>();
     body.iter().for_each(&mut take);
     if let [first, ..] = tail {
-        // Seen again, an element changes nothing.
+        // The tail is filled up with its first element: an element seen twice changes nothing.
         let mut last = [*first; LANES];
         last[..tail.len()].copy_from_slice(tail);
         take(&last);
@@ -190,13 +197,14 @@ pub(crate) fn range_body<X: Real>(x: &[X]) -> Range {
     Range { min: min[0], max: max[0], magnitude: magnitude[0] }
 }
 
-/// One vector instruction, where `f32::min`, which minds a NaN, is four.
+/// The smaller of two numbers, in one vector instruction; `f32::min`, which handles NaN, takes four. `b` if either is
+/// NaN.
 #[inline(always)]
 fn least(a: f32, b: f32) -> f32 {
     if a < b { a } else { b }
 }
 
-/// As [`least`].
+/// The larger of two numbers, in one vector instruction. `b` if either is NaN.
 #[inline(always)]
 fn greatest(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }

@@ -3,7 +3,7 @@
 //! `byte = clamp(round(post * f(sum * scale + bias)) + zero, low, high)`, then perhaps a table. Without a curve f the factor post
 //! is in scale and bias already.
 
-use super::activation::{Curve, Function, apply_scaled, with_curve};
+use super::activation::{Function, apply_scaled, with_curve};
 use super::epilogue::Finish;
 use super::simd::Simd;
 
@@ -14,11 +14,12 @@ use super::simd::Simd;
 #[inline(always)]
 pub unsafe fn rows<S: Simd>(finish: &Finish<'_>, sums: *const i32, first: usize, rows: usize, out: *mut u8) {
     // SAFETY: as the caller.
-    unsafe { with_curve!(finish.curve, A => rows_of::<S, A>(finish, sums, first, rows, out)) }
+    unsafe { with_curve!(finish.curve, f => rows_of::<S, _>(f, finish, sums, first, rows, out)) }
 }
 
 #[inline(always)]
 unsafe fn rows_of<S: Simd, A: Function>(
+    f: A,
     finish: &Finish<'_>,
     sums: *const i32,
     first: usize,
@@ -35,7 +36,7 @@ unsafe fn rows_of<S: Simd, A: Function>(
                     // The order of tokens in a panel's registers.
                     acc[j] = S::load_parts(sums.add(row * 64 + offset + 4 * j).cast(), 64);
                 }
-                finish.store::<S, A, 4>(&acc, first + row, out.add(row * 64 + offset));
+                finish.store::<S, A, 4>(f, &acc, first + row, out.add(row * 64 + offset));
             }
             offset += 4 * S::LANES;
         }
@@ -47,6 +48,7 @@ impl Finish<'_> {
     #[inline(always)]
     pub unsafe fn store<S: Simd, A: Function, const VECS: usize>(
         &self,
+        f: A,
         acc: &[S::V; VECS],
         row: usize,
         out: *mut u8,
@@ -59,8 +61,8 @@ impl Finish<'_> {
             for v in 0..VECS {
                 y[v] = S::fma(S::to_f32(acc[v]), scale, bias);
             }
-            if A::F != Curve::Identity {
-                apply_scaled::<S, A, VECS>(&mut y);
+            if !A::IDENTITY {
+                apply_scaled::<S, A, VECS>(f, &mut y);
                 for v in 0..VECS {
                     y[v] = S::mul_f(y[v], S::splat_f(self.post / A::SCALE));
                 }
@@ -69,7 +71,7 @@ impl Finish<'_> {
             for v in 0..VECS {
                 q[v] = S::round(y[v]);
             }
-            if VECS == 4 {
+            if const { VECS == 4 } {
                 let bytes = S::pack4([q[0], q[1], q[2], q[3]], self.zero);
                 let bytes = match (self.low, self.high) {
                     (0, 255) => bytes,

@@ -1,4 +1,7 @@
 //! The reference tier: plain Rust over four lanes, on every CPU.
+//!
+//! What becomes calls of the math library on the oldest CPUs of its architecture (a fused multiply-add, a round half to even) or
+//! dozens of instructions (f16) is a function of its own: inlined into every kernel it was a third of the whole library.
 
 use super::simd::Simd;
 use half::{bf16, f16};
@@ -7,6 +10,48 @@ use std::array::from_fn;
 /// Plain Rust.
 #[derive(Clone, Copy)]
 pub struct Scalar;
+
+/// `a * b + c`, rounded once.
+#[cfg_attr(any(target_arch = "x86_64", target_arch = "x86"), inline(never))]
+fn fused(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
+    from_fn(|l| a[l].mul_add(b[l], c[l]))
+}
+
+/// To the nearest integer, ties to even.
+#[cfg_attr(any(target_arch = "x86_64", target_arch = "x86"), inline(never))]
+fn rounded(a: [f32; 4]) -> [f32; 4] {
+    a.map(f32::round_ties_even)
+}
+
+/// To the nearest integers, ties to even; what is too large becomes the largest, NaN 0.
+#[inline(never)]
+fn to_integers(f: [f32; 4]) -> [i32; 4] {
+    f.map(|f| f.round_ties_even() as i32)
+}
+
+/// Each of 16 integers plus `zero` as the nearest byte.
+#[inline(never)]
+fn to_bytes(v: &[[i32; 4]; 4], zero: i32) -> [i32; 4] {
+    from_fn(|j| i32::from_le_bytes(v[j].map(|q| q.saturating_add(zero).clamp(0, 255) as u8)))
+}
+
+/// f16 to f32.
+#[inline(never)]
+fn from_f16(bits: [u16; 4]) -> [f32; 4] {
+    bits.map(|v| f16::from_bits(v).to_f32())
+}
+
+/// f32 to f16, rounded to nearest even.
+#[inline(never)]
+fn to_f16(f: [f32; 4]) -> [u16; 4] {
+    f.map(|f| f16::from_f32(f).to_bits())
+}
+
+/// f32 to bfloat16, rounded to nearest even.
+#[inline(never)]
+fn to_bf16(f: [f32; 4]) -> [u16; 4] {
+    f.map(|f| bf16::from_f32(f).to_bits())
+}
 
 /// Byte `i` of a register of four lanes.
 fn byte(v: [i32; 4], i: usize) -> u8 {
@@ -170,7 +215,7 @@ unsafe impl Simd for Scalar {
     #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> [f32; 4] {
         // SAFETY: the caller vouches for 8 bytes.
-        unsafe { p.cast::<[u16; 4]>().read_unaligned() }.map(|v| f16::from_bits(v).to_f32())
+        from_f16(unsafe { p.cast::<[u16; 4]>().read_unaligned() })
     }
     #[inline(always)]
     unsafe fn load_i8(p: *const i8) -> [f32; 4] {
@@ -180,12 +225,12 @@ unsafe impl Simd for Scalar {
     #[inline(always)]
     unsafe fn store_bf16(p: *mut u16, f: [f32; 4]) {
         // SAFETY: the caller vouches for 8 bytes.
-        unsafe { p.cast::<[u16; 4]>().write_unaligned(f.map(|f| bf16::from_f32(f).to_bits())) }
+        unsafe { p.cast::<[u16; 4]>().write_unaligned(to_bf16(f)) }
     }
     #[inline(always)]
     unsafe fn store_f16(p: *mut u16, f: [f32; 4]) {
         // SAFETY: the caller vouches for 8 bytes.
-        unsafe { p.cast::<[u16; 4]>().write_unaligned(f.map(|f| f16::from_f32(f).to_bits())) }
+        unsafe { p.cast::<[u16; 4]>().write_unaligned(to_f16(f)) }
     }
     #[inline(always)]
     unsafe fn to_f32(v: [i32; 4]) -> [f32; 4] {
@@ -193,7 +238,7 @@ unsafe impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn round(f: [f32; 4]) -> [i32; 4] {
-        f.map(|f| f.round_ties_even() as i32)
+        to_integers(f)
     }
     #[inline(always)]
     unsafe fn splat_f(value: f32) -> [f32; 4] {
@@ -211,7 +256,7 @@ unsafe impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
-        from_fn(|l| a[l].mul_add(b[l], c[l]))
+        fused(a, b, c)
     }
     #[inline(always)]
     unsafe fn add_f(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
@@ -243,7 +288,8 @@ unsafe impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn reduce_f(a: [f32; 4]) -> [f32; 4] {
-        a.map(|a| a - a.round_ties_even())
+        let whole = rounded(a);
+        from_fn(|l| a[l] - whole[l])
     }
     #[inline(always)]
     unsafe fn lookup16(table: &[f32; 16], i: [f32; 4]) -> [f32; 4] {
@@ -271,7 +317,7 @@ unsafe impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn pack4(v: [[i32; 4]; 4], zero: i32) -> [i32; 4] {
-        from_fn(|j| i32::from_le_bytes(v[j].map(|q| q.saturating_add(zero).clamp(0, 255) as u8)))
+        to_bytes(&v, zero)
     }
     #[inline(always)]
     unsafe fn pack_in_order(v: [[i32; 4]; 4]) -> [i32; 4] {

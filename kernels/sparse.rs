@@ -1,37 +1,44 @@
-//! Block-sparse layers: one loop over the stored columns of a group of rows, for every layout, tile and tier.
+//! Block-sparse layers of bytes: groups of weight rows times a panel of tokens, for every layout, tile and tier.
 //!
-//! Weights are packed as *groups*: up to `ROWS` neighbouring output features that share their list of columns. x comes
-//! in *panels* of tokens (see `panel.rs`):
+//! ```text
+//! for each group of up to ROWS output features, for each token t of the panel:
+//!     sum[r][t] = init[row + r] + sum over entries e of the group, i in 0..4:  w[e][r][i] * x[t][column(e, i)]
+//! ```
 //!
-//! - `KMajor`, `[K][64]`: any column can be fetched; four of them are interleaved into quads on the fly. For blocks
-//!   whose width is not a multiple of four (4x1 first of all).
-//! - `KMajor4`, `[K / 4][64][4]`: four columns at a time, nothing to interleave. For blocks of width 4, 8, 16 ..
+//! Weights are packed in *groups*: neighbouring output features that share one list of columns of K. Bytes of x lie
+//! in *panels* of tokens (see `panel.rs`); there are two layouts of 64 tokens:
 //!
-//! Inside a panel of 64 tokens, register j holds tokens `16 l + 4 j + i` at element i of its 16-byte part l: the order
-//! in which `interleave` delivers lines and in which `pack4` makes lines again, so a chain of layers never permutes.
-//! Tails use panels of 16 tokens (in plain order) and of one token.
+//! - `KMajor`, `[K][64]`: an entry names any four columns of K, which are interleaved in registers. For blocks whose
+//!   width is not a multiple of four (4x1 first of all).
+//! - `KMajor4`, `[K / 4][64][4]`: an entry names four adjacent columns, which are interleaved in memory. For blocks
+//!   4, 8, 16 .. wide.
 //!
-//! Registers are kept in plain arrays filled by loops: a closure would not inherit the tier's features and every
-//! instruction in it would become a call.
+//! In a panel of 64 tokens, register j holds token `16 l + 4 j + i` at element i of its 16-byte part l. `interleave`
+//! makes this order from four columns and `pack4` turns it back into a column, so a chain of layers never permutes
+//! tokens. Tails use panels of 16 tokens, in plain order, or of one token.
+//!
+//! Sums are arrays of registers filled by `for` loops: a closure would not inherit the CPU features of the tier, and
+//! every instruction in it would become a function call.
 
 use super::activation::Identity;
 use super::epilogue::Finish;
 use super::simd::Simd;
 use std::mem::MaybeUninit;
 
-/// Rows of packed weights that share one list of columns.
+/// A group: rows of packed weights that share one list of columns of K.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Group {
     /// The first output feature.
     pub row: u32,
-    /// The number of output features that exist; those above, up to the tile's height, are padding.
+    /// How many output features there are; rows above them, up to the height of the tile, are padding.
     pub rows: u32,
-    /// The first entry (a group of four lines, or one quad).
+    /// The first entry of the group, in the arrays of indices and weights. What an entry is depends on the kernel:
+    /// see [`Band`].
     pub start: u32,
     /// The number of entries.
     pub len: u32,
-    /// The line that index 0 stands for: not 0 only in later parts of its rows, where K exceeds what 16 bits can index, or
-    /// has scales by groups.
+    /// The column of K that index 0 stands for. It is not 0 only in later parts of rows that were split, because K
+    /// exceeds what 16 bits can index or has scales by groups.
     pub base: u32,
 }
 
@@ -40,26 +47,27 @@ pub struct Group {
 pub struct Band<'a> {
     /// The groups to compute.
     pub groups: &'a [Group],
-    /// 4 column numbers (lines) or one column number / 4 (quads) an entry; those of a group ascend.
+    /// Of each entry four column numbers (`KMajor`), or one column number / 4 (`KMajor4`). Those of a group ascend.
     pub indices: &'a [u16],
-    /// `[entry][ROWS][4]`, with 64 bytes of padding at the end.
+    /// Signed bytes, `[entry][ROWS][4]`, with 64 bytes of padding at the end.
     pub weights: &'a [u8],
-    /// The panel.
+    /// The panel of x.
     pub panel: &'a [u8],
-    /// What each output feature starts from; as long as the padded features.
+    /// The number that the sum of each output feature starts from; as many as there are features, padding included.
     pub init: &'a [i32],
-    /// The feature that row 0 of the output stands for.
+    /// The output feature that row 0 of the output stands for.
     pub first_row: usize,
 }
 
-/// How a panel is laid out, and how one entry's quads are fetched from it.
+/// How a panel is laid out, and how the four columns of an entry are fetched from it.
 pub trait Layout {
-    /// Column indices of an entry.
+    /// Indices of an entry: 4 columns, or 1 for four adjacent columns.
     const INDICES: usize;
     /// Tokens of the panel.
     const TOKENS: usize;
 
-    /// The quads of `VECS` registers: those numbered `HI * VECS ..`, of the part of the panel at byte `offset`.
+    /// `VECS` registers of one entry, each lane being the four bytes of one token: those numbered `HI * VECS ..`, of
+    /// the tokens that begin at byte `offset` of each 64-byte row of the panel.
     unsafe fn quads<S: Simd, const VECS: usize, const HI: usize>(
         panel: *const u8,
         indices: *const u16,
@@ -67,16 +75,16 @@ pub trait Layout {
     ) -> [S::X; VECS];
 }
 
-/// `[K][64]`.
+/// `[K][64]`: the 64 tokens of a column of K are adjacent.
 pub struct KMajor;
-/// `[K / 4][64][4]`.
+/// `[K / 4][64][4]`: interleaved by 4, so that four columns of a token are adjacent.
 pub struct KMajor4;
-/// `[K][16]`.
+/// `[K][16]`, for tails of up to 16 tokens.
 pub struct KMajor16;
-/// `[K / 4][16][4]`.
+/// `[K / 4][16][4]`, for tails of up to 16 tokens.
 pub struct KMajor4x16;
 
-/// Index `i` of an entry.
+/// Reads index `i` of an entry.
 #[inline(always)]
 pub unsafe fn index(indices: *const u16, i: usize) -> usize {
     // SAFETY: the caller vouches for the entry.
@@ -93,9 +101,10 @@ impl Layout for KMajor {
         indices: *const u16,
         offset: usize,
     ) -> [S::X; VECS] {
-        // SAFETY: indices are columns of the panel; offset is inside a line.
+        // SAFETY: the driver made the indices, which are columns of the panel; offset is below the 64 bytes of a
+        // column.
         unsafe {
-            // One load for four indices: the compiler would gather them in a vector register and take them out again.
+            // One load for four indices: the compiler would gather them in a vector register and extract them again.
             let four = indices.cast::<u64>().read_unaligned() as usize;
             let [a, b, c, d] = S::lines(panel.add(offset), four);
             let quads = S::interleave(a, b, c, d);
@@ -118,7 +127,8 @@ impl Layout for KMajor4 {
         indices: *const u16,
         offset: usize,
     ) -> [S::X; VECS] {
-        // SAFETY: the index is a quad of the panel; offset is inside a register's 64 bytes.
+        // SAFETY: the driver made the index, four adjacent columns of the panel; offset is inside the 64 bytes of a
+        // register.
         unsafe {
             let quad = panel.add(index(indices, 0) * 256 + offset);
             let quads = S::loads_apart::<VECS>(quad.add(HI * VECS * 64));
@@ -141,7 +151,7 @@ impl Layout for KMajor16 {
         indices: *const u16,
         _offset: usize,
     ) -> [S::X; VECS] {
-        // SAFETY: indices are columns of the panel.
+        // SAFETY: the driver made the indices, which are columns of the panel: 16 bytes each.
         unsafe {
             let quads = S::gather16([
                 panel.add(index(indices, 0) * 16),
@@ -168,7 +178,7 @@ impl Layout for KMajor4x16 {
         indices: *const u16,
         _offset: usize,
     ) -> [S::X; VECS] {
-        // SAFETY: the index is a quad of the panel.
+        // SAFETY: the driver made the index, four adjacent columns of the panel: 64 bytes.
         unsafe {
             let quad = panel.add(index(indices, 0) * 64);
             let quads = S::loads::<VECS, 0>(quad.add(HI * VECS * S::LANES * 4));
@@ -181,9 +191,9 @@ impl Layout for KMajor4x16 {
     }
 }
 
-/// Where the accumulators of one group go.
+/// Where the sums of one group are stored.
 trait Store {
-    /// Row `r` of the group; `acc` holds registers `HI * VECS ..` of the part at byte `offset`.
+    /// Stores row `r` of the group; `acc` holds registers `HI * VECS ..` of the tokens from byte `offset` on.
     unsafe fn row<S: Simd, L: Layout, const VECS: usize, const HI: usize>(
         &self,
         acc: &[S::V; VECS],
@@ -193,7 +203,7 @@ trait Store {
     );
 }
 
-/// Exact i32, `[row][tokens]` in the order of the tokens.
+/// Stores exact i32 sums, `[row][tokens]`, with tokens in their own order.
 struct Spill {
     out: *mut i32,
     first_row: usize,
@@ -213,7 +223,7 @@ impl Store for Spill {
             let out = self.out.add((group.row as usize + r - self.first_row) * L::TOKENS);
             for v in 0..VECS {
                 let j = HI * VECS + v;
-                if L::TOKENS == 64 {
+                if const { L::TOKENS == 64 } {
                     S::store_parts(out.add(offset + 4 * j).cast(), 64, acc[v]);
                 } else {
                     S::store(out.add(j * S::LANES).cast(), acc[v]);
@@ -223,11 +233,11 @@ impl Store for Spill {
     }
 }
 
-/// Bytes, `[row][64]`: lines of the next layer's panel.
+/// Stores requantized bytes, `[row][64]`: each row of sums is a column of K of the next layer's panel.
 struct Bytes<'a> {
     out: *mut u8,
     first_row: usize,
-    /// A copy: behind a reference, every store of bytes could have changed it.
+    /// A copy: behind a reference, the compiler would reload it after every store of bytes.
     finish: Finish<'a>,
 }
 
@@ -244,12 +254,12 @@ impl Store for Bytes<'_> {
         unsafe {
             let row = group.row as usize + r;
             let out = self.out.add((row - self.first_row) * 64 + offset);
-            self.finish.store::<S, Identity, VECS>(acc, row, out.add(8 * HI));
+            self.finish.store::<S, _, VECS>(Identity, acc, row, out.add(8 * HI));
         }
     }
 }
 
-/// Entry `I`: its quads times each row's four weights.
+/// Adds entry `I`: the four bytes of each token times the four weights of each row.
 #[inline(always)]
 unsafe fn entry<S: Simd, L: Layout, const ROWS: usize, const VECS: usize, const HI: usize, const I: i32>(
     acc: &mut [[S::V; VECS]; ROWS],
@@ -258,10 +268,10 @@ unsafe fn entry<S: Simd, L: Layout, const ROWS: usize, const VECS: usize, const 
     weights: *const u8,
     offset: usize,
 ) {
-    // SAFETY: the entry is inside its arrays.
+    // SAFETY: the caller vouches that the entry is inside the indices and weights, and its columns inside the panel.
     unsafe {
         let x = L::quads::<S, VECS, HI>(panel, indices.add(I as usize * L::INDICES), offset);
-        if S::QUADS == 4 && ROWS == 4 {
+        if const { S::QUADS == 4 && ROWS == 4 } {
             let w = S::quads::<I>(weights);
             for v in 0..VECS {
                 acc[0][v] = S::dot_quad::<0>(acc[0][v], x[v], w);
@@ -280,7 +290,7 @@ unsafe fn entry<S: Simd, L: Layout, const ROWS: usize, const VECS: usize, const 
     }
 }
 
-/// One group, one part of the panel: `ROWS * VECS` accumulators.
+/// One group times the tokens at byte `offset` of the panel: `ROWS * VECS` registers of sums.
 #[inline(always)]
 unsafe fn part<S: Simd, L: Layout, F: Store, const ROWS: usize, const VECS: usize, const HI: usize>(
     band: &Band<'_>,
@@ -295,7 +305,7 @@ unsafe fn part<S: Simd, L: Layout, F: Store, const ROWS: usize, const VECS: usiz
         let mut weights = band.weights.as_ptr().add(start * ROWS * 4);
         let panel = band.panel.as_ptr().add(group.base as usize * L::TOKENS);
         let init = band.init.as_ptr().add(group.row as usize);
-        if S::MATRIX && ROWS == 4 {
+        if const { S::MATRIX && ROWS == 4 } {
             let mut sums = S::sums4::<VECS>(init);
             for _ in 0..group.len / 2 {
                 let a = L::quads::<S, VECS, HI>(panel, indices, offset);
@@ -318,8 +328,9 @@ unsafe fn part<S: Simd, L: Layout, F: Store, const ROWS: usize, const VECS: usiz
             acc[r] = [S::splat(*init.add(r)); VECS];
         }
         let mut len = group.len;
-        if ROWS == 1 {
-            // The few sums of one row would wait for themselves: every other entry has sums of its own.
+        if const { ROWS == 1 } {
+            // Sums of one row are a chain of additions, each waiting for the one before: odd entries have sums of
+            // their own.
             let mut odd = [[S::splat(0); VECS]; ROWS];
             while len >= 2 {
                 entry::<S, L, ROWS, VECS, HI, 0>(&mut acc, panel, indices, weights, offset);
@@ -332,8 +343,9 @@ unsafe fn part<S: Simd, L: Layout, F: Store, const ROWS: usize, const VECS: usiz
                 acc[0][v] = S::add(acc[0][v], odd[0][v]);
             }
         }
-        if ROWS > 1 && VECS == 4 && S::QUADS == 4 {
-            // Counting and addressing are a good part of an entry on these CPUs.
+        if const { ROWS > 1 && VECS == 4 && S::QUADS == 4 } {
+            // Two entries a turn: the loop counter and addresses are a good part of the work of an entry on these
+            // CPUs.
             for _ in 0..len / 2 {
                 entry::<S, L, ROWS, VECS, HI, 0>(&mut acc, panel, indices, weights, offset);
                 entry::<S, L, ROWS, VECS, HI, 1>(&mut acc, panel, indices, weights, offset);
@@ -355,14 +367,15 @@ unsafe fn part<S: Simd, L: Layout, F: Store, const ROWS: usize, const VECS: usiz
     }
 }
 
-/// The most quads of a block of K in [`blocked`]: a little more than the first-level cache, because sums go to memory and
-/// back between blocks.
+/// The most indices (of four columns each, 256 bytes) of a block of K in [`blocked`]: a little more than the
+/// first-level cache holds, because sums go to memory and back between blocks.
 const BLOCK: usize = 192;
-/// Entries of a group in a block that are worth to bring its sums back for.
+/// Entries of a group in a block of K that make it worth loading its sums again.
 const ENOUGH: usize = 10;
 
-/// Groups of one row of quads through a panel that is far larger than the first-level cache: all go through one block of
-/// K before the next. A single row uses each line of x once, so it would wait for the second-level cache.
+/// Groups of one row, in `KMajor4`, times a panel that is far larger than the first-level cache: all groups go
+/// through one block of K before the next. A single row uses each 64 bytes of x once, so without blocks it would wait
+/// for the second-level cache.
 #[inline(always)]
 unsafe fn blocked<S: Simd, L: Layout, F: Store, const VECS: usize, const HI: usize>(
     band: &Band<'_>,
@@ -379,7 +392,8 @@ unsafe fn blocked<S: Simd, L: Layout, F: Store, const VECS: usize, const HI: usi
             let first = limit == 0;
             limit = (limit + block).min(quads);
             for (i, group) in groups.iter().enumerate() {
-                // SAFETY: as for `part`; sums are there from the first block on.
+                // SAFETY: as in `part`, the driver built the band; sums and `next` are written in the first block and
+                // read in later ones.
                 unsafe {
                     let panel = band.panel.as_ptr().add(group.base as usize * L::TOKENS);
                     let (mut acc, mut e) = if first {
@@ -412,34 +426,37 @@ unsafe fn blocked<S: Simd, L: Layout, F: Store, const VECS: usize, const HI: usi
     }
 }
 
-/// All groups of a band.
+/// Registers of sums for one output feature and the tokens at one byte offset of a panel.
+const fn registers<S: Simd, L: Layout>() -> usize {
+    if L::TOKENS == 64 { 4 } else { 16 / S::LANES }
+}
+
+/// All groups of a band, tokens of a panel in steps of one register's bytes of each column.
 #[inline(always)]
 unsafe fn groups<S: Simd, L: Layout, F: Store, const ROWS: usize, const VECS: usize>(
     band: &Band<'_>,
     finish: &F,
 ) {
-    // Registers of 16 bytes' worth of tokens in one line, and how many times VECS of them.
-    let (step, registers) = if L::TOKENS == 64 { (S::LANES * 4, 4) } else { (64, 16 / S::LANES) };
-    // Where a dot product is more than one instruction, x is there in time. Groups are ordered by length: the one in the
-    // middle stands for all, and must have enough in each block.
+    // Bytes of each column of K that are computed at a time.
+    let step = if L::TOKENS == 64 { S::LANES * 4 } else { 64 };
+    // The loop over blocks of K pays only where a dot product is one instruction: otherwise x arrives in time. Groups
+    // are ordered by length: the one in the middle stands for all, and must have enough entries in each block.
     let quads = band.panel.len() / 256;
     let middle = band.groups.get(band.groups.len() / 2).map_or(0, |g| g.len as usize);
-    if ROWS == 1
-        && L::INDICES == 1
-        && L::TOKENS == 64
-        && S::X_BYTES == 1
+    if const { ROWS == 1 && L::INDICES == 1 && L::TOKENS == 64 && S::X_BYTES == 1 }
         && quads >= 2 * BLOCK
         && middle >= ENOUGH * quads.div_ceil(BLOCK)
     {
         let mut offset = 0;
         while offset < 64 {
-            // SAFETY: as the caller.
+            // SAFETY: the caller vouches for the tier, for a band whose entries are inside its arrays, and for room
+            // in the output.
             unsafe {
                 blocked::<S, L, F, VECS, 0>(band, offset, finish);
-                if registers > VECS {
+                if const { registers::<S, L>() > VECS } {
                     blocked::<S, L, F, VECS, 1>(band, offset, finish);
                 }
-                if registers > 2 * VECS {
+                if const { registers::<S, L>() > 2 * VECS } {
                     blocked::<S, L, F, VECS, 2>(band, offset, finish);
                     blocked::<S, L, F, VECS, 3>(band, offset, finish);
                 }
@@ -451,13 +468,14 @@ unsafe fn groups<S: Simd, L: Layout, F: Store, const ROWS: usize, const VECS: us
     for group in band.groups {
         let mut offset = 0;
         while offset < 64 {
-            // SAFETY: as the caller.
+            // SAFETY: the caller vouches for the tier, for a band whose entries are inside its arrays, and for room
+            // in the output.
             unsafe {
                 part::<S, L, F, ROWS, VECS, 0>(band, group, offset, finish);
-                if registers > VECS {
+                if const { registers::<S, L>() > VECS } {
                     part::<S, L, F, ROWS, VECS, 1>(band, group, offset, finish);
                 }
-                if registers > 2 * VECS {
+                if const { registers::<S, L>() > 2 * VECS } {
                     part::<S, L, F, ROWS, VECS, 2>(band, group, offset, finish);
                     part::<S, L, F, ROWS, VECS, 3>(band, group, offset, finish);
                 }
@@ -467,7 +485,7 @@ unsafe fn groups<S: Simd, L: Layout, F: Store, const ROWS: usize, const VECS: us
     }
 }
 
-/// Exact accumulators, `[row][tokens]`.
+/// The exact sums of all groups, `[row][tokens]`.
 ///
 /// # Safety
 /// The CPU has the tier of `S`; the band's groups are inside its arrays and its panel; `out` has room for all rows of
@@ -477,14 +495,16 @@ pub unsafe fn spill<S: Simd, L: Layout, const ROWS: usize, const VECS: usize>(
     band: &Band<'_>,
     out: *mut i32,
 ) {
-    // SAFETY: as the caller.
+    // SAFETY: the caller promises what `groups` asks for.
     unsafe { groups::<S, L, Spill, ROWS, VECS>(band, &Spill { out, first_row: band.first_row }) }
 }
 
-/// Bytes, `[row][64]`, without a curve.
+/// The bytes of the next layer's input, `[row][64]`, from the sums of all groups, where no curved activation is asked
+/// for.
 ///
 /// # Safety
-/// As [`spill`], with 64 bytes a row; `finish` has parameters for all features of the groups.
+/// The caller keeps the promises of [`spill`], with 64 bytes a row at `out`; `finish` has parameters for all features
+/// of the groups.
 #[inline(always)]
 pub unsafe fn requantize<S: Simd, L: Layout, const ROWS: usize, const VECS: usize>(
     band: &Band<'_>,
@@ -492,6 +512,6 @@ pub unsafe fn requantize<S: Simd, L: Layout, const ROWS: usize, const VECS: usiz
     out: *mut u8,
 ) {
     let bytes = Bytes { out, first_row: band.first_row, finish: *finish };
-    // SAFETY: as the caller.
+    // SAFETY: the caller promises what `groups` asks for.
     unsafe { groups::<S, L, Bytes<'_>, ROWS, VECS>(band, &bytes) }
 }

@@ -34,12 +34,11 @@ use super::scalar::Scalar;
 use super::x86_64::{
     Avx2, Avx2Nibbles, Avx512, Avx512Bf16, Avx512Nibbles, Avx512Vbmi, Avx512Vnni, Avx512Words, AvxVnni,
 };
-use super::{epilogue, pack};
 use crate::base::core::Target;
 use crate::base::element::Element;
 use crate::base::isa::{FeatureSet, Isa};
 
-pub use super::byte_table::{DenseKernel, GemvKernel, SparseKernel, ToBytes};
+pub use super::byte_table::{ByteKernels, DenseKernel, GemvKernel, Packing, SparseKernel, ToBytes};
 pub use super::panel::PanelLayout as Layout;
 
 /// A row.
@@ -49,39 +48,25 @@ pub struct Tier {
     pub set: &'static FeatureSet,
     /// The ISA that they belong to.
     pub isa: Isa,
-    /// Whether its layers of bytes multiply signed bytes of x: those of activations with the top bit flipped, which is to
-    /// move them down by 128.
-    pub signed: bool,
-    /// Block-sparse kernels.
-    pub sparse: &'static [SparseKernel],
-    /// Block-sparse kernels for one token.
-    pub gemv: &'static [GemvKernel],
-    /// The dense kernel.
-    pub dense: DenseKernel,
-    /// Tokens to panels of lines.
-    pub pack_kmajor: pack::Run,
-    /// Tokens to panels of quads.
-    pub pack_kmajor4: pack::Run,
-    /// Panels of lines to tokens.
-    pub unpack_kmajor: pack::Run,
-    /// `[features][64]` lines to quads.
-    pub interleave_kmajor: unsafe fn(*const u8, usize, *mut u8),
-    /// `[features][width]` sums to `[tokens][ld]`.
-    pub sums_to_rows: unsafe fn(*const i32, usize, usize, *mut i32, usize),
-    /// The end of a tile of exact sums.
-    pub epilogue: epilogue::Run,
-    /// Exact sums `[row][64]` of a band to bytes of a K-major panel: the call's parameters, sums, the first output feature, how many,
-    /// and where bytes go.
-    pub requantize_rows: unsafe fn(&epilogue::Finish<'_>, *const i32, usize, usize, *mut u8),
+    /// Tokens to panels and back, and the end of a tile of sums of bytes.
+    #[cfg(feature = "linear")]
+    pub packing: Packing,
+    /// Layers of bytes.
+    #[cfg(feature = "linear")]
+    pub bytes: ByteKernels,
     /// What its registers do with floats.
     pub float: &'static FloatTier,
-    /// Pairs of bfloat16, where the CPU multiplies them.
+    /// Layers of pairs of bfloat16, where the CPU multiplies them.
+    #[cfg(feature = "linear")]
     pub pairs: Option<&'static FloatKernels>,
     /// Tiles of attention, of bytes.
+    #[cfg(any(feature = "attention", feature = "ecoformer"))]
     pub multiply: &'static Multiply,
     /// Tiles of attention, of pairs of bfloat16, where the CPU multiplies them.
+    #[cfg(feature = "attention")]
     pub multiply_pairs: Option<&'static Multiply>,
     /// Binary codes.
+    #[cfg(feature = "ecoformer")]
     pub codes: &'static Codes,
     /// The dot products of registers alone, for the peak: so many times the number of operations returned.
     pub peak: unsafe fn(u64) -> u64,
@@ -110,25 +95,28 @@ macro_rules! tiers {
                 pub static TIER: Tier = Tier {
                     set: FeatureSet::named(stringify!($set)),
                     isa: FeatureSet::named(stringify!($set)).isa,
-                    signed: bytes::SIGNED,
-                    sparse: bytes::SPARSE,
-                    gemv: bytes::GEMV,
-                    dense: bytes::DENSE,
-                    pack_kmajor: packing::pack_kmajor,
-                    pack_kmajor4: packing::pack_kmajor4,
-                    unpack_kmajor: packing::unpack_kmajor,
-                    interleave_kmajor: packing::interleave_kmajor,
-                    sums_to_rows: packing::sums_to_rows,
-                    epilogue: packing::epilogue,
-                    requantize_rows: packing::requantize_rows,
+                    #[cfg(feature = "linear")]
+                    packing: packing::PACKING,
+                    #[cfg(feature = "linear")]
+                    bytes: bytes::BYTES,
                     float: &floats::FLOATS,
+                    #[cfg(feature = "linear")]
                     pairs: pairs::KERNELS,
+                    #[cfg(any(feature = "attention", feature = "ecoformer"))]
                     multiply: &bytes::multiply::KERNELS,
+                    #[cfg(feature = "attention")]
                     multiply_pairs: pairs::MULTIPLY,
+                    #[cfg(feature = "ecoformer")]
                     codes: &codes::CODES,
                     peak: bytes::peak,
                 };
-                pub static WIDENING: Tier = Tier { pairs: None, multiply_pairs: None, ..TIER };
+                pub static WIDENING: Tier = Tier {
+                    #[cfg(feature = "linear")]
+                    pairs: None,
+                    #[cfg(feature = "attention")]
+                    multiply_pairs: None,
+                    ..TIER
+                };
             }
         )*
 
@@ -339,19 +327,17 @@ mod sve_tiles {
     pub mod bytes {
         use super::super::neon::bytes;
         use crate::kernels::aarch64::sve::{DENSE_I8, FEATURES, quads};
-        use crate::kernels::byte_table::{DenseKernel, SparseKernel};
+        use crate::kernels::byte_table::{ByteKernels, DenseKernel, SparseKernel};
         use crate::kernels::panel::PanelLayout;
 
-        pub use bytes::{GEMV, SIGNED, multiply, peak};
+        pub use bytes::{multiply, peak};
 
-        pub const DENSE: DenseKernel =
-            DenseKernel { name: "sve-i8i8-dense-rows-4x64", nr: FEATURES, run: DENSE_I8, ..bytes::DENSE };
-
-        const ALL: [SparseKernel; bytes::SPARSE.len()] = {
-            let mut all = [bytes::SPARSE[0]; bytes::SPARSE.len()];
+        const NEON: ByteKernels = bytes::BYTES;
+        const SPARSE: &[SparseKernel] = &{
+            let mut all = [NEON.sparse[0]; NEON.sparse.len()];
             let mut i = 0;
             while i < all.len() {
-                all[i] = bytes::SPARSE[i];
+                all[i] = NEON.sparse[i];
                 if matches!(all[i].layout, PanelLayout::KMajor4) && all[i].rows == 4 {
                     (all[i].name, all[i].spill) = match all[i].tokens {
                         64 => ("sve-i8i8-sparse-kmajor4-4x64", quads::<64> as _),
@@ -363,7 +349,9 @@ mod sve_tiles {
             }
             all
         };
-        pub const SPARSE: &[SparseKernel] = &ALL;
+        const DENSE: DenseKernel =
+            DenseKernel { name: "sve-i8i8-dense-rows-4x64", nr: FEATURES, run: DENSE_I8, ..NEON.dense };
+        pub const BYTES: ByteKernels = ByteKernels { sparse: SPARSE, dense: DENSE, ..NEON };
     }
 
     pub mod floats {
@@ -428,11 +416,15 @@ impl Tier {
         let fits = |t: &&&Tier| t.isa == target.isa && t.is_supported();
         rows.iter().rev().find(fits).unwrap_or_else(|| unreachable!("this CPU has no {}", target.isa))
     }
+}
 
+/// Kernels of layers.
+#[cfg(feature = "linear")]
+impl Tier {
     /// The kernel for a layout, a height of groups and a width of panels: every tier has all of them.
     pub fn sparse_kernel(&self, layout: Layout, rows: usize, tokens: usize) -> &'static SparseKernel {
         let fits = |k: &&SparseKernel| k.layout == layout && k.rows == rows && k.tokens == tokens;
-        self.sparse.iter().find(fits).unwrap_or_else(|| unreachable!("no {layout:?} {rows}x{tokens}"))
+        self.bytes.sparse.iter().find(fits).unwrap_or_else(|| unreachable!("no {layout:?} {rows}x{tokens}"))
     }
 
     /// The kernel for a layout and a height of groups that makes bytes of 64 tokens in its registers.
@@ -452,7 +444,7 @@ impl Tier {
     /// The kernel for one token.
     pub fn gemv_kernel(&self, layout: Layout, rows: usize) -> &'static GemvKernel {
         let fits = |k: &&GemvKernel| k.layout == layout && k.rows == rows;
-        self.gemv.iter().find(fits).unwrap_or_else(|| unreachable!("no {layout:?} {rows}x1"))
+        self.bytes.gemv.iter().find(fits).unwrap_or_else(|| unreachable!("no {layout:?} {rows}x1"))
     }
 }
 

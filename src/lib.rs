@@ -37,7 +37,17 @@
 //!    [`Scratch`]; threads only where the [`Ctx`] says so.
 //! 4. **One binary, every CPU.** Kernels are chosen at run time; the variable `SISKIN_MAX_ISA` and [`Ctx`] only lower the
 //!    choice.
+//!
+//! # Features
+//!
+//! `linear`, `attention` and `ecoformer` (which needs `linear`) are the families; `rayon` takes threads from rayon. All four are on
+//! by default. `serde` makes plain parameters serializable.
 #![deny(unsafe_code)]
+// The ground floor and the kernels serve all families: without one of them, what it alone needs is left out by the compiler.
+#![cfg_attr(
+    not(all(feature = "linear", feature = "attention", feature = "ecoformer")),
+    allow(dead_code, unused_imports, unused_macros)
+)]
 
 #[cfg(target_endian = "big")]
 compile_error!("siskin is for little-endian CPUs: its kernels take the first byte of a lane for the lowest");
@@ -49,12 +59,16 @@ mod driver;
 #[path = "../kernels/mod.rs"]
 mod kernels;
 
+#[cfg(feature = "attention")]
 #[forbid(unsafe_code)]
 pub mod attention;
+#[cfg(feature = "ecoformer")]
 #[forbid(unsafe_code)]
 pub mod ecoformer;
+#[cfg(feature = "linear")]
 #[forbid(unsafe_code)]
 pub mod linear;
+#[cfg(all(feature = "linear", feature = "attention", feature = "ecoformer"))]
 #[doc(hidden)]
 #[forbid(unsafe_code)]
 pub mod measure;
@@ -66,7 +80,7 @@ pub mod sparse;
 /// What siskin's own tests and benchmarks reach: no part of the API, and not sound for every argument.
 ///
 /// ```
-/// use siskin::internal::{driver::weights, kernels::table};
+/// use siskin::internal::{driver::linear::weights, kernels::table};
 /// ```
 ///
 /// There is no other way to it:
@@ -76,7 +90,7 @@ pub mod sparse;
 /// ```
 ///
 /// ```compile_fail,E0603
-/// use siskin::driver::weights;
+/// use siskin::driver::linear::weights;
 /// ```
 ///
 /// ```compile_fail,E0603

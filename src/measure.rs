@@ -61,8 +61,8 @@ pub fn codes_kernel(isa: Isa) -> &'static str {
 /// The names of the kernels of an ISA.
 pub fn kernels(isa: Isa) -> Vec<&'static str> {
     let tier = tier(isa);
-    let sparse = tier.sparse.iter().map(|k| k.name);
-    let token = tier.gemv.iter().map(|k| k.name);
+    let sparse = tier.bytes.sparse.iter().map(|k| k.name);
+    let token = tier.bytes.gemv.iter().map(|k| k.name);
     let float = |k: &'static FloatKernels| {
         let dense = k.dense.iter().map(|k| k.name);
         let gather = k.gather.iter().map(|k| k.name);
@@ -71,6 +71,6 @@ pub fn kernels(isa: Isa) -> Vec<&'static str> {
     let floats = float(&tier.float.f32).chain([tier.float.gemv.name]);
     let pairs = tier.pairs.into_iter().flat_map(float);
     let attention = [tier.multiply, tier.float.multiply].into_iter().chain(tier.multiply_pairs);
-    let layers = sparse.chain(token).chain([tier.dense.name]).chain(floats).chain(pairs);
+    let layers = sparse.chain(token).chain([tier.bytes.dense.name]).chain(floats).chain(pairs);
     layers.chain(attention.map(|k| k.name)).chain([tier.codes.name]).collect()
 }

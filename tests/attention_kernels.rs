@@ -605,7 +605,9 @@ fn narrow_keys_and_values() {
         }
         seen.push(float.multiply);
         let widen: [fn(u16) -> f32; 2] = [|x| bf16::from_bits(x).to_f32(), |x| f16::from_bits(x).to_f32()];
-        for (of, (direct, widen)) in [float.single_bf16, float.single_f16].iter().zip(widen).enumerate() {
+        for (of, (direct, widen)) in
+            [float.passes.decode_bf16, float.passes.decode_f16].iter().zip(widen).enumerate()
+        {
             for (n, gap) in [(16, 0), (32, 3), (64, 0), (64, 8), (80, 1), (96, 0), (128, 64), (256, 5)] {
                 let finite = |r: &mut Rng| loop {
                     let bits = r.next() as u16;

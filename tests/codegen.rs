@@ -162,13 +162,13 @@ fn hot_loops() {
     // 6 tokens x 2 registers; a step is two 16-bit elements of K.
     check(&asm, &of("avx2", "bytes", &["tiles", "tile"], &[6, 1, 1]), "vpmaddwd", 12);
     // Floats: 12 tokens x 2 registers, 4 rows x 2 registers of lines, 4 lines x 2 registers.
-    for storage in ["words", "bfloats", "halves", "bytes"] {
+    for storage in ["f32_weights", "bf16_weights", "f16_weights", "i8_weights"] {
         check(&asm, &of("avx512", "floats", &[storage, "tile"], &[12, 1, 1]), "vfmadd", 24);
     }
     check(&asm, &of("avx512", "floats", &["gather"], &[4, 2, 32]), "vfmadd", 8);
     check(&asm, &of("avx512", "floats", &["scatter"], &[2, 32]), "vfmadd", 8);
-    check(&asm, &of("avx2", "floats", &["words", "tile"], &[6, 1, 1]), "vfmadd", 12);
-    check(&asm, &of("avx512_bf16", "pairs", &["words", "tile"], &[12, 1, 1]), "vdpbf16ps", 24);
+    check(&asm, &of("avx2", "floats", &["f32_weights", "tile"], &[6, 1, 1]), "vfmadd", 12);
+    check(&asm, &of("avx512_bf16", "pairs", &["bf16_weights", "tile"], &[12, 1, 1]), "vdpbf16ps", 24);
     check(&asm, &of("avx512_bf16", "pairs", &["gather"], &[4, 4, 64]), "vdpbf16ps", 16);
     check(&asm, &of("avx512_bf16", "pairs", &["scatter"], &[4, 64]), "vdpbf16ps", 8);
     // Attention: 6 rows x 4 registers, x 2 where there are 16 of them.

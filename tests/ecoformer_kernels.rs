@@ -69,7 +69,7 @@ fn features() {
                 rate,
             };
             // SAFETY: the tier is supported; there are panels of all anchors.
-            unsafe { (tier.features)(&f) };
+            unsafe { (tier.hashing.features)(&f) };
             rows
         };
         let want = run(TIERS[0].float);
@@ -113,7 +113,7 @@ fn signs() {
             let y: Vec<f32> = (0..n * PANEL).map(|_| SOME[r.below(12)]).collect();
             let mut masks = vec![0x5a5a; n + 2];
             // SAFETY: the tier is supported; there is a mask for each row.
-            unsafe { (tier.signs)(y.as_ptr(), n, masks.as_mut_ptr()) };
+            unsafe { (tier.hashing.signs)(y.as_ptr(), n, masks.as_mut_ptr()) };
             for (b, mask) in masks[..n].iter().enumerate() {
                 let want = (0..PANEL).fold(0, |want, t| want | u64::from(y[b * PANEL + t] > 0.0) << t);
                 assert_eq!(*mask, want, "{} row {b}", tier.multiply.name);
@@ -153,7 +153,7 @@ fn lookups() {
                 out_stride: 4 * out_row,
             };
             // SAFETY: the tier is supported; all that is described is there.
-            unsafe { (tier.lookup)(&lookup) };
+            unsafe { (tier.hashing.lookup)(&lookup) };
             let mut want = vec![POISON; out.len()];
             for (t, column) in (0..tokens).flat_map(|t| (0..columns).map(move |column| (t, column))) {
                 let part = |group: usize| {

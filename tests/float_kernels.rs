@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Rng, cases, tiers};
-use siskin::internal::driver::weights::Dense;
+use siskin::internal::driver::linear::weights::Dense;
 use siskin::internal::kernels::dense::{Run, Tile};
 use siskin::internal::kernels::table::DenseKernel;
 use siskin::linear::Weight;

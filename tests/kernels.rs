@@ -7,7 +7,7 @@ use common::{Rng, cases, tiers};
 use siskin::Element;
 use siskin::MatRef;
 use siskin::internal::buffer::memory;
-use siskin::internal::driver::weights::Dense;
+use siskin::internal::driver::linear::weights::Dense;
 use siskin::internal::kernels::activation::{Curve, evaluate};
 use siskin::internal::kernels::dense::Tile;
 use siskin::internal::kernels::epilogue::Finish;
@@ -143,8 +143,8 @@ const POISON: i32 = 0x5a5a_5a5a;
 fn sparse_kernels() {
     let mut r = Rng::new(1);
     for tier in tiers("sparse_kernels") {
-        assert_eq!(tier.sparse.len(), 8);
-        for kernel in tier.sparse {
+        assert_eq!(tier.bytes.sparse.len(), 8);
+        for kernel in tier.bytes.sparse {
             for round in 0..cases(8) {
                 let lens: Vec<usize> = (0..6).map(|i| LENS[(round as usize * 6 + i) % LENS.len()]).collect();
                 // The last two are cut into blocks of K where a group is one row.
@@ -158,7 +158,7 @@ fn sparse_kernels() {
                     &lens,
                     extreme,
                 );
-                let want = p.expected(kernel.layout, kernel.rows, kernel.tokens, tier.signed);
+                let want = p.expected(kernel.layout, kernel.rows, kernel.tokens, tier.bytes.signed);
                 let mut got = vec![POISON; want.len() + 64];
                 // SAFETY: the tier is supported; the problem's groups, indices and panel fit each other; there is room.
                 unsafe { (kernel.spill)(&p.band(), got.as_mut_ptr()) };
@@ -174,7 +174,7 @@ fn sparse_kernels() {
 fn sparse_kernels_to_bytes() {
     let mut r = Rng::new(8);
     for tier in tiers("sparse_kernels_to_bytes") {
-        for kernel in tier.sparse.iter().filter(|k| k.tokens == 64) {
+        for kernel in tier.bytes.sparse.iter().filter(|k| k.tokens == 64) {
             for round in 0..cases(16) {
                 let lens: Vec<usize> = (0..5).map(|i| LENS[(round as usize * 5 + i) % LENS.len()]).collect();
                 let k = if round % 3 == 2 { 1700 } else { K };
@@ -187,7 +187,7 @@ fn sparse_kernels_to_bytes() {
                     round % 5 == 4,
                 );
                 p.init.iter_mut().for_each(|v| *v %= 100_000);
-                let sums = p.expected(kernel.layout, kernel.rows, 64, tier.signed);
+                let sums = p.expected(kernel.layout, kernel.rows, 64, tier.bytes.signed);
                 let scale: Vec<f32> = p.init.iter().map(|_| r.float(1e-5, 1e-3)).collect();
                 let bias: Vec<f32> = p.init.iter().map(|_| r.float(-5.0, 5.0)).collect();
                 let table: [u8; 256] = std::array::from_fn(|_| r.byte());
@@ -218,7 +218,13 @@ fn sparse_kernels_to_bytes() {
                         tier.to_bytes(kernel.layout, kernel.rows)(&p.band(), &to, got.as_mut_ptr());
                     } else {
                         let rows = sums.len() / 64;
-                        (tier.requantize_rows)(&to, sums.as_ptr(), p.first_row, rows, got.as_mut_ptr());
+                        (tier.packing.requantize_rows)(
+                            &to,
+                            sums.as_ptr(),
+                            p.first_row,
+                            rows,
+                            got.as_mut_ptr(),
+                        );
                     }
                 }
                 for (i, &sum) in sums.iter().enumerate() {
@@ -241,15 +247,15 @@ fn sparse_kernels_to_bytes() {
 fn token_kernels() {
     let mut r = Rng::new(2);
     for tier in tiers("token_kernels") {
-        assert_eq!(tier.gemv.len(), 4);
-        for kernel in tier.gemv {
+        assert_eq!(tier.bytes.gemv.len(), 4);
+        for kernel in tier.bytes.gemv {
             for round in 0..cases(40) {
                 let lens: Vec<usize> = (0..5).map(|i| LENS[(round as usize * 5 + i) % LENS.len()]).collect();
                 // Rows within one window of a search, at its edges, and over many.
                 let k = [64, 236, 240, 244, 500, 777, 3000][round as usize % 7];
                 let p =
                     Problem::with_features(&mut r, kernel.layout, kernel.rows, (1, k), &lens, round % 4 == 3);
-                let want = p.expected(kernel.layout, kernel.rows, 1, tier.signed);
+                let want = p.expected(kernel.layout, kernel.rows, 1, tier.bytes.signed);
                 let mut got = vec![POISON; want.len() + 64];
                 let gathered: usize = lens.iter().map(|len| len.next_multiple_of(GATHER)).sum();
                 let room = gathered + GATHER;
@@ -296,7 +302,7 @@ fn a_token_looked_up_plainly() {
 fn dense_kernels() {
     let mut r = Rng::new(3);
     for tier in tiers("dense_kernels") {
-        let kernel = tier.dense;
+        let kernel = tier.bytes.dense;
         for k in [0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 13, 15, 16, 17, 31, 32, 33, 100] {
             for (i, run) in kernel.run.iter().enumerate() {
                 let (m, nr) = (i + 1, kernel.nr);
@@ -339,8 +345,9 @@ fn dense_kernels() {
                 }
                 for t in 0..m {
                     for f in 0..nr {
-                        let dot: i64 =
-                            (0..k).map(|c| number(x[t * k + c], tier.signed) * i64::from(w[f * k + c])).sum();
+                        let dot: i64 = (0..k)
+                            .map(|c| number(x[t * k + c], tier.bytes.signed) * i64::from(w[f * k + c]))
+                            .sum();
                         let want = (i64::from(init[f]) + dot) as i32;
                         assert_eq!(got[t * nr + f], want, "{} m={m} k={k} ({t}, {f})", kernel.name);
                     }
@@ -382,7 +389,9 @@ fn place(layout: Layout, width: usize, f: usize, t: usize) -> usize {
 fn rows_to_panels() {
     let mut r = Rng::new(4);
     for tier in tiers("rows_to_panels") {
-        for (layout, run) in [(Layout::KMajor, tier.pack_kmajor), (Layout::KMajor4, tier.pack_kmajor4)] {
+        for (layout, run) in
+            [(Layout::KMajor, tier.packing.pack_kmajor), (Layout::KMajor4, tier.packing.pack_kmajor4)]
+        {
             each_panel(&mut r, |r, width, features, tokens, stride, flip| {
                 let mut rows = r.bytes((tokens - 1) * stride + features);
                 let padded = if layout == Layout::KMajor4 { features.next_multiple_of(4) } else { features };
@@ -423,7 +432,7 @@ fn unpack_kmajor() {
             let mut rows = vec![0xa5u8; tokens * stride + 64];
             // SAFETY: the tier is supported; rows and panel have these lengths.
             unsafe {
-                (tier.unpack_kmajor)(&Tokens {
+                (tier.packing.unpack_kmajor)(&Tokens {
                     rows: rows.as_mut_ptr(),
                     stride,
                     tokens,
@@ -453,7 +462,7 @@ fn interleave_kmajor() {
             let lines = r.bytes(padded * 64);
             let mut quads = vec![0xa5u8; padded * 64 + 64];
             // SAFETY: the tier is supported; the missing lines are there.
-            unsafe { (tier.interleave_kmajor)(lines.as_ptr(), features, quads.as_mut_ptr()) };
+            unsafe { (tier.packing.interleave_kmajor)(lines.as_ptr(), features, quads.as_mut_ptr()) };
             for (f, t) in (0..padded).flat_map(|f| (0..64).map(move |t| (f, t))) {
                 assert_eq!(quads[place(Layout::KMajor4, 64, f, t)], lines[f * 64 + t], "{}", tier.isa);
             }
@@ -472,7 +481,7 @@ fn sums_to_rows() {
                 let sums: Vec<i32> = (0..features * width).map(|_| r.next() as i32).collect();
                 let mut rows = vec![POISON; width * ld + 64];
                 // SAFETY: the tier is supported; both matrices have these lengths.
-                unsafe { (tier.sums_to_rows)(sums.as_ptr(), features, width, rows.as_mut_ptr(), ld) };
+                unsafe { (tier.packing.sums_to_rows)(sums.as_ptr(), features, width, rows.as_mut_ptr(), ld) };
                 for (i, &got) in rows.iter().enumerate() {
                     let (t, f) = (i / ld.max(1), i % ld.max(1));
                     let inside = t < width && f < features;
@@ -493,7 +502,7 @@ fn every_tier_has_every_kernel() {
             for rows in [4, 1] {
                 assert_eq!(tier.sparse_kernel(layout, rows, 64).tokens, 64);
                 assert_eq!(tier.sparse_kernel(layout, rows, 16).tokens, 16);
-                assert!(tier.sparse.iter().all(|k| k.requantize.is_some() == (k.tokens == 64)));
+                assert!(tier.bytes.sparse.iter().all(|k| k.requantize.is_some() == (k.tokens == 64)));
                 assert_eq!(tier.gemv_kernel(layout, rows).rows, rows);
             }
         }

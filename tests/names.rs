@@ -74,16 +74,17 @@ fn sparse_floats(
 
 /// What the names of a row of bytes must say.
 fn bytes(tier: &'static Tier) -> Vec<Said> {
-    let types = if tier.signed { ["i8", "i8"] } else { ["u8", "i8"] };
-    let sparse = tier.sparse.iter().map(|k| (k.name, types, "sparse", layout(k.layout), [k.rows, k.tokens]));
-    sparse.chain([dense(&tier.dense, types)]).collect()
+    let types = if tier.bytes.signed { ["i8", "i8"] } else { ["u8", "i8"] };
+    let sparse =
+        tier.bytes.sparse.iter().map(|k| (k.name, types, "sparse", layout(k.layout), [k.rows, k.tokens]));
+    sparse.chain([dense(&tier.bytes.dense, types)]).collect()
 }
 
 /// What all names of a row must say.
 fn said(tier: &'static Tier) -> Vec<Said> {
-    let types = if tier.signed { ["i8", "i8"] } else { ["u8", "i8"] };
+    let types = if tier.bytes.signed { ["i8", "i8"] } else { ["u8", "i8"] };
     let mut all = bytes(tier);
-    all.extend(tier.gemv.iter().map(|k| (k.name, types, "gemv", layout(k.layout), [k.rows, 1])));
+    all.extend(tier.bytes.gemv.iter().map(|k| (k.name, types, "gemv", layout(k.layout), [k.rows, 1])));
     for kernel in tier.float.f32.dense {
         all.push(dense(kernel, ["f32", kernel.stored.name()]));
     }

@@ -35,12 +35,12 @@ fn check(case: Case, scratch: &mut Scratch) {
         {
             let ctx = custom(Isa::Scalar, threads, manner);
             let got = data.forward(&layer, (0, case.m), &ctx, scratch);
-            assert_eq!(got, want, "{} {threads} threads {case:?}", tier.dense.name);
+            assert_eq!(got, want, "{} {threads} threads {case:?}", tier.bytes.dense.name);
         }
         if case.m > 0 {
             let t = case.seed as usize % case.m;
             let row = data.forward(&layer, (t, 1), &serial(Isa::Scalar), &mut Scratch::new());
-            assert_eq!(row, want[t * case.n..][..case.n], "{} row {t} {case:?}", tier.dense.name);
+            assert_eq!(row, want[t * case.n..][..case.n], "{} row {t} {case:?}", tier.bytes.dense.name);
         }
     }
 }
@@ -107,7 +107,7 @@ fn more_tokens_than_a_block_of_wide_ones() {
 #[test]
 fn the_tiles_are_odd() {
     let shape = |i: usize| {
-        let kernel = ODD[i].dense;
+        let kernel = ODD[i].bytes.dense;
         (kernel.run.len(), kernel.nr, 4 / kernel.x_bytes)
     };
     let shapes: Vec<_> = (0..ODD.len()).map(shape).collect();

@@ -129,7 +129,7 @@ fn a_target_gets_its_row() {
         let widening = Tier::of(Target { isa, core: Core { bf16_pairs: false, ..Core::ANY } });
         assert_eq!((widening.isa, widening.set.name), (isa, best.name));
         assert!(widening.pairs.is_none() && widening.multiply_pairs.is_none());
-        assert_eq!(widening.dense.name, tier.dense.name);
+        assert_eq!(widening.bytes.dense.name, tier.bytes.dense.name);
     }
 }
 

@@ -1,4 +1,9 @@
-//! Dot products and products of matrices of bfloat16, beside those of bytes.
+//! Dot products and products of matrices of bfloat16 (`bfdot`, `bfmmla`), beside those of bytes.
+//!
+//! ```text
+//! dot:     acc[l]      += x[2I] * w[2l] + x[2I + 1] * w[2l + 1]        of the pair in element I of x
+//! matrix:  acc[2i + j] += sum over k in 0..4:  x[4i + k] * w[4j + k]
+//! ```
 
 use super::matrix;
 use crate::kernels::attention::multiply::Tile;
@@ -7,7 +12,7 @@ use std::arch::aarch64::*;
 
 dot!(bfdot, "bfdot", "8h", "2h");
 
-/// 128-bit `bfdot` and `bfmmla`. What is not of bfloat16 runs on registers of other ISAs.
+/// 128-bit registers, with `bfdot` and `bfmmla`. Kernels of other elements run on the registers of other ISAs.
 #[derive(Clone, Copy)]
 pub struct NeonBf16;
 

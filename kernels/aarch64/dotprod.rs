@@ -1,4 +1,9 @@
-//! Dot products: four byte products and their sum in one instruction, of bytes that are all signed or all unsigned.
+//! Dot products of Arm (`sdot`, `udot`): four byte products and their sum in one instruction, of bytes that are all
+//! signed or all unsigned.
+//!
+//! ```text
+//! acc[l] += sum over i in 0..4:  x[4l + i] * w[4l + i]                  or, of element I of one operand, x[4I + i]
+//! ```
 
 use crate::kernels::simd::{LINE, Simd};
 use std::arch::aarch64::*;
@@ -6,7 +11,7 @@ use std::arch::aarch64::*;
 dot!(sdot, "sdot", "16b", "4b");
 dot!(udot, "udot", "16b", "4b");
 
-/// 128-bit `sdot` and `udot`.
+/// 128-bit registers, with `sdot` for linear layers and `udot` for attention.
 #[derive(Clone, Copy)]
 pub struct NeonDot;
 

@@ -1,4 +1,9 @@
-//! Dot products and products of matrices of unsigned bytes with signed ones.
+//! Dot products and products of matrices of unsigned bytes with signed ones (I8MM: `usdot`, `sudot`, `usmmla`).
+//!
+//! ```text
+//! dot:     acc[l]      += sum over i in 0..4:  x[4l + i] * w[4l + i]
+//! matrix:  acc[2i + j] += sum over k in 0..8:  x[8i + k] * w[8j + k]
+//! ```
 
 use super::matrix;
 use crate::kernels::attention::multiply::Tile;
@@ -8,7 +13,7 @@ use std::arch::aarch64::*;
 dot!(usdot, "usdot", "16b", "4b");
 dot!(sudot, "sudot", "16b", "4b");
 
-/// The methods of products of matrices.
+/// The methods of [`Simd`] for products of matrices.
 macro_rules! matrix {
     () => {
         const MATRIX: bool = true;
@@ -27,7 +32,7 @@ macro_rules! matrix {
 
         #[inline(always)]
         unsafe fn sums4<const VECS: usize>(init: *const i32) -> [[int32x4_t; VECS]; 4] {
-            // SAFETY: the caller vouches for four numbers.
+            // SAFETY: the caller vouches for four numbers at `init`.
             unsafe { matrix::sums4(init) }
         }
 
@@ -48,7 +53,7 @@ macro_rules! matrix {
     };
 }
 
-/// The methods of [`Simd`] with these products; an ISA above this one adds its own.
+/// The methods of [`Simd`] with the instructions of I8MM. An ISA above this one uses them and adds its own.
 macro_rules! mixed {
     () => {
         const MIXED: bool = true;
@@ -81,7 +86,7 @@ macro_rules! mixed {
     };
 }
 
-/// 128-bit `usdot`, `sudot` and `usmmla`.
+/// 128-bit registers, with `usdot`, `sudot` and `usmmla`.
 #[derive(Clone, Copy)]
 pub struct NeonI8mm;
 

@@ -1,11 +1,18 @@
-//! Arm tiers: registers, and the loops of products that are no dot products of a register's lanes.
+//! Arm tiers: the registers of each, as implementations of `Simd` and `Popcount`, and the loops of products that are
+//! not dot products within the lanes of a register.
 //!
-//! What stable Rust has no intrinsic for is one instruction in `asm!`, which leaves registers to the compiler; the assembler
-//! holds it to the features of the function that it ends up in.
-// NEON is part of the architecture, so an intrinsic that takes no pointer is safe here; other tiers' are not.
+//! ```text
+//! vector!   the methods that all 128-bit registers share  neon, dotprod, i8mm, bf16   dot products
+//! matrix    tiles by products of matrices                  sve   tiles in C, of vectors of any length
+//! ```
+//!
+//! What stable Rust has no intrinsic for is one instruction in `asm!`, which leaves registers to the compiler. The
+//! assembler accepts it only in a function compiled for the features it needs.
+// NEON is part of the architecture, so an intrinsic that takes no pointer is safe here; those of other tiers are not.
 #![allow(unused_unsafe)]
 
-/// `name!(acc, a, b)`: one instruction of three registers; `name!(acc, a, b, I)`: of element I of the last.
+/// Makes `name!(acc, a, b)`, one instruction of three registers, and `name!(acc, a, b, I)`, which takes element I of
+/// the last.
 macro_rules! dot {
     ($name:ident, $instruction:literal, $elements:literal, $quad:literal) => {
         macro_rules! $name {

@@ -1,9 +1,15 @@
-//! NEON alone: exact dot products from widening multiplications, added in pairs.
+//! NEON alone: exact dot products of bytes from widening multiplications, whose products are added in pairs.
+//!
+//! ```text
+//! acc[l] += sum over i in 0..4:  x[4l + i] * w[4l + i]        smull to 16 bits, saddlp to 32 bits, addp
+//! ```
+//!
+//! Linear layers multiply signed bytes with signed ones, attention unsigned bytes with unsigned ones.
 
 use crate::kernels::simd::{LINE, Simd};
 use std::arch::aarch64::*;
 
-/// 128-bit NEON.
+/// 128-bit registers of NEON.
 #[derive(Clone, Copy)]
 pub struct Neon;
 
@@ -17,7 +23,7 @@ unsafe impl Simd for Neon {
     unsafe fn dot(acc: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
         // SAFETY: the caller vouches for the tier.
         unsafe {
-            // Two products of -128 by -128 do not fit 16 bits together: they are added in 32.
+            // The sum of two products of -128 by -128 does not fit 16 bits, so products are added in 32 bits.
             let (x, w) = (vreinterpretq_s8_s32(x), vreinterpretq_s8_s32(w));
             let low = vpaddlq_s16(vmull_s8(vget_low_s8(x), vget_low_s8(w)));
             let high = vpaddlq_s16(vmull_high_s8(x, w));

@@ -1,13 +1,18 @@
-//! Population counts of bytes (`cnt`), added up in pairs.
+//! Population counts of bytes on Arm (`cnt`), added up in pairs.
+//!
+//! ```text
+//! count(byte) = cnt(byte), one count a byte;  total = low byte + high byte of each 16-bit lane (uaddlp)
+//! ```
 
 use crate::kernels::codes::Popcount;
 use std::arch::aarch64::*;
 
-/// 128-bit `cnt`.
+/// 128-bit registers, with counts by `cnt`.
 #[derive(Clone, Copy)]
 pub struct NeonCounts;
 
-// SAFETY: each method is the NEON instruction of that meaning; parts are bytes, 16 counts of which are at most 128.
+// SAFETY: each method is, or is made of, the NEON instructions of that meaning. Parts are bytes: 16 counts add up to
+// at most 128.
 unsafe impl Popcount for NeonCounts {
     const LANES: usize = 8;
     type V = uint16x8_t;

@@ -1,4 +1,10 @@
-//! SVE: the tiles of `sve.c`, put into the places of NEON's. Everything else of the tier is NEON.
+//! SVE: calls of the tiles in `sve.c`, in the places of those of NEON. Everything else of the tier is NEON.
+//!
+//! ```text
+//! dense:   out[m][n] = init[n] (bytes), 0 or out[m][n] (floats) + sum over steps s:  dot(x[m][s], w[s][n])
+//! quads:   the sums of `sparse::spill` for groups of four rows, of entries of four adjacent columns
+//! gather:  the sums of `float::gather` for groups of four rows
+//! ```
 
 use crate::kernels::dense::{Run, Tile};
 use crate::kernels::float;
@@ -14,17 +20,17 @@ macro_rules! dense {
         }
         $(
             unsafe fn $i8_run(t: &Tile) {
-                // SAFETY: as the caller.
+                // SAFETY: the caller keeps the promises of `Run`.
                 unsafe { $i8_name(t.x, t.stride, t.weights, t.steps, t.init, t.out) }
             }
             unsafe fn $f32_run(t: &Tile) {
-                // SAFETY: as the caller.
+                // SAFETY: the caller keeps the promises of `Run`.
                 unsafe { $f32_name(t.x, t.stride, t.weights, t.steps, t.resume.into(), t.out) }
             }
         )*
-        /// Bytes, by tokens.
+        /// Dense tiles of bytes, by the number of tokens.
         pub const DENSE_I8: &[Run] = &[$($i8_run),*];
-        /// Floats, by tokens.
+        /// Dense tiles of floats, by the number of tokens.
         pub const DENSE_F32: &[Run] = &[$($f32_run),*];
     };
 }
@@ -34,7 +40,7 @@ dense! {
     3: siskin_sve_dense_i8_3 i8_3, siskin_sve_dense_f32_3 f32_3;
     4: siskin_sve_dense_i8_4 i8_4, siskin_sve_dense_f32_4 f32_4;
 }
-/// Output features of a panel of dense weights: a vector of 2048 bits.
+/// Output features of a panel of dense weights: as many as a vector of 2048 bits has lanes.
 pub const FEATURES: usize = 64;
 
 unsafe extern "C" {
@@ -56,13 +62,15 @@ unsafe extern "C" {
     );
 }
 
-/// Groups of four rows of quads, as `sparse::spill`.
+/// The sums of groups of four rows whose entries are four adjacent columns (`KMajor4`), as `sparse::spill` computes
+/// them.
 ///
 /// # Safety
-/// As it; the CPU has SVE.
+/// The caller keeps the promises of `sparse::spill`; the CPU has SVE.
 pub unsafe fn quads<const TOKENS: usize>(band: &Band<'_>, out: *mut i32) {
     for group in band.groups {
-        // SAFETY: as the caller; the group's entries, its rows of sums and their starts are there.
+        // SAFETY: the caller vouches for SVE, the group's entries, its rows of sums and the numbers that they start
+        // from.
         unsafe {
             let (start, row) = (group.start as usize, group.row as usize);
             let mut sums = [[0; 64]; 4];
@@ -84,7 +92,7 @@ pub unsafe fn quads<const TOKENS: usize>(band: &Band<'_>, out: *mut i32) {
                 let to = out.add((row + r - band.first_row) * TOKENS);
                 let from = flat.add(r * TOKENS);
                 for four in 0..TOKENS / 4 {
-                    // A panel of 64 has its tokens in another order: see `sparse`.
+                    // The tokens of a panel of 64 are in another order: see `sparse`.
                     let token = if TOKENS == 64 { four % 4 * 16 + four / 4 * 4 } else { 4 * four };
                     std::ptr::copy_nonoverlapping(from.add(4 * four), to.add(token), 4);
                 }
@@ -93,19 +101,19 @@ pub unsafe fn quads<const TOKENS: usize>(band: &Band<'_>, out: *mut i32) {
     }
 }
 
-/// Groups of four rows of floats, as `float::gather`.
+/// The sums of groups of four rows, as `float::gather` computes them.
 ///
 /// # Safety
-/// As it; the CPU has SVE.
+/// The caller keeps the promises of `float::gather`; the CPU has SVE.
 pub unsafe fn gather<const TOKENS: usize>(band: &float::Band<'_>, out: *mut f32) {
     for group in band.groups {
-        // SAFETY: as the caller; the group's entries and rows are there.
+        // SAFETY: the caller vouches for SVE, and for the group's entries, rows and scales.
         unsafe {
             let (start, row, rows) = (group.start as usize, group.row as usize, group.rows as usize);
             let to = out.add((row - band.first_row) * TOKENS);
             let mut sums = [[0.0; 32]; 4];
             let flat = sums.as_mut_ptr().cast::<f32>();
-            // Without scales a later part goes on with the chains of the one before it.
+            // Without scales, a later part of a row continues the chains of sums of the part before it.
             if group.base > 0 && band.scales.is_none() {
                 std::ptr::copy_nonoverlapping(to, flat, rows * TOKENS);
             }

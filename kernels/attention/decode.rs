@@ -1,52 +1,63 @@
-//! Single queries, a head each: k and v are used once, so they are not packed, but turned in registers on their way to the products.
-//! Keys of bytes are multiplied as they lie.
+//! Attention of single queries (decode), one for each head, over k and v as they lie in memory.
 //!
-//! Heads of a token lie side by side, so heads take turns at some keys: memory is read about as it lies.
+//! ```text
+//! scores:   out[head][key] = sum over words c of a head:  dot(q[head][c], k[key][head][c])
+//! context:  out[head][c]   = sum over keys:  weights[head][key] * v[key][head][c]
+//! ```
+//!
+//! k and v are used once, so they are not packed: rows are transposed in registers on their way to the products, and
+//! keys of bytes are multiplied as they lie. The heads of a token are adjacent in memory, so heads take *turns*: each
+//! processes a few keys before the next head does, and memory is read about in order while what follows is
+//! prefetched.
 
 use super::LANES;
 use crate::kernels::dense::{Parts, Product};
 use crate::kernels::simd::Simd;
 use std::mem::MaybeUninit;
 
-/// Heads that take turns at rows of k or v.
+/// Rows of k or v of some heads, which take turns.
 #[derive(Debug, Clone, Copy)]
 pub struct Turns {
-    /// The first row of the first head.
+    /// Row 0 of the first head.
     pub rows: *const u8,
-    /// Bytes from a row to the next.
+    /// Bytes from a row of a head to the next.
     pub stride: usize,
-    /// Bytes from a head to the next.
+    /// Bytes from a head to the next, in one row.
     pub head: usize,
-    /// How many heads.
+    /// The number of heads.
     pub heads: usize,
-    /// Bytes of a row of a head.
+    /// Bytes of a row of one head.
     pub bytes: usize,
 }
 
-/// A turn of all heads, and what is prefetched while it passes: as many bytes as are read.
+/// A turn of all heads, and what is prefetched meanwhile: as many bytes as are read.
 struct Turn {
-    /// How many rows.
+    /// The number of rows of the turn.
     rows: usize,
-    /// Whether what lies behind these rows is prefetched, in order; or the rows of the same head that follow.
+    /// Whether heads and rows are contiguous, so that the memory behind these rows is prefetched in order; else the
+    /// following rows of each head are.
     line: bool,
-    /// Into the first-level cache; or the second.
+    /// Whether to prefetch into the first-level cache; else into the second.
     near: bool,
+    /// What is prefetched next, where heads and rows are contiguous.
     at: *const u8,
 }
 
 impl Turns {
-    /// A head's row.
+    /// The address of a row of a head.
     #[inline(always)]
     fn at(&self, head: usize, row: usize) -> *const u8 {
         self.rows.wrapping_add(head * self.head + row * self.stride)
     }
 
-    /// The turn that begins at a row, of as many rows or a multiple of them.
+    /// The turn that begins at `row`, of `least` rows or a multiple of them, or of 64 where these do not fit the
+    /// first-level cache.
     #[inline(always)]
     fn turn(&self, row: usize, least: usize) -> Turn {
-        /// Bytes of a turn that fit the first-level cache beside those that are prefetched; and what of it is better.
+        /// The most bytes of a turn that fit the first-level cache beside those that are prefetched; and the bytes
+        /// that a turn takes unless `least` rows need more, which is faster.
         const NEAR: [usize; 2] = [24 << 10, 16 << 10];
-        /// Rows of a turn that does not fit.
+        /// The rows of a turn that does not fit.
         const FAR: usize = 64;
         let token = self.heads * self.bytes;
         let near = least * token <= NEAR[0];
@@ -57,7 +68,7 @@ impl Turns {
 }
 
 impl Turn {
-    /// For as much as is read now: some bytes of some rows of some heads.
+    /// Prefetches as much as is read now, which is `bytes` bytes at `now` of `rows` rows of `heads` heads.
     #[inline(always)]
     unsafe fn prefetch<S: Simd>(
         &mut self,
@@ -67,7 +78,7 @@ impl Turn {
         rows: usize,
         bytes: usize,
     ) {
-        // SAFETY: the caller vouches for the tier; what is prefetched need not be there.
+        // SAFETY: the caller vouches for the tier; what is prefetched need not be readable.
         unsafe {
             if !self.line {
                 for (head, row) in (0..heads).flat_map(|head| (0..rows).map(move |row| (head, row))) {
@@ -80,7 +91,7 @@ impl Turn {
                 return;
             }
             let end = self.at.wrapping_add(heads * rows * bytes);
-            // Each line once.
+            // Each cache line is prefetched once: begin at the next line.
             self.at = self.at.wrapping_add(self.at.align_offset(64));
             while self.at < end {
                 if self.near {
@@ -95,54 +106,49 @@ impl Turn {
     }
 }
 
-/// Queries and keys.
+/// Queries, the keys that they attend to, and their scores.
 #[derive(Debug, Clone, Copy)]
 pub struct Keys {
-    /// The heads.
+    /// The heads, with rows of k.
     pub k: Turns,
-    /// How many keys: a multiple of 16.
+    /// The number of keys: a multiple of 16.
     pub keys: usize,
     /// The first query, in words of 4 bytes.
     pub x: *const u8,
-    /// Bytes from a query to the next.
+    /// Bytes from one query to the next.
     pub x_stride: usize,
-    /// Words of a head: a multiple of 4.
+    /// Words of 4 bytes of a query: a multiple of 4.
     pub words: usize,
-    /// Flipped in each byte of k.
+    /// XORed with each byte of k.
     pub flip: u8,
-    /// What the sum of a key's bytes is multiplied by, to be added to its score: integers, -255 to 0.
+    /// The factor, -255 to 0, of the sum of the bytes of a key, which is added to its score: minus the zero point of
+    /// q. Only integers use it.
     pub by_sum: i32,
-    /// Scores of the first query.
+    /// The scores of the first query.
     pub out: *mut u8,
-    /// Bytes from the scores of a query to those of the next.
+    /// Bytes from the scores of one query to those of the next.
     pub out_stride: usize,
 }
 
 /// A kernel for queries and their keys.
 ///
 /// # Safety
-/// The CPU has the kernel's tier; all that is described is there.
+/// The CPU has the kernel's tier; all memory that is described is there.
 pub type Run = unsafe fn(&Keys);
 
-/// Each score of floats is the same chain of products as in a tile; of bytes the same sum.
+/// The scores of all queries. Those of floats are the chain of products that a tile computes; those of bytes are
+/// exact sums.
 #[inline(always)]
 pub unsafe fn scores<S: Simd, P: Product<S>, W: Parts<S>>(t: &Keys) {
-    // SAFETY: as `Run`.
+    // SAFETY: the caller keeps the promises of `Run`.
     unsafe {
-        if P::EXACT && t.words.is_multiple_of(S::LANES) {
-            // Signed queries, as they are where zero is in the middle, need no sums of keys.
+        if const { P::EXACT } && t.words.is_multiple_of(S::LANES) {
+            // Queries that are signed, with zero in the middle of their range, need no sums of keys.
             let signed = S::MIXED && !S::SHIFTS && t.by_sum == -128;
-            return match (t.words / S::LANES, signed) {
-                (1, true) => scores_by_key::<S, 1, true>(t),
-                (2, true) => scores_by_key::<S, 2, true>(t),
-                (1, false) => scores_by_key::<S, 1, false>(t),
-                (2, false) => scores_by_key::<S, 2, false>(t),
-                (4, false) => scores_by_key::<S, 4, false>(t),
-                _ => scores_by_key::<S, 0, false>(t),
-            };
+            return if signed { scores_by_key::<S, true>(t) } else { scores_by_key::<S, false>(t) };
         }
         let parts = S::LANES / 4;
-        if !P::EXACT && S::QUADS == 1 && t.k.heads.is_multiple_of(parts) {
+        if const { !P::EXACT && S::QUADS == 1 } && t.k.heads.is_multiple_of(parts) {
             let mut queries = Queries([MaybeUninit::uninit(); MOST_WORDS]);
             if t.k.heads / parts * t.words * S::LANES <= MOST_WORDS {
                 return scores_by_heads::<S, P, W>(t, &mut queries);
@@ -152,7 +158,8 @@ pub unsafe fn scores<S: Simd, P: Product<S>, W: Parts<S>>(t: &Keys) {
         while first < t.keys {
             let mut turn = t.k.turn(first, LANES);
             let keys = turn.rows.min(t.keys - first);
-            // A register of keys of a head is one chain of products, which would wait for itself.
+            // The scores of a register of keys are one chain of products, each waiting for the one before: two
+            // registers are computed at a time.
             let (each, mut i) = (keys / S::LANES, 0);
             while i < t.k.heads * each {
                 let own = [i, i + 1].map(|i| (i / each, first + i % each * S::LANES));
@@ -168,17 +175,18 @@ pub unsafe fn scores<S: Simd, P: Product<S>, W: Parts<S>>(t: &Keys) {
     }
 }
 
-/// Words of the queries of some heads, side by side.
+/// The most words of queries that are copied side by side on the stack.
 const MOST_WORDS: usize = 4096;
 
-/// Word by word of as many heads as a register has parts, four times each.
+/// Queries, word by word: those of as many heads as a register has 16-byte parts are adjacent, each word four times.
 #[repr(align(64))]
 struct Queries([MaybeUninit<u32>; MOST_WORDS]);
 
-/// Scores of four keys of as many heads as a register has parts: so a turn is only of four keys.
+/// Scores of four keys of as many heads as a register has 16-byte parts at a time: so a turn can be as short as four
+/// keys.
 #[inline(always)]
 unsafe fn scores_by_heads<S: Simd, P: Product<S>, W: Parts<S>>(t: &Keys, queries: &mut Queries) {
-    // SAFETY: as `Run`; there is room for the queries.
+    // SAFETY: the caller keeps the promises of `Run`; the queries fit their array.
     unsafe {
         let parts = S::LANES / 4;
         let to = queries.0.as_mut_ptr().cast::<u32>();
@@ -212,7 +220,8 @@ unsafe fn scores_by_heads<S: Simd, P: Product<S>, W: Parts<S>>(t: &Keys, queries
     }
 }
 
-/// Four keys from one on, of the heads of some groups: each register is a chain of products, which would wait for itself.
+/// Scores of four keys from `key` on, of the heads of `N` groups from `group` on. Each register is one chain of
+/// products, so several groups are computed at a time.
 #[inline(always)]
 unsafe fn heads<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
     t: &Keys,
@@ -221,7 +230,8 @@ unsafe fn heads<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
     queries: *const u32,
     turn: &mut Turn,
 ) {
-    // SAFETY: as `Run`.
+    // SAFETY: the caller keeps the promises of `Run`: queries, four keys of these heads and room for their scores are
+    // there.
     unsafe {
         let (parts, word_bytes) = (S::LANES / 4, W::BYTES / S::LANES);
         let mut acc = [P::zero(); N];
@@ -229,7 +239,8 @@ unsafe fn heads<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
             for i in 0..N {
                 let k = t.k.at((group + i) * parts, key).add(word_bytes * word);
                 turn.prefetch::<S>(&t.k, k, parts, 4, 4 * word_bytes);
-                // Part l of register r is key r of head l: transposed, each register is a word of the keys of all heads.
+                // Part l of register r is key r of head l. Transposed, each register is one word of four keys of all
+                // heads.
                 let mut v = [S::splat(0); 4];
                 for r in 0..4 {
                     v[r] = W::parts(k.add(r * t.k.stride), t.k.head);
@@ -250,18 +261,19 @@ unsafe fn heads<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
     }
 }
 
-/// Registers of scores: of a head, from a key on.
+/// `N` registers of scores: each of one head, for keys from one on.
 #[inline(always)]
 unsafe fn chains<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
     t: &Keys,
     own: [(usize, usize); N],
     turn: &mut Turn,
 ) {
-    // SAFETY: as `Run`.
+    // SAFETY: the caller keeps the promises of `Run`: a register of keys of each head, and room for its scores, are
+    // there.
     unsafe {
         let flip = S::splat(i32::from_ne_bytes([t.flip; 4]));
         let ones = S::quad([1u8; 4].as_ptr());
-        // Of a word as it lies.
+        // Stored bytes of a word.
         let word_bytes = W::BYTES / S::LANES;
         let (mut acc, mut sums) = ([P::zero(); N], [P::zero(); N]);
         let (mut keys, mut queries) = ([t.k.rows; N], [t.x; N]);
@@ -271,7 +283,7 @@ unsafe fn chains<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
         }
         for word in (0..t.words).step_by(4) {
             for i in 0..N {
-                // Part l of register r is key 4 l + r: transposed, each register is a word of all keys in order.
+                // Part l of register r is key 4 l + r. Transposed, each register is one word of all keys in order.
                 let k = keys[i].add(word_bytes * word);
                 turn.prefetch::<S>(&t.k, k, 1, S::LANES, 4 * word_bytes);
                 let mut v = [flip; 4];
@@ -295,17 +307,19 @@ unsafe fn chains<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
     }
 }
 
-/// Scores of bytes, whose products may be added in any order: key by key, then lanes are added up. A key is of `N` registers, or, if
-/// that is 0, of any number. Either the query is unsigned, and the key's bytes are added up as well where the tier needs that; or
-/// `SIGNED`, the key unsigned, and what that adds to each score is taken away.
+/// Scores of bytes, whose products may be added in any order: each key is multiplied in registers along K, then lanes
+/// are added up.
+///
+/// Without `SIGNED` the query is unsigned, and the key's bytes are added up as well where the tier needs that. With
+/// `SIGNED` the query is signed and the key unsigned, and what its offset of 128 adds to each score is subtracted.
 #[inline(always)]
-unsafe fn scores_by_key<S: Simd, const N: usize, const SIGNED: bool>(t: &Keys) {
-    // SAFETY: as `Run`.
+unsafe fn scores_by_key<S: Simd, const SIGNED: bool>(t: &Keys) {
+    // SAFETY: the caller keeps the promises of `Run`; words are whole registers.
     unsafe {
         let flip = S::splat(i32::from_ne_bytes([if SIGNED { t.flip ^ 0x80 } else { t.flip }; 4]));
-        // What each byte of a key is multiplied by less, as a query.
+        // The zero point of the query in each byte: its product with a key is subtracted.
         let less = S::x(S::splat(i32::from_ne_bytes([-t.by_sum as u8; 4])));
-        let words = if N > 0 { N * S::LANES } else { t.words };
+        let registers = t.words / S::LANES;
         let mut first = 0;
         while first < t.keys {
             let mut turn = t.k.turn(first, LANES);
@@ -313,36 +327,30 @@ unsafe fn scores_by_key<S: Simd, const N: usize, const SIGNED: bool>(t: &Keys) {
             for head in 0..t.k.heads {
                 let query = t.x.add(head * t.x_stride);
                 let out = t.out.add(head * t.out_stride + 4 * first);
-                let (mut unsigned, mut signed) = ([less; N], [S::w(flip); N]);
                 let mut start = S::splat(0);
-                for n in 0..N {
-                    let x = S::load(query.add(4 * n * S::LANES));
-                    unsigned[n] = moved::<S>(t, x);
-                    if SIGNED {
-                        let x = S::xor(x, S::splat(i32::from_ne_bytes([0x80; 4])));
-                        signed[n] = S::w(x);
-                        // Keys are 128 higher.
-                        start = S::dot(start, S::x(S::splat(i32::from_ne_bytes([0x80; 4]))), signed[n]);
-                    }
+                for n in 0..if SIGNED { registers } else { 0 } {
+                    // Bytes of the key are 128 higher than their values.
+                    let signed = signed::<S>(query.add(4 * n * S::LANES));
+                    start = S::dot(start, S::x(S::splat(i32::from_ne_bytes([0x80; 4]))), signed);
                 }
                 let start = S::sub(S::splat(0), start);
                 for register in (0..keys).step_by(S::LANES) {
-                    // Of four keys, part by part.
+                    // Each register has the scores of four keys, a sum in each 16-byte part.
                     let mut scores = [S::splat(0); 4];
                     for four in 0..S::LANES / 4 {
                         let keys = t.k.at(head, first + register + 4 * four);
-                        turn.prefetch::<S>(&t.k, keys, 1, 4, 4 * words);
+                        turn.prefetch::<S>(&t.k, keys, 1, 4, 4 * t.words);
                         let (mut sums, mut sums_less) = ([start; 4], [S::splat(0); 4]);
-                        for n in 0..words / S::LANES {
+                        for n in 0..registers {
                             let byte = 4 * n * S::LANES;
-                            let x = if n < N { unsigned[n] } else { moved::<S>(t, S::load(query.add(byte))) };
+                            let x = query.add(byte);
                             for i in 0..4 {
                                 let key = S::xor(S::load(keys.add(i * t.k.stride + byte)), flip);
                                 if SIGNED {
-                                    sums[i] = S::dot(sums[i], S::x(key), signed[n]);
+                                    sums[i] = S::dot(sums[i], S::x(key), signed::<S>(x));
                                     continue;
                                 }
-                                sums[i] = S::dot_key(sums[i], x, key);
+                                sums[i] = S::dot_key(sums[i], moved::<S>(t, S::load(x)), key);
                                 if !S::SHIFTS {
                                     sums_less[i] = S::dot_key(sums_less[i], less, key);
                                 }
@@ -363,47 +371,54 @@ unsafe fn scores_by_key<S: Simd, const N: usize, const SIGNED: bool>(t: &Keys) {
     }
 }
 
-/// A register of a query, less what its zero point is, where the tier has room for that.
+/// A register of an unsigned query, made signed by taking 128 from each byte.
+#[inline(always)]
+unsafe fn signed<S: Simd>(query: *const u8) -> S::W {
+    // SAFETY: the caller vouches for the tier, and for a register's bytes.
+    unsafe { S::w(S::xor(S::load(query), S::splat(i32::from_ne_bytes([0x80; 4])))) }
+}
+
+/// A register of a query, less its zero point where the tier has room for that.
 #[inline(always)]
 unsafe fn moved<S: Simd>(t: &Keys, x: S::V) -> S::X {
-    // SAFETY: as `Run`.
+    // SAFETY: the caller vouches for the tier.
     unsafe {
         let x = S::x(x);
         if S::SHIFTS { S::shift(x, t.by_sum) } else { x }
     }
 }
 
-/// Weights of queries, and rows of v.
+/// Weights of queries, rows of v, and their context.
 #[derive(Debug, Clone, Copy)]
 pub struct Values {
-    /// The heads.
+    /// The heads, with rows of v.
     pub v: Turns,
-    /// Words of weights: as many rows as they have elements.
+    /// Words of weights of a query; a word has as many weights as rows of v are multiplied at a time.
     pub words: usize,
     /// The weights of the first query, in words of 4 bytes.
     pub x: *const u8,
-    /// Bytes from the weights of a query to those of the next.
+    /// Bytes from the weights of one query to those of the next.
     pub x_stride: usize,
-    /// Flipped in each byte of v.
+    /// XORed with each byte of v.
     pub flip: u8,
-    /// Columns: of whole registers of elements.
+    /// Columns of v: whole registers of elements.
     pub columns: usize,
-    /// The sums of the first query: 0.
+    /// The sums of the first query, which are 0 before.
     pub out: *mut u8,
-    /// Bytes from the sums of a query to those of the next.
+    /// Bytes from the sums of one query to those of the next.
     pub out_stride: usize,
 }
 
 /// A kernel for the context of queries.
 ///
 /// # Safety
-/// As [`Run`].
+/// The CPU has the kernel's tier; all memory that is described is there.
 pub type RunValues = unsafe fn(&Values);
 
-/// Each sum is the same chain of products as in a tile.
+/// The context of all queries. Each sum is the chain of products that a tile computes.
 #[inline(always)]
 pub unsafe fn context<S: Simd, P: Product<S>, W: Parts<S>>(t: &Values) {
-    // SAFETY: as `RunValues`.
+    // SAFETY: the caller keeps the promises of `RunValues`.
     unsafe {
         let width = S::LANES * P::ELEMENTS;
         let mut first = 0;
@@ -413,7 +428,8 @@ pub unsafe fn context<S: Simd, P: Product<S>, W: Parts<S>>(t: &Values) {
             for head in 0..t.v.heads {
                 let own = Words { head, first, words };
                 let mut column = 0;
-                // Where a word is one element, a register has one chain, and more of them wait less.
+                // Where a word is one element, a register of columns is one chain of products: with more registers at
+                // a time, less is spent waiting.
                 while P::ELEMENTS == 1 && column + 8 * width <= t.columns {
                     columns::<S, P, W, 8>(t, own, column, &mut turn);
                     column += 8 * width;
@@ -440,7 +456,7 @@ pub unsafe fn context<S: Simd, P: Product<S>, W: Parts<S>>(t: &Values) {
     }
 }
 
-/// Some words of the weights of a head.
+/// Some words of the weights of a head: `words` of them from `first` on.
 #[derive(Clone, Copy)]
 struct Words {
     head: usize,
@@ -448,7 +464,8 @@ struct Words {
     words: usize,
 }
 
-/// `N` registers of elements of each row, onto sums as products make them: not yet in order.
+/// Adds the products of some words of weights with `N` registers of columns of v to the sums, which stay in the order
+/// in which products make them.
 #[inline(always)]
 unsafe fn columns<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
     t: &Values,
@@ -456,7 +473,7 @@ unsafe fn columns<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
     column: usize,
     turn: &mut Turn,
 ) {
-    // SAFETY: as `context`.
+    // SAFETY: the caller keeps the promises of `RunValues`: these weights, their rows of v and their sums are there.
     unsafe {
         let flip = S::splat(i32::from_ne_bytes([t.flip; 4]));
         let width = S::LANES * P::ELEMENTS;
@@ -492,10 +509,11 @@ unsafe fn columns<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
     }
 }
 
-/// A register of elements' sums, in order: part i of register j is that of columns `4 (ELEMENTS i + j)` on.
+/// Brings sums of `ELEMENTS` registers of columns into the order of columns: part i of register j is that of columns
+/// `4 (ELEMENTS i + j)` on.
 #[inline(always)]
 unsafe fn in_order<S: Simd, P: Product<S>>(out: *mut u8) {
-    // SAFETY: as `context`.
+    // SAFETY: the caller keeps the promises of `RunValues`: `ELEMENTS` registers of sums are at `out`.
     unsafe {
         let mut sums = [S::splat(0); 4];
         for j in 0..P::ELEMENTS {

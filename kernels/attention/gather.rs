@@ -1,18 +1,25 @@
-//! A row's context where few keys weigh anything: those are listed, and only their rows of v are read.
+//! Context of rows that attend to few keys: words of weights that are not 0 are listed, and only their rows of v are
+//! read.
 //!
-//! What is listed are words of weights, as tiles take them: a float, two bfloat16 or four bytes. So the chain of products is that
-//! of a tile, without the steps that add nothing.
+//! ```text
+//! list = [(word, place) for each word of weights that is not 0]
+//! out[c] = sum over (word, place) in list:  dot(word, v[place][c])
+//! ```
+//!
+//! A word is 4 bytes of weights, as tiles take them: one float, two bfloat16 or four bytes. So the chain of products
+//! is that of a tile, without the steps that add nothing.
 
 use super::{CHUNK, LANES};
 use crate::kernels::dense::Product;
 use crate::kernels::simd::Simd;
 use std::mem::MaybeUninit;
 
-/// Lists the words that are not 0 among `n`, and their places, and the padding. Returns how many.
+/// Lists the words that are not 0 among `n` words, and their places, followed by the padding. Returns how many are
+/// listed.
 #[inline(always)]
 pub unsafe fn collect<S: Simd>(words: *const u32, n: usize, places: *mut u32, values: *mut u32) -> usize {
-    // SAFETY: the caller vouches for n words, and room for as many places and values and the padding: what is listed
-    // before a register is no more than what was read, so its lanes fit behind.
+    // SAFETY: the caller vouches for n words, and for room for as many places and values and the padding. No more
+    // words are listed than were read before a register, so a whole register fits behind those listed.
     unsafe {
         let (mut count, mut at) = (0, 0);
         let mut lanes = S::load(LANE.as_ptr().cast());
@@ -41,10 +48,10 @@ pub unsafe fn collect<S: Simd>(words: *const u32, n: usize, places: *mut u32, va
     }
 }
 
-/// Words of 0 behind those that are listed: so sums that are exact take a number of words whose loop ends as foreseen.
+/// Words of 0 behind those that are listed, so that exact sums can take this many words a turn.
 pub const PADDING: usize = 2;
 
-/// The number of each lane.
+/// l in lane l.
 const LANE: [u32; LANES] = {
     let mut lane = [0; LANES];
     let mut l = 0;
@@ -55,29 +62,29 @@ const LANE: [u32; LANES] = {
     lane
 };
 
-/// What is multiplied with what.
+/// Listed words of weights, and the rows of v that they are multiplied with.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows {
-    /// How many words; behind them lie [`PADDING`] words of 0 and their places.
+    /// How many words are listed; behind them are [`PADDING`] words of 0 and their places.
     pub count: usize,
-    /// The rows that they belong to.
+    /// The row of v of each word.
     pub places: *const u32,
-    /// The words.
+    /// The words of weights.
     pub values: *const u32,
     /// Row 0 of v.
     pub v: *const u8,
-    /// Bytes from a row to the next.
+    /// Bytes from one row of v to the next.
     pub stride: usize,
-    /// Columns: a multiple of 16.
+    /// Columns of v: a multiple of 16.
     pub columns: usize,
-    /// Their sums, 4 bytes each.
+    /// The sums of the columns, 4 bytes each.
     pub out: *mut i32,
 }
 
-/// One chain of products for each column.
+/// The sum of each column over the listed words, one chain of products each.
 #[inline(always)]
 pub unsafe fn gather<S: Simd, P: Product<S>>(r: &Rows) {
-    // SAFETY: the caller vouches for what is described.
+    // SAFETY: the caller vouches for the tier, and for the memory that `r` describes.
     unsafe {
         let mut column = 0;
         while column + 4 * S::LANES <= r.columns {
@@ -91,9 +98,10 @@ pub unsafe fn gather<S: Simd, P: Product<S>>(r: &Rows) {
     }
 }
 
+/// The sums of `NV` registers of columns from `column` on.
 #[inline(always)]
 unsafe fn columns<S: Simd, P: Product<S>, const NV: usize>(r: &Rows, column: usize) {
-    // SAFETY: as `gather`.
+    // SAFETY: the caller of `gather` vouches for the listed rows of v, the padding, and room for the sums.
     unsafe {
         let mut acc = [P::zero(); NV];
         let v = r.v.add(4 * column);
@@ -113,8 +121,8 @@ unsafe fn columns<S: Simd, P: Product<S>, const NV: usize>(r: &Rows, column: usi
     }
 }
 
-/// Words of weights that are not 0, of a chunk, and their places: written before they are read. At a page: a register that is
-/// stored across two takes twenty times as long.
+/// Places and values of the words of a chunk that are not 0; written before they are read. Aligned to a page: a
+/// register stored across two pages takes twenty times as long.
 #[repr(C, align(4096))]
 pub struct List {
     places: MaybeUninit<[u32; CHUNK + PADDING]>,
@@ -128,7 +136,7 @@ impl Default for List {
 }
 
 impl List {
-    /// The places.
+    /// The places of the words.
     pub fn places(&mut self) -> *mut u32 {
         self.places.as_mut_ptr().cast()
     }
@@ -139,32 +147,32 @@ impl List {
     }
 }
 
-/// Weights of some rows, of a chunk, and v.
+/// Weights of some rows for the keys of one chunk, and v.
 #[derive(Debug, Clone, Copy)]
 pub struct Weights {
-    /// How many rows.
+    /// The number of rows of weights.
     pub rows: usize,
     /// The words of row 0.
     pub x: *const u8,
-    /// Bytes from a row to the next.
+    /// Bytes from one row of words to the next.
     pub x_stride: usize,
     /// Words of a row.
     pub words: usize,
     /// Row 0 of v.
     pub v: *const u8,
-    /// Bytes from a row of v to the next.
+    /// Bytes from one row of v to the next.
     pub stride: usize,
-    /// Columns: a multiple of 16.
+    /// Columns of v: a multiple of 16.
     pub columns: usize,
-    /// Their sums for row 0, 4 bytes each; those of the next row follow.
+    /// The sums of row 0, 4 bytes each; those of the next rows follow.
     pub out: *mut i32,
 }
 
-/// The sums of each row by its own list.
+/// The sums of each row, by a list of its own.
 #[inline(always)]
 pub unsafe fn gather_rows<S: Simd, P: Product<S>>(w: &Weights) {
     let mut list = List::default();
-    // SAFETY: the caller vouches for what is described; a list has room for a chunk.
+    // SAFETY: the caller vouches for the tier, and for the memory that `w` describes; a list has room for a chunk.
     unsafe {
         for row in 0..w.rows {
             let (places, values) = (list.places(), list.values());

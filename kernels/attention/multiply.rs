@@ -1,37 +1,45 @@
-//! A tile of rows times some columns: scores of queries by keys, and context of weights by v.
+//! A tile of rows times columns, for attention: scores of queries by keys, and context of weights by rows of v.
+//!
+//! ```text
+//! for each row m of MR, column c of NV * LANES:
+//!     out[m][c] = (out[m][c] to resume, or init[c], or 0) + sum over steps s:  dot(x[m][s], w[s][c])
+//! ```
+//!
+//! A step is 4 bytes of K: one float, two bfloat16 or four bytes. Sums stay in registers; w is read once, x is
+//! broadcast. Float sums are one chain of products in the order of steps.
 
 use crate::kernels::dense::{Product, integer_sums};
 use crate::kernels::simd::Simd;
 
-/// What a tile reads and writes. A step is 4 bytes of each row: a float, two bfloat16 or four bytes.
+/// What a tile reads and writes.
 #[derive(Debug, Clone, Copy)]
 pub struct Tile {
-    /// Row 0.
+    /// The first step of row 0.
     pub x: *const u8,
-    /// Bytes from a row to the next.
+    /// Bytes from one row of x to the next.
     pub x_stride: usize,
     /// The columns of step 0, 4 bytes each.
     pub w: *const u8,
-    /// Bytes from a step to the next.
+    /// Bytes from one step of w to the next.
     pub w_stride: usize,
-    /// Steps.
+    /// The number of steps.
     pub steps: usize,
-    /// Null, or what each column's sums start from: integers.
+    /// Null, or the integers that the sums of each column start from.
     pub init: *const i32,
-    /// Sums, 4 bytes each.
+    /// Sums of row 0, 4 bytes each.
     pub out: *mut u8,
-    /// Bytes from a row of sums to the next.
+    /// Bytes from one row of sums to the next.
     pub out_stride: usize,
-    /// Whether sums go on from what is in `out`.
+    /// Whether sums continue from what is in `out`.
     pub resume: bool,
-    /// Null, or what is prefetched: as many bytes in each step as the step reads columns.
+    /// Null, or the memory to prefetch while the tile is computed: in each step as many bytes as the step reads of w.
     pub ahead: *const u8,
-    /// Bytes from a step to the next.
+    /// Bytes from what one step prefetches to what the next does.
     pub ahead_stride: usize,
 }
 
 impl Tile {
-    /// No step, from and to nowhere: what the fields of a tile are unless it says so.
+    /// An empty tile: no steps, all pointers null. Callers override the fields that they use.
     pub const NOTHING: Tile = Tile {
         x: std::ptr::null(),
         x_stride: 0,
@@ -47,35 +55,35 @@ impl Tile {
     };
 }
 
-/// A kernel for a number of rows and columns.
+/// A kernel for some number of rows and columns.
 ///
 /// # Safety
-/// The CPU has the kernel's tier; all that the tile describes is there.
+/// The CPU has the kernel's tier; all memory that the tile describes is there.
 pub type Run = unsafe fn(&Tile);
 
-/// Bytes to i32, four at a time as they lie in memory.
+/// Bytes, four a step as they are in memory, with sums in i32.
 pub struct Bytes;
 
 impl<S: Simd> Product<S> for Bytes {
     integer_sums!();
     #[inline(always)]
     unsafe fn dot<const I: i32>(acc: S::V, x: S::Q, w: S::V) -> S::V {
-        // SAFETY: as the caller.
+        // SAFETY: the caller promises what the callee asks for.
         unsafe { S::dot_columns::<I>(acc, x, w) }
     }
 }
 
-/// All steps, with or without prefetching what is ahead.
+/// Adds all steps to the sums, and prefetches at `t.ahead` if `AHEAD`.
 #[inline(always)]
 unsafe fn steps<S: Simd, P: Product<S>, const MR: usize, const NV: usize, const AHEAD: bool>(
     acc: &mut [[P::Acc; NV]; MR],
     t: &Tile,
 ) {
-    // SAFETY: as `Run`.
+    // SAFETY: the caller keeps the promises of `Run`: all rows of x and all steps of w are there.
     unsafe {
         let (mut x, mut w, mut ahead) = (t.x, t.w, t.ahead);
         for _ in 0..t.steps / S::QUADS {
-            if S::QUADS == 4 {
+            if const { S::QUADS == 4 } {
                 let mut quads = [S::quads::<0>(x); MR];
                 for m in 1..MR {
                     quads[m] = S::quads::<0>(x.add(m * t.x_stride));
@@ -96,7 +104,7 @@ unsafe fn steps<S: Simd, P: Product<S>, const MR: usize, const NV: usize, const 
     }
 }
 
-/// One step, whose quads of x come in registers, or from the first row's on.
+/// Adds one step. The 4 bytes of x of each row come in registers (`Ok`), or from memory at the first row (`Err`).
 #[inline(always)]
 unsafe fn step<S: Simd, P: Product<S>, const MR: usize, const NV: usize, const I: i32, const AHEAD: bool>(
     acc: &mut [[P::Acc; NV]; MR],
@@ -105,7 +113,7 @@ unsafe fn step<S: Simd, P: Product<S>, const MR: usize, const NV: usize, const I
     ahead: &mut *const u8,
     t: &Tile,
 ) {
-    // SAFETY: as `Run`.
+    // SAFETY: the caller keeps the promises of `Run`, and vouches for this step of x and w.
     unsafe {
         let columns = S::loads::<NV, 0>(*w);
         if AHEAD {
@@ -123,17 +131,17 @@ unsafe fn step<S: Simd, P: Product<S>, const MR: usize, const NV: usize, const I
                 acc[m][v] = P::dot::<I>(acc[m][v], x, columns[v]);
             }
         }
-        // Perhaps beyond the end of the last row, where nothing is read.
+        // The pointer may end beyond the last row, where nothing is read.
         *w = w.wrapping_add(t.w_stride);
     }
 }
 
-/// `MR` rows times `NV` registers of columns.
+/// Computes a tile of `MR` rows times `NV` registers of columns.
 #[inline(always)]
 pub unsafe fn multiply<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(t: &Tile) {
-    // SAFETY: as `Run`.
+    // SAFETY: the caller keeps the promises of `Run`: the tier, and all memory that the tile describes.
     unsafe {
-        if P::MATRIX {
+        if const { P::MATRIX } {
             return P::tile::<MR, NV, false>(t);
         }
         let mut acc = [[P::zero(); NV]; MR];

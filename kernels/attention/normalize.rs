@@ -1,40 +1,51 @@
-//! The last pass of a softmax: exponentials to weights, as products take them.
+//! The last pass of a softmax over rows of scores: exponentials become weights, in the format that products take.
+//!
+//! ```text
+//! w           = e[key] / total * stretch + gamma          total = max(sum of e over the row, 1)
+//! weight[key] = clamp(w / step, 0, limit)                 clipped
+//!               w / step                                  not clipped (gamma = 0), as f32 or bfloat16
+//!               min(w / step, limit)                      not clipped, as unsigned bytes
+//! ```
+//!
+//! Weights are stored as f32, bfloat16 or unsigned bytes over the exponentials that were read: those of a chunk begin
+//! where its exponentials began. Clipped weights that are not 0 are counted; byte weights are added up. NaN stays NaN
+//! in floats and becomes 0 in bytes.
 
 use super::CHUNK;
 use super::softmax::{Scores, Span};
 use crate::kernels::simd::Simd;
 
-/// What exponentials become: `e / total * stretch + gamma`, limited, in steps.
+/// How exponentials become weights: `(e / total * stretch + gamma) / step`, limited.
 #[derive(Debug, Clone, Copy)]
 pub struct Normalize {
-    /// From gamma to zeta.
+    /// The factor of normalized exponentials: zeta - gamma.
     pub stretch: f32,
-    /// What is added then.
+    /// The summand of normalized exponentials.
     pub gamma: f32,
-    /// What a weight of 1 in memory stands for.
+    /// The real value that a stored weight of 1 stands for.
     pub step: f32,
-    /// The largest weight in memory.
+    /// The largest stored weight.
     pub limit: f32,
 }
 
-/// What is known of weights that were stored.
+/// What is counted while weights of a row are stored.
 struct Tally<S: Simd> {
-    /// Those that are not 0.
+    /// The number of weights that are not 0.
     nonzero: u32,
-    /// Of integers, lane by lane.
+    /// The sum of byte weights, in lanes.
     sum: S::V,
 }
 
-/// How weights are stored.
+/// The format in which weights are stored.
 pub trait Weights<S: Simd>: 'static {
-    /// Bytes of one.
+    /// Bytes of one weight.
     const BYTES: usize;
-    /// Registers that are stored at once where there are as many: 1, 2 or 4.
+    /// Registers of weights that are stored at once where there are as many: 1, 2 or 4.
     const BATCH: usize;
 }
-/// As they are.
+/// f32.
 pub struct ToF32;
-/// bfloat16.
+/// bfloat16, rounded to nearest even.
 pub struct ToBf16;
 /// Unsigned bytes, rounded to nearest even.
 pub struct ToU8;
@@ -55,10 +66,10 @@ impl<S: Simd> Tally<S> {
     /// Stores `N` registers of weights.
     #[inline(always)]
     unsafe fn store<W: Weights<S>, const N: usize, const COUNT: bool>(&mut self, p: *mut u8, w: [S::F; N]) {
-        // SAFETY: the caller vouches for the tier, and for room. Weights saturate to bytes, what is not a number to 0: it rounds to
-        // a negative one.
+        // SAFETY: the caller vouches for the tier, and for room for `N` registers of weights. Weights saturate to
+        // bytes; NaN becomes 0, because it rounds to a negative integer.
         unsafe {
-            if W::BYTES == 1 && N == 4 {
+            if const { W::BYTES == 1 && N == 4 } {
                 let bytes =
                     S::pack_in_order([S::round(w[0]), S::round(w[1]), S::round(w[2]), S::round(w[3])]);
                 S::store(p, bytes);
@@ -68,7 +79,7 @@ impl<S: Simd> Tally<S> {
                 }
                 return;
             }
-            if W::BYTES == 2 && N == 2 {
+            if const { W::BYTES == 2 && N == 2 } {
                 S::store_2_bf16(p.cast(), [w[0], w[1]]);
             }
             for i in 0..N {
@@ -90,7 +101,7 @@ impl<S: Simd> Tally<S> {
     }
 }
 
-/// What a row's exponentials are multiplied by, what is added, and the largest weight.
+/// The factor, the summand and the largest weight of one row, in units of stored weights.
 struct Line {
     factor: f32,
     gamma: f32,
@@ -100,26 +111,29 @@ struct Line {
 impl Line {
     #[inline(always)]
     fn new(w: &Normalize, total: f32) -> Self {
-        // Totals are 1, of the largest score, or more; or 0, of exponentials that are, and NaN.
+        // A total is at least 1, which is the exponential of the largest score; or it is 0, where all exponentials
+        // are, or NaN.
         let total = if total < 1.0 { 1.0 } else { total };
         Self { factor: w.stretch / total / w.step, gamma: w.gamma / w.step, limit: w.limit }
     }
 }
 
-/// Weights of exponentials, which are at most 1, or NaN: of keys that are whole groups of one chunk, to where the chunk of the row
-/// begins. `CLIP` limits them from below by 0 and from above, and bytes are limited from above. Counts those that are not 0
-/// where they are clipped, and adds up integers.
+/// Makes weights of exponentials, which are at most 1, or NaN. `keys` are whole groups of 16 of one chunk; their
+/// weights go to where the chunk begins in the row. `CLIP` adds gamma and limits weights from below by 0 and from
+/// above; without it, only bytes are limited from above. Counts clipped weights that are not 0, and adds up byte
+/// weights.
 #[inline(always)]
 pub unsafe fn normalize<S: Simd, W: Weights<S>, const CLIP: bool>(
     rows: &mut [Scores],
     keys: &Span,
     w: &Normalize,
 ) {
-    // No weight is larger than that of a total of 1. Bytes saturate, where they are integers.
+    // No weight is larger than that of an exponential of 1 and a total of 1. Where the limit is 255, saturation to
+    // bytes limits instead.
     let line = Line::new(w, 1.0);
     let most = if CLIP { line.factor.mul_add(1.0, line.gamma) } else { line.factor };
     let saturates = W::BYTES == 1 && w.limit == 255.0 && most < 1e9;
-    // SAFETY: as the caller.
+    // SAFETY: the caller promises what `normalize_up_to` asks for.
     unsafe {
         if most <= w.limit || saturates || !CLIP && W::BYTES != 1 {
             normalize_up_to::<S, W, CLIP, false>(rows, keys, w);
@@ -129,6 +143,7 @@ pub unsafe fn normalize<S: Simd, W: Weights<S>, const CLIP: bool>(
     }
 }
 
+/// [`normalize`], with weights limited from above if `LIMIT`.
 #[inline(always)]
 unsafe fn normalize_up_to<S: Simd, W: Weights<S>, const CLIP: bool, const LIMIT: bool>(
     rows: &mut [Scores],
@@ -138,7 +153,7 @@ unsafe fn normalize_up_to<S: Simd, W: Weights<S>, const CLIP: bool, const LIMIT:
     let chunk = keys.first / CHUNK * CHUNK;
     for row in rows {
         let line = Line::new(w, row.total);
-        // SAFETY: the caller vouches for the row, and the tier. What is written never passes what was read.
+        // SAFETY: the caller vouches for the rows and the tier. What is written never passes what was read.
         unsafe {
             let mut tally = Tally::<S> { nonzero: 0, sum: S::splat(0) };
             let mut from = row.p.add(4 * keys.first);
@@ -166,19 +181,20 @@ unsafe fn normalize_up_to<S: Simd, W: Weights<S>, const CLIP: bool, const LIMIT:
     }
 }
 
-/// The weights of `N` registers of exponentials; those that become bytes may be negative yet.
+/// The weights of `N` registers of exponentials. Those that become bytes may still be negative: they saturate to 0
+/// when they are stored.
 #[inline(always)]
 unsafe fn weights<S: Simd, W: Weights<S>, const CLIP: bool, const LIMIT: bool, const N: usize>(
     from: *const u8,
     w: &Line,
 ) -> [S::F; N] {
-    // SAFETY: as the caller.
+    // SAFETY: the caller vouches for the tier, and for `N` registers of exponentials at `from`.
     unsafe {
         let factor = S::splat_f(w.factor);
         let mut v = [factor; N];
         for i in 0..N {
             let e = S::load_f(from.add(4 * i * S::LANES).cast());
-            // Of the two operands the maximum and the minimum keep a NaN in the second.
+            // Where the second operand is NaN, the maximum and the minimum return it.
             v[i] = if CLIP { S::fma(e, factor, S::splat_f(w.gamma)) } else { S::mul_f(e, factor) };
             if CLIP && W::BYTES != 1 {
                 v[i] = S::max_f(S::splat_f(0.0), v[i]);

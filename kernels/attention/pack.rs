@@ -1,6 +1,13 @@
-//! Rows of k and v on their way to tiles.
+//! Rows of k and v on their way to tiles: prefetches and interleaving.
+//!
+//! ```text
+//! pairs:  out[i] = a[i] | b[i] << 16                                             two rows of bfloat16
+//! quads:  out[i] = (a[i] | b[i] << 8 | c[i] << 16 | d[i] << 24) ^ flip           four rows of bytes
+//! flip:   to[i]  = from[i] ^ flip;  returns the sum of to[i]
+//! ```
 
-/// Asks for some bytes, which need not be readable: rows of a head lie far apart, and no hardware guesses the next.
+/// Prefetches some bytes, which need not be readable, into the second-level cache: rows of a head lie far apart,
+/// which the prefetchers of CPUs do not predict.
 pub fn prefetch(p: *const u8, bytes: usize) {
     #[cfg(target_arch = "x86_64")]
     {
@@ -19,15 +26,15 @@ pub fn prefetch(p: *const u8, bytes: usize) {
 }
 
 autovec!(
-    /// Two rows of bfloat16 to pairs: element i of both is one word.
+    /// Interleaves two rows of bfloat16: element i of both is one word.
     pub fn pairs(a: &[u16], b: &[u16], out: &mut [u32]) = pairs_body
 );
 autovec!(
-    /// Four rows of bytes, flipped by a mask, to quads: element i of all is one word.
+    /// Interleaves four rows of bytes, each XORed with `flip`: element i of all four is one word.
     pub fn quads(rows: [&[u8]; 4], flip: u8, out: &mut [u32]) = quads_body
 );
 autovec!(
-    /// Bytes, flipped by a mask; their sum, unsigned.
+    /// Copies bytes, each XORed with `flip`; returns their sum as unsigned bytes.
     pub fn flip(from: &[u8], flip: u8, to: &mut [u8]) -> i32 = flip_body
 );
 

@@ -1,7 +1,14 @@
-//! The passes of a softmax over rows of scores: prepare, maximum, exponentials and their sums; the last, to weights, is in `normalize.rs`.
+//! The passes of a softmax over rows of scores. The last one, to weights, is in `normalize.rs`.
 //!
-//! A row has 4 bytes for each key. Sums are taken in 16 lanes, key by key, whatever the width of a register, so that they are the
-//! same on every tier. A call takes many rows: what a row begins and ends with is then hidden behind its neighbours.
+//! ```text
+//! prepare:       s[key] = quantize(raw[key] * scale) + bias[key]       quantize is optional
+//! maximum:       most   = max over live keys of s[key]
+//! exponentials:  e[key] = 2^(a * (s[key] - most)), total = sum over live keys of e[key];  e[key] = 0 for other keys
+//! ```
+//!
+//! A row has 4 bytes for each key: f32 scores, or i32 scores to which an offset is added. Sums are taken in 16 lanes,
+//! key by key, whatever the width of a register, so that they are the same on every tier. A call takes many rows: the
+//! work at the beginning and end of a row then overlaps with that of its neighbours.
 
 use super::LANES;
 use crate::kernels::simd::Simd;
@@ -11,37 +18,37 @@ use std::ops::Range;
 /// A row of scores on its way to weights, and what is known of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Scores {
-    /// Key 0: at a cache line.
+    /// The score of key 0, at a cache line.
     pub p: *mut u8,
-    /// The first of its keys.
+    /// The first key that the row attends to.
     pub first: usize,
-    /// The key behind the last.
+    /// One more than the last key that the row attends to.
     pub last: usize,
-    /// Added to integer scores.
+    /// What is added to integer scores.
     pub offset: i32,
-    /// Null, or what is added to scaled scores, key by key from key 0.
+    /// Null, or the bias that is added to scaled scores, one number for each key from key 0 on.
     pub bias: *const f32,
     /// The largest score so far.
     pub most: f32,
-    /// The sum of its exponentials so far.
+    /// The sum of exponentials so far.
     pub total: f32,
-    /// Its weights so far that are not 0, where they are clipped.
+    /// The number of weights so far that are not 0, where weights are clipped.
     pub nonzero: u32,
-    /// The sum of its weights so far, of integers.
+    /// The sum of weights so far, where weights are bytes.
     pub weights: i64,
 }
 
-/// Some keys.
+/// A range of keys.
 #[derive(Debug, Clone, Copy)]
 pub struct Span {
-    /// The first.
+    /// The first key.
     pub first: usize,
-    /// The one behind the last.
+    /// One more than the last key.
     pub last: usize,
 }
 
 impl Scores {
-    /// None.
+    /// A row without keys.
     pub const NONE: Self = Self {
         p: std::ptr::null_mut(),
         first: 0,
@@ -54,7 +61,7 @@ impl Scores {
         weights: 0,
     };
 
-    /// Those of some keys that are the row's.
+    /// The keys of a span that the row attends to.
     #[inline(always)]
     fn own(&self, span: &Span) -> Span {
         let first = span.first.max(self.first);
@@ -62,67 +69,66 @@ impl Scores {
     }
 }
 
-/// What scores go through before the maximum is taken.
+/// What is done to scores before the maximum is taken.
 #[derive(Debug, Clone, Copy)]
 pub struct Prepare {
-    /// What raw scores are multiplied by.
+    /// The factor of raw scores.
     pub scale: f32,
-    /// The quantizer of scaled scores: the real size of a step, and the ends of the integers less the zero point. A step of 0
-    /// does not quantize.
+    /// The real size of a step of the quantizer of scaled scores. A step of 0 does not quantize.
     pub step: f32,
-    /// The smallest integer.
+    /// The smallest integer of the quantizer, less its zero point.
     pub low: f32,
-    /// The largest integer.
+    /// The largest integer of the quantizer, less its zero point.
     pub high: f32,
 }
 
-/// How raw scores lie in a row.
+/// The type of raw scores in a row.
 pub trait Raw<S: Simd>: 'static {
-    /// A register of the largest, as what others are less than.
+    /// The largest score, in all lanes, in the form that scores are subtracted from.
     type Most: Copy;
-    /// What nothing is smaller than.
+    /// The bits of the smallest score: the maximum of no scores.
     const NOTHING: u32;
-    /// The larger of each lane; the second where the first is NaN.
+    /// Lane by lane the larger; the second where the first is NaN.
     unsafe fn larger(a: S::F, b: S::F) -> S::F;
-    /// The largest of 16, what it stands for; -inf for what nothing is smaller than. None is NaN.
+    /// The real value of the largest of 16 scores; -inf for the maximum of no scores. None is NaN.
     fn largest(lanes: [u32; LANES], offset: i32) -> f32;
-    /// A register of what they stand for.
+    /// Loads a register of scores and converts them to real values.
     unsafe fn load(p: *const u8, offset: i32) -> S::F;
-    /// All lanes the largest.
+    /// The largest score, in all lanes.
     unsafe fn most(most: f32, offset: i32) -> Self::Most;
-    /// A register of what they stand for, less the largest.
+    /// Loads a register of scores: the real values, less the largest.
     unsafe fn less(p: *const u8, most: Self::Most) -> S::F;
 }
-/// Floats.
+/// f32 scores.
 pub struct Floats;
-/// Integers, below 2^24 with the offset.
+/// i32 scores, whose magnitude is below 2^24 with the offset added.
 pub struct Ints;
 impl<S: Simd> Raw<S> for Floats {
     type Most = S::F;
     const NOTHING: u32 = f32::NEG_INFINITY.to_bits();
     #[inline(always)]
     unsafe fn larger(a: S::F, b: S::F) -> S::F {
-        // SAFETY: as the caller.
+        // SAFETY: the caller promises what the callee asks for.
         unsafe { S::max_f(a, b) }
     }
     #[inline(always)]
     fn largest(lanes: [u32; LANES], _offset: i32) -> f32 {
-        // Of 0 and -0 either may be there.
+        // The maximum of 0 and -0 may be either; the addition makes it 0.
         halves(lanes.map(f32::from_bits), |a, b| if b > a { b } else { a }) + 0.0
     }
     #[inline(always)]
     unsafe fn load(p: *const u8, _offset: i32) -> S::F {
-        // SAFETY: as the caller.
+        // SAFETY: the caller promises what the callee asks for.
         unsafe { S::load_f(p.cast()) }
     }
     #[inline(always)]
     unsafe fn most(most: f32, _offset: i32) -> S::F {
-        // SAFETY: as the caller.
+        // SAFETY: the caller promises what the callee asks for.
         unsafe { S::splat_f(most) }
     }
     #[inline(always)]
     unsafe fn less(p: *const u8, most: S::F) -> S::F {
-        // SAFETY: as the caller.
+        // SAFETY: the caller promises what the callee asks for.
         unsafe { S::sub_f(S::load_f(p.cast()), most) }
     }
 }
@@ -131,7 +137,7 @@ impl<S: Simd> Raw<S> for Ints {
     const NOTHING: u32 = i32::MIN as u32;
     #[inline(always)]
     unsafe fn larger(a: S::F, b: S::F) -> S::F {
-        // SAFETY: as the caller.
+        // SAFETY: the caller promises what the callee asks for.
         unsafe { S::as_f(S::max(S::as_v(a), S::as_v(b))) }
     }
     #[inline(always)]
@@ -143,22 +149,24 @@ impl<S: Simd> Raw<S> for Ints {
     }
     #[inline(always)]
     unsafe fn load(p: *const u8, offset: i32) -> S::F {
-        // SAFETY: as the caller.
+        // SAFETY: the caller promises what the callee asks for.
         unsafe { S::to_f32(S::add(S::load(p), S::splat(offset))) }
     }
     #[inline(always)]
     unsafe fn most(most: f32, offset: i32) -> S::V {
-        // SAFETY: as the caller. The largest is an integer: as it lies in the row, its offset goes.
+        // SAFETY: the caller vouches for the tier. The largest score is an integer; its offset is subtracted, as
+        // scores in the row have none.
         unsafe { S::splat((most as i32).wrapping_sub(offset)) }
     }
     #[inline(always)]
     unsafe fn less(p: *const u8, most: S::V) -> S::F {
-        // SAFETY: as the caller. Exact, and rounded as a difference of floats would be.
+        // SAFETY: the caller vouches for the tier and a register of scores. The difference is exact, and rounded as
+        // that of floats would be.
         unsafe { S::to_f32(S::sub(S::load(p), most)) }
     }
 }
 
-/// 16 lanes to one: the upper half onto the lower, again and again.
+/// Reduces 16 lanes to one: joins the upper half to the lower, then halves again.
 #[inline(always)]
 fn halves<T: Copy>(mut lanes: [T; LANES], join: impl Fn(T, T) -> T) -> T {
     let mut width = LANES / 2;
@@ -174,7 +182,7 @@ fn halves<T: Copy>(mut lanes: [T; LANES], join: impl Fn(T, T) -> T) -> T {
 /// 16 keys, in as many registers as that takes.
 type Group<S> = [<S as Simd>::F; 4];
 
-/// Bits of the 16 words at `p`.
+/// Loads the bits of the 16 words at `p`.
 #[inline(always)]
 unsafe fn load<S: Simd>(p: *const f32) -> Group<S> {
     // SAFETY: the caller vouches for the words, and for the tier.
@@ -187,7 +195,7 @@ unsafe fn load<S: Simd>(p: *const f32) -> Group<S> {
     }
 }
 
-/// To the 16 words at `p`.
+/// Stores 16 words at `p`.
 #[inline(always)]
 unsafe fn store<S: Simd>(p: *mut f32, group: Group<S>) {
     // SAFETY: the caller vouches for the words, and for the tier.
@@ -198,10 +206,10 @@ unsafe fn store<S: Simd>(p: *mut f32, group: Group<S>) {
     }
 }
 
-/// `inside` in the lanes of some keys of a group, `outside` in the others; bit for bit.
+/// `inside` in the lanes of `keys`, `outside` in the other lanes of a group of 16, bit for bit.
 #[inline(always)]
 unsafe fn choose<S: Simd>(keys: &Range<usize>, inside: Group<S>, outside: Group<S>) -> Group<S> {
-    /// Lane l, and -l.
+    /// l in lane l, and -l.
     const LANE: [[f32; LANES]; 2] = {
         let mut lane = [[0.0; LANES]; 2];
         let mut l = 0;
@@ -229,23 +237,24 @@ unsafe fn choose<S: Simd>(keys: &Range<usize>, inside: Group<S>, outside: Group<
     }
 }
 
-/// What is done to keys of a row.
+/// An operation on the keys of a row.
 trait Pass<S: Simd> {
-    /// `N` registers of keys from one on.
+    /// Computes `N` registers of keys from `key` on.
     unsafe fn whole<const N: usize>(&mut self, key: usize);
-    /// Some keys of the group of 16 that begins at one: the others must stay as they are.
+    /// Computes `keys` of the group of 16 that begins at `key`; the others must stay as they are.
     unsafe fn edge(&mut self, key: usize, keys: Range<usize>);
 }
 
-/// Registers of keys that a pass takes at a time: as many chains of operations that wait for each other. More than 4 where there
-/// are registers for it.
+/// Registers of keys that a pass takes at a time, so that as many independent chains of operations overlap. More than
+/// 4 are taken only where there are 32 registers.
 const MOST: usize = 8;
 
-/// A pass over some keys, in order, some registers at a time. Edges are apart from the loop, which then decides nothing.
+/// Runs a pass over a range of keys, in order, some registers at a time. Incomplete groups at both ends are handled
+/// outside of the loop, which then has no decisions to take.
 #[inline(always)]
 unsafe fn pass<S: Simd>(span: Span, pass: &mut impl Pass<S>) {
     let (first, last) = (span.first.next_multiple_of(LANES), span.last / LANES * LANES);
-    // SAFETY: as the caller.
+    // SAFETY: the caller vouches for the tier, and for the row that the pass reads and writes.
     unsafe {
         if first > span.first {
             let group = first - LANES;
@@ -273,7 +282,7 @@ unsafe fn pass<S: Simd>(span: Span, pass: &mut impl Pass<S>) {
     }
 }
 
-/// Scales, quantizes and biases raw scores of live keys; what is left are floats.
+/// Scales, optionally quantizes and biases the raw scores of live keys; the results are floats.
 #[inline(always)]
 pub unsafe fn prepare<S: Simd, R: Raw<S>>(rows: &mut [Scores], live: &[Span], p: &Prepare) {
     // SAFETY: the caller vouches for the rows, for a bias of all their keys, and for the tier.
@@ -286,6 +295,7 @@ pub unsafe fn prepare<S: Simd, R: Raw<S>>(rows: &mut [Scores], live: &[Span], p:
     }
 }
 
+/// The pass of [`prepare`].
 struct Preparing<'a, R> {
     row: &'a Scores,
     p: &'a Prepare,
@@ -293,12 +303,13 @@ struct Preparing<'a, R> {
 }
 
 impl<R> Preparing<'_, R> {
+    /// A register of prepared scores.
     #[inline(always)]
     unsafe fn prepare<S: Simd>(&self, score: S::F, bias: S::F) -> S::F {
         let p = self.p;
         // SAFETY: the caller vouches for the tier.
         unsafe {
-            // A key that is not there is not there, whatever its score.
+            // A bias below `f32::MIN` masks a key out: its score must not matter, even if it is infinite or NaN.
             let score = S::at_least(score, bias, S::splat_f(f32::MIN));
             if p.step == 0.0 {
                 return S::fma(score, S::splat_f(p.scale), bias);
@@ -313,7 +324,7 @@ impl<R> Preparing<'_, R> {
 impl<S: Simd, R: Raw<S>> Pass<S> for Preparing<'_, R> {
     #[inline(always)]
     unsafe fn whole<const N: usize>(&mut self, key: usize) {
-        // SAFETY: as the caller.
+        // SAFETY: the caller vouches for the tier, and for the keys in the row and the bias.
         unsafe {
             let mut bias = [S::splat_f(0.0); N];
             if !self.row.bias.is_null() {
@@ -329,7 +340,8 @@ impl<S: Simd, R: Raw<S>> Pass<S> for Preparing<'_, R> {
     }
     #[inline(always)]
     unsafe fn edge(&mut self, key: usize, keys: Range<usize>) {
-        // SAFETY: as the caller; of the bias only these keys are read.
+        // SAFETY: the caller vouches for the tier, and for the group of 16 in the row; of the bias only `keys` are
+        // read.
         unsafe {
             let mut bias = [0.0; LANES];
             if !self.row.bias.is_null() {
@@ -348,7 +360,7 @@ impl<S: Simd, R: Raw<S>> Pass<S> for Preparing<'_, R> {
     }
 }
 
-/// The largest score of live keys, if it is larger than the largest so far; NaN is not.
+/// Sets `most` to the largest score of live keys, if that is larger; NaN is not.
 #[inline(always)]
 pub unsafe fn maximum<S: Simd, R: Raw<S>>(rows: &mut [Scores], live: &[Span]) {
     // SAFETY: the caller vouches for the rows, and for the tier.
@@ -370,6 +382,7 @@ pub unsafe fn maximum<S: Simd, R: Raw<S>>(rows: &mut [Scores], live: &[Span]) {
     }
 }
 
+/// The pass of [`maximum`].
 struct Maximum<S: Simd, R> {
     p: *const u8,
     most: [S::F; MOST],
@@ -380,7 +393,7 @@ impl<S: Simd, R: Raw<S>> Pass<S> for Maximum<S, R> {
     #[inline(always)]
     unsafe fn whole<const N: usize>(&mut self, key: usize) {
         for i in 0..N {
-            // SAFETY: as the caller.
+            // SAFETY: the caller vouches for the tier, and for the keys in the row.
             unsafe {
                 let raw = S::load_f(self.p.add(4 * (key + i * S::LANES)).cast());
                 self.most[i] = R::larger(raw, self.most[i]);
@@ -389,7 +402,7 @@ impl<S: Simd, R: Raw<S>> Pass<S> for Maximum<S, R> {
     }
     #[inline(always)]
     unsafe fn edge(&mut self, key: usize, keys: Range<usize>) {
-        // SAFETY: as the caller.
+        // SAFETY: the caller vouches for the tier, and for the group of 16 in the row.
         unsafe {
             let nothing = [S::as_f(S::splat(R::NOTHING as i32)); 4];
             let own = choose::<S>(&keys, load::<S>(self.p.add(4 * key).cast()), nothing);
@@ -400,16 +413,17 @@ impl<S: Simd, R: Raw<S>> Pass<S> for Maximum<S, R> {
     }
 }
 
-/// 2^t is 0 where the integer nearest to t is below this.
+/// 2^t is returned as 0 where the integer nearest to t is below this.
 const SMALLEST: f32 = -124.0;
 
-/// `2^(a x)` of N registers, of products up to 0: relative error below 3e-7; NaN stays NaN.
+/// `2^(a x)` of N registers, for products a x up to 0. The relative error is below 3e-7; NaN stays NaN.
 ///
-/// a x = n - f with |f| <= 1/2, both from the product before it is rounded; a polynomial in f, times 2^n. A step of all before
-/// the next: none waits for the one before.
+/// a x = n - f with |f| <= 1/2, where n is an integer, and n and f come from the product before it is rounded. The
+/// result is a polynomial in f, times 2^n. Each step is done for all registers before the next step, so that none
+/// waits for the one before.
 #[inline(always)]
 pub unsafe fn exp2<S: Simd, const N: usize>(x: [S::F; N], a: f32) -> [S::F; N] {
-    /// Minimax for the relative error on |f| <= 1/2, from degree 5 down to 1; the constant is 1.
+    /// Minimax polynomial for the relative error on |f| <= 1/2, from degree 5 down to 1; the constant is 1.
     const TERMS: [f32; 5] = [-1.326_472_7e-3, 9.671_513e-3, -5.550_733_6e-2, 2.402_224_2e-1, LN_2_TERM];
     #[allow(clippy::approx_constant)] // Near -ln 2, but the best for this degree.
     const LN_2_TERM: f32 = -6.931_47e-1;
@@ -442,8 +456,8 @@ pub unsafe fn exp2<S: Simd, const N: usize>(x: [S::F; N], a: f32) -> [S::F; N] {
     }
 }
 
-/// `2^(scale * (score - most))` in place of each score of a live key, 0 for each other key of `keys`, which are whole groups of one
-/// chunk; their sums, taken in 16 lanes, onto those so far.
+/// Replaces each score of a live key by `2^(scale * (score - most))`, and that of each other key of `keys` by 0.
+/// Their sum, taken in 16 lanes, is added to `total`. `keys` are whole groups of 16 of one chunk.
 #[inline(always)]
 pub unsafe fn exponentials<S: Simd, R: Raw<S>>(rows: &mut [Scores], keys: &Span, live: &[Span], scale: f32) {
     // SAFETY: the caller vouches for the rows, and for the tier.
@@ -468,7 +482,7 @@ pub unsafe fn exponentials<S: Simd, R: Raw<S>>(rows: &mut [Scores], keys: &Span,
     }
 }
 
-/// 0 for some keys.
+/// Writes 0 for a range of keys.
 #[inline(always)]
 unsafe fn clear<S: Simd>(row: *mut u8, keys: Range<usize>) {
     let (mut key, row) = (keys.start, row.cast::<f32>());
@@ -486,6 +500,7 @@ unsafe fn clear<S: Simd>(row: *mut u8, keys: Range<usize>) {
     }
 }
 
+/// The pass of [`exponentials`].
 struct Exponentials<S: Simd, R: Raw<S>> {
     p: *mut u8,
     scale: f32,
@@ -494,13 +509,15 @@ struct Exponentials<S: Simd, R: Raw<S>> {
 }
 
 impl<S: Simd, R: Raw<S>> Exponentials<S, R> {
+    /// The exponentials of `N` registers of keys from `key` on.
     #[inline(always)]
     unsafe fn of<const N: usize>(&self, key: usize) -> [S::F; N] {
-        // SAFETY: as the caller.
+        // SAFETY: the caller vouches for the tier, and for `N` registers of keys in the row.
         unsafe {
             let mut x = [S::splat_f(0.0); N];
             for i in 0..N {
-                // The difference first: it is 0 for the largest, however large.
+                // The difference is taken before it is scaled: so it is 0 for the largest score, however large that
+                // is.
                 x[i] = R::less(self.p.add(4 * (key + i * S::LANES)), self.most);
             }
             exp2::<S, N>(x, self.scale)
@@ -511,7 +528,7 @@ impl<S: Simd, R: Raw<S>> Exponentials<S, R> {
 impl<S: Simd, R: Raw<S>> Pass<S> for Exponentials<S, R> {
     #[inline(always)]
     unsafe fn whole<const N: usize>(&mut self, key: usize) {
-        // SAFETY: as the caller.
+        // SAFETY: the caller vouches for the tier, and for the keys in the row.
         unsafe {
             let e = self.of::<N>(key);
             for i in 0..N {
@@ -523,7 +540,7 @@ impl<S: Simd, R: Raw<S>> Pass<S> for Exponentials<S, R> {
     }
     #[inline(always)]
     unsafe fn edge(&mut self, key: usize, keys: Range<usize>) {
-        // SAFETY: as the caller. A lane that is not one of the keys adds 0.
+        // SAFETY: the caller vouches for the tier, and for the group of 16 in the row. Lanes outside of `keys` add 0.
         unsafe {
             let p = self.p.add(4 * key).cast();
             let (raw, zero) = (load::<S>(p), [S::splat_f(0.0); 4]);

@@ -1,35 +1,43 @@
-//! Sums of chunks to those of a row, and those to floats: left to the compiler to vectorize.
+//! Elementwise loops over the sums of a row of context, left to the compiler to vectorize.
+//!
+//! ```text
+//! add_floats, add_ints, add_wide:   total[i] += sums[i]            sums of a chunk onto those of a row
+//! scale:                            sums[i] *= scale
+//! dequantize, dequantize_wide:      out[i] = (sums[i] - offset) * scale
+//! gate:                             x[i] = (x[i] + 0) * gate
+//! finite:                           whether every x[i] is finite
+//! ```
 
 autovec!(
-    /// Onto the sums before.
+    /// Adds the sums of a chunk to those before.
     pub fn add_floats(sums: &[f32], total: &mut [f32]) = add_floats_body
 );
 autovec!(
-    /// Onto the sums before, which fit.
+    /// Adds the sums of a chunk to those before; the result fits.
     pub fn add_ints(sums: &[i32], total: &mut [i32]) = add_ints_body
 );
 autovec!(
-    /// Times a number; they fit.
+    /// Multiplies sums by a number; the products fit.
     pub fn scale(scale: i32, sums: &mut [i32]) = scale_body
 );
 autovec!(
-    /// Onto the sums before.
+    /// Adds the sums of a chunk to those before, in 64 bits.
     pub fn add_wide(sums: &[i32], total: &mut [i64]) = add_wide_body
 );
 autovec!(
-    /// Less an offset, times a scale. The difference fits, whatever the operands.
+    /// `(sum - offset) * scale`. The difference fits, whatever the operands.
     pub fn dequantize(sums: &[i32], offset: i32, scale: f32, out: &mut [f32]) = dequantize_body
 );
 autovec!(
-    /// Less an offset, times a scale.
+    /// `(sum - offset) * scale`, of sums in 64 bits.
     pub fn dequantize_wide(sums: &[i64], offset: i64, scale: f32, out: &mut [f32]) = dequantize_wide_body
 );
 autovec!(
-    /// Times a gate; 0 is never -0 before.
+    /// Multiplies by a gate, with -0 made 0 before.
     pub fn gate(x: &mut [f32], gate: f32) = gate_body
 );
 autovec!(
-    /// Whether there is an infinity or a NaN.
+    /// Whether no number is infinite or NaN.
     pub fn finite(x: &[f32]) -> bool = finite_body
 );
 
@@ -84,6 +92,6 @@ fn gate_body(x: &mut [f32], gate: f32) {
 
 #[inline(always)]
 fn finite_body(x: &[f32]) -> bool {
-    // All bits of the exponent.
+    // The exponent of an infinity or NaN has all bits set.
     x.iter().fold(0u32, |most, x| most.max(x.to_bits() & 0x7f80_0000)) != 0x7f80_0000
 }

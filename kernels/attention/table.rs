@@ -74,6 +74,10 @@ pub struct Passes {
     pub exponentials: [Exponentials; 2],
     /// To f32, bfloat16, u8; as they are, and clipped.
     pub normalize: [[Normalizing; 2]; 3],
+    /// A single query, with k or v of bfloat16.
+    pub decode_bf16: Decode,
+    /// A single query, with k or v of f16.
+    pub decode_f16: Decode,
     /// The words of weights that are not 0.
     pub collect: unsafe fn(*const u32, usize, *mut u32, *mut u32) -> usize,
 }
@@ -138,7 +142,8 @@ macro_rules! passes {
             use super::*;
             use crate::kernels::attention::gather;
             use crate::kernels::attention::softmax::{self, Floats, Ints, Prepare, Scores, Span};
-            use crate::kernels::attention::table::Passes;
+            use crate::kernels::attention::table::{Passes, single};
+            use crate::kernels::dense::{F32, StoredBf16, StoredF16};
             use crate::kernels::attention::normalize::{ToBf16, ToF32, ToU8, Normalize, normalize};
 
             compile! { $set: fn prepare_floats(r: &mut [Scores], live: &[Span], p: &Prepare) = softmax::prepare::<$simd, Floats> }
@@ -154,6 +159,9 @@ macro_rules! passes {
             compile! { $set: fn to_u8[const CLIP: bool](r: &mut [Scores], keys: &Span, w: &Normalize) = normalize::<$simd, ToU8, CLIP> }
             compile! { $set: fn collect(w: *const u32, n: usize, at: *mut u32, to: *mut u32) -> usize = gather::collect::<$simd> }
 
+            single! { decode_bf16: $set, $simd, F32, StoredBf16 }
+            single! { decode_f16: $set, $simd, F32, StoredF16 }
+
             pub static PASSES: Passes = Passes {
                 prepare: [prepare_floats, prepare_ints],
                 maximum: [maximum_floats, maximum_ints],
@@ -163,6 +171,8 @@ macro_rules! passes {
                     [to_bf16::<false>, to_bf16::<true>],
                     [to_u8::<false>, to_u8::<true>],
                 ],
+                decode_bf16: decode_bf16::DECODE,
+                decode_f16: decode_f16::DECODE,
                 collect,
             };
         }

@@ -1,8 +1,14 @@
-//! Binary codes against binary codes: exclusive or, population count, and what becomes of the count.
+//! Hamming distances of binary codes: exclusive or, population count, and what is made of the count.
 //!
-//! A code is cut into slices of 16 bits. Codes of b are packed in panels, `[slices][LANES codes]`, so that a lane adds up its own
-//! code's counts and the sums leave as 16-bit integers in order, with nothing to narrow or to shuffle. Codes of a stay as
-//! they are: each of their slices fills a register.
+//! ```text
+//! distance[i][j] = sum over slices s of 16 bits:  popcount(a[i][s] ^ b[j][s])
+//! pairwise:  out[i][j] = distance[i][j], or from - 2 * distance[i][j]
+//! nearest:   best = the k smallest of (distance[j], number of j)
+//! ```
+//!
+//! A code is cut into slices of 16 bits. Codes of b are packed in panels, `[slices][LANES codes]`, so that each lane
+//! adds up the counts of its own code and the sums leave as 16-bit integers in order, with nothing to narrow or to
+//! shuffle. Codes of a stay as they are; each of their slices is broadcast to a register.
 
 pub mod scalar;
 pub mod table;
@@ -10,8 +16,8 @@ pub mod table;
 /// Registers of 16-bit lanes that count bits.
 ///
 /// # Safety
-/// Implementors compute what each method says. Callers of any method run on a CPU that has the instructions; pointers are
-/// valid for `LANES` elements.
+/// Implementors compute what each method says. Callers of any method run on a CPU that has the instructions; pointers
+/// are valid for `LANES` elements.
 pub unsafe trait Popcount: Copy + 'static {
     /// 16-bit lanes in a register, at most 64.
     const LANES: usize;
@@ -20,75 +26,75 @@ pub unsafe trait Popcount: Copy + 'static {
 
     /// All lanes `value`.
     unsafe fn splat(value: u16) -> Self::V;
-    /// `LANES` integers at `p`.
+    /// Loads `LANES` integers at `p`.
     unsafe fn load(p: *const u16) -> Self::V;
-    /// `LANES` integers to `p`.
+    /// Stores `LANES` integers at `p`.
     unsafe fn store(p: *mut u16, v: Self::V);
     /// Bitwise exclusive or.
     unsafe fn xor(a: Self::V, b: Self::V) -> Self::V;
-    /// The bits set in each lane, in parts that [`Popcount::total`] puts together.
+    /// Counts the bits of each lane, perhaps as counts of parts of a lane, which [`Popcount::total`] adds up.
     unsafe fn count(v: Self::V) -> Self::V;
-    /// Sums of counts, part by part: of up to 16 of them.
+    /// Adds counts of parts, of up to 16 registers.
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
-    /// The bits of each lane, from sums of parts.
+    /// The bits of each lane, from the sums of its parts.
     unsafe fn total(parts: Self::V) -> Self::V;
     /// `a - 2 * b` in each lane, wrapping.
     unsafe fn less_twice(a: Self::V, b: Self::V) -> Self::V;
-    /// The smaller of each lane, as signed integers.
+    /// Lane by lane the smaller, as signed integers.
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
-    /// Bit l is whether lane l of a is below lane l of b, as signed integers.
+    /// Bit l is set where lane l of a is below lane l of b, as signed integers.
     unsafe fn below(a: Self::V, b: Self::V) -> u64;
 }
 
-/// Some codes of a times some panels of b.
+/// Some codes of a, some panels of b, and the output of each pair.
 #[derive(Debug)]
 pub struct Tile {
-    /// The first code of a, and the others behind it.
+    /// The first code of a; the others follow it.
     pub a: *const u64,
-    /// Words from one code to the next.
+    /// Words of 64 bits from one code of a to the next.
     pub words: usize,
-    /// Panels.
+    /// The panels of b.
     pub b: *const u16,
-    /// Codes of b, at least one; the last panel may have fewer than it has lanes.
+    /// The number of codes of b, at least one; the last panel may have fewer than it has lanes.
     pub codes: usize,
     /// The first row of the output.
     pub out: *mut u16,
     /// Integers from one row to the next.
     pub stride: usize,
-    /// What twice the distance is taken from, if anything is.
+    /// The number that twice the distance is subtracted from, where that is the output.
     pub from: u16,
 }
 
 /// A kernel over a [`Tile`].
 pub type Run = unsafe fn(&Tile);
 
-/// One code of a and some panels of b.
+/// One code of a, some panels of b, and the nearest codes found so far.
 #[derive(Debug)]
 pub struct Search {
     /// The code of a.
     pub a: *const u64,
-    /// Panels.
+    /// The panels of b.
     pub b: *const u16,
-    /// Codes of b, at least one.
+    /// The number of codes of b, at least one.
     pub codes: usize,
-    /// The number of the first.
+    /// The number of the first code of b.
     pub first: u32,
-    /// The best so far.
+    /// The nearest codes so far: a heap of `k` words, see [`offer`].
     pub best: *mut u64,
-    /// How many.
+    /// How many of the nearest are kept.
     pub k: usize,
 }
 
-/// The slices of `R` codes, each in every lane of a register.
+/// The slices of `R` codes, each broadcast to a register.
 ///
 /// # Safety
-/// The CPU has the instructions; there are so many codes, each of at least `S` slices.
+/// The CPU has the instructions; `R` codes of at least `S` slices are at `a`.
 #[inline(always)]
 unsafe fn broadcast<P: Popcount, const S: usize, const R: usize>(
     a: *const u64,
     words: usize,
 ) -> [[P::V; S]; R] {
-    // SAFETY: as the caller.
+    // SAFETY: the caller vouches for the instructions, and for `R` codes of `S` slices.
     unsafe {
         let mut all = [[P::splat(0); S]; R];
         for r in 0..R {
@@ -100,7 +106,7 @@ unsafe fn broadcast<P: Popcount, const S: usize, const R: usize>(
     }
 }
 
-/// The Hamming distances of `R` codes to those of a panel.
+/// The Hamming distances of `R` codes to the codes of a panel.
 ///
 /// # Safety
 /// The CPU has the instructions; `b` is a panel of `S` slices.
@@ -109,7 +115,7 @@ unsafe fn distances<P: Popcount, const S: usize, const R: usize>(
     a: &[[P::V; S]; R],
     b: *const u16,
 ) -> [P::V; R] {
-    // SAFETY: as the caller.
+    // SAFETY: the caller vouches for the instructions, and for a panel of `S` slices.
     unsafe {
         let mut sums = [P::splat(0); R];
         for s in 0..S {
@@ -126,13 +132,14 @@ unsafe fn distances<P: Popcount, const S: usize, const R: usize>(
     }
 }
 
-/// The distances of `R` codes to those of b, or `from` less twice the distance.
+/// The distances of `R` codes of a to all codes of b, or, with `TWICE`, `from` less twice the distance.
 ///
 /// # Safety
 /// The CPU has the instructions; a has `R` codes of at least `S` slices, b panels of `S` slices, out `R` rows.
 #[inline(always)]
 pub unsafe fn pairwise<P: Popcount, const S: usize, const R: usize, const TWICE: bool>(t: &Tile) {
-    // SAFETY: as the caller; a part of a panel goes through memory of our own.
+    // SAFETY: the caller vouches for the instructions, codes, panels and rows; a part of a panel is copied through an
+    // array.
     unsafe {
         let (whole, rest) = (t.codes / P::LANES, t.codes % P::LANES);
         let (stride, mut b, mut out) = (t.stride, t.b, t.out);
@@ -157,17 +164,19 @@ pub unsafe fn pairwise<P: Popcount, const S: usize, const R: usize, const TWICE:
     }
 }
 
-/// Lets the codes of b compete for a place among the best of one code of a.
+/// Offers all codes of b for the list of those nearest to one code of a.
 ///
 /// # Safety
-/// The CPU has the instructions; a has at least `S` slices, b panels of `S` slices; `k` is not 0, and so many are at `best`.
+/// The CPU has the instructions; a has at least `S` slices, b panels of `S` slices; `k` is not 0, and `k` words are
+/// at `best`.
 #[inline(always)]
 pub unsafe fn nearest<P: Popcount, const S: usize>(t: &Search) {
-    // SAFETY: as the caller.
+    // SAFETY: the caller vouches for the instructions, the code, the panels, and `k` words at `best`.
     unsafe {
         let a = broadcast::<P, S, 1>(t.a, 0);
         let best = std::slice::from_raw_parts_mut(t.best, t.k);
-        // With an empty list nearly all would find a place, to lose it again.
+        // With an empty list nearly every code would enter it, to be pushed out again: a bound on the distance avoids
+        // that.
         let most = if best[0] == u64::MAX { bound::<P, S>(&a, t) } else { i16::MAX as u16 };
         let mut limit = P::splat(most.min(limit(best)));
         let (mut b, mut first) = (t.b, 0);
@@ -190,19 +199,19 @@ pub unsafe fn nearest<P: Popcount, const S: usize>(t: &Search) {
     }
 }
 
-/// A distance that at least k codes of b are below: each lane's smallest is that of another code, so the k-th smallest of
-/// those will do. The largest there is, where that tells nothing.
+/// A distance that at least k codes of b are below. The smallest distances of different lanes are those of different
+/// codes, so the k-th smallest of these is such a bound. Where that gives no bound, the largest i16 is returned.
 ///
 /// # Safety
-/// As [`nearest`].
+/// The caller keeps the promises of [`nearest`].
 #[inline(always)]
 unsafe fn bound<P: Popcount, const S: usize>(a: &[[P::V; S]; 1], t: &Search) -> u16 {
-    /// Registers of smallest, a power of two.
+    /// The most registers of smallest distances, a power of two.
     const MOST: usize = 8;
-    // SAFETY: as the caller.
+    // SAFETY: the caller keeps the promises of `nearest`.
     unsafe {
         let none = P::splat(i16::MAX as u16);
-        // Twice as many lanes as neighbours, or the k-th is far from nearest.
+        // With fewer than twice as many lanes as neighbours, the k-th smallest would be far from the k-th nearest.
         let used = (2 * t.k).div_ceil(P::LANES).next_power_of_two();
         if used > MOST {
             return i16::MAX as u16;
@@ -213,34 +222,41 @@ unsafe fn bound<P: Popcount, const S: usize>(a: &[[P::V; S]; 1], t: &Search) -> 
             let at = &mut smallest[i & (used - 1)];
             *at = P::min(*at, sums);
         }
-        // The largest number that fewer than k are below, bit by bit; no distance has a tenth.
-        let mut kth = 0;
-        for bit in (0..9).rev() {
-            let mut below = 0;
-            let limit = P::splat(kth | 1 << bit);
-            for smallest in &smallest[..used] {
-                below += P::below(*smallest, limit).count_ones() as usize;
-            }
-            if below < t.k {
-                kth |= 1 << bit;
-            }
+        let mut distances = [[0u16; 64]; MOST];
+        for i in 0..used {
+            P::store(distances[i].as_mut_ptr(), smallest[i]);
         }
-        kth + 1
+        kth(&distances[..used], P::LANES, t.k) + 1
     }
 }
 
-/// What a distance must be below to be among the best, for signed 16-bit integers.
+/// The largest number that fewer than `k` of the first `lanes` numbers of each row are below, found bit by bit. A distance is at most
+/// 256, so 9 bits are enough.
+#[inline(never)]
+fn kth(rows: &[[u16; 64]], lanes: usize, k: usize) -> u16 {
+    let mut kth = 0;
+    for bit in (0..9).rev() {
+        let limit = kth | 1 << bit;
+        let below = |row: &[u16; 64]| row[..lanes].iter().map(|&d| u16::from(d < limit)).sum::<u16>();
+        if rows.iter().map(|row| usize::from(below(row))).sum::<usize>() < k {
+            kth = limit;
+        }
+    }
+    kth
+}
+
+/// What a distance must be below to enter the list, as a signed 16-bit integer.
 #[inline(always)]
 fn limit(best: &[u64]) -> u16 {
     (best[0] >> 32).min(0x7fff) as u16
 }
 
-/// A neighbour, ordered by distance, then by number.
+/// A code of b as a word that is ordered by distance, then by number.
 fn neighbour(distance: u16, number: u32) -> u64 {
     u64::from(distance) << 32 | u64::from(number)
 }
 
-/// Offers those of a panel that a bit is set for.
+/// Offers the codes of a panel whose bit is set in `which`.
 #[inline(never)]
 fn compete(best: &mut [u64], distances: &[u16; 64], mut which: u64, first: u32) {
     while which != 0 {
@@ -250,7 +266,7 @@ fn compete(best: &mut [u64], distances: &[u16; 64], mut which: u64, first: u32) 
     }
 }
 
-/// Puts a neighbour in place of the worst, if it is better. `best` is a heap with the worst on top.
+/// Replaces the worst neighbour of the list by a new one, if that is better. `best` is a heap with the worst on top.
 pub fn offer(best: &mut [u64], new: u64) {
     if new >= best[0] {
         return;
@@ -271,7 +287,7 @@ pub fn offer(best: &mut [u64], new: u64) {
 }
 
 autovec! {
-    /// Codes of so many words to panels of so many slices and lanes; lanes that there is no code for are 0.
+    /// Packs codes of so many words into panels of so many slices and lanes; lanes without a code are 0.
     pub fn pack(codes: &[u64], words: usize, slices: usize, lanes: usize, to: &mut [u16]) = pack_body
 }
 
@@ -299,15 +315,17 @@ fn pack_words<const W: usize>(codes: &[u64], slices: usize, lanes: usize, to: &m
     }
 }
 
-/// The operations that make distances, on registers alone, so many times over: the bits compared.
+/// Runs the operations of a distance on registers alone, `times` times; returns the number of bits compared. `SUM`
+/// includes the addition of counts.
 ///
 /// # Safety
 /// The CPU has the instructions.
 #[inline(always)]
 pub unsafe fn peak<P: Popcount, const SUM: bool>(times: u64) -> u64 {
-    /// Enough to wait for none, and with what else is needed no more than there are registers.
+    /// Chains of operations: enough that none waits for another, and with what else is needed no more than there are
+    /// registers.
     const CHAINS: usize = 20;
-    // SAFETY: as the caller.
+    // SAFETY: the caller vouches for the instructions; only arrays of this function are written.
     unsafe {
         let mut sums = [P::splat(0); CHAINS];
         let with = P::splat(0x5a5a);

@@ -1,9 +1,13 @@
-//! The reference: plain Rust over eight lanes, on every CPU.
+//! The reference for binary codes: plain Rust over registers of eight 16-bit lanes, on every CPU.
+//!
+//! ```text
+//! count: popcount(v[l])      total: unchanged, as a count has one part      less_twice: a[l] - 2 * b[l], wrapping
+//! ```
 
 use super::Popcount;
 use std::array::from_fn;
 
-/// Plain Rust.
+/// Eight 16-bit lanes in an array.
 #[derive(Clone, Copy)]
 pub struct Plain;
 

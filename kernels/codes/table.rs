@@ -1,4 +1,8 @@
-//! What a row of the kernel table has for binary codes, and the macro that makes it.
+//! The entry of a row of the kernel table for binary codes, and the macro that makes it.
+//!
+//! ```text
+//! codes! { set, Registers, most rows x lanes: [slices x rows, ..] }  =>  mod codes { static CODES: Codes }
+//! ```
 
 use super::{Run, Search};
 use crate::base::isa::FeatureSet;
@@ -6,46 +10,46 @@ use crate::base::isa::FeatureSet;
 /// The kernels of one kind of registers.
 #[derive(Debug)]
 pub struct Codes {
-    /// See `kernels::table`.
+    /// The name of the kernels; see `kernels::table` for the grammar.
     pub name: &'static str,
-    /// What they are compiled for.
+    /// The CPU features that they are compiled for.
     pub set: &'static FeatureSet,
-    /// Codes of a panel.
+    /// Codes of b in a panel.
     pub lanes: usize,
-    /// By slices of 16 bits, ascending to 16.
+    /// The kernels by the number of slices of 16 bits, ascending to 16 slices.
     pub widths: &'static [Width],
-    /// Exclusive or, count and sum on registers alone: so many times the number of bits returned.
+    /// Runs exclusive or, count and sum on registers alone, so many times; returns the number of bits.
     pub peak: unsafe fn(u64) -> u64,
-    /// Exclusive or and population count without the sum.
+    /// [`Codes::peak`] without the sum.
     pub peak_alone: unsafe fn(u64) -> u64,
 }
 
-/// The kernels for codes of so many slices.
+/// The kernels for codes of so many slices of 16 bits.
 #[derive(Debug)]
 pub struct Width {
     /// Slices of 16 bits.
     pub slices: usize,
-    /// Codes of a that are taken at once.
+    /// Codes of a that are computed at once.
     pub rows: usize,
-    /// Distances.
+    /// Kernels whose output is the distance.
     pub distances: Distances,
-    /// Something less twice the distance.
+    /// Kernels whose output is a number less twice the distance.
     pub less_twice: Distances,
-    /// The nearest to one code of a.
+    /// The nearest codes of b to one code of a.
     pub nearest: unsafe fn(&Search),
 }
 
-/// Kernels of one output.
+/// The kernels of one kind of output.
 #[derive(Debug, Clone, Copy)]
 pub struct Distances {
-    /// Of as many codes of a as are taken at once.
+    /// For `Width::rows` codes of a.
     pub several: Run,
-    /// Of one code of a.
+    /// For one code of a.
     pub one: Run,
 }
 
-/// `codes! { set, Registers, most rows x lanes: [slices x rows, ..] }`: a module `codes` with `CODES`. `codes! { set, of parent }`:
-/// those of another row.
+/// `codes! { set, Registers, most rows x lanes: [slices x rows, ..] }` makes a module `codes` with `CODES`. `codes! {
+/// set, of parent }` reuses that of another row of the table.
 macro_rules! codes {
     ($set:ident, of $parent:ident) => {
         pub use super::$parent::codes;

@@ -1,16 +1,22 @@
-//! AVX2: exact dot products from 16-bit multiply-adds (`vpmaddubsw` would saturate).
+//! AVX2: exact dot products of bytes from 16-bit multiply-adds (`vpmaddwd`); `vpmaddubsw` would saturate.
+//!
+//! ```text
+//! x even, x odd:  even and odd bytes, zero-extended to 16 bits        w even, w odd:  likewise, sign-extended
+//! acc[l] += (x even * w even + x odd * w odd) summed over the two 16-bit elements of lane l
+//! dense:  x and w are 16-bit in memory order:  acc[l] += x[2l] * w[2l] + x[2l + 1] * w[2l + 1]
+//! ```
 
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 
-/// 256-bit AVX2 with FMA.
+/// 256-bit registers of AVX2 with FMA.
 #[derive(Clone, Copy)]
 pub struct Avx2;
 
-// SAFETY: each method is the AVX2 instruction of that meaning.
+// SAFETY: each method is, or is made of, the AVX2 instructions of that meaning.
 unsafe impl Simd for Avx2 {
     const X_BYTES: usize = 2;
-    /// Even bytes and odd bytes, each widened to 16 bits.
+    /// Even bytes and odd bytes, each extended to 16 bits.
     type X = [__m256i; 2];
     type W = [__m256i; 2];
     ymm!();
@@ -49,7 +55,7 @@ unsafe impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn dense_w(p: *const i8) -> __m256i {
-        // SAFETY: the caller vouches for the tier and 16 bytes.
+        // SAFETY: the caller vouches for the tier and for 16 bytes at p.
         unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast())) }
     }
 

@@ -1,16 +1,22 @@
-//! AVX-512 without VNNI: exact dot products from 16-bit multiply-adds, as in AVX2.
+//! AVX-512 without VNNI: exact dot products of bytes from 16-bit multiply-adds (`vpmaddwd`), as in AVX2.
+//!
+//! ```text
+//! x even, x odd:  even and odd bytes, zero-extended to 16 bits        w even, w odd:  likewise, sign-extended
+//! acc[l] += (x even * w even + x odd * w odd) summed over the two 16-bit elements of lane l
+//! dense:  x and w are 16-bit in memory order:  acc[l] += x[2l] * w[2l] + x[2l + 1] * w[2l + 1]
+//! ```
 
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 
-/// 512-bit AVX-512 F, BW, DQ, VL.
+/// 512-bit registers of AVX-512 F, BW, DQ and VL.
 #[derive(Clone, Copy)]
 pub struct Avx512;
 
-// SAFETY: each method is the AVX-512 instruction of that meaning.
+// SAFETY: each method is, or is made of, the AVX-512 instructions of that meaning.
 unsafe impl Simd for Avx512 {
     const X_BYTES: usize = 2;
-    /// Even bytes and odd bytes, each widened to 16 bits.
+    /// Even bytes and odd bytes, each extended to 16 bits.
     type X = [__m512i; 2];
     type W = [__m512i; 2];
     zmm!();
@@ -49,7 +55,7 @@ unsafe impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn dense_w(p: *const i8) -> __m512i {
-        // SAFETY: the caller vouches for the tier and 32 bytes.
+        // SAFETY: the caller vouches for the tier and for 32 bytes at p.
         unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.cast())) }
     }
 

@@ -1,10 +1,15 @@
-//! AVX-512 VBMI beside VNNI: byte tables in registers.
+//! AVX-512 VBMI beside VNNI: lookups of bytes in tables that are held in registers.
+//!
+//! ```text
+//! lookup256:  result[i] = table[v[i]]     vpermi2b on each 128 bytes of the table, chosen by the top bit
+//! token:      sums of a group for one token (GEMV)        x is looked up in registers, see `token.rs`
+//! ```
 
 use super::token;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 
-/// 512-bit `vpdpbusd`, `vpermb` and `vpermi2b`.
+/// 512-bit registers, with `vpdpbusd`, `vpermb` and `vpermi2b`.
 #[derive(Clone, Copy)]
 pub struct Avx512Vbmi;
 
@@ -12,7 +17,8 @@ pub struct Avx512Vbmi;
 unsafe impl Simd for Avx512Vbmi {
     vnni!();
 
-    // Measured on Zen 4: the fewer, the more windows of 256 columns are searched for the same.
+    // Measured on Zen 4. The fewer columns are stored, the more windows of 256 columns are searched for the same
+    // number of them.
     const LOOKS_UP: [usize; 2] = [10, 33];
 
     #[inline(always)]
@@ -28,7 +34,7 @@ unsafe impl Simd for Avx512Vbmi {
 
     #[inline(always)]
     unsafe fn lookup256(table: &[u8; 256], v: __m512i) -> __m512i {
-        // SAFETY: the caller vouches for the tier; the table has four registers of bytes.
+        // SAFETY: the caller vouches for the tier; a table of 256 bytes is four registers.
         unsafe {
             let quarters = table.as_ptr().cast::<__m512i>();
             let low =

@@ -1,9 +1,13 @@
-//! AVX-512 VNNI: four byte products and their sum in one instruction.
+//! AVX-512 VNNI: four byte products and their sum in one instruction (`vpdpbusd`).
+//!
+//! ```text
+//! acc[l] += x[4l] * w[4l] + x[4l+1] * w[4l+1] + x[4l+2] * w[4l+2] + x[4l+3] * w[4l+3]       x unsigned, w signed
+//! ```
 
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 
-/// The methods of [`Simd`] with `vpdpbusd`; an ISA above this one adds its own.
+/// The methods of [`Simd`] with `vpdpbusd`. An ISA above this one uses them and adds its own.
 macro_rules! vnni {
     () => {
         const X_BYTES: usize = 1;
@@ -29,7 +33,7 @@ macro_rules! vnni {
 
         #[inline(always)]
         unsafe fn dense_w(p: *const i8) -> __m512i {
-            // SAFETY: the caller vouches for the tier and 64 bytes.
+            // SAFETY: the caller vouches for the tier and for 64 bytes at p.
             unsafe { Self::load(p.cast()) }
         }
 
@@ -41,7 +45,7 @@ macro_rules! vnni {
     };
 }
 
-/// 512-bit `vpdpbusd`.
+/// 512-bit registers, with `vpdpbusd`.
 #[derive(Clone, Copy)]
 pub struct Avx512Vnni;
 

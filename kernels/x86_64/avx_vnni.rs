@@ -1,9 +1,13 @@
-//! AVX-VNNI: four byte products and their sum in one instruction.
+//! AVX-VNNI: four byte products and their sum in one instruction (`vpdpbusd`), on 256-bit registers.
+//!
+//! ```text
+//! acc[l] += x[4l] * w[4l] + x[4l+1] * w[4l+1] + x[4l+2] * w[4l+2] + x[4l+3] * w[4l+3]       x unsigned, w signed
+//! ```
 
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 
-/// 256-bit `vpdpbusd`.
+/// 256-bit registers, with `vpdpbusd`.
 #[derive(Clone, Copy)]
 pub struct AvxVnni;
 
@@ -32,7 +36,7 @@ unsafe impl Simd for AvxVnni {
 
     #[inline(always)]
     unsafe fn dense_w(p: *const i8) -> __m256i {
-        // SAFETY: the caller vouches for the tier and 32 bytes.
+        // SAFETY: the caller vouches for the tier and for 32 bytes at p.
         unsafe { Self::load(p.cast()) }
     }
 

@@ -1,11 +1,18 @@
-//! x86-64 tiers: registers only. Loops live one level up.
+//! x86-64 tiers: the registers of each, as implementations of `Simd` and `Popcount`. All loops but those of
+//! `token.rs` are written over these traits, one level up.
+//!
+//! ```text
+//! ymm!, zmm!    the methods that 256-bit and 512-bit registers share     avx2, avx_vnni, avx512 ..  dot products
+//! gather!       to[4 e + i] = x[indices[4 e + i]], for four entries e of four columns
+//! ```
 
-/// Four quads of any columns, by a load for each. An insertion costs less than to put bytes together in whole registers.
+/// Gathers four entries of any four columns, by a load for each byte. To insert bytes one by one costs less than to
+/// combine whole registers.
 macro_rules! gather {
     () => {
         #[inline(always)]
         unsafe fn gather4(x: *const u8, indices: *const u16, to: *mut u32) {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, for 16 indices inside x, and for 16 bytes at `to`.
             unsafe {
                 let mut quads = _mm_setzero_si128();
                 macro_rules! insert {
@@ -49,18 +56,19 @@ pub use avx512_vbmi::Avx512Vbmi;
 pub use avx512_vnni::Avx512Vnni;
 pub use popcount::{Avx2Nibbles, Avx512Nibbles, Avx512Words};
 
-/// Four elements of 2 bytes from `p`, and four from `p + stride` (bytes).
+/// Loads four elements of 2 bytes from `p`, and four from `p + stride` (bytes).
 ///
 /// # Safety
-/// They are there.
+/// 8 bytes can be read at both places.
 #[inline(always)]
 unsafe fn two_parts(p: *const u8, stride: usize) -> std::arch::x86_64::__m128i {
     use std::arch::x86_64::*;
-    // SAFETY: as the caller.
+    // SAFETY: the caller vouches for 8 bytes at both places.
     unsafe { _mm_unpacklo_epi64(_mm_loadl_epi64(p.cast()), _mm_loadl_epi64(p.add(stride).cast())) }
 }
 
-/// Rounds to nearest even into the upper half of each lane; NaN stays NaN. The lower half is anything.
+/// Rounds f32 to bfloat16, to nearest even, into the upper half of each lane; NaN stays NaN. The lower half is
+/// undefined.
 ///
 /// # Safety
 /// The CPU has AVX-512 F.
@@ -72,7 +80,7 @@ unsafe fn round_to_bf16(f: std::arch::x86_64::__m512) -> std::arch::x86_64::__m5
         let bits = _mm512_castps_si512(f);
         let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
         let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-        // Rounding could turn a NaN into infinity.
+        // Rounding could turn a NaN into infinity, so a NaN keeps its bits with the quiet bit set.
         let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(f, f);
         _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x40_0000))
     }

@@ -1,28 +1,34 @@
-//! Population counts: tables of nibbles in registers, and the instruction for words.
+//! Population counts on x86-64: by a table of nibbles in a register (`vpshufb`), or by an instruction (`vpopcntw`).
+//!
+//! ```text
+//! Nibbles:  count(byte) = table[byte & 15] + table[byte >> 4], one count a byte;  total = low byte + high byte
+//! Words:    count(lane) = vpopcntw(lane), one count for 16 bits;                  total unchanged
+//! ```
 
 use crate::kernels::codes::Popcount;
 use std::arch::x86_64::*;
 
-/// 256-bit `vpshufb`.
+/// 256-bit registers, with counts by `vpshufb`.
 #[derive(Clone, Copy)]
 pub struct Avx2Nibbles;
 
-/// 512-bit `vpshufb`.
+/// 512-bit registers, with counts by `vpshufb`.
 #[derive(Clone, Copy)]
 pub struct Avx512Nibbles;
 
-/// 512-bit `vpopcntw` (AVX-512 BITALG).
+/// 512-bit registers, with counts by `vpopcntw` (AVX-512 BITALG).
 #[derive(Clone, Copy)]
 pub struct Avx512Words;
 
-/// The bits set in a nibble.
+/// The number of bits set in each of the 16 nibbles, as a table.
 macro_rules! nibbles {
     () => {
         _mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4)
     };
 }
 
-// SAFETY: each method is the AVX2 instruction of that meaning; parts are bytes, 16 counts of which are at most 128.
+// SAFETY: each method is, or is made of, the AVX2 instructions of that meaning. Parts are bytes: 16 counts add up to
+// at most 128.
 unsafe impl Popcount for Avx2Nibbles {
     const LANES: usize = 16;
     type V = __m256i;
@@ -94,14 +100,14 @@ unsafe impl Popcount for Avx2Nibbles {
         // SAFETY: the caller vouches for the tier.
         unsafe {
             let lanes = _mm256_cmpgt_epi16(b, a);
-            // Bytes 0 to 7 and 16 to 23.
+            // The results are bits 0 to 7 and 16 to 23.
             let bits = _mm256_movemask_epi8(_mm256_packs_epi16(lanes, _mm256_setzero_si256())) as u64;
             (bits | bits >> 8) & 0xffff
         }
     }
 }
 
-/// What 512-bit registers have in common.
+/// The methods that 512-bit registers share.
 macro_rules! words {
     () => {
         const LANES: usize = 32;
@@ -151,7 +157,8 @@ macro_rules! words {
     };
 }
 
-// SAFETY: each method is the AVX-512 instruction of that meaning; parts are bytes, 16 counts of which are at most 128.
+// SAFETY: each method is, or is made of, the AVX-512 instructions of that meaning. Parts are bytes: 16 counts add up
+// to at most 128.
 unsafe impl Popcount for Avx512Nibbles {
     words!();
 
@@ -182,7 +189,7 @@ unsafe impl Popcount for Avx512Nibbles {
     }
 }
 
-// SAFETY: each method is the AVX-512 instruction of that meaning; parts are the words themselves.
+// SAFETY: each method is, or is made of, the AVX-512 instructions of that meaning. A part is a whole 16-bit lane.
 unsafe impl Popcount for Avx512Words {
     words!();
 

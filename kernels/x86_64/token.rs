@@ -1,12 +1,21 @@
-//! One token through groups of rows: the columns of x are looked up in registers, 64 at a time, by VBMI's permutations
-//! of bytes. A load for each column, as the plain gather does, costs about four times as much.
+//! One token through groups of sparse rows (GEMV), with columns of x looked up in registers by VBMI's permutations of
+//! bytes.
+//!
+//! ```text
+//! for each 16 entries of a group (64 columns of x, ascending):
+//!     for each window of 256 columns that they are in:
+//!         found[i] = window[index[i] % 256]   where index[i] / 256 is this window
+//!     for each row r:  acc[r] += dot(found, weights of row r)
+//! ```
+//!
+//! A load for each column, as the plain gather does, costs about four times as much.
 
 use std::arch::x86_64::*;
 
-/// Columns that one step of the search covers: those that share the upper byte of their number.
+/// Columns that one step of the search covers: those whose numbers have one upper byte in common.
 const WINDOW: usize = 256;
 
-/// Bytes 2 i + `odd` of two registers, in order.
+/// The numbers of the bytes 2 i + `odd` of two registers, in order.
 const fn every_other(odd: u8) -> [u8; 64] {
     let mut select = [0; 64];
     let mut i = 0;
@@ -19,7 +28,8 @@ const fn every_other(odd: u8) -> [u8; 64] {
 const LOWER: [u8; 64] = every_other(0);
 const UPPER: [u8; 64] = every_other(1);
 
-/// Which lane takes which of 16 quads where each is for four rows: `REPEAT[j]` takes four quads from quad 4 j.
+/// Which lane takes which of 16 entries where each entry is used by four rows: `REPEAT[j]` takes four entries from
+/// entry 4 j.
 const REPEAT: [[i32; 16]; 4] = {
     let mut all = [[0; 16]; 4];
     let mut i = 0;
@@ -30,16 +40,16 @@ const REPEAT: [[i32; 16]; 4] = {
     all
 };
 
-/// See [`few_quads`].
+/// The most entries that [`few_quads`] loads.
 const FEW: usize = 4;
 
-/// The lowest n bits; all if n is 64 or more.
+/// A mask of the lowest n bits; all bits if n is 64 or more.
 #[inline(always)]
 fn lowest(n: usize) -> u64 {
     if n < 64 { (1 << n) - 1 } else { !0 }
 }
 
-/// Window `number` of x: zeros beyond its end.
+/// The bytes of window `number` of x, with zeros beyond the end of x.
 ///
 /// # Safety
 /// The CPU has AVX-512 BW.
@@ -47,7 +57,7 @@ fn lowest(n: usize) -> u64 {
 unsafe fn window(x: &[u8], number: usize) -> [__m512i; 4] {
     let start = number * WINDOW;
     let p = x.as_ptr().wrapping_add(start).cast::<i8>();
-    // SAFETY: inside x, or masked where it is not.
+    // SAFETY: the caller vouches for AVX-512 BW; loads are inside x, or masked where they are not.
     unsafe {
         if start + WINDOW <= x.len() {
             return [
@@ -67,13 +77,13 @@ unsafe fn window(x: &[u8], number: usize) -> [__m512i; 4] {
     }
 }
 
-/// The bytes of x at 64 columns, of which only the first `4 * n` are read, and count.
+/// The bytes of x at 64 columns. Only the first `4 * n` indices are read, and only as many results count.
 ///
 /// # Safety
-/// The CPU has AVX-512 BW and VBMI; n is 1 to 16, and so many entries' indices can be read, ascend, and are columns of x.
+/// The CPU has AVX-512 BW and VBMI; n is 1 to 16; the indices of n entries can be read, ascend, and are columns of x.
 #[inline(always)]
 unsafe fn columns<const WHOLE: bool>(x: &[u8], indices: *const u16, n: usize) -> __m512i {
-    // SAFETY: as the caller; masked loads do not read what is masked.
+    // SAFETY: the caller vouches for the instructions and the indices; masked loads do not read what is masked.
     unsafe {
         let (p, count) = (indices.cast::<i16>(), 4 * n);
         let (a, b) = if WHOLE {
@@ -85,7 +95,7 @@ unsafe fn columns<const WHOLE: bool>(x: &[u8], indices: *const u16, n: usize) ->
         };
         let low = _mm512_permutex2var_epi8(a, _mm512_loadu_si512(LOWER.as_ptr().cast()), b);
         let high = _mm512_permutex2var_epi8(a, _mm512_loadu_si512(UPPER.as_ptr().cast()), b);
-        // Of the two tables of 128 bytes that a window is.
+        // A window is two tables of 128 bytes: the top bit of the lower byte chooses between them.
         let second = _mm512_movepi8_mask(low);
         let (mut number, last) = (usize::from(*indices >> 8), usize::from(*indices.add(count - 1) >> 8));
         let mut found = _mm512_setzero_si512();
@@ -104,18 +114,19 @@ unsafe fn columns<const WHOLE: bool>(x: &[u8], indices: *const u16, n: usize) ->
     }
 }
 
-/// 16 quads of x, of which only the first `n` are read, and count.
+/// The bytes of x of 16 entries of four adjacent columns. Only the first `n` indices are read, and only as many
+/// results count.
 ///
 /// # Safety
-/// As [`columns`]; indices are quads of x.
+/// The caller keeps the promises of [`columns`]; an index is the number of four adjacent columns of x.
 #[inline(always)]
 unsafe fn quads<const WHOLE: bool>(x: &[u8], indices: *const u16, n: usize) -> __m512i {
-    // SAFETY: as the caller; masked loads do not read what is masked.
+    // SAFETY: the caller vouches for the instructions and the indices; masked loads do not read what is masked.
     unsafe {
         let p = indices.cast::<i16>();
         let mask = if WHOLE { !0 } else { lowest(n) as u16 };
         let all = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p));
-        // Each quad's first byte four times, and from there on.
+        // The number of the first byte of each entry in its four bytes, plus 0, 1, 2, 3.
         let each = _mm512_set4_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0);
         let low = _mm512_shuffle_epi8(_mm512_slli_epi32::<2>(all), each);
         let low = _mm512_or_si512(low, _mm512_set1_epi32(0x0302_0100));
@@ -138,13 +149,14 @@ unsafe fn quads<const WHOLE: bool>(x: &[u8], indices: *const u16, n: usize) -> _
     }
 }
 
-/// As [`quads`], for so few that a load for each is faster than to search the windows: the rest counts only by weights.
+/// [`quads`] for so few entries that a load for each is faster than to search the windows. Results beyond entry n are
+/// copies of the last: their weights are 0.
 ///
 /// # Safety
-/// As [`quads`]; n is 1 to [`FEW`].
+/// The caller keeps the promises of [`quads`]; n is 1 to [`FEW`].
 #[inline(always)]
 unsafe fn few_quads(x: &[u8], indices: *const u16, n: usize) -> __m512i {
-    // SAFETY: as the caller: entries beyond the last are the last.
+    // SAFETY: the caller vouches for n indices inside x; entries beyond the last load the last again.
     unsafe {
         let quad = |i: usize| {
             let at = usize::from(*indices.add(i.min(n - 1)));
@@ -157,7 +169,8 @@ unsafe fn few_quads(x: &[u8], indices: *const u16, n: usize) -> __m512i {
 /// Adds `n` entries, up to 16, of `ROWS` rows.
 ///
 /// # Safety
-/// As [`columns`] or [`quads`], with VNNI; there are weights for `n` entries.
+/// The caller keeps the promises of [`columns`] or [`quads`], and the CPU has VNNI; there are weights for `n`
+/// entries.
 #[inline(always)]
 unsafe fn entries<const ROWS: usize, const QUADS: bool, const WHOLE: bool>(
     acc: &mut [__m512i; 4],
@@ -166,7 +179,7 @@ unsafe fn entries<const ROWS: usize, const QUADS: bool, const WHOLE: bool>(
     weights: *const i8,
     n: usize,
 ) {
-    // SAFETY: as the caller; masked loads do not read what is masked, and give zeros.
+    // SAFETY: the caller vouches for the instructions, indices and weights; masked loads read nothing and give zeros.
     unsafe {
         let quads = match QUADS {
             true if !WHOLE && n <= FEW => few_quads(x, indices, n),
@@ -190,10 +203,11 @@ unsafe fn entries<const ROWS: usize, const QUADS: bool, const WHOLE: bool>(
     }
 }
 
-/// The sums of a group of `ROWS` rows, 1 or 4, over `len` entries, of quads or of any four columns.
+/// The sums of a group of `ROWS` rows, 1 or 4, over `len` entries, of four adjacent columns if `QUADS`, else of any
+/// four.
 ///
 /// # Safety
-/// As [`entries`].
+/// The caller keeps the promises of [`entries`] for all `len` entries.
 #[inline(always)]
 pub unsafe fn group<const ROWS: usize, const QUADS: bool>(
     x: &[u8],
@@ -201,7 +215,7 @@ pub unsafe fn group<const ROWS: usize, const QUADS: bool>(
     mut weights: *const i8,
     mut len: usize,
 ) -> [i32; 4] {
-    // SAFETY: as the caller.
+    // SAFETY: the caller vouches for the instructions, and for the indices and weights of `len` entries.
     unsafe {
         let mut acc = [_mm512_setzero_si512(); 4];
         while len >= 16 {

@@ -1,6 +1,12 @@
-//! 256-bit registers: everything but the dot products.
+//! 256-bit registers of x86-64 (AVX2, FMA, F16C): every method of `Simd` but the dot products of bytes.
+//!
+//! ```text
+//! 8 lanes of 32 bits; two 16-byte parts; methods are the AVX2 instructions of their meaning:
+//!     interleave  vpunpck{l,h}bw, then vpunpck{l,h}wd     pack4  vpackssdw, vpaddsw, vpackuswb     fma  vfmadd
+//! ```
 
-/// The methods of [`Simd`](crate::kernels::simd::Simd) that need nothing beyond this tier; a tier above it adds its own dot products.
+/// The methods of [`Simd`](crate::kernels::simd::Simd) that need nothing beyond this tier. A tier that uses them adds
+/// its own dot products.
 macro_rules! ymm {
     () => {
         gather!();
@@ -14,31 +20,31 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn splat(value: i32) -> __m256i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm256_set1_epi32(value) }
         }
 
         #[inline(always)]
         unsafe fn load(p: *const u8) -> __m256i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe { _mm256_loadu_si256(p.cast()) }
         }
 
         #[inline(always)]
         unsafe fn store(p: *mut u8, v: __m256i) {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe { _mm256_storeu_si256(p.cast(), v) }
         }
 
         #[inline(always)]
         unsafe fn add(a: __m256i, b: __m256i) -> __m256i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm256_add_epi32(a, b) }
         }
 
         #[inline(always)]
         unsafe fn interleave(a: __m256i, b: __m256i, c: __m256i, d: __m256i) -> [__m256i; 4] {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe {
                 let (ab0, ab1) = (_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b));
                 let (cd0, cd1) = (_mm256_unpacklo_epi8(c, d), _mm256_unpackhi_epi8(c, d));
@@ -53,7 +59,7 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn gather16(lines: [*const u8; 4]) -> [__m256i; 4] {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 let a = _mm_loadu_si128(lines[0].cast());
                 let b = _mm_loadu_si128(lines[1].cast());
@@ -71,13 +77,13 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn quad(p: *const u8) -> __m256i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
         }
 
         #[inline(always)]
         unsafe fn quad_of_each(p: *const u8) -> __m256i {
-            // SAFETY: as the caller.
+            // SAFETY: the caller vouches for the tier, and for a register of bytes at p.
             unsafe { Self::load(p) }
         }
 
@@ -123,7 +129,7 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn transpose4(v: [__m256i; 4]) -> [__m256i; 4] {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe {
                 let ab0 = _mm256_unpacklo_epi32(v[0], v[1]);
                 let ab1 = _mm256_unpackhi_epi32(v[0], v[1]);
@@ -140,7 +146,7 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn store_parts(p: *mut u8, stride: usize, v: __m256i) {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(v));
                 _mm_storeu_si128(p.add(stride).cast(), _mm256_extracti128_si256::<1>(v));
@@ -149,7 +155,7 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn load_parts(p: *const u8, stride: usize) -> __m256i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 let v = _mm256_castsi128_si256(_mm_loadu_si128(p.cast()));
                 _mm256_inserti128_si256::<1>(v, _mm_loadu_si128(p.add(stride).cast()))
@@ -158,7 +164,7 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn load_bf16_parts(p: *const u8, stride: usize) -> __m256 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 let v = _mm256_cvtepu16_epi32($crate::kernels::x86_64::two_parts(p, stride));
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v))
@@ -167,19 +173,19 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn load_f16_parts(p: *const u8, stride: usize) -> __m256 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe { _mm256_cvtph_ps($crate::kernels::x86_64::two_parts(p, stride)) }
         }
 
         #[inline(always)]
         unsafe fn mul(a: __m256i, b: __m256i) -> __m256i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm256_mullo_epi32(a, b) }
         }
 
         #[inline(always)]
         unsafe fn sub(a: __m256i, b: __m256i) -> __m256i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm256_sub_epi32(a, b) }
         }
 
@@ -191,7 +197,7 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn xor(a: __m256i, b: __m256i) -> __m256i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm256_xor_si256(a, b) }
         }
 
@@ -209,7 +215,7 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn sum(v: __m256i) -> i32 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe {
                 let v = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
                 let v = _mm_add_epi32(v, _mm_shuffle_epi32::<0b01_00_11_10>(v));
@@ -225,7 +231,7 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn repeat<const R: usize>(p: *const u8) -> __m256i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 match R {
                     4 => {
@@ -252,7 +258,7 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn load_bf16(p: *const u16) -> __m256 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 let v = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v))
@@ -261,25 +267,25 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn load_f16(p: *const u16) -> __m256 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
         }
 
         #[inline(always)]
         unsafe fn load_i8(p: *const i8) -> __m256 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
         }
 
         #[inline(always)]
         unsafe fn store_bf16(p: *mut u16, f: __m256) {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 let bits = _mm256_castps_si256(f);
                 let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
                 let half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
                 let rounded = _mm256_add_epi32(bits, half);
-                // Rounding could turn a NaN into infinity.
+                // Rounding could turn a NaN into infinity, so a NaN keeps its bits with the quiet bit set.
                 let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
                 let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(f, f));
                 let v = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan));
@@ -291,79 +297,79 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn store_f16(p: *mut u16, f: __m256) {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(f)) }
         }
 
         #[inline(always)]
         unsafe fn to_f32(v: __m256i) -> __m256 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm256_cvtepi32_ps(v) }
         }
 
         #[inline(always)]
         unsafe fn round(f: __m256) -> __m256i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm256_cvtps_epi32(f) }
         }
 
         #[inline(always)]
         unsafe fn splat_f(value: f32) -> __m256 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm256_set1_ps(value) }
         }
 
         #[inline(always)]
         unsafe fn load_f(p: *const f32) -> __m256 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe { _mm256_loadu_ps(p) }
         }
 
         #[inline(always)]
         unsafe fn store_f(p: *mut f32, v: __m256) {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe { _mm256_storeu_ps(p, v) }
         }
 
         #[inline(always)]
         unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm256_fmadd_ps(a, b, c) }
         }
 
         #[inline(always)]
         unsafe fn add_f(a: __m256, b: __m256) -> __m256 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm256_add_ps(a, b) }
         }
 
         #[inline(always)]
         unsafe fn sub_f(a: __m256, b: __m256) -> __m256 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm256_sub_ps(a, b) }
         }
 
         #[inline(always)]
         unsafe fn mul_f(a: __m256, b: __m256) -> __m256 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm256_mul_ps(a, b) }
         }
 
         #[inline(always)]
         unsafe fn div_f(a: __m256, b: __m256) -> __m256 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm256_div_ps(a, b) }
         }
 
         #[inline(always)]
         unsafe fn min_f(a: __m256, b: __m256) -> __m256 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm256_min_ps(a, b) }
         }
 
         #[inline(always)]
         unsafe fn max_f(a: __m256, b: __m256) -> __m256 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm256_max_ps(a, b) }
         }
 
@@ -383,7 +389,7 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn lookup16(table: &[f32; 16], i: __m256) -> __m256 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe {
                 let index = _mm256_castps_si256(i);
                 let low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr()), index);
@@ -394,7 +400,7 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn ldexp(a: __m256, magic: __m256) -> __m256 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe {
                 let n = _mm256_slli_epi32::<23>(_mm256_castps_si256(magic));
                 _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), n))
@@ -435,7 +441,7 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn pack4(v: [__m256i; 4], zero: i32) -> __m256i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe {
                 let zero = _mm256_set1_epi16(zero as i16);
                 let low = _mm256_adds_epi16(_mm256_packs_epi32(v[0], v[1]), zero);
@@ -456,7 +462,7 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn store_pack2(p: *mut u8, a: __m256i, b: __m256i, zero: i32, low: u8, high: u8) {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 let v = _mm256_adds_epi16(_mm256_packs_epi32(a, b), _mm256_set1_epi16(zero as i16));
                 let v = Self::clamp_bytes(_mm256_packus_epi16(v, v), low, high);
@@ -467,7 +473,7 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn clamp_bytes(v: __m256i, low: u8, high: u8) -> __m256i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe {
                 let low = _mm256_set1_epi8(low as i8);
                 let high = _mm256_set1_epi8(high as i8);
@@ -477,7 +483,7 @@ macro_rules! ymm {
 
         #[inline(always)]
         unsafe fn store_bytes(p: *mut u8, v: __m256i) {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 let v = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
                 _mm_storel_epi64(p.cast(), _mm_packus_epi16(v, v));

@@ -1,6 +1,12 @@
-//! 512-bit registers: everything but the dot products.
+//! 512-bit registers of x86-64 (AVX-512 F, BW, DQ, VL): every method of `Simd` but the dot products of bytes.
+//!
+//! ```text
+//! 16 lanes of 32 bits; four 16-byte parts; methods are the AVX-512 instructions of their meaning:
+//!     interleave  vpunpck{l,h}bw, then vpunpck{l,h}wd    pack4  vpackssdw, vpaddsw, vpackuswb    compress  vpcompressd
+//! ```
 
-/// The methods of [`Simd`](crate::kernels::simd::Simd) that need nothing beyond this tier; a tier above it adds its own dot products.
+/// The methods of [`Simd`](crate::kernels::simd::Simd) that need nothing beyond this tier. A tier that uses them adds
+/// its own dot products.
 macro_rules! zmm {
     () => {
         gather!();
@@ -14,31 +20,31 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn splat(value: i32) -> __m512i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm512_set1_epi32(value) }
         }
 
         #[inline(always)]
         unsafe fn load(p: *const u8) -> __m512i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe { _mm512_loadu_si512(p.cast()) }
         }
 
         #[inline(always)]
         unsafe fn store(p: *mut u8, v: __m512i) {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe { _mm512_storeu_si512(p.cast(), v) }
         }
 
         #[inline(always)]
         unsafe fn add(a: __m512i, b: __m512i) -> __m512i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm512_add_epi32(a, b) }
         }
 
         #[inline(always)]
         unsafe fn interleave(a: __m512i, b: __m512i, c: __m512i, d: __m512i) -> [__m512i; 4] {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe {
                 let (ab0, ab1) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
                 let (cd0, cd1) = (_mm512_unpacklo_epi8(c, d), _mm512_unpackhi_epi8(c, d));
@@ -53,7 +59,7 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn gather16(lines: [*const u8; 4]) -> [__m512i; 4] {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 let a = _mm_loadu_si128(lines[0].cast());
                 let b = _mm_loadu_si128(lines[1].cast());
@@ -71,13 +77,13 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn quad(p: *const u8) -> __m512i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
         }
 
         #[inline(always)]
         unsafe fn quad_of_each(p: *const u8) -> __m512i {
-            // SAFETY: as the caller.
+            // SAFETY: the caller vouches for the tier, and for a register of bytes at p.
             unsafe { Self::load(p) }
         }
 
@@ -128,7 +134,7 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn transpose4(v: [__m512i; 4]) -> [__m512i; 4] {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe {
                 let ab0 = _mm512_unpacklo_epi32(v[0], v[1]);
                 let ab1 = _mm512_unpackhi_epi32(v[0], v[1]);
@@ -145,7 +151,7 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn store_parts(p: *mut u8, stride: usize, v: __m512i) {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 _mm_storeu_si128(p.cast(), _mm512_castsi512_si128(v));
                 _mm_storeu_si128(p.add(stride).cast(), _mm512_extracti32x4_epi32::<1>(v));
@@ -156,7 +162,7 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn load_parts(p: *const u8, stride: usize) -> __m512i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 let v = _mm512_castsi128_si512(_mm_loadu_si128(p.cast()));
                 let v = _mm512_mask_broadcast_i32x4(v, 0x00f0, _mm_loadu_si128(p.add(stride).cast()));
@@ -167,7 +173,7 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn load_bf16_parts(p: *const u8, stride: usize) -> __m512 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 let v = _mm256_set_m128i(
                     $crate::kernels::x86_64::two_parts(p.add(2 * stride), stride),
@@ -179,7 +185,7 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn load_f16_parts(p: *const u8, stride: usize) -> __m512 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 _mm512_cvtph_ps(_mm256_set_m128i(
                     $crate::kernels::x86_64::two_parts(p.add(2 * stride), stride),
@@ -190,13 +196,13 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn mul(a: __m512i, b: __m512i) -> __m512i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm512_mullo_epi32(a, b) }
         }
 
         #[inline(always)]
         unsafe fn sub(a: __m512i, b: __m512i) -> __m512i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm512_sub_epi32(a, b) }
         }
 
@@ -208,7 +214,7 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn xor(a: __m512i, b: __m512i) -> __m512i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm512_xor_si512(a, b) }
         }
 
@@ -226,7 +232,7 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn sum(v: __m512i) -> i32 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm512_reduce_add_epi32(v) }
         }
 
@@ -238,7 +244,7 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn repeat<const R: usize>(p: *const u8) -> __m512i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 match R {
                     4 => {
@@ -270,7 +276,7 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn load_bf16(p: *const u16) -> __m512 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 let v = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
                 _mm512_castsi512_ps(_mm512_slli_epi32::<16>(v))
@@ -279,19 +285,19 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn load_f16(p: *const u16) -> __m512 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
         }
 
         #[inline(always)]
         unsafe fn load_i8(p: *const i8) -> __m512 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
         }
 
         #[inline(always)]
         unsafe fn store_bf16(p: *mut u16, f: __m512) {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 let v = _mm512_srli_epi32::<16>($crate::kernels::x86_64::round_to_bf16(f));
                 _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(v));
@@ -300,7 +306,7 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn store_2_bf16(p: *mut u16, f: [__m512; 2]) {
-            // The upper halves of both, in order.
+            // Selects the upper 16 bits of the lanes of both registers, in order.
             const UPPER: [u16; 32] = {
                 let mut select = [0; 32];
                 let mut i = 0;
@@ -310,7 +316,7 @@ macro_rules! zmm {
                 }
                 select
             };
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 let a = $crate::kernels::x86_64::round_to_bf16(f[0]);
                 let b = $crate::kernels::x86_64::round_to_bf16(f[1]);
@@ -321,79 +327,79 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn store_f16(p: *mut u16, f: __m512) {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(f)) }
         }
 
         #[inline(always)]
         unsafe fn to_f32(v: __m512i) -> __m512 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm512_cvtepi32_ps(v) }
         }
 
         #[inline(always)]
         unsafe fn round(f: __m512) -> __m512i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm512_cvtps_epi32(f) }
         }
 
         #[inline(always)]
         unsafe fn splat_f(value: f32) -> __m512 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm512_set1_ps(value) }
         }
 
         #[inline(always)]
         unsafe fn load_f(p: *const f32) -> __m512 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe { _mm512_loadu_ps(p) }
         }
 
         #[inline(always)]
         unsafe fn store_f(p: *mut f32, v: __m512) {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe { _mm512_storeu_ps(p, v) }
         }
 
         #[inline(always)]
         unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm512_fmadd_ps(a, b, c) }
         }
 
         #[inline(always)]
         unsafe fn add_f(a: __m512, b: __m512) -> __m512 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm512_add_ps(a, b) }
         }
 
         #[inline(always)]
         unsafe fn sub_f(a: __m512, b: __m512) -> __m512 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm512_sub_ps(a, b) }
         }
 
         #[inline(always)]
         unsafe fn mul_f(a: __m512, b: __m512) -> __m512 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm512_mul_ps(a, b) }
         }
 
         #[inline(always)]
         unsafe fn div_f(a: __m512, b: __m512) -> __m512 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm512_div_ps(a, b) }
         }
 
         #[inline(always)]
         unsafe fn min_f(a: __m512, b: __m512) -> __m512 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm512_min_ps(a, b) }
         }
 
         #[inline(always)]
         unsafe fn max_f(a: __m512, b: __m512) -> __m512 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm512_max_ps(a, b) }
         }
 
@@ -411,13 +417,13 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn lookup16(table: &[f32; 16], i: __m512) -> __m512 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe { _mm512_permutexvar_ps(_mm512_castps_si512(i), _mm512_loadu_ps(table.as_ptr())) }
         }
 
         #[inline(always)]
         unsafe fn ldexp(a: __m512, magic: __m512) -> __m512 {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe {
                 let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(magic));
                 _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), n))
@@ -456,7 +462,7 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn pack4(v: [__m512i; 4], zero: i32) -> __m512i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe {
                 let zero = _mm512_set1_epi16(zero as i16);
                 let low = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), zero);
@@ -478,7 +484,7 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn store_pack2(p: *mut u8, a: __m512i, b: __m512i, zero: i32, low: u8, high: u8) {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 let v = _mm512_adds_epi16(_mm512_packs_epi32(a, b), _mm512_set1_epi16(zero as i16));
                 let v = Self::clamp_bytes(_mm512_packus_epi16(v, v), low, high);
@@ -491,7 +497,7 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn clamp_bytes(v: __m512i, low: u8, high: u8) -> __m512i {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier.
             unsafe {
                 let low = _mm512_set1_epi8(low as i8);
                 let high = _mm512_set1_epi8(high as i8);
@@ -501,7 +507,7 @@ macro_rules! zmm {
 
         #[inline(always)]
         unsafe fn store_bytes(p: *mut u8, v: __m512i) {
-            // SAFETY: the caller vouches for the tier and for the pointers.
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(v));
             }

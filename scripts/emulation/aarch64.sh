@@ -97,7 +97,7 @@ export CI=true
 cargo build --package siskin --target $target
 cargo build --package siskin --target $target --release
 test=(cargo test --package siskin --target $target)
-"${test[@]}" --lib --tests --no-run
+"${test[@]}" --tests --no-run
 # What does not depend on the tier and takes minutes here.
 slow=(--skip allocate --skip long_contexts --skip 32_bits --skip largest_k --skip every_pair)
 sweep=()
@@ -106,7 +106,7 @@ for name in {,attention_,codes_,float_,float_sparse_}kernels attention_{passes,b
     sweep+=(--test "$name")
 done
 test_on() {
-    local run=("${test[@]}" --lib --tests)
+    local run=("${test[@]}" --tests)
     [ "${runs[$1]-sweep}" = all ] || run=("${test[@]}" "${sweep[@]}")
     SISKIN_REQUIRE_ISA=${also[$1]-} \
         CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu $1 -L /usr/aarch64-linux-gnu" \

@@ -28,7 +28,7 @@ apt_install() {
 }
 
 # Tests that start a process of their own, which no emulator can: children, another thread count, a compiler.
-SKIP_CHILDREN=(--skip a_step_outside_kills --skip one_thread_by_the_environment --skip hot_loops
+SKIP_CHILDREN=(--skip a_step_outside_kills --skip one_thread_by_the_environment
     --skip what_does_not_fit_memory)
 
 # each_model TIER-TABLE MODEL...: runs the function `test_on` once a model, with SISKIN_EXPECT_ISA from the table.

@@ -3,7 +3,7 @@
 use super::Sequences;
 use crate::base::ctx::Ctx;
 use crate::base::error::{Error, Result};
-use crate::base::exp::exp;
+use crate::base::exp::sigmoid;
 use crate::base::view::{MatMut, MatRef};
 use std::sync::Mutex;
 
@@ -364,13 +364,6 @@ fn multiply(
     }
 }
 
-/// By the exponential of what is not positive: no overflow.
-fn sigmoid(x: f64) -> f32 {
-    let e = exp(-x.abs());
-    let top = if x < 0.0 { e } else { 1.0 };
-    (top / (1.0 + e)) as f32
-}
-
 /// The keys that sequences are of: gates do not care how many.
 fn keys(sequences: &Sequences<'_>) -> usize {
     match *sequences {
@@ -401,22 +394,4 @@ fn widen_rows(x: MatRef<'_, f32>) -> Vec<f64> {
     // Rows of no columns can be more than there is time for.
     let rows = if x.cols() == 0 { 0 } else { x.rows() };
     (0..rows).flat_map(|r| x.row(r)).map(|&v| f64::from(v)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::sigmoid;
-
-    #[test]
-    fn the_sigmoid_is_rounded_once_and_ends_at_0_and_1() {
-        for i in -11_000..11_000 {
-            let x = f64::from(i) * 0.01;
-            let exact = 1.0 / (1.0 + (-x).exp());
-            assert!((f64::from(sigmoid(x)) - exact).abs() <= exact * 6e-8 + 1e-45, "{x}");
-        }
-        assert_eq!((sigmoid(0.0), sigmoid(-0.0)), (0.5, 0.5));
-        assert_eq!((sigmoid(f64::INFINITY), sigmoid(f64::NEG_INFINITY)), (1.0, 0.0));
-        assert_eq!((sigmoid(1e300), sigmoid(-1e300)), (1.0, 0.0));
-        assert!(sigmoid(f64::NAN).is_nan());
-    }
 }

@@ -52,7 +52,7 @@ impl Random {
 /// The logarithm of a normal number above 0, to within a few parts in 10^16 of 1.
 ///
 /// x = m 2^n with m about 1, and ln m = 2 artanh((m - 1) / (m + 1)): each step one rounded operation of f64.
-fn ln(x: f64) -> f64 {
+pub(super) fn ln(x: f64) -> f64 {
     const MANTISSA: u64 = (1 << 52) - 1;
     let mut n = (x.to_bits() >> 52) as i64 - 1023;
     let mut m = f64::from_bits(x.to_bits() & MANTISSA | 1023 << 52);
@@ -64,43 +64,4 @@ fn ln(x: f64) -> f64 {
     // |t| is below 0.172, so the term behind t^21 is below 10^-18.
     let series = (0..=10).rev().fold(0.0, |sum, k| sum * square + 1.0 / f64::from(2 * k + 1));
     2.0 * t * series + n as f64 * std::f64::consts::LN_2
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Random, ln};
-
-    #[test]
-    fn it_is_the_logarithm() {
-        for i in 1..50_000 {
-            for x in [f64::from(i) * 1e-3, 1.0 / f64::from(i), f64::from(i) * 1e-300] {
-                assert!((ln(x) - x.ln()).abs() <= 1e-15 * x.ln().abs().max(1.0), "{x}");
-            }
-        }
-        assert_eq!(ln(1.0), 0.0);
-    }
-
-    #[test]
-    fn normal_numbers_are_normal() {
-        let mut random = Random::new(7, 0);
-        let n = 100_000;
-        let x: Vec<f64> = (0..n).map(|_| random.normal().into()).collect();
-        let moment = |k: i32| x.iter().map(|x| x.powi(k)).sum::<f64>() / f64::from(n);
-        assert!(moment(1).abs() < 0.02 && (moment(2) - 1.0).abs() < 0.02, "{} {}", moment(1), moment(2));
-        assert!(moment(3).abs() < 0.05 && (moment(4) - 3.0).abs() < 0.1, "{} {}", moment(3), moment(4));
-    }
-
-    #[test]
-    fn choices_are_different() {
-        for (n, count) in [(1, 1), (10, 10), (100, 7), (5, 0)] {
-            let mut chosen = Random::new(3, 1).choose(n, count);
-            assert_ne!((chosen.len(), &chosen[..]), (100, &[][..]));
-            chosen.sort_unstable();
-            chosen.dedup();
-            assert!(chosen.len() == count && chosen.iter().all(|&i| i < n));
-        }
-        let streams =
-            [(3, 0), (3, 1), (4, 0)].map(|(seed, stream)| Random::new(seed, stream).choose(1000, 5));
-        assert!(streams[0] != streams[1] && streams[0] != streams[2] && streams[1] != streams[2]);
-    }
 }

@@ -7,7 +7,7 @@ use crate::base::element::Element;
 use crate::base::error::{Error, Result};
 use crate::base::params::check_scale;
 use crate::base::view::MatRef;
-use crate::driver::weights::{Blocks, Dense, GroupScales, Sparse};
+use crate::driver::linear::weights::{Blocks, Dense, GroupScales, Sparse};
 use crate::kernels::table::Tier;
 use crate::sparse::Bsr;
 use std::borrow::Cow;
@@ -315,7 +315,7 @@ impl<'a, T: Weight> LinearBuilder<'a, T> {
                 row.iter().for_each(|&v| count(r, v));
             }
             let (kernel, layout) = match (self.weight_only, T::ELEMENT, tier.pairs) {
-                (false, ..) => (tier.dense, PanelLayout::Rows),
+                (false, ..) => (tier.bytes.dense, PanelLayout::Rows),
                 (true, Element::Bf16, Some(pairs)) => (pairs.dense[0], PanelLayout::Bf16Rows),
                 (true, stored, _) => (*tier.float.f32.dense_of(stored), PanelLayout::F32Rows),
             };

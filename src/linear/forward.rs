@@ -9,7 +9,7 @@ use crate::base::ctx::Ctx;
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
 use crate::base::scratch::Scratch;
-use crate::driver::{self, Job, Memory, Out, Source};
+use crate::driver::linear::{self as driver, Job, Memory, Out, Source};
 use crate::kernels::epilogue::{Finish, Rank1};
 use crate::kernels::panel::{Shape, check_bytes, row_stride};
 
@@ -123,7 +123,11 @@ impl Linear {
             },
             out: out(&mut y, m),
             tier: self.tier,
-            epilogue: if shape.layout.is_float() { self.tier.float.epilogue } else { self.tier.epilogue },
+            epilogue: if shape.layout.is_float() {
+                self.tier.float.epilogue
+            } else {
+                self.tier.packing.epilogue
+            },
             piece_rows: x.piece_rows(shape),
         };
         let pack = |panel, to: &mut [u8], rows: &mut [u8]| {
@@ -198,7 +202,7 @@ impl Linear {
             ScaleRef::Token { .. } => (1.0, 0),
         };
         // Signed bytes are 128 less, as their zero point is.
-        let zero = if self.tier.signed { zero.wrapping_sub(128) } else { zero };
+        let zero = if self.tier.bytes.signed { zero.wrapping_sub(128) } else { zero };
         let n = self.out_features;
         if self.input_layout().is_float() && fold == 1.0 {
             // As they are: a small layer would notice.

@@ -70,7 +70,7 @@ mod io;
 mod packed;
 
 pub use crate::base::element::Weight;
-pub use crate::driver::weights::{MAX_FEATURES, MAX_FEATURES_ZERO_POINTS};
+pub use crate::driver::linear::weights::{MAX_FEATURES, MAX_FEATURES_ZERO_POINTS};
 use crate::kernels::panel::PanelLayout;
 pub use builder::{LinearBuilder, MAX_GROUP_SIZE, MAX_OUT_FEATURES};
 pub use epilogue::{Activation, ByteTable, Epilogue, gelu_table, gelu_tanh_table, silu_table};
@@ -79,7 +79,7 @@ pub use packed::PackedActivations;
 
 use crate::base::element::Element;
 use crate::base::isa::Isa;
-use crate::driver::weights::{Dense, Sparse};
+use crate::driver::linear::weights::{Dense, Sparse};
 use crate::kernels::table::Tier;
 
 /// A layer: weights packed for one tier, their scales, and a bias. Immutable; any number of threads may call it.

@@ -472,7 +472,11 @@ pub(super) fn bytes_to_panel(
         layout => {
             let x = x.rows_from(panel.token, panel.tokens);
             let tier = Tier::of(ctx.target());
-            let run = if layout == PanelLayout::KMajor { tier.pack_kmajor } else { tier.pack_kmajor4 };
+            let run = if layout == PanelLayout::KMajor {
+                tier.packing.pack_kmajor
+            } else {
+                tier.packing.pack_kmajor4
+            };
             Tokens::pack(x, to, panel.width, flip, run);
         }
     }
@@ -481,7 +485,7 @@ pub(super) fn bytes_to_panel(
 /// One panel to rows of y, which is the whole `[tokens, features]`.
 fn unpack_panel(from: &[u8], shape: Shape, panel: Panel, y: &mut MatMut<'_, u8>, ctx: &Ctx) {
     if shape.layout == PanelLayout::KMajor {
-        let run = Tier::of(ctx.target()).unpack_kmajor;
+        let run = Tier::of(ctx.target()).packing.unpack_kmajor;
         return Tokens::unpack(from, panel.width, 0, y.rows_from(panel.token, panel.tokens), run);
     }
     for token in panel.token..panel.token + panel.tokens {

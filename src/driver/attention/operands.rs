@@ -183,8 +183,8 @@ impl Plan<'_> {
     /// The kernels that widen a tensor which is multiplied as f32.
     fn narrow(&self, x: &TensorRef<'_>) -> Option<&'static Decode> {
         match (self.mode, x.element()) {
-            (Mode::F32, Element::Bf16) => Some(&self.tier.float.single_bf16),
-            (Mode::F32, Element::F16) => Some(&self.tier.float.single_f16),
+            (Mode::F32, Element::Bf16) => Some(&self.tier.float.passes.decode_bf16),
+            (Mode::F32, Element::F16) => Some(&self.tier.float.passes.decode_f16),
             _ => None,
         }
     }

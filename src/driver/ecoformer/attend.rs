@@ -168,7 +168,7 @@ impl Plan<'_> {
                 };
                 // SAFETY: the tier is supported; tables, values and room for the context are there.
                 unsafe {
-                    (self.tier.float.lookup)(&lookup);
+                    (self.tier.float.hashing.lookup)(&lookup);
                     if to.is_none() {
                         self.write(&tokens, unit.head, room.context);
                     }
@@ -190,7 +190,7 @@ impl Plan<'_> {
             let out = (room.context.as_mut_ptr().cast(), 4 * self.columns);
             let lookup = Lookup { base: base.as_ptr(), ..self.lookup(&tokens, unit.head, room.table, out) };
             // SAFETY: the tier is supported; tables and room for the context are there.
-            unsafe { (self.tier.float.lookup)(&lookup) };
+            unsafe { (self.tier.float.hashing.lookup)(&lookup) };
             for (i, token) in tokens.clone().enumerate() {
                 let q = self.code(call.q, token, unit.head);
                 let mut similarities = [0.0f32; BLOCK];

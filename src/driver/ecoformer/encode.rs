@@ -193,7 +193,7 @@ impl Plan<'_> {
             unsafe {
                 let to_features = tile((anchor, head_dim), lines, head_dim, (features, PANEL), false);
                 multiply_all(float.multiply, &to_features, anchors, PANEL);
-                (float.features)(&Features {
+                (float.hashing.features)(&Features {
                     rows: features,
                     anchors,
                     inverse: room.inverse.as_ptr(),
@@ -204,7 +204,7 @@ impl Plan<'_> {
                 let lines = Rows { p: features.cast(), stride: 4 * PANEL };
                 let to_y = tile((projection, anchors), lines, anchors, (y, PANEL), false);
                 multiply_all(float.multiply, &to_y, bits, PANEL);
-                (float.signs)(y, bits, masks.as_mut_ptr().cast());
+                (float.hashing.signs)(y, bits, masks.as_mut_ptr().cast());
             }
             for (w, masks) in masks[..words].iter_mut().enumerate() {
                 transpose(masks);

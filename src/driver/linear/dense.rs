@@ -1,9 +1,10 @@
 //! Dense: tiles of tokens times panels of output features.
 
-use super::{Job, Memory, Out, all_packed, share, through_rows};
+use super::weights::Dense;
+use super::{Job, Memory, Out, all_packed, through_rows};
 use crate::base::buffer::as_i32;
 use crate::base::ctx::Ctx;
-use crate::driver::weights::Dense;
+use crate::driver::share;
 use crate::kernels::attention::pack::flip;
 use crate::kernels::dense::Tile;
 use crate::kernels::epilogue::Sums;
@@ -26,7 +27,7 @@ fn rows(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
 
     // Wide or signed elements are made for a block of tokens at a time, in the task's own memory.
     let wide = match job.shape.layout {
-        PanelLayout::Rows if kernel.x_bytes > 1 || job.tier.signed => {
+        PanelLayout::Rows if kernel.x_bytes > 1 || job.tier.bytes.signed => {
             row_stride(kernel.x_bytes * job.shape.features)
         }
         _ => 0,
@@ -55,7 +56,7 @@ fn rows(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
             let last = (first + block).min(tokens.end);
             let x = if wide == 0 {
                 Rows { bytes: &x[first * stride..], stride }
-            } else if job.tier.signed {
+            } else if job.tier.bytes.signed {
                 for (from, to) in (first..last).zip(wide_x.chunks_mut(wide)) {
                     let row = &x[from * stride..][..job.shape.features];
                     // SAFETY: the tier is supported.

@@ -1,8 +1,9 @@
 //! Block-sparse layers: which thread takes which panels and bands, and in what order.
 
-use super::{Job, Memory, Source, all_packed, pack_piece, share};
+use super::weights::Bands;
+use super::{Job, Memory, Source, all_packed, pack_piece};
 use crate::base::ctx::Ctx;
-use crate::driver::weights::Bands;
+use crate::driver::share;
 use crate::kernels::panel::Panel;
 use std::ops::Range;
 

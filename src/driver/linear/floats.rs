@@ -1,11 +1,11 @@
 //! Block-sparse layers of floats: a panel of tokens times a band of 64 output features.
 
 use super::schedule::{self, Multiply};
+use super::weights::{BAND, Bands, HEIGHTS, Sparse};
 use super::{Job, Memory, TileOf, finish, same_panels, through_rows};
 use crate::base::buffer::{as_f32, as_i32};
 use crate::base::ctx::Ctx;
 use crate::base::element::Element;
-use crate::driver::weights::{BAND, Bands, HEIGHTS, Sparse};
 use crate::kernels::float::{Band, Columns};
 use crate::kernels::float_table::FloatKernels;
 use crate::kernels::panel::Panel;
@@ -148,7 +148,7 @@ impl Multiply for Floats<'_> {
                 } else {
                     let rows = as_i32(rows);
                     let padded = features.next_multiple_of(4);
-                    (job.tier.sums_to_rows)(sums.cast(), padded, width, rows.as_mut_ptr(), BAND);
+                    (job.tier.packing.sums_to_rows)(sums.cast(), padded, width, rows.as_mut_ptr(), BAND);
                     (rows.as_mut_ptr(), BAND)
                 };
                 finish(job, TileOf { token, tokens, feature: first, features }, (sums, ld, whole), bytes);

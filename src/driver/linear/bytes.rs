@@ -1,10 +1,10 @@
 //! Block-sparse layers of bytes: a panel of tokens times a band of 64 output features.
 
 use super::schedule::{self, Multiply};
+use super::weights::{BAND, Bands, HEIGHTS, Sparse};
 use super::{Job, Memory, Out, TileOf, finish, same_panels, through_rows};
 use crate::base::buffer::as_i32;
 use crate::base::ctx::Ctx;
-use crate::driver::weights::{BAND, Bands, HEIGHTS, Sparse};
 use crate::kernels::activation::Curve;
 use crate::kernels::attention::pack::flip;
 use crate::kernels::gemv;
@@ -33,7 +33,7 @@ struct Bytes<'a> {
 impl Bytes<'_> {
     /// Memory for a panel of signed bytes, where the tier wants them.
     fn signed_bytes(&self) -> usize {
-        if self.job.tier.signed { self.job.shape.piece_bytes().next_multiple_of(64) } else { 0 }
+        if self.job.tier.bytes.signed { self.job.shape.piece_bytes().next_multiple_of(64) } else { 0 }
     }
 }
 
@@ -54,7 +54,7 @@ impl Multiply for Bytes<'_> {
 
     fn multiply(&self, panel: Panel, x: &[u8], bands: Range<usize>, tile: &mut [u8]) {
         let (signed, tile) = tile.split_at_mut(self.signed_bytes());
-        let x = if self.job.tier.signed {
+        let x = if self.job.tier.bytes.signed {
             let signed = &mut signed[..x.len()];
             // SAFETY: the tier is supported.
             unsafe { flip::pick(self.job.tier.isa)(x, 0x80, signed) };
@@ -119,14 +119,18 @@ fn fused(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], band: usize, tile: &
             // Beside a curve, sums that go through the first-level cache cost little.
             let sums = as_i32(sums);
             spill(job, w, 64, x, band, [&mut *sums, as_i32(more)], &mut []);
-            (job.tier.requantize_rows)(&job.finish, sums.as_ptr(), first, features, out);
+            (job.tier.packing.requantize_rows)(&job.finish, sums.as_ptr(), first, features, out);
         }
         match job.out {
             Out::Panels(_, to) if to.layout == PanelLayout::KMajor => {}
             Out::Panels(y, to) => {
-                (job.tier.interleave_kmajor)(lines, features, y.add(to.range(panel).start + first * 64));
+                (job.tier.packing.interleave_kmajor)(
+                    lines,
+                    features,
+                    y.add(to.range(panel).start + first * 64),
+                );
             }
-            Out::Rows(y, stride) => (job.tier.unpack_kmajor)(&Tokens {
+            Out::Rows(y, stride) => (job.tier.packing.unpack_kmajor)(&Tokens {
                 rows: y.add(panel.token * stride + first),
                 stride,
                 tokens: panel.tokens,
@@ -154,7 +158,7 @@ fn general(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], band: usize, tile:
         spill(job, w, width, x, band, [&mut *sums, &mut *rows], gathered);
         if width > 1 {
             let padded = features.next_multiple_of(4);
-            (job.tier.sums_to_rows)(sums.as_ptr(), padded, width, rows.as_mut_ptr(), BAND);
+            (job.tier.packing.sums_to_rows)(sums.as_ptr(), padded, width, rows.as_mut_ptr(), BAND);
         } else {
             rows[..features].copy_from_slice(&sums[..features]);
         }
