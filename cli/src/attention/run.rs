@@ -197,7 +197,7 @@ fn lengths(t: &mut Tensors<'_>, q: &Shape, k: &Shape) -> Result<Lengths> {
         }
     };
     if of_q.len() != of_k.len() {
-        let expected = format_args!("{} numbers, as cu_seqlens", of_q.len());
+        let expected = format!("{} numbers, as cu_seqlens", of_q.len());
         return Err(Error::input("cu_seqlens_k", expected, of_k.len()));
     }
     Ok(Lengths::Packed { q: of_q, kv: of_k })
