@@ -10,8 +10,11 @@ pub mod fuzz;
 mod hamming;
 mod linear;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use base::error::{Error, Result};
+use base::signals;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{bench, energy, info, plot, run, survey, tour, verify};
+use std::io::{Write, stdout};
 use std::process::ExitCode;
 
 /// Kernels for sparse, quantized and binarized transformers on ordinary CPUs: checked, measured and run.
@@ -33,27 +36,44 @@ enum What {
 
 /// Does what the arguments of the process say.
 pub fn main() -> ExitCode {
+    // Where this fails, a file that grows over its limit ends the process, as the system has it.
+    let _ = signals::fail_over_the_limit();
     let arguments: Vec<_> = std::env::args_os().collect();
     let command = Siskin::command().subcommand(bench::command(&arguments));
-    let matches = What::augment_subcommands(command)
+    let command = What::augment_subcommands(command)
         .subcommand_required(false)
         .arg_required_else_help(false)
-        .subcommand(run::command())
-        .get_matches_from(&arguments);
-    let done = match matches.subcommand() {
+        .subcommand(run::command());
+    let done = match command.try_get_matches_from(&arguments) {
+        Ok(matches) => obey(&matches),
+        Err(e) => return answer(&e),
+    };
+    // What is not printed yet would be lost without a word.
+    match done.and_then(|()| Ok(stdout().flush()?)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => e.report(),
+    }
+}
+
+fn obey(matches: &ArgMatches) -> Result<()> {
+    match matches.subcommand() {
         None => tour::main(),
         Some(("bench", matches)) => bench::main(matches),
         Some(("run", matches)) => run::main(matches),
-        Some(_) => match What::from_arg_matches(&matches).unwrap_or_else(|e| e.exit()) {
+        Some(_) => match What::from_arg_matches(matches).unwrap_or_else(|e| e.exit()) {
             What::Energy(args) => energy::main(&args),
             What::Info(args) => info::main(&args),
             What::Verify(args) => verify::main(&args),
             What::Survey(args) => survey::main(&args),
             What::Plot(args) => plot::main(&args),
         },
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => e.report(),
+    }
+}
+
+/// Prints help, the version or what is wrong with the arguments.
+fn answer(e: &clap::Error) -> ExitCode {
+    match e.print().and_then(|()| stdout().flush()) {
+        Err(failed) if !e.use_stderr() => Error::from(failed).report(),
+        _ => ExitCode::from(e.exit_code() as u8),
     }
 }

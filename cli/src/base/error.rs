@@ -1,6 +1,7 @@
 //! What can go wrong, and the exit status it gives.
 
 use std::fmt::{self, Display};
+use std::io::{Write, stderr};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -32,10 +33,11 @@ impl Error {
 
     /// Prints the error; the exit status.
     pub fn report(&self) -> ExitCode {
-        match self {
-            Error::Closed => return ExitCode::SUCCESS,
-            _ => eprintln!("siskin: {self}"),
+        if let Error::Closed = self {
+            return ExitCode::SUCCESS;
         }
+        // Where nobody hears it, the status still says it.
+        let _ = writeln!(stderr(), "siskin: {self}");
         ExitCode::from(if matches!(self, Error::Wrong(_)) { 1 } else { 2 })
     }
 }

@@ -1,9 +1,11 @@
 //! What computes a safetensors file from another.
 
 use super::error::{Error, Result};
+use super::input;
 use super::json::{from_json, to_json};
+use super::output::{self, Output};
 use super::settings::Settings;
-use super::tensors::{Tensors, parse, read, write};
+use super::tensors::{Tensors, parse};
 use clap::{ArgMatches, Command};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
@@ -16,11 +18,11 @@ use std::path::{Path, PathBuf};
 /// What is read and written.
 #[derive(clap::Args)]
 pub struct Files {
-    /// The case, a safetensors file.
+    /// The case, a safetensors file; - is standard input.
     #[arg(long = "in")]
     pub input: PathBuf,
-    /// Where the result goes, a safetensors file.
-    #[arg(long)]
+    /// Where the result goes, a safetensors file; - is standard output.
+    #[arg(long, long_help = format!("Where the result goes, a safetensors file.\n\n{}", output::RULE))]
     pub out: PathBuf,
     /// Parameters as JSON, instead of those in the file.
     #[arg(long)]
@@ -37,6 +39,11 @@ pub trait FileOperation: clap::Args + Sync {
     type Params: Settings + DeserializeOwned + Default;
 
     fn files(&self) -> &Files;
+
+    /// Another file that is read, if there is one.
+    fn also_reads(&self) -> Option<&Path> {
+        None
+    }
 
     /// Computes at most so much.
     fn compute(&self, params: &Self::Params, tensors: Tensors<'_>, most: u128, ctx: &Ctx) -> Result<Written>;
@@ -82,7 +89,10 @@ impl Run {
 fn main<O: FileOperation>(matches: &ArgMatches) -> Result<()> {
     let operation = O::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
     let Files { input, out, .. } = operation.files();
-    write(out, &compute(&operation, &read(input)?, u128::MAX)?)
+    let inputs: Vec<&Path> = std::iter::once(input.as_path()).chain(operation.also_reads()).collect();
+    input::check(&inputs)?;
+    let out = Output::new(out, &inputs)?;
+    out.write(&compute(&operation, &input::read(input)?, u128::MAX)?)
 }
 
 fn fuzz<O: FileOperation>(bytes: &[u8]) -> Option<Result<Vec<u8>>> {
@@ -99,7 +109,7 @@ fn compute<O: FileOperation>(operation: &O, bytes: &[u8], most: u128) -> Result<
     let params: O::Params = params(input, bytes, own.as_deref())?;
     params.check_settings()?;
     let written = params.on_threads(|ctx| operation.compute(&params, Tensors::new(file), most, ctx))?;
-    written.serialize().map_err(|e| Error::file(input, e))
+    written.serialize().map_err(|e| Error::file(input::name(input), e))
 }
 
 /// Parameters that are given, or in the metadata of a file, or none.
@@ -107,7 +117,7 @@ fn params<P: DeserializeOwned + Default>(path: &Path, bytes: &[u8], own: Option<
     if let Some(text) = own {
         return from_json("--params", text.as_bytes());
     }
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| Error::file(path, e))?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| Error::file(input::name(path), e))?;
     match header.metadata().as_ref().and_then(|m| m.get("params")) {
         Some(text) => from_json("params", text.as_bytes()),
         None => Ok(P::default()),

@@ -1,6 +1,7 @@
-//! Safetensors files: read with suspicion, written whole or not at all.
+//! Safetensors files, read with suspicion.
 
 use super::error::{Error, Result};
+use super::input;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use siskin::Element;
 use siskin::quant::QuantParams;
@@ -8,33 +9,10 @@ use siskin::{bf16, f16};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// The bytes of a file.
-pub fn read(path: &Path) -> Result<Vec<u8>> {
-    let blame = |e| Error::file(path, e);
-    // A device or a pipe might never end.
-    if !std::fs::metadata(path).map_err(blame)?.is_file() {
-        return Err(Error::file(path, "expected a file"));
-    }
-    std::fs::read(path).map_err(blame)
-}
-
 /// The tensors in the bytes of a file.
 pub fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
-    SafeTensors::deserialize(bytes).map_err(|e| Error::file(path, format_args!("expected safetensors: {e}")))
-}
-
-/// Writes a file beside its place, then moves it there.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name =
-        path.file_name().ok_or_else(|| Error::file(path, "expected the name of a file"))?.to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    let part = path.with_file_name(name);
-    let done = std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, path));
-    done.map_err(|e| {
-        // What is there of it may be nothing.
-        let _ = std::fs::remove_file(&part);
-        Error::file(path, e)
-    })
+    SafeTensors::deserialize(bytes)
+        .map_err(|e| Error::file(input::name(path), format_args!("expected safetensors: {e}")))
 }
 
 /// Numbers of a type as a tensor holds them: little-endian, perhaps not aligned.

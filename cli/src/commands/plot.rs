@@ -4,14 +4,13 @@ use super::info::cpu_name;
 use crate::attention::{self, Softmax};
 use crate::base::error::{Error, Result};
 use crate::base::family::{answer, check};
+use crate::base::output::{self, Output};
 use crate::base::progress;
 use crate::base::settings::ctx;
-use crate::base::tensors::write;
 use crate::base::types::DType;
 use crate::ecoformer;
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use plotters::prelude::*;
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 /// Draw the time of attention against the length of a sequence.
@@ -20,8 +19,8 @@ use std::path::PathBuf;
 /// thread, each result checked: prints the times and writes an SVG, both axes logarithmic.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Where the picture goes, an SVG file.
-    #[arg(long)]
+    /// Where the picture goes, an SVG file; - is standard output.
+    #[arg(long, long_help = format!("Where the picture goes, an SVG file.\n\n{}", output::RULE))]
     out: PathBuf,
     /// Lengths, comma-separated, at least two.
     #[arg(long, value_delimiter = ',', default_values_t = [196, 392, 784, 1568, 3136, 6272, 12544])]
@@ -68,6 +67,7 @@ pub fn main(args: &Args) -> Result<()> {
     }
     let isa = ctx(args.isa.as_deref(), 1)?.isa();
     let cases: Vec<_> = lengths.iter().map(|&n| Cases::new(args, n, min_ms)).collect::<Result<_>>()?;
+    let out = Output::new(&args.out, &[])?;
     let bar = progress::bar(cases.len(), "measuring");
     let mut points = Vec::new();
     for cases in cases {
@@ -79,11 +79,8 @@ pub fn main(args: &Args) -> Result<()> {
     let heads = format!("{} {} of {} features", args.heads, plural(args.heads), args.head_dim);
     let picture = draw(&points, &format!("Attention, {heads}"), &of)
         .map_err(|e| Error::file(&args.out, format_args!("cannot be drawn: {e}")))?;
-    write(&args.out, picture.as_bytes())?;
-    let mut out = stdout().lock();
-    writeln!(out, "{heads}; {of}; microseconds")?;
-    writeln!(out, "{}", table(&points))?;
-    Ok(())
+    out.write(picture.as_bytes())?;
+    out.say(&format!("{heads}; {of}; microseconds\n{}\n", table(&points)))
 }
 
 fn plural(heads: usize) -> &'static str {

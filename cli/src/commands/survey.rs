@@ -2,11 +2,12 @@
 
 use super::tour;
 use crate::base::error::{Error, Result};
+use crate::base::input;
 use crate::base::json::to_json;
 use crate::base::measure::{repeat, us};
 use crate::base::progress;
 use crate::base::random::Rng;
-use crate::base::tensors::{floats, parse, read};
+use crate::base::tensors::{floats, parse};
 use crate::linear::{Scales, Stored, WType, Weights};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde::Serialize;
@@ -25,7 +26,7 @@ use std::path::{Path, PathBuf};
 /// That of pruning is what training would have to make good: nothing is retrained here.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The checkpoint, a safetensors file.
+    /// The checkpoint, a safetensors file; - is standard input.
     model: PathBuf,
     /// Fraction of the blocks to prune, 0 to below 1.
     #[arg(long, default_value_t = 0.8)]
@@ -95,14 +96,14 @@ pub fn main(args: &Args) -> Result<()> {
     if !(0.0..1.0).contains(&args.sparsity) {
         return Err(Error::input("--sparsity", "0 to below 1", args.sparsity));
     }
-    print(args, &survey(args, &read(&args.model)?)?)
+    print(args, &survey(args, &input::read(&args.model)?)?)
 }
 
 fn survey(args: &Args, bytes: &[u8]) -> Result<Survey> {
     let file = parse(&args.model, bytes)?;
     let ctx = Ctx::serial()?;
     let mut survey = Survey {
-        model: args.model.display().to_string(),
+        model: input::name(&args.model).display().to_string(),
         block: args.block.to_string(),
         dtype: args.dtype,
         tokens: args.tokens,
@@ -125,7 +126,8 @@ fn survey(args: &Args, bytes: &[u8]) -> Result<Survey> {
                 }
                 Some(w) => {
                     let row = row(args, &w, (n, k), &ctx, &mut scratch);
-                    let row = row.map_err(|e| Error::file(&args.model, format_args!("{name}: {e}")))?;
+                    let row =
+                        row.map_err(|e| Error::file(input::name(&args.model), format_args!("{name}: {e}")))?;
                     survey.weights.push(Row {
                         name: name.into(),
                         dtype: format!("{:?}", tensor.dtype()),

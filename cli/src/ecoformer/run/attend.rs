@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub struct Args {
     #[command(flatten)]
     files: Files,
-    /// The hash, a safetensors file, to encode x with, if its tensors are not in the other.
+    /// The hash, a safetensors file, to encode x with, if its tensors are not in the other; - is standard input.
     #[arg(long)]
     hash: Option<PathBuf>,
     /// As the parameter, which it comes before.
@@ -85,6 +85,10 @@ impl FileOperation for Args {
 
     fn files(&self) -> &Files {
         &self.files
+    }
+
+    fn also_reads(&self) -> Option<&Path> {
+        self.hash.as_deref()
     }
 
     fn compute(&self, params: &Params, tensors: Tensors<'_>, _: u128, ctx: &Ctx) -> Result<Written> {

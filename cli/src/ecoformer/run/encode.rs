@@ -8,7 +8,7 @@ use crate::base::tensors::Tensors;
 use crate::ecoformer::case::Bandwidth;
 use safetensors::Dtype;
 use siskin::Ctx;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Encode tokens to EcoFormer's binary codes, from a safetensors file to another.
 #[derive(clap::Args)]
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 pub struct Args {
     #[command(flatten)]
     files: Files,
-    /// The hash, a safetensors file, if its tensors are not in the other.
+    /// The hash, a safetensors file, if its tensors are not in the other; - is standard input.
     #[arg(long)]
     hash: Option<PathBuf>,
     /// As the parameter, which it comes before.
@@ -74,6 +74,10 @@ impl FileOperation for Args {
 
     fn files(&self) -> &Files {
         &self.files
+    }
+
+    fn also_reads(&self) -> Option<&Path> {
+        self.hash.as_deref()
     }
 
     fn compute(&self, params: &Params, mut tensors: Tensors<'_>, _: u128, ctx: &Ctx) -> Result<Written> {

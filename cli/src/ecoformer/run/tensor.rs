@@ -2,8 +2,9 @@
 
 use crate::base::error::{Error, Result};
 use crate::base::heads::{Heads, Shape};
+use crate::base::input::read;
 use crate::base::lengths::Lengths;
-use crate::base::tensors::{Tensors, elements, parse, read};
+use crate::base::tensors::{Tensors, elements, parse};
 use crate::ecoformer::case::Bandwidth;
 use safetensors::Dtype;
 use siskin::HeadsRef;
