@@ -12,6 +12,7 @@
 use super::activation::{Curve, Function, apply, with_curve};
 use super::simd::Simd;
 use crate::base::element::Element;
+use half::{bf16, f16};
 
 /// Output features that a tile has at most.
 pub const WIDTH: usize = 64;
@@ -236,17 +237,15 @@ unsafe fn real<S: Simd, const FLOAT: bool>(sums: S::V) -> S::F {
     unsafe { if FLOAT { S::as_f(sums) } else { S::to_f32(sums) } }
 }
 
-/// Any case, token by token, from feature `first` of the tile. A token's residual and outputs pass through a buffer of whole
-/// registers.
+/// Any case, token by token, from feature `first` of the tile.
 #[inline(always)]
 unsafe fn rows<S: Simd, const FLOAT: bool>(to: &Finish<'_>, tile: &Sums, first: usize) {
     let mut values = [0f32; WIDTH];
     let mut sums = [0i32; WIDTH];
-    let mut elements = [0u32; WIDTH];
     let (n, feature) = (tile.features - first, tile.feature + first);
     for m in 0..tile.tokens {
         let token = tile.token + m;
-        // SAFETY: as `Run`; the call's arrays are padded to whole tiles, and so are those of this function.
+        // SAFETY: as `Run`; the call's arrays are padded to whole tiles.
         unsafe {
             let mut from = tile.sums.add(m * tile.ld + first);
             if to.corrections[0].is_some() {
@@ -262,10 +261,8 @@ unsafe fn rows<S: Simd, const FLOAT: bool>(to: &Finish<'_>, tile: &Sums, first: 
                 None => 1.0,
                 Some(scales) => *scales.get_unchecked(token),
             };
-            let buffer = elements.as_mut_ptr().cast::<u8>();
             if let Some(residual) = to.residual {
-                let at = residual.element.bytes_of(token * residual.stride + feature);
-                std::ptr::copy_nonoverlapping(residual.p.add(at), buffer, residual.element.bytes_of(n));
+                load_residual(residual, token * residual.stride + feature, n, &mut values);
             }
             let mut c = 0;
             while c < n {
@@ -274,20 +271,14 @@ unsafe fn rows<S: Simd, const FLOAT: bool>(to: &Finish<'_>, tile: &Sums, first: 
                 let bias = S::load_f(to.bias.as_ptr().add(feature + c));
                 let sum = real::<S, FLOAT>(S::load(from.add(c).cast()));
                 let mut y = S::fma(sum, scale, bias);
-                if let Some(residual) = to.residual {
-                    y = S::add_f(y, load_residual::<S>(residual, buffer, c));
+                if to.residual.is_some() {
+                    y = S::add_f(y, S::load_f(values.as_ptr().add(c)));
                 }
                 S::store_f(values.as_mut_ptr().add(c), y);
                 c += S::LANES;
             }
             with_curve!(to.curve, f => apply_all::<S, _>(f, &mut values, n));
-            let mut c = 0;
-            while c < n {
-                store_register::<S>(to, buffer, c, S::load_f(values.as_ptr().add(c)));
-                c += S::LANES;
-            }
-            let bytes = to.element.bytes_of(n);
-            std::ptr::copy_nonoverlapping(buffer, tile.out.add(to.element.bytes_of(at)), bytes);
+            store(to, tile.out, at, &values[..n]);
         }
     }
 }
@@ -319,28 +310,19 @@ unsafe fn store_registers<S: Simd>(to: &Finish<'_>, out: *mut u8, at: usize, y: 
             return S::store_2_bf16(out.cast::<u16>().add(at), y);
         }
         for v in 0..2 {
-            store_register::<S>(to, out, at + v * S::LANES, y[v]);
-        }
-    }
-}
-
-/// A register to floats or bytes, from element `at` of `out` on. A byte of NaN is the lowest.
-#[inline(always)]
-unsafe fn store_register<S: Simd>(to: &Finish<'_>, out: *mut u8, at: usize, y: S::F) {
-    // SAFETY: the caller vouches for the tier, and for room for a register's elements.
-    unsafe {
-        match to.element {
-            Element::F32 => S::store_f(out.cast::<f32>().add(at), limited::<S>(to, y)),
-            Element::Bf16 => S::store_bf16(out.cast::<u16>().add(at), limited::<S>(to, y)),
-            Element::F16 => S::store_f16(out.cast::<u16>().add(at), limited::<S>(to, y)),
-            Element::U8 | Element::I8 => {
-                let steps = S::mul_f(y, S::splat_f(to.post));
-                let low = S::splat_f((i32::from(to.low) - to.zero) as f32);
-                let high = S::splat_f((i32::from(to.high) - to.zero) as f32);
-                let q = S::round(S::min_f(S::max_f(steps, low), high));
-                S::store_bytes(out.add(at), S::add(q, S::splat(to.zero)));
+            let at = at + v * S::LANES;
+            match to.element {
+                Element::F32 => S::store_f(out.cast::<f32>().add(at), limited::<S>(to, y[v])),
+                Element::F16 => S::store_f16(out.cast::<u16>().add(at), limited::<S>(to, y[v])),
+                Element::U8 | Element::I8 => {
+                    let steps = S::mul_f(y[v], S::splat_f(to.post));
+                    let low = S::splat_f((i32::from(to.low) - to.zero) as f32);
+                    let high = S::splat_f((i32::from(to.high) - to.zero) as f32);
+                    let q = S::round(S::min_f(S::max_f(steps, low), high));
+                    S::store_bytes(out.add(at), S::add(q, S::splat(to.zero)));
+                }
+                _ => {}
             }
-            _ => {}
         }
     }
 }
@@ -348,6 +330,9 @@ unsafe fn store_register<S: Simd>(to: &Finish<'_>, out: *mut u8, at: usize, y: S
 /// Inside the limits; NaN stays.
 #[inline(always)]
 unsafe fn limited<S: Simd>(to: &Finish<'_>, y: S::F) -> S::F {
+    if to.clamp == (f32::NEG_INFINITY, f32::INFINITY) {
+        return y;
+    }
     // SAFETY: the caller vouches for the tier.
     unsafe {
         // The limits first: a NaN in either operand gives the second.
@@ -397,32 +382,71 @@ unsafe fn correct<S: Simd>(
     }
 }
 
-/// A register of a residual, from element `c` of a buffer on, as floats.
+/// `n` elements of a residual from element `at` on, as floats.
 #[inline(always)]
-unsafe fn load_residual<S: Simd>(residual: Residual, buffer: *const u8, c: usize) -> S::F {
-    let (scale, zero) = residual.affine;
-    // SAFETY: the caller vouches for the tier; the buffer has whole registers.
+unsafe fn load_residual(from: Residual, at: usize, n: usize, to: &mut [f32; WIDTH]) {
+    /// Each of `n` elements at `p` as a float.
+    #[inline(always)]
+    unsafe fn each<T: Copy>(p: *const u8, at: usize, to: &mut [f32], real: impl Fn(T) -> f32) {
+        // SAFETY: as the caller, who has as many elements from `at` on as `to` has room for.
+        let from = unsafe { std::slice::from_raw_parts(p.cast::<T>().add(at), to.len()) };
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = real(*from));
+    }
+    let (to, (scale, zero)) = (&mut to[..n], from.affine);
+    // SAFETY: as `Run`: n elements from `at` are the caller's.
     unsafe {
-        match residual.element {
-            Element::F32 => S::load_f(buffer.cast::<f32>().add(c)),
-            Element::Bf16 => S::load_bf16(buffer.cast::<u16>().add(c)),
-            Element::F16 => S::load_f16(buffer.cast::<u16>().add(c)),
-            Element::I8 => affine::<S>(S::load_i8(buffer.cast::<i8>().add(c)), scale, zero),
-            Element::U8 => {
-                let mut signed = [0i8; 16];
-                for i in 0..S::LANES {
-                    signed[i] = (*buffer.add(c + i) ^ 0x80) as i8;
-                }
-                affine::<S>(S::load_i8(signed.as_ptr()), scale, zero - 128)
-            }
+        match from.element {
+            Element::F32 => each(from.p, at, to, |x: f32| x),
+            Element::Bf16 => each(from.p, at, to, |x: bf16| f32::from_bits(u32::from(x.to_bits()) << 16)),
+            Element::F16 => each(from.p, at, to, |x: f16| x.to_f32()),
+            Element::U8 => each(from.p, at, to, |x: u8| scale * (i32::from(x) - zero) as f32),
+            Element::I8 => each(from.p, at, to, |x: i8| scale * (i32::from(x) - zero) as f32),
             other => unreachable!("no residual of {other}"),
         }
     }
 }
 
-/// `scale * (x - zero)` of integers of so few bits that their difference is exact.
+/// What does not fill registers, or has no register form: from element `at` of the tile's output on.
 #[inline(always)]
-unsafe fn affine<S: Simd>(x: S::F, scale: f32, zero: i32) -> S::F {
-    // SAFETY: the caller vouches for the tier.
-    unsafe { S::mul_f(S::splat_f(scale), S::sub_f(x, S::splat_f(zero as f32))) }
+unsafe fn store(to: &Finish<'_>, out: *mut u8, at: usize, values: &[f32]) {
+    /// Each value as an element.
+    #[inline(always)]
+    unsafe fn each<T>(out: *mut u8, at: usize, values: &[f32], element: impl Fn(f32) -> T) {
+        // SAFETY: as the caller, who has as many elements from `at` on as there are values.
+        let out = unsafe { std::slice::from_raw_parts_mut(out.cast::<T>().add(at), values.len()) };
+        out.iter_mut().zip(values).for_each(|(out, v)| *out = element(*v));
+    }
+    let (low, high) = to.clamp;
+    // SAFETY: as `Run`: these elements are this tile's.
+    unsafe {
+        match to.element {
+            Element::F32 => each(out, at, values, |v| clamp(v, low, high)),
+            Element::Bf16 => each(out, at, values, |v| bf16::from_f32(clamp(v, low, high))),
+            Element::F16 => each(out, at, values, |v| f16::from_f32(clamp(v, low, high))),
+            Element::U8 | Element::I8 => {
+                let low = (i32::from(to.low) - to.zero) as f32;
+                let high = (i32::from(to.high) - to.zero) as f32;
+                each(out, at, values, |v| {
+                    let q = limit(v * to.post, low, high).round_ties_even();
+                    // Inside the limits, and never NaN.
+                    (q.to_int_unchecked::<i32>() + to.zero) as u8
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `min(max(v, low), high)`; NaN stays.
+#[inline(always)]
+fn clamp(v: f32, low: f32, high: f32) -> f32 {
+    let v = if v < low { low } else { v };
+    if v > high { high } else { v }
+}
+
+/// `min(max(v, low), high)`; NaN goes to low.
+#[inline(always)]
+fn limit(v: f32, low: f32, high: f32) -> f32 {
+    let v = if v > low { v } else { low };
+    if v < high { v } else { high }
 }

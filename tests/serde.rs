@@ -1,5 +1,4 @@
 //! Plain parameters through JSON and back; what a constructor refuses is refused when it is read.
-#![cfg(feature = "serde")]
 
 use serde_json::{from_str, to_string};
 use siskin::Element;

@@ -145,7 +145,14 @@ pub unsafe fn scores<S: Simd, P: Product<S>, W: Parts<S>>(t: &Keys) {
         if const { P::EXACT } && t.words.is_multiple_of(S::LANES) {
             // Queries that are signed, with zero in the middle of their range, need no sums of keys.
             let signed = S::MIXED && !S::SHIFTS && t.by_sum == -128;
-            return if signed { scores_by_key::<S, true>(t) } else { scores_by_key::<S, false>(t) };
+            return match (t.words / S::LANES, signed) {
+                (1, true) => scores_by_key::<S, 1, true>(t),
+                (2, true) => scores_by_key::<S, 2, true>(t),
+                (1, false) => scores_by_key::<S, 1, false>(t),
+                (2, false) => scores_by_key::<S, 2, false>(t),
+                (4, false) => scores_by_key::<S, 4, false>(t),
+                _ => scores_by_key::<S, 0, false>(t),
+            };
         }
         let parts = S::LANES / 4;
         if const { !P::EXACT && S::QUADS == 1 } && t.k.heads.is_multiple_of(parts) {
@@ -308,18 +315,18 @@ unsafe fn chains<S: Simd, P: Product<S>, W: Parts<S>, const N: usize>(
 }
 
 /// Scores of bytes, whose products may be added in any order: each key is multiplied in registers along K, then lanes
-/// are added up.
+/// are added up. A key has `N` registers, or any number if `N` is 0.
 ///
 /// Without `SIGNED` the query is unsigned, and the key's bytes are added up as well where the tier needs that. With
 /// `SIGNED` the query is signed and the key unsigned, and what its offset of 128 adds to each score is subtracted.
 #[inline(always)]
-unsafe fn scores_by_key<S: Simd, const SIGNED: bool>(t: &Keys) {
-    // SAFETY: the caller keeps the promises of `Run`; words are whole registers.
+unsafe fn scores_by_key<S: Simd, const N: usize, const SIGNED: bool>(t: &Keys) {
+    // SAFETY: the caller keeps the promises of `Run`.
     unsafe {
         let flip = S::splat(i32::from_ne_bytes([if SIGNED { t.flip ^ 0x80 } else { t.flip }; 4]));
-        // The zero point of the query in each byte: its product with a key is subtracted.
+        // What each byte of a key is multiplied by less, as a query.
         let less = S::x(S::splat(i32::from_ne_bytes([-t.by_sum as u8; 4])));
-        let registers = t.words / S::LANES;
+        let words = if N > 0 { N * S::LANES } else { t.words };
         let mut first = 0;
         while first < t.keys {
             let mut turn = t.k.turn(first, LANES);
@@ -327,30 +334,36 @@ unsafe fn scores_by_key<S: Simd, const SIGNED: bool>(t: &Keys) {
             for head in 0..t.k.heads {
                 let query = t.x.add(head * t.x_stride);
                 let out = t.out.add(head * t.out_stride + 4 * first);
+                let (mut unsigned, mut signed) = ([less; N], [S::w(flip); N]);
                 let mut start = S::splat(0);
-                for n in 0..if SIGNED { registers } else { 0 } {
-                    // Bytes of the key are 128 higher than their values.
-                    let signed = signed::<S>(query.add(4 * n * S::LANES));
-                    start = S::dot(start, S::x(S::splat(i32::from_ne_bytes([0x80; 4]))), signed);
+                for n in 0..N {
+                    let x = S::load(query.add(4 * n * S::LANES));
+                    unsigned[n] = moved::<S>(t, x);
+                    if SIGNED {
+                        let x = S::xor(x, S::splat(i32::from_ne_bytes([0x80; 4])));
+                        signed[n] = S::w(x);
+                        // Keys are 128 higher.
+                        start = S::dot(start, S::x(S::splat(i32::from_ne_bytes([0x80; 4]))), signed[n]);
+                    }
                 }
                 let start = S::sub(S::splat(0), start);
                 for register in (0..keys).step_by(S::LANES) {
-                    // Each register has the scores of four keys, a sum in each 16-byte part.
+                    // Of four keys, part by part.
                     let mut scores = [S::splat(0); 4];
                     for four in 0..S::LANES / 4 {
                         let keys = t.k.at(head, first + register + 4 * four);
-                        turn.prefetch::<S>(&t.k, keys, 1, 4, 4 * t.words);
+                        turn.prefetch::<S>(&t.k, keys, 1, 4, 4 * words);
                         let (mut sums, mut sums_less) = ([start; 4], [S::splat(0); 4]);
-                        for n in 0..registers {
+                        for n in 0..words / S::LANES {
                             let byte = 4 * n * S::LANES;
-                            let x = query.add(byte);
+                            let x = if n < N { unsigned[n] } else { moved::<S>(t, S::load(query.add(byte))) };
                             for i in 0..4 {
                                 let key = S::xor(S::load(keys.add(i * t.k.stride + byte)), flip);
                                 if SIGNED {
-                                    sums[i] = S::dot(sums[i], S::x(key), signed::<S>(x));
+                                    sums[i] = S::dot(sums[i], S::x(key), signed[n]);
                                     continue;
                                 }
-                                sums[i] = S::dot_key(sums[i], moved::<S>(t, S::load(x)), key);
+                                sums[i] = S::dot_key(sums[i], x, key);
                                 if !S::SHIFTS {
                                     sums_less[i] = S::dot_key(sums_less[i], less, key);
                                 }
@@ -369,13 +382,6 @@ unsafe fn scores_by_key<S: Simd, const SIGNED: bool>(t: &Keys) {
             first += keys;
         }
     }
-}
-
-/// A register of an unsigned query, made signed by taking 128 from each byte.
-#[inline(always)]
-unsafe fn signed<S: Simd>(query: *const u8) -> S::W {
-    // SAFETY: the caller vouches for the tier, and for a register's bytes.
-    unsafe { S::w(S::xor(S::load(query), S::splat(i32::from_ne_bytes([0x80; 4])))) }
 }
 
 /// A register of a query, less its zero point where the tier has room for that.

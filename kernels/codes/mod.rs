@@ -222,27 +222,21 @@ unsafe fn bound<P: Popcount, const S: usize>(a: &[[P::V; S]; 1], t: &Search) -> 
             let at = &mut smallest[i & (used - 1)];
             *at = P::min(*at, sums);
         }
-        let mut distances = [[0u16; 64]; MOST];
-        for i in 0..used {
-            P::store(distances[i].as_mut_ptr(), smallest[i]);
+        // The largest number that fewer than k are below, found bit by bit. A distance is at most 256, so 9 bits are
+        // enough.
+        let mut kth = 0;
+        for bit in (0..9).rev() {
+            let mut below = 0;
+            let limit = P::splat(kth | 1 << bit);
+            for smallest in &smallest[..used] {
+                below += P::below(*smallest, limit).count_ones() as usize;
+            }
+            if below < t.k {
+                kth |= 1 << bit;
+            }
         }
-        kth(&distances[..used], P::LANES, t.k) + 1
+        kth + 1
     }
-}
-
-/// The largest number that fewer than `k` of the first `lanes` numbers of each row are below, found bit by bit. A distance is at most
-/// 256, so 9 bits are enough.
-#[inline(never)]
-fn kth(rows: &[[u16; 64]], lanes: usize, k: usize) -> u16 {
-    let mut kth = 0;
-    for bit in (0..9).rev() {
-        let limit = kth | 1 << bit;
-        let below = |row: &[u16; 64]| row[..lanes].iter().map(|&d| u16::from(d < limit)).sum::<u16>();
-        if rows.iter().map(|row| usize::from(below(row))).sum::<usize>() < k {
-            kth = limit;
-        }
-    }
-    kth
 }
 
 /// What a distance must be below to enter the list, as a signed 16-bit integer.
