@@ -2,6 +2,7 @@
 
 use crate::base::element::ElementType;
 use crate::base::error::{Error, Result};
+use std::ops::Range;
 
 /// Tokens, heads, features of a head, and elements from one to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +15,15 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    /// Where the features of one token's head are; panics if there is no such token or head.
+    fn features(&self, token: usize, head: usize) -> Range<usize> {
+        let Layout { tokens, heads, head_dim, .. } = *self;
+        assert!(token < tokens && head < heads, "token {token} of {tokens}, head {head} of {heads}");
+        // Of no features there may be no data.
+        let start = if head_dim == 0 { 0 } else { token * self.token_stride + head * self.head_stride };
+        start..start + head_dim
+    }
+
     /// Elements from the first to the last, or what is wrong.
     fn check(&self, len: usize) -> Result<()> {
         let Layout { tokens, heads, head_dim, token_stride, head_stride } = *self;
@@ -137,17 +147,7 @@ impl<'a, T: ElementType> HeadsRef<'a, T> {
     /// # Panics
     /// If there is no such token or head.
     pub fn head(&self, token: usize, head: usize) -> &'a [T] {
-        let l = self.layout;
-        assert!(
-            token < l.tokens && head < l.heads,
-            "token {token} of {}, head {head} of {}",
-            l.tokens,
-            l.heads
-        );
-        if l.head_dim == 0 {
-            return &[];
-        }
-        &self.data[token * l.token_stride + head * l.head_stride..][..l.head_dim]
+        &self.data[self.layout.features(token, head)]
     }
 
     pub(crate) fn data(&self) -> &'a [T] {
@@ -198,17 +198,7 @@ impl<'a, T: ElementType> HeadsMut<'a, T> {
     /// # Panics
     /// If there is no such token or head.
     pub fn head_mut(&mut self, token: usize, head: usize) -> &mut [T] {
-        let l = self.layout;
-        assert!(
-            token < l.tokens && head < l.heads,
-            "token {token} of {}, head {head} of {}",
-            l.tokens,
-            l.heads
-        );
-        if l.head_dim == 0 {
-            return &mut [];
-        }
-        &mut self.data[token * l.token_stride + head * l.head_stride..][..l.head_dim]
+        &mut self.data[self.layout.features(token, head)]
     }
 
     pub(crate) fn into_data(self) -> &'a mut [T] {
