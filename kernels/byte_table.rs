@@ -98,6 +98,15 @@ pub struct Packing {
     pub requantize_rows: unsafe fn(&Finish<'_>, *const i32, usize, usize, *mut u8),
 }
 
+/// State of a thread that kernels need, such as how tile registers are configured.
+#[derive(Debug, Clone, Copy)]
+pub struct ThreadState {
+    /// Sets it, before a task.
+    pub set: unsafe fn(),
+    /// Releases it, after the task.
+    pub release: unsafe fn(),
+}
+
 /// The kernels of layers of bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct ByteKernels {
@@ -109,6 +118,8 @@ pub struct ByteKernels {
     pub gemv: &'static [GemvKernel],
     /// The dense kernel.
     pub dense: DenseKernel,
+    /// What all of them need of their thread.
+    pub state: Option<ThreadState>,
 }
 
 /// A module with `KERNEL`, a dense kernel:
@@ -233,7 +244,13 @@ macro_rules! bytes {
                 $rows x $widest $attention }
 
             pub const BYTES: ByteKernels =
-                ByteKernels { signed: !<$simd as Simd>::MIXED, sparse: SPARSE, gemv: GEMV, dense: tiles::KERNEL };
+                ByteKernels {
+                signed: !<$simd as Simd>::MIXED,
+                sparse: SPARSE,
+                gemv: GEMV,
+                dense: tiles::KERNEL,
+                state: None,
+            };
         }
     };
 }

@@ -12,8 +12,10 @@
 use super::dense::{Int8, Kernel, Quad8 as Packed, Run, Tile};
 use super::scalar::Scalar;
 use super::sparse::{self, KMajor, KMajor4, KMajor4x16, KMajor16};
-use super::table::{ByteKernels, DenseKernel, Layout, SparseKernel, TIERS, Tier, ToBytes};
+use super::table::{ByteKernels, DenseKernel, Layout, SparseKernel, TIERS, ThreadState, Tier, ToBytes};
 use crate::base::element::Element;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// `MR` tokens times `NR` features, with steps of `KR` elements, each of `4 / KR` bytes of x.
 ///
@@ -35,6 +37,37 @@ unsafe fn plain<const MR: usize, const NR: usize, const KR: usize>(t: &Tile) {
             }
         }
     }
+}
+
+thread_local! {
+    static HELD: Cell<bool> = const { Cell::new(false) };
+}
+/// How often a thread was put into [`STATE`].
+pub static SET: AtomicUsize = AtomicUsize::new(0);
+/// How often that ended.
+pub static RELEASED: AtomicUsize = AtomicUsize::new(0);
+
+/// A state of a thread, without which [`holding`] stops.
+const STATE: ThreadState = ThreadState { set, release };
+
+unsafe fn set() {
+    assert!(!HELD.replace(true), "the state was set twice");
+    SET.fetch_add(1, Ordering::Relaxed);
+}
+
+unsafe fn release() {
+    assert!(HELD.replace(false), "there was no state");
+    RELEASED.fetch_add(1, Ordering::Relaxed);
+}
+
+/// [`plain`], in a thread that is in [`STATE`].
+///
+/// # Safety
+/// The caller keeps the promises of [`Run`].
+unsafe fn holding<const MR: usize, const NR: usize, const KR: usize>(t: &Tile) {
+    assert!(HELD.get(), "the thread is not in the state that the kernel needs");
+    // SAFETY: the caller keeps the promises of `Run`.
+    unsafe { plain::<MR, NR, KR>(t) }
 }
 
 macro_rules! walk {
@@ -68,7 +101,9 @@ static BY_FEW: [SparseKernel; 8] = [
 ];
 
 macro_rules! odd {
-    ($($name:ident: $rows:literal x $nr:literal features of $lanes:literal, $x_bytes:literal bytes, [$($run:expr),*];)*) => {
+    (@state) => { None };
+    (@state $state:expr) => { Some($state) };
+    ($($name:ident: $rows:literal x $nr:literal features of $lanes:literal, $x_bytes:literal bytes, [$($run:expr),*] $(in $state:expr)?;)*) => {
         $(static $name: Tier = Tier {
             bytes: ByteKernels {
                 sparse: &BY_FEW,
@@ -86,6 +121,7 @@ macro_rules! odd {
                         RUN
                     },
                 },
+                state: odd!(@state $($state)?),
                 ..TIERS[0].bytes
             },
             ..*TIERS[0]
@@ -98,7 +134,7 @@ macro_rules! odd {
 odd! {
     T1X1X1: 1 x 1 features of 1, 4 bytes, [plain::<1, 1, 1>];
     T3X5X2: 3 x 5 features of 5, 2 bytes, [plain::<1, 5, 2>, plain::<2, 5, 2>, plain::<3, 5, 2>];
-    T2X7X4: 2 x 7 features of 7, 1 bytes, [plain::<1, 7, 4>, plain::<2, 7, 4>];
+    T2X7X4: 2 x 7 features of 7, 1 bytes, [holding::<1, 7, 4>, holding::<2, 7, 4>] in STATE;
     // The loop of the real tiers, with 1, 2, 3 and 5 registers of four features, several steps at a time.
     T1X4X4: 1 x 4 features of 4, 1 bytes, [Kernel::<Scalar, Int8, Packed, 1, 1, 1, 1>::run];
     T5X8X4: 5 x 8 features of 4, 1 bytes, [

@@ -38,7 +38,9 @@ use crate::base::core::Target;
 use crate::base::element::Element;
 use crate::base::isa::{FeatureSet, Isa};
 
-pub use super::byte_table::{ByteKernels, DenseKernel, GemvKernel, Packing, SparseKernel, ToBytes};
+pub use super::byte_table::{
+    ByteKernels, DenseKernel, GemvKernel, Packing, SparseKernel, ThreadState, ToBytes,
+};
 pub use super::panel::PanelLayout as Layout;
 
 /// A row.

@@ -103,6 +103,34 @@ fn more_tokens_than_a_block_of_wide_ones() {
     check(case, &mut Scratch::new());
 }
 
+/// A kernel that needs a state of its thread (here one that stops without it) has it in every task, and no thread keeps it.
+#[test]
+fn the_state_of_a_thread_is_set_and_released() {
+    use siskin::internal::kernels::odd::{RELEASED, SET};
+    use std::sync::atomic::Ordering;
+
+    let before = SET.load(Ordering::Relaxed);
+    let case = Case {
+        seed: 3,
+        m: 70,
+        n: 140,
+        k: 64,
+        block: None,
+        weight_zeros: false,
+        input: In::U8,
+        to: To::I32,
+        residual: Res::None,
+        act: Act::Identity,
+    };
+    check(case, &mut Scratch::new());
+    check(Case { block: Some((4, 1)), ..case }, &mut Scratch::new());
+    assert!(SET.load(Ordering::Relaxed) > before, "no tier of these has a state");
+    // Tasks of other tests are in it for a moment.
+    while SET.load(Ordering::Relaxed) != RELEASED.load(Ordering::Relaxed) {
+        std::thread::yield_now();
+    }
+}
+
 /// The three that the drivers must have seen are there.
 #[test]
 fn the_tiles_are_odd() {

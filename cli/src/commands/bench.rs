@@ -32,7 +32,8 @@ pub fn command(arguments: &[OsString]) -> Command {
         .default_value(family.op);
     let command = Output::augment_args((family.flags)(Command::new("bench").arg(op)));
     if family.op == FAMILIES[0].op {
-        return command;
+        return command
+            .about("Measure one case, and check its result: of a linear layer, or of what --op names");
     }
     command.override_usage(format!("siskin bench --op {} [OPTIONS]", family.op))
 }

@@ -11,7 +11,7 @@ use siskin::ecoformer as library;
 const MOST: u128 = 1 << 27;
 
 case! {
-    /// Measure one case of EcoFormer.
+    /// Measure one case of EcoFormer
     ///
     /// Codes of tokens by a random hash, and linear attention by these codes, which are queries and keys: apart, and one after
     /// the other. All that is measured takes turns.

@@ -48,6 +48,7 @@ fn rows(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
     let tasks = if m == 0 { 0 } else { columns * rows };
     memory.tiles.grow(chunk * tasks);
     ctx.for_each_chunk(tasks, memory.tiles.bytes_mut(), chunk, &|i, bytes| {
+        let _held = job.hold();
         let (tile, wide_x) = bytes.split_at_mut(tile);
         let panels = share(panels, columns, i % columns);
         let tokens = share(m, rows, i / columns);

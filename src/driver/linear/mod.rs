@@ -15,7 +15,7 @@ use crate::base::ctx::Ctx;
 use crate::kernels::epilogue::{self, Finish, Sums};
 use crate::kernels::pack::{self, Tokens};
 use crate::kernels::panel::{Panel, PanelLayout, Shape};
-use crate::kernels::table::Tier;
+use crate::kernels::table::{ThreadState, Tier};
 use weights::BAND;
 
 /// Packs the tokens of a panel; the last argument is for what must be quantized first.
@@ -76,7 +76,29 @@ pub struct Memory<'a> {
     pub y_rows: &'a mut Buffer,
 }
 
+/// A thread in the state that a tier's kernels of bytes need, until this is dropped.
+struct Held(Option<ThreadState>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(state) = self.0 {
+            // SAFETY: `Job::hold` set it, in this thread, of a tier that is supported.
+            unsafe { (state.release)() }
+        }
+    }
+}
+
 impl Job<'_> {
+    /// Puts this thread into the state that the kernels of the call need: for the length of a task.
+    fn hold(&self) -> Held {
+        let state = if self.shape.layout.is_float() { None } else { self.tier.bytes.state };
+        if let Some(state) = state {
+            // SAFETY: the tier is supported.
+            unsafe { (state.set)() }
+        }
+        Held(state)
+    }
+
     /// Rows to panels of a layout.
     fn pack_kernel(&self, layout: PanelLayout) -> pack::Run {
         match layout {

@@ -52,6 +52,7 @@ pub fn run<M: Multiply>(job: &Job<'_>, m: &M, ctx: &Ctx, memory: Memory<'_>) {
         let (regions, rows) = rest.split_at_mut(region * tasks);
         let each = [tile, region, job.piece_rows];
         ctx.for_each_chunks(tasks, [tiles, regions, rows], each, &|i, [tile, region, rows]| {
+            let _held = job.hold();
             own_pieces(job, m, share(pieces, tasks, i), (block, chunks), [tile, region, rows]);
         });
         return;
@@ -62,6 +63,7 @@ pub fn run<M: Multiply>(job: &Job<'_>, m: &M, ctx: &Ctx, memory: Memory<'_>) {
     let tile = m.tile_bytes(ranges).next_multiple_of(64);
     memory.tiles.grow(tile * tasks);
     ctx.for_each_chunk(tasks, memory.tiles.bytes_mut(), tile, &|i, tile| {
+        let _held = job.hold();
         // Tasks that follow each other, which a thread tends to take, have the same weights.
         let bands = w.bands_by_cost(ranges, i / groups);
         m.begin(bands.clone(), tile);
