@@ -94,7 +94,6 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export PROPTEST_CASES=${PROPTEST_CASES:-32} SISKIN_TEST_CASES=${SISKIN_TEST_CASES:-0.1}
 # The compiler's word for the C of SVE is an error.
 export CI=true
-cargo build --package siskin --target $target
 cargo build --package siskin --target $target --release
 test=(cargo test --package siskin --target $target)
 "${test[@]}" --tests --no-run
