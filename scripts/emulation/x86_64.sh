@@ -70,9 +70,13 @@ slow=(--skip long_contexts --skip keys_without_weight --skip 32_bits --skip allo
 sweep=()
 for name in {,attention_,float_,codes_,ecoformer_}kernels attention_passes digests tiers; do sweep+=(--test "$name"); done
 declare -A more=([arrow_lake]="--test linear --test attention_bytes --test guard --test oracle")
+# Of tiers that every x86-64 machine of today runs itself: only that they are what is detected, and give what they give there.
+declare -A few=([core2_penryn_t9600]="--test tiers --test digests" [corei7_haswell_4770]="--test tiers --test digests")
 "${test[@]}" "${sweep[@]}" ${more[arrow_lake]} --no-run
 test_on() {
     local status=0 run=("${test[@]}" "${sweep[@]}" ${more[$1]-})
+    # shellcheck disable=SC2206
+    [ -z "${few[$1]-}" ] || run=("${test[@]}" ${few[$1]})
     EMULATED_CPU=$1 timeout 300 "${run[@]}" --no-fail-fast -- --test-threads=1 --skip threads \
         "${SKIP_CHILDREN[@]}" "${slow[@]}" || status=$?
     [ $status = 124 ] || return $status
