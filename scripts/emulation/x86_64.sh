@@ -70,8 +70,8 @@ slow=(--skip long_contexts --skip keys_without_weight --skip 32_bits --skip allo
 sweep=()
 for name in {,attention_,float_,codes_,ecoformer_}kernels attention_passes digests tiers; do sweep+=(--test "$name"); done
 declare -A more=([arrow_lake]="--test linear --test attention_bytes --test guard --test oracle")
-# Of tiers that every x86-64 machine of today runs itself: only that they are what is detected, and give what they give there.
-declare -A few=([core2_penryn_t9600]="--test tiers --test digests" [corei7_haswell_4770]="--test tiers --test digests")
+# Of tiers that every x86-64 machine of today runs itself: only that they are what is detected, and run without anything newer.
+declare -A few=([core2_penryn_t9600]="--test tiers --test kernels" [corei7_haswell_4770]="--test tiers --test kernels")
 "${test[@]}" "${sweep[@]}" ${more[arrow_lake]} --no-run
 test_on() {
     local status=0 run=("${test[@]}" "${sweep[@]}" ${more[$1]-})
