@@ -356,6 +356,11 @@ mod sve_tiles {
         pub const BYTES: ByteKernels = ByteKernels { sparse: SPARSE, dense: DENSE, ..NEON };
     }
 
+    /// What is not for layers is NEON's.
+    #[cfg(not(feature = "linear"))]
+    pub use super::neon::floats;
+
+    #[cfg(feature = "linear")]
     pub mod floats {
         use super::super::neon::floats;
         use crate::kernels::aarch64::sve;

@@ -423,8 +423,13 @@ mod unix {
                 fs::write(&out, OLD).unwrap();
                 let mut child = command(&input, &out).spawn().unwrap();
                 // Until there is a third file, or it is over.
-                while names(&folder).len() == 2 && child.try_wait().unwrap().is_none() {}
-                send(&child, signal);
+                let mut over = None;
+                while names(&folder).len() == 2 && over.is_none() {
+                    over = child.try_wait().unwrap();
+                }
+                if over.is_none() {
+                    send(&child, signal);
+                }
                 let status = child.wait().unwrap();
                 assert_eq!(names(&folder), ["case", "y"], "{status}");
                 let bytes = fs::read(&out).unwrap();
@@ -458,8 +463,13 @@ mod unix {
             .args(direct.get_args());
         let mut child = shell.spawn().unwrap();
         // Once it writes, or when it is over.
-        while names(&folder).len() == 1 && child.try_wait().unwrap().is_none() {}
-        send(&child, Signal::HUP);
+        let mut over = None;
+        while names(&folder).len() == 1 && over.is_none() {
+            over = child.try_wait().unwrap();
+        }
+        if over.is_none() {
+            send(&child, Signal::HUP);
+        }
         assert!(child.wait().unwrap().success());
         answered(&out, 1 << 23);
         assert_eq!(names(&folder), ["case", "y"]);

@@ -217,13 +217,15 @@ fn keep(old: &Metadata, new: &File) -> io::Result<()> {
     let mine = new.metadata()?;
     let owned = (mine.uid(), mine.gid()) == (old.uid(), old.gid())
         || fchown(new, Some(old.uid()), Some(old.gid())).is_ok();
-    if !owned {
-        // The group alone may be allowed; if not, the file stays the user's.
-        let _ = fchown(new, None, Some(old.gid()));
-    }
+    // The group alone may be allowed; if not, the file stays the user's.
+    let grouped = owned || fchown(new, None, Some(old.gid())).is_ok();
     // Nobody but the old owner may have meant a program to run as its owner or its group.
-    let bits = if owned { 0o7777 } else { 0o777 };
-    new.set_permissions(PermissionsExt::from_mode(old.mode() & bits))
+    let mut mode = old.mode() & if owned { 0o7777 } else { 0o777 };
+    if !grouped {
+        // The group is another: it may do no more than everybody.
+        mode &= !0o70 | (mode & 0o7) << 3;
+    }
+    new.set_permissions(PermissionsExt::from_mode(mode))
 }
 
 /// A file that is not read-only has nothing to keep.
