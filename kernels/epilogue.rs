@@ -119,8 +119,8 @@ pub unsafe fn run<S: Simd, const FLOAT: bool>(to: &Finish<'_>, tile: &Sums) {
     }
 }
 
-/// The features that fill pairs of registers, in the cases that have no more than a scale and a zero point for each token beside
-/// the curve. Returns how many features are done.
+/// The features that fill pairs of registers, where each token has both a scale and a zero point or neither, and nothing else is
+/// added before the curve. Returns how many features are done.
 #[inline(always)]
 unsafe fn registers<S: Simd, A: Function, const FLOAT: bool>(f: A, to: &Finish<'_>, tile: &Sums) -> usize {
     let whole = tile.features / (2 * S::LANES) * (2 * S::LANES);

@@ -112,7 +112,7 @@ impl<T> Stored<T> {
     }
 }
 
-/// What a kernelized hash needs beside products.
+/// What EcoFormer needs beside products: of its hash, and of attention by codes.
 #[derive(Debug, Clone, Copy)]
 pub struct Hashing {
     /// Inner products to features of a kernelized hash.
@@ -147,7 +147,7 @@ pub struct FloatTier {
     /// The rest of attention.
     #[cfg(feature = "attention")]
     pub passes: &'static Passes,
-    /// What a kernelized hash needs beside products.
+    /// What EcoFormer needs beside products: of its hash, and of attention by codes.
     #[cfg(feature = "ecoformer")]
     pub hashing: Hashing,
 }

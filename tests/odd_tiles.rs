@@ -85,22 +85,26 @@ fn every_output_of_odd_tiles() {
     }
 }
 
-/// Tokens enough for several blocks of wide elements in a task.
-#[test]
-fn more_tokens_than_a_block_of_wide_ones() {
-    let case = Case {
+/// A layer of unsigned bytes whose output is its exact sums.
+fn sums([m, n, k]: [usize; 3], block: Option<(usize, usize)>) -> Case {
+    Case {
         seed: 3,
-        m: 301,
-        n: 11,
-        k: 1021,
-        block: None,
+        m,
+        n,
+        k,
+        block,
         weight_zeros: false,
         input: In::U8,
         to: To::I32,
         residual: Res::None,
         act: Act::Identity,
-    };
-    check(case, &mut Scratch::new());
+    }
+}
+
+/// Tokens enough for several blocks of wide elements in a task.
+#[test]
+fn more_tokens_than_a_block_of_wide_ones() {
+    check(sums([301, 11, 1021], None), &mut Scratch::new());
 }
 
 /// A kernel that needs a state of its thread (here one that stops without it) has it in every task, and no thread keeps it.
@@ -110,20 +114,9 @@ fn the_state_of_a_thread_is_set_and_released() {
     use std::sync::atomic::Ordering;
 
     let before = SET.load(Ordering::Relaxed);
-    let case = Case {
-        seed: 3,
-        m: 70,
-        n: 140,
-        k: 64,
-        block: None,
-        weight_zeros: false,
-        input: In::U8,
-        to: To::I32,
-        residual: Res::None,
-        act: Act::Identity,
-    };
-    check(case, &mut Scratch::new());
-    check(Case { block: Some((4, 1)), ..case }, &mut Scratch::new());
+    for block in [None, Some((4, 1))] {
+        check(sums([70, 140, 64], block), &mut Scratch::new());
+    }
     assert!(SET.load(Ordering::Relaxed) > before, "no tier of these has a state");
     // Tasks of other tests are in it for a moment.
     while SET.load(Ordering::Relaxed) != RELEASED.load(Ordering::Relaxed) {

@@ -186,7 +186,7 @@ mod unix {
         fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     }
 
-    /// The same call by a shell that does something before.
+    /// The call that [`command`] makes, by a shell that does something before.
     fn after(first: &str, input: &Path, out: &Path) -> Output {
         let direct = command(input, out);
         let mut shell = Command::new("sh");

@@ -44,7 +44,7 @@ fn handlers() -> io::Result<&'static Handlers> {
     Ok(HANDLERS.get_or_init(|| handlers))
 }
 
-/// The signals that whoever started this process wants ignored, as `nohup` does, a bit each. Linux alone says so.
+/// The signals that whoever started this process wants ignored, as `nohup` does, a bit each. Only Linux tells this in a file; elsewhere none is known.
 fn ignored() -> u64 {
     let status =
         if cfg!(target_os = "linux") { std::fs::read_to_string("/proc/self/status") } else { return 0 };
