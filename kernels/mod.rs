@@ -87,5 +87,6 @@ pub mod scalar;
 pub mod simd;
 pub mod sparse;
 pub mod table;
+pub mod tier;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;

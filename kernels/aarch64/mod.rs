@@ -48,10 +48,86 @@ mod matrix;
 mod neon;
 mod popcount;
 #[cfg(siskin_sve)]
-pub mod sve;
+mod sve;
+#[cfg(siskin_sve)]
+mod sve_tiles;
 
-pub use bf16::NeonBf16;
-pub use dotprod::NeonDot;
-pub use i8mm::NeonI8mm;
-pub use neon::Neon;
-pub use popcount::NeonCounts;
+/// The rows of these CPUs, lowest first: see `kernels::table`.
+pub mod rows {
+    use super::bf16::NeonBf16;
+    use super::dotprod::NeonDot;
+    use super::i8mm::NeonI8mm;
+    use super::neon::Neon;
+    use super::popcount::NeonCounts;
+    #[cfg(siskin_sve)]
+    use super::sve_tiles;
+    use crate::kernels::tier::tiers;
+
+    tiers! {
+        neon {
+            packing { Neon }
+            bytes {
+                Neon, types "i8i8",
+                sparse [4 x 64 by 2, 1 x 64 by 4, 4 x 16 by 2, 1 x 16 by 4],
+                dense 2 x 8: 2 registers x [1 unroll 2, 2],
+                attention "u8u8" 3 x 8 [2 x [1, 2, 3], 1 x [1, 2, 3]]
+            }
+            floats {
+                Neon,
+                dense 4 x 16: 4 registers x [1, 2, 3, 4], panels [1 x 4, 2 x 2],
+                gather [4 x 32 by 4, 1 x 32 by 8, 4 x 16 by 4, 1 x 16 by 4], scatter [32 by 4, 16 by 4],
+                attention 5 x 16 [4 x [1, 2, 3, 4, 5], 2 x [1, 2, 3, 4, 5], 1 x [1, 2, 3, 4, 5]]
+            }
+            pairs { none }
+            codes { NeonCounts, 4 x 8: [1 x 4, 2 x 4, 3 x 4, 4 x 4, 6 x 2, 8 x 2, 12 x 1, 16 x 1] }
+        }
+
+        #[cfg(siskin_sve)]
+        sve {
+            packing { of neon }
+            bytes { of sve_tiles }
+            floats { of sve_tiles }
+            pairs { none }
+            codes { of neon }
+        }
+
+        neon_dot {
+            packing { of neon }
+            bytes {
+                NeonDot, types "i8i8",
+                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 4, 1 x 16 by 4],
+                dense 5 x 16: 4 registers x [1 unroll 4, 2 unroll 2, 3, 4, 5],
+                attention "u8u8" 5 x 16 [4 x [1, 2, 3, 4, 5], 2 x [1, 2, 3, 4, 5], 1 x [1, 2, 3, 4, 5]]
+            }
+            floats { of neon }
+            pairs { none }
+            codes { of neon }
+        }
+
+        neon_i8mm {
+            packing { of neon }
+            bytes {
+                NeonI8mm, types "u8i8",
+                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 4, 1 x 16 by 4],
+                dense 6 x 16: 4 registers x [1, 2, 3, 4, 5, 6],
+                attention "u8i8" 6 x 16 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
+            }
+            floats { of neon }
+            pairs { none }
+            codes { of neon }
+        }
+
+        neon_bf16 {
+            packing { of neon }
+            bytes { of neon_i8mm }
+            floats { of neon }
+            pairs {
+                NeonBf16,
+                dense 6 x 16: 4 registers x [1, 2, 3, 4, 5, 6], panels [],
+                gather [4 x 64 by 4, 1 x 64 by 8, 4 x 16 by 4, 1 x 16 by 4], scatter [64 by 8, 16 by 4],
+                attention 6 x 16 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
+            }
+            codes { of neon }
+        }
+    }
+}

@@ -48,13 +48,105 @@ mod avx_vnni;
 mod popcount;
 mod token;
 
-pub use avx_vnni::AvxVnni;
-pub use avx2::Avx2;
-pub use avx512::Avx512;
-pub use avx512_bf16::Avx512Bf16;
-pub use avx512_vbmi::Avx512Vbmi;
-pub use avx512_vnni::Avx512Vnni;
-pub use popcount::{Avx2Nibbles, Avx512Nibbles, Avx512Words};
+/// The rows of these CPUs, lowest first: see `kernels::table`.
+pub mod rows {
+    use super::avx_vnni::AvxVnni;
+    use super::avx2::Avx2;
+    use super::avx512::Avx512;
+    use super::avx512_bf16::Avx512Bf16;
+    use super::avx512_vbmi::Avx512Vbmi;
+    use super::avx512_vnni::Avx512Vnni;
+    use super::popcount::{Avx2Nibbles, Avx512Nibbles, Avx512Words};
+    use crate::kernels::tier::tiers;
+
+    tiers! {
+        avx2 {
+            packing { Avx2 }
+            bytes {
+                Avx2, types "u8i8",
+                sparse [4 x 64 by 2, 1 x 64 by 4, 4 x 16 by 2, 1 x 16 by 2],
+                dense 6 x 16: 2 registers x [1 unroll 2, 2, 3, 4, 5, 6],
+                attention "u8i8" 6 x 16 [2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
+            }
+            floats {
+                Avx2,
+                dense 6 x 16: 2 registers x [1, 2, 3, 4, 5, 6], panels [1 x 4, 2 x 2, 3 x 2],
+                gather [4 x 32 by 2, 1 x 32 by 4, 4 x 16 by 2, 1 x 16 by 2], scatter [32 by 2, 16 by 2],
+                attention 6 x 16 [2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
+            }
+            pairs { none }
+            codes { Avx2Nibbles, 2 x 16: [1 x 2, 2 x 2, 3 x 2, 4 x 1, 6 x 1, 8 x 1, 12 x 1, 16 x 1] }
+        }
+
+        avx_vnni {
+            packing { of avx2 }
+            bytes {
+                AvxVnni, types "u8i8",
+                sparse [4 x 64 by 2, 1 x 64 by 4, 4 x 16 by 2, 1 x 16 by 2],
+                dense 6 x 16: 2 registers x [1 unroll 4, 2 unroll 2, 3, 4, 5, 6],
+                attention "u8i8" 6 x 16 [2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
+            }
+            floats { of avx2 }
+            pairs { none }
+            codes { of avx2 }
+        }
+
+        avx512 {
+            packing { Avx512 }
+            bytes {
+                Avx512, types "u8i8",
+                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 1, 1 x 16 by 1],
+                dense 12 x 32: 2 registers x [1 unroll 4, 2 unroll 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
+                attention "u8i8" 6 x 64 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
+            }
+            floats {
+                Avx512,
+                dense 12 x 32: 2 registers x [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], panels [1 x 4, 2 x 2, 3 x 2],
+                gather [4 x 32 by 2, 1 x 32 by 2, 4 x 16 by 1, 1 x 16 by 1], scatter [32 by 2, 16 by 1],
+                attention 6 x 64 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
+            }
+            pairs { none }
+            codes { Avx512Nibbles, 4 x 32: [1 x 4, 2 x 4, 3 x 4, 4 x 4, 6 x 2, 8 x 2, 12 x 1, 16 x 1] }
+        }
+
+        avx512_vnni {
+            packing { of avx512 }
+            bytes {
+                Avx512Vnni, types "u8i8",
+                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 1, 1 x 16 by 1],
+                dense 12 x 32: 2 registers x [1 unroll 4, 2 unroll 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
+                attention "u8i8" 6 x 64 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
+            }
+            floats { of avx512 }
+            pairs { none }
+            codes { of avx512 }
+        }
+
+        avx512_vbmi {
+            packing { of avx512 }
+            bytes {
+                Avx512Vbmi, types "u8i8", sums of avx512_vnni,
+                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 1, 1 x 16 by 1]
+            }
+            floats { of avx512 }
+            pairs { none }
+            codes { Avx512Words, 4 x 32: [1 x 4, 2 x 4, 3 x 4, 4 x 4, 6 x 2, 8 x 2, 12 x 1, 16 x 1] }
+        }
+
+        avx512_bf16 {
+            packing { of avx512 }
+            bytes { of avx512_vbmi }
+            floats { of avx512 }
+            pairs {
+                Avx512Bf16,
+                dense 12 x 32: 2 registers x [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], panels [1 x 4, 2 x 2, 3 x 2],
+                gather [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 1, 1 x 16 by 1], scatter [64 by 4, 16 by 1],
+                attention 6 x 64 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
+            }
+            codes { of avx512_vbmi }
+        }
+    }
+}
 
 /// Loads four elements of 2 bytes from `p`, and four from `p + stride` (bytes).
 ///

@@ -77,6 +77,27 @@ unsafe fn window(x: &[u8], number: usize) -> [__m512i; 4] {
     }
 }
 
+/// The bytes of x for each lane of a register, by a search of the windows from `$first` to `$last`: where the lane's window,
+/// `$high`, is that one, byte `$low` of it. A window is two tables of 128 bytes: `$second` says which lanes take the second.
+macro_rules! search {
+    ($x:ident, $first:expr, $last:expr, $high:ident $same:ident $splat:ident $element:ty, $low:ident $second:ident, $take:ident) => {{
+        let (mut number, last) = (usize::from($first), usize::from($last));
+        let mut found = _mm512_setzero_si512();
+        loop {
+            let here = $same($high, $splat(number as $element));
+            let table = window($x, number);
+            let one = _mm512_permutex2var_epi8(table[0], $low, table[1]);
+            let two = _mm512_permutex2var_epi8(table[2], $low, table[3]);
+            found = $take(found, here & !$second, one);
+            found = $take(found, here & $second, two);
+            if number >= last {
+                break found;
+            }
+            number += 1;
+        }
+    }};
+}
+
 /// The bytes of x at 64 columns. Only the first `4 * n` indices are read, and only as many results count.
 ///
 /// # Safety
@@ -95,22 +116,9 @@ unsafe fn columns<const WHOLE: bool>(x: &[u8], indices: *const u16, n: usize) ->
         };
         let low = _mm512_permutex2var_epi8(a, _mm512_loadu_si512(LOWER.as_ptr().cast()), b);
         let high = _mm512_permutex2var_epi8(a, _mm512_loadu_si512(UPPER.as_ptr().cast()), b);
-        // A window is two tables of 128 bytes: the top bit of the lower byte chooses between them.
+        // The top bit of the lower byte says which table.
         let second = _mm512_movepi8_mask(low);
-        let (mut number, last) = (usize::from(*indices >> 8), usize::from(*indices.add(count - 1) >> 8));
-        let mut found = _mm512_setzero_si512();
-        loop {
-            let here = _mm512_cmpeq_epi8_mask(high, _mm512_set1_epi8(number as i8));
-            let table = window(x, number);
-            let one = _mm512_permutex2var_epi8(table[0], low, table[1]);
-            let two = _mm512_permutex2var_epi8(table[2], low, table[3]);
-            found = _mm512_mask_mov_epi8(found, here & !second, one);
-            found = _mm512_mask_mov_epi8(found, here & second, two);
-            if number >= last {
-                return found;
-            }
-            number += 1;
-        }
+        search!(x, *indices >> 8, *indices.add(count - 1) >> 8, high _mm512_cmpeq_epi8_mask _mm512_set1_epi8 i8, low second, _mm512_mask_mov_epi8)
     }
 }
 
@@ -132,20 +140,7 @@ unsafe fn quads<const WHOLE: bool>(x: &[u8], indices: *const u16, n: usize) -> _
         let low = _mm512_or_si512(low, _mm512_set1_epi32(0x0302_0100));
         let high = _mm512_srli_epi32::<6>(all);
         let second = _mm512_test_epi32_mask(all, _mm512_set1_epi32(32));
-        let (mut number, last) = (usize::from(*indices >> 6), usize::from(*indices.add(n - 1) >> 6));
-        let mut found = _mm512_setzero_si512();
-        loop {
-            let here = _mm512_cmpeq_epi32_mask(high, _mm512_set1_epi32(number as i32));
-            let table = window(x, number);
-            let one = _mm512_permutex2var_epi8(table[0], low, table[1]);
-            let two = _mm512_permutex2var_epi8(table[2], low, table[3]);
-            found = _mm512_mask_mov_epi32(found, here & !second, one);
-            found = _mm512_mask_mov_epi32(found, here & second, two);
-            if number >= last {
-                return found;
-            }
-            number += 1;
-        }
+        search!(x, *indices >> 6, *indices.add(n - 1) >> 6, high _mm512_cmpeq_epi32_mask _mm512_set1_epi32 i32, low second, _mm512_mask_mov_epi32)
     }
 }
 
