@@ -172,14 +172,14 @@ macro_rules! floats {
             use crate::kernels::ecoformer::{self, Features, Lookup};
             use crate::kernels::epilogue::{self, Finish, Sums};
             use crate::kernels::float::{Band, Columns};
-            use crate::kernels::float_table::{FloatKernels, FloatTier, GemvKernels, Hashing, Stored, ToBf16, lines};
+            use crate::kernels::float_table::{FloatKernels, FloatTier, GemvKernels, Hashing, Stored, ToBf16, sparse_floats};
             use crate::kernels::{float_gemv, pack};
 
             dense_kernel! { f32_weights: $set, $simd, F32, Words => F32, 4 as 4, "f32f32", $dense_rows x $dense_columns: $nv x $dense, $several }
             dense_kernel! { bf16_weights: $set, $simd, F32, StoredBf16 => Bf16, 4 as 4, "f32bf16", $dense_rows x $dense_columns: $nv x $dense, $several }
             dense_kernel! { f16_weights: $set, $simd, F32, StoredF16 => F16, 4 as 4, "f32f16", $dense_rows x $dense_columns: $nv x $dense, $several }
             dense_kernel! { i8_weights: $set, $simd, F32, Bytes => I8, 4 as 4, "f32i8", $dense_rows x $dense_columns: $nv x $dense, $several }
-            lines! { $set, $simd, F32, 4, "f32f32", "kmajor", gather $gather, scatter $scatter }
+            sparse_floats! { $set, $simd, F32, 4, "f32f32", "kmajor", gather $gather, scatter $scatter }
             multiply! { $set, $simd, F32, "f32f32", "kmajor", $rows x $widest $attention }
             passes! { $set, $simd }
             compile! { $set: fn gemv[const ROWS: usize](band: &Band<'_>, out: *mut f32) = float_gemv::gather::<ROWS> }
@@ -253,10 +253,10 @@ macro_rules! pairs {
             use crate::kernels::byte_table::dense_kernel;
             use crate::kernels::dense::{Pairs, Words, float_peak};
             use crate::kernels::float::{Band, Columns};
-            use crate::kernels::float_table::{FloatKernels, lines};
+            use crate::kernels::float_table::{FloatKernels, sparse_floats};
 
             dense_kernel! { bf16_weights: $set, $simd, Pairs, Words => Bf16, 2 as 2, "bf16bf16", $dense_rows x $dense_columns: $nv x $dense, $several }
-            lines! { $set, $simd, Pairs, 2, "bf16bf16", "kmajor2", gather $gather, scatter $scatter }
+            sparse_floats! { $set, $simd, Pairs, 2, "bf16bf16", "kmajor2", gather $gather, scatter $scatter }
             multiply! { $set, $simd, Pairs, "bf16bf16", "kmajor2", $rows x $widest $attention }
             compile! { $set: fn peak(times: u64) -> u64 = float_peak::<$simd, Pairs, 2> }
 
@@ -269,7 +269,7 @@ macro_rules! pairs {
 pub(crate) use pairs;
 
 /// What [`floats`] and [`pairs`] have for sparse weights, so many lines at a time: `GATHER` and `SCATTER`.
-macro_rules! lines {
+macro_rules! sparse_floats {
     (
         $set:ident, $simd:ty, $product:ty, $lines:literal, $types:literal, $layout:literal,
         gather [$($rows:literal x $tokens:literal by $vecs:literal),*],
@@ -296,7 +296,7 @@ macro_rules! lines {
         }),*];
     };
 }
-pub(crate) use lines;
+pub(crate) use sparse_floats;
 
 impl FloatKernels {
     /// The gathering kernel for a height of groups and a width of panels: every list has all of them.

@@ -5,7 +5,20 @@
 
 use super::simd::Simd;
 use half::{bf16, f16};
-use std::array::from_fn;
+
+/// `[lane of 0, lane of 1, ..]`. `from_fn` would be functions within functions for the compiler to inline, wherever a kernel has a
+/// register of this tier.
+macro_rules! lanes {
+    ($l:ident => $lane:expr) => {
+        lanes!($l => $lane, 0 1 2 3)
+    };
+    ($l:ident => $lane:expr, $($number:literal)*) => {
+        [$({
+            let $l: usize = $number;
+            $lane
+        }),*]
+    };
+}
 
 /// Plain Rust.
 #[derive(Clone, Copy)]
@@ -14,7 +27,7 @@ pub struct Scalar;
 /// `a * b + c`, rounded once.
 #[cfg_attr(any(target_arch = "x86_64", target_arch = "x86"), inline(never))]
 fn fused(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
-    from_fn(|l| a[l].mul_add(b[l], c[l]))
+    lanes!(l => a[l].mul_add(b[l], c[l]))
 }
 
 /// To the nearest integer, ties to even.
@@ -32,7 +45,7 @@ fn to_integers(f: [f32; 4]) -> [i32; 4] {
 /// Each of 16 integers plus `zero` as the nearest byte.
 #[inline(never)]
 fn to_bytes(v: &[[i32; 4]; 4], zero: i32) -> [i32; 4] {
-    from_fn(|j| i32::from_le_bytes(v[j].map(|q| q.saturating_add(zero).clamp(0, 255) as u8)))
+    lanes!(j => i32::from_le_bytes(v[j].map(|q| q.saturating_add(zero).clamp(0, 255) as u8)))
 }
 
 /// f16 to f32.
@@ -88,7 +101,7 @@ unsafe impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn add(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
-        from_fn(|l| a[l].wrapping_add(b[l]))
+        lanes!(l => a[l].wrapping_add(b[l]))
     }
     #[inline(always)]
     unsafe fn x(quads: [i32; 4]) -> [i32; 4] {
@@ -100,15 +113,16 @@ unsafe impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn dot(acc: [i32; 4], x: [i32; 4], w: [i32; 4]) -> [i32; 4] {
-        from_fn(|l| {
+        lanes!(l => {
             let (x, w) = (x[l].to_le_bytes(), w[l].to_le_bytes());
-            (0..4).fold(acc[l], |sum, i| sum.wrapping_add(i32::from(x[i]) * i32::from(w[i] as i8)))
+            let [a, b, c, d] = lanes!(i => i32::from(x[i]) * i32::from(w[i] as i8));
+            acc[l].wrapping_add(a).wrapping_add(b).wrapping_add(c).wrapping_add(d)
         })
     }
     #[inline(always)]
     unsafe fn interleave(a: [i32; 4], b: [i32; 4], c: [i32; 4], d: [i32; 4]) -> [[i32; 4]; 4] {
-        from_fn(|j| {
-            from_fn(|l| {
+        lanes!(j => {
+            lanes!(l => {
                 let i = 4 * j + l;
                 i32::from_le_bytes([byte(a, i), byte(b, i), byte(c, i), byte(d, i)])
             })
@@ -118,8 +132,12 @@ unsafe impl Simd for Scalar {
     unsafe fn gather16(lines: [*const u8; 4]) -> [[i32; 4]; 4] {
         // SAFETY: the caller vouches for 16 bytes at each pointer.
         unsafe {
-            let [a, b, c, d] = lines.map(|p| Self::load(p));
-            Self::interleave(a, b, c, d)
+            Self::interleave(
+                Self::load(lines[0]),
+                Self::load(lines[1]),
+                Self::load(lines[2]),
+                Self::load(lines[3]),
+            )
         }
     }
     #[inline(always)]
@@ -143,7 +161,7 @@ unsafe impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn transpose4(v: [[i32; 4]; 4]) -> [[i32; 4]; 4] {
-        from_fn(|c| from_fn(|r| v[r][c]))
+        lanes!(c => lanes!(r => v[r][c]))
     }
     #[inline(always)]
     unsafe fn store_parts(p: *mut u8, _stride: usize, v: [i32; 4]) {
@@ -157,19 +175,19 @@ unsafe impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn mul(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
-        from_fn(|l| a[l].wrapping_mul(b[l]))
+        lanes!(l => a[l].wrapping_mul(b[l]))
     }
     #[inline(always)]
     unsafe fn sub(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
-        from_fn(|l| a[l].wrapping_sub(b[l]))
+        lanes!(l => a[l].wrapping_sub(b[l]))
     }
     #[inline(always)]
     unsafe fn max(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
-        from_fn(|l| a[l].max(b[l]))
+        lanes!(l => a[l].max(b[l]))
     }
     #[inline(always)]
     unsafe fn xor(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
-        from_fn(|l| a[l] ^ b[l])
+        lanes!(l => a[l] ^ b[l])
     }
     #[inline(always)]
     unsafe fn quad_of_each(p: *const u8) -> [i32; 4] {
@@ -178,11 +196,14 @@ unsafe impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn sum(v: [i32; 4]) -> i32 {
-        v.iter().fold(0, |a, &b| a.wrapping_add(b))
+        v[0].wrapping_add(v[1]).wrapping_add(v[2]).wrapping_add(v[3])
     }
     #[inline(always)]
     unsafe fn add_bytes(acc: [i32; 4], bytes: [i32; 4]) -> [i32; 4] {
-        from_fn(|l| bytes[l].to_le_bytes().iter().fold(acc[l], |a, &b| a.wrapping_add(i32::from(b))))
+        lanes!(l => {
+            let [a, b, c, d] = bytes[l].to_le_bytes();
+            acc[l].wrapping_add(i32::from(a) + i32::from(b) + i32::from(c) + i32::from(d))
+        })
     }
     #[inline(always)]
     unsafe fn dense_w(p: *const i8) -> [i32; 4] {
@@ -201,16 +222,17 @@ unsafe impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn as_f(v: [i32; 4]) -> [f32; 4] {
-        v.map(|v| f32::from_bits(v as u32))
+        lanes!(l => f32::from_bits(v[l] as u32))
     }
     #[inline(always)]
     unsafe fn as_v(f: [f32; 4]) -> [i32; 4] {
-        f.map(|f| f.to_bits() as i32)
+        lanes!(l => f[l].to_bits() as i32)
     }
     #[inline(always)]
     unsafe fn load_bf16(p: *const u16) -> [f32; 4] {
         // SAFETY: the caller vouches for 8 bytes.
-        unsafe { p.cast::<[u16; 4]>().read_unaligned() }.map(|v| f32::from_bits(u32::from(v) << 16))
+        let v = unsafe { p.cast::<[u16; 4]>().read_unaligned() };
+        lanes!(l => f32::from_bits(u32::from(v[l]) << 16))
     }
     #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> [f32; 4] {
@@ -220,7 +242,8 @@ unsafe impl Simd for Scalar {
     #[inline(always)]
     unsafe fn load_i8(p: *const i8) -> [f32; 4] {
         // SAFETY: the caller vouches for 4 bytes.
-        unsafe { p.cast::<[i8; 4]>().read_unaligned() }.map(f32::from)
+        let v = unsafe { p.cast::<[i8; 4]>().read_unaligned() };
+        lanes!(l => f32::from(v[l]))
     }
     #[inline(always)]
     unsafe fn store_bf16(p: *mut u16, f: [f32; 4]) {
@@ -234,7 +257,7 @@ unsafe impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn to_f32(v: [i32; 4]) -> [f32; 4] {
-        v.map(|v| v as f32)
+        lanes!(l => v[l] as f32)
     }
     #[inline(always)]
     unsafe fn round(f: [f32; 4]) -> [i32; 4] {
@@ -260,56 +283,57 @@ unsafe impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn add_f(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        from_fn(|l| a[l] + b[l])
+        lanes!(l => a[l] + b[l])
     }
     #[inline(always)]
     unsafe fn sub_f(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        from_fn(|l| a[l] - b[l])
+        lanes!(l => a[l] - b[l])
     }
     #[inline(always)]
     unsafe fn mul_f(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        from_fn(|l| a[l] * b[l])
+        lanes!(l => a[l] * b[l])
     }
     #[inline(always)]
     unsafe fn div_f(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        from_fn(|l| a[l] / b[l])
+        lanes!(l => a[l] / b[l])
     }
     #[inline(always)]
     unsafe fn min_f(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        from_fn(|l| if a[l] < b[l] { a[l] } else { b[l] })
+        lanes!(l => if a[l] < b[l] { a[l] } else { b[l] })
     }
     #[inline(always)]
     unsafe fn max_f(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        from_fn(|l| if a[l] > b[l] { a[l] } else { b[l] })
+        lanes!(l => if a[l] > b[l] { a[l] } else { b[l] })
     }
     #[inline(always)]
     unsafe fn abs_min_f(a: [f32; 4], limit: [f32; 4]) -> [f32; 4] {
-        from_fn(|l| if a[l].abs() < limit[l] { a[l].abs() } else { limit[l] })
+        lanes!(l => if a[l].abs() < limit[l] { a[l].abs() } else { limit[l] })
     }
     #[inline(always)]
     unsafe fn reduce_f(a: [f32; 4]) -> [f32; 4] {
         let whole = rounded(a);
-        from_fn(|l| a[l] - whole[l])
+        lanes!(l => a[l] - whole[l])
     }
     #[inline(always)]
     unsafe fn lookup16(table: &[f32; 16], i: [f32; 4]) -> [f32; 4] {
-        i.map(|i| table[(i.to_bits() % 16) as usize])
+        lanes!(l => table[(i[l].to_bits() % 16) as usize])
     }
     #[inline(always)]
     unsafe fn ldexp(a: [f32; 4], magic: [f32; 4]) -> [f32; 4] {
-        from_fn(|l| f32::from_bits(a[l].to_bits().wrapping_add(magic[l].to_bits() << 23)))
+        lanes!(l => f32::from_bits(a[l].to_bits().wrapping_add(magic[l].to_bits() << 23)))
     }
     #[inline(always)]
     unsafe fn power(a: [f32; 4], n: [f32; 4]) -> [f32; 4] {
-        from_fn(|l| a[l] * f32::from_bits(((n[l] as i32).wrapping_add(127) as u32) << 23))
+        lanes!(l => a[l] * f32::from_bits(((n[l] as i32).wrapping_add(127) as u32) << 23))
     }
     #[inline(always)]
     unsafe fn at_least(a: [f32; 4], t: [f32; 4], limit: [f32; 4]) -> [f32; 4] {
-        from_fn(|l| if t[l] < limit[l] { 0.0 } else { a[l] })
+        lanes!(l => if t[l] < limit[l] { 0.0 } else { a[l] })
     }
     #[inline(always)]
     unsafe fn nonzero(v: [i32; 4]) -> u32 {
-        (0..4).fold(0, |mask, l| mask | u32::from(v[l] != 0) << l)
+        let [a, b, c, d] = lanes!(l => u32::from(v[l] != 0) << l);
+        a | b | c | d
     }
     #[inline(always)]
     unsafe fn nonzero_bytes(v: [i32; 4]) -> u32 {
@@ -328,15 +352,18 @@ unsafe impl Simd for Scalar {
     unsafe fn store_pack2(p: *mut u8, a: [i32; 4], b: [i32; 4], zero: i32, low: u8, high: u8) {
         let q = |q: i32| (q.saturating_add(zero).clamp(0, 255) as u8).clamp(low, high);
         // SAFETY: one part: the caller vouches for 8 bytes.
-        unsafe { p.cast::<[[u8; 4]; 2]>().write_unaligned([a.map(q), b.map(q)]) }
+        unsafe { p.cast::<[[u8; 4]; 2]>().write_unaligned([lanes!(l => q(a[l])), lanes!(l => q(b[l]))]) }
     }
     #[inline(always)]
     unsafe fn clamp_bytes(v: [i32; 4], low: u8, high: u8) -> [i32; 4] {
-        v.map(|v| i32::from_le_bytes(v.to_le_bytes().map(|b| b.clamp(low, high))))
+        lanes!(l => {
+            let v = v[l].to_le_bytes();
+            i32::from_le_bytes(lanes!(i => v[i].clamp(low, high)))
+        })
     }
     #[inline(always)]
     unsafe fn store_bytes(p: *mut u8, v: [i32; 4]) {
         // SAFETY: the caller vouches for 4 bytes.
-        unsafe { p.cast::<[u8; 4]>().write_unaligned(v.map(|v| v as u8)) }
+        unsafe { p.cast::<[u8; 4]>().write_unaligned(lanes!(l => v[l] as u8)) }
     }
 }

@@ -141,24 +141,34 @@ pub unsafe fn pairwise<P: Popcount, const S: usize, const R: usize, const TWICE:
     // SAFETY: the caller vouches for the instructions, codes, panels and rows; a part of a panel is copied through an
     // array.
     unsafe {
-        let (whole, rest) = (t.codes / P::LANES, t.codes % P::LANES);
-        let (stride, mut b, mut out) = (t.stride, t.b, t.out);
         let a = broadcast::<P, S, R>(t.a, t.words);
         let from = P::splat(t.from);
-        for _ in 0..whole {
+        let mut part = [[0u16; 64]; R];
+        let (mut b, mut left) = (t.b, t.codes);
+        while left > 0 {
+            let (out, stride) = if left < P::LANES {
+                (part.as_mut_ptr().cast::<u16>(), 64)
+            } else {
+                (t.out.add(t.codes - left), t.stride)
+            };
             let sums = distances::<P, S, R>(&a, b);
             for r in 0..R {
-                P::store(out.add(r * stride), if TWICE { P::less_twice(from, sums[r]) } else { sums[r] });
+                P::store(
+                    out.add(r * stride),
+                    if const { TWICE } { P::less_twice(from, sums[r]) } else { sums[r] },
+                );
             }
             b = b.add(S * P::LANES);
-            out = out.add(P::LANES);
+            left = left.saturating_sub(P::LANES);
         }
+        let rest = t.codes % P::LANES;
         if rest > 0 {
-            let sums = distances::<P, S, R>(&a, b);
             for r in 0..R {
-                let mut row = [0u16; 64];
-                P::store(row.as_mut_ptr(), if TWICE { P::less_twice(from, sums[r]) } else { sums[r] });
-                std::ptr::copy_nonoverlapping(row.as_ptr(), out.add(r * stride), rest);
+                std::ptr::copy_nonoverlapping(
+                    part[r].as_ptr(),
+                    t.out.add(r * t.stride + t.codes - rest),
+                    rest,
+                );
             }
         }
     }
@@ -222,20 +232,18 @@ unsafe fn bound<P: Popcount, const S: usize>(a: &[[P::V; S]; 1], t: &Search) -> 
             let at = &mut smallest[i & (used - 1)];
             *at = P::min(*at, sums);
         }
-        // The largest number that fewer than k are below, found bit by bit. A distance is at most 256, so 9 bits are
-        // enough.
-        let mut kth = 0;
-        for bit in (0..9).rev() {
+        // The smallest number that k are below, between a number that fewer than k are below and one that all distances are below.
+        let (mut low, mut high) = (0, 16 * S as u16 + 1);
+        while high - low > 1 {
+            let middle = (low + high) / 2;
+            let limit = P::splat(middle);
             let mut below = 0;
-            let limit = P::splat(kth | 1 << bit);
             for smallest in &smallest[..used] {
                 below += P::below(*smallest, limit).count_ones() as usize;
             }
-            if below < t.k {
-                kth |= 1 << bit;
-            }
+            *(if below < t.k { &mut low } else { &mut high }) = middle;
         }
-        kth + 1
+        high
     }
 }
 

@@ -5,7 +5,20 @@
 //! ```
 
 use super::Popcount;
-use std::array::from_fn;
+
+/// `[lane of 0, lane of 1, ..]`. `from_fn` would be functions within functions for the compiler to inline, wherever a kernel has a
+/// register of this tier.
+macro_rules! lanes {
+    ($l:ident => $lane:expr) => {
+        lanes!($l => $lane, 0 1 2 3 4 5 6 7)
+    };
+    ($l:ident => $lane:expr, $($number:literal)*) => {
+        [$({
+            let $l: usize = $number;
+            $lane
+        }),*]
+    };
+}
 
 /// Eight 16-bit lanes in an array.
 #[derive(Clone, Copy)]
@@ -32,15 +45,15 @@ unsafe impl Popcount for Plain {
     }
     #[inline(always)]
     unsafe fn xor(a: [u16; 8], b: [u16; 8]) -> [u16; 8] {
-        from_fn(|l| a[l] ^ b[l])
+        lanes!(l => a[l] ^ b[l])
     }
     #[inline(always)]
     unsafe fn count(v: [u16; 8]) -> [u16; 8] {
-        v.map(|v| v.count_ones() as u16)
+        lanes!(l => v[l].count_ones() as u16)
     }
     #[inline(always)]
     unsafe fn add(a: [u16; 8], b: [u16; 8]) -> [u16; 8] {
-        from_fn(|l| a[l].wrapping_add(b[l]))
+        lanes!(l => a[l].wrapping_add(b[l]))
     }
     #[inline(always)]
     unsafe fn total(parts: [u16; 8]) -> [u16; 8] {
@@ -48,14 +61,15 @@ unsafe impl Popcount for Plain {
     }
     #[inline(always)]
     unsafe fn less_twice(a: [u16; 8], b: [u16; 8]) -> [u16; 8] {
-        from_fn(|l| a[l].wrapping_sub(b[l].wrapping_mul(2)))
+        lanes!(l => a[l].wrapping_sub(b[l].wrapping_mul(2)))
     }
     #[inline(always)]
     unsafe fn min(a: [u16; 8], b: [u16; 8]) -> [u16; 8] {
-        from_fn(|l| (a[l] as i16).min(b[l] as i16) as u16)
+        lanes!(l => (a[l] as i16).min(b[l] as i16) as u16)
     }
     #[inline(always)]
     unsafe fn below(a: [u16; 8], b: [u16; 8]) -> u64 {
-        (0..8).fold(0, |bits, l| bits | u64::from((a[l] as i16) < b[l] as i16) << l)
+        let [a, b, c, d, e, f, g, h] = lanes!(l => u64::from((a[l] as i16) < b[l] as i16) << l);
+        a | b | c | d | e | f | g | h
     }
 }
