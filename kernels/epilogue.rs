@@ -3,7 +3,7 @@
 //! ```text
 //! v = fma(sum[m, n], scale[n] * token_scale[m], bias[n])
 //! v = activation(v + residual[m, n])
-//! y = v as the output's element; bytes: clamp(round_half_even(v * post) + zero)
+//! y = v as the output's element; bytes: clamp(round_half_even(v * post) + zero), and zero where v is NaN
 //! ```
 //!
 //! A call makes one [`Finish`]. Two places read it: the loops here, for sums in memory, and `requantize.rs`, for bytes of
@@ -318,7 +318,8 @@ unsafe fn store_registers<S: Simd>(to: &Finish<'_>, out: *mut u8, at: usize, y: 
                     let steps = S::mul_f(y[v], S::splat_f(to.post));
                     let low = S::splat_f((i32::from(to.low) - to.zero) as f32);
                     let high = S::splat_f((i32::from(to.high) - to.zero) as f32);
-                    let q = S::round(S::min_f(S::max_f(steps, low), high));
+                    // The limits first: NaN passes them, and rounds to an integer whose low byte is 0.
+                    let q = S::round(S::min_f(high, S::max_f(low, steps)));
                     S::store_bytes(out.add(at), S::add(q, S::splat(to.zero)));
                 }
                 _ => {}
@@ -427,7 +428,8 @@ unsafe fn store(to: &Finish<'_>, out: *mut u8, at: usize, values: &[f32]) {
                 let low = (i32::from(to.low) - to.zero) as f32;
                 let high = (i32::from(to.high) - to.zero) as f32;
                 each(out, at, values, |v| {
-                    let q = limit(v * to.post, low, high).round_ties_even();
+                    let q = clamp(v * to.post, low, high).round_ties_even();
+                    let q = if q.is_nan() { 0.0 } else { q };
                     // Inside the limits, and never NaN.
                     (q.to_int_unchecked::<i32>() + to.zero) as u8
                 });
@@ -442,11 +444,4 @@ unsafe fn store(to: &Finish<'_>, out: *mut u8, at: usize, values: &[f32]) {
 fn clamp(v: f32, low: f32, high: f32) -> f32 {
     let v = if v < low { low } else { v };
     if v > high { high } else { v }
-}
-
-/// `min(max(v, low), high)`; NaN goes to low.
-#[inline(always)]
-fn limit(v: f32, low: f32, high: f32) -> f32 {
-    let v = if v > low { v } else { low };
-    if v < high { v } else { high }
 }

@@ -307,7 +307,7 @@ pub unsafe trait Simd: Copy + 'static {
 
     /// Converts i32 to f32, rounded to nearest even.
     unsafe fn to_f32(v: Self::V) -> Self::F;
-    /// Converts f32 to i32, rounded to nearest even. The value must be inside i32.
+    /// Converts f32 to i32, rounded to nearest even. The value must be inside i32; NaN gives an integer whose low byte is 0.
     unsafe fn round(f: Self::F) -> Self::V;
     /// All lanes `value`.
     unsafe fn splat_f(value: f32) -> Self::F;
@@ -385,7 +385,7 @@ pub unsafe trait Simd: Copy + 'static {
             Self::load(bytes.as_ptr())
         }
     }
-    /// Stores `LANES` i32, known to be inside 0 ..= 255, as that many bytes at `p`.
+    /// Stores the low byte of each of `LANES` i32 at `p`.
     unsafe fn store_bytes(p: *mut u8, v: Self::V);
 }
 

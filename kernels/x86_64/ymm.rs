@@ -485,8 +485,9 @@ macro_rules! ymm {
         unsafe fn store_bytes(p: *mut u8, v: __m256i) {
             // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
-                let v = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
-                _mm_storel_epi64(p.cast(), _mm_packus_epi16(v, v));
+                let v = _mm256_shuffle_epi8(v, _mm256_set1_epi32(0x0c08_0400));
+                let v = _mm_unpacklo_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+                _mm_storel_epi64(p.cast(), v);
             }
         }
     };

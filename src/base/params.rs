@@ -92,18 +92,33 @@ impl QuantParams {
 
     /// A quantizer of the reals `min` to `max`, by any scheme.
     ///
+    /// A range of any magnitude is taken alike: 2^n times the range has 2^n times the step, and the integers of 2^n times the
+    /// reals are those of the reals. The step is at least the smallest normal f32, 1.2e-38, and 1 where the range is nothing but 0.
+    /// The authors' own quantizers stop at 1e-8: see [`QuantParams::from_range_with_authors_floor`].
+    ///
     /// # Errors
     /// As [`QuantParams::from_range_asymmetric`] and [`QuantParams::from_range_symmetric`].
     pub fn from_range(min: f32, max: f32, scheme: Scheme) -> Result<Self> {
-        from_range(min, max, scheme)
+        from_range(min, max, scheme, Floor::Normal)
     }
 
-    /// A quantizer of the reals `min` to `max`, widened to hold 0.0, whose ends meet those of `dtype`.
+    /// As [`QuantParams::from_range`], with the floor of the authors of Quantizable Transformers: neither the upper end of the
+    /// range nor the step is below 1e-8. Reals that are smaller than that lose their precision or become 0.
     ///
     /// # Errors
-    /// [`Error::Value`] if `min` or `max` is not finite, if `min > max`, or if the range is too wide for an f32.
+    /// As [`QuantParams::from_range`].
+    pub fn from_range_with_authors_floor(min: f32, max: f32, scheme: Scheme) -> Result<Self> {
+        from_range(min, max, scheme, Floor::Authors)
+    }
+
+    /// A quantizer of the reals `min` to `max`, widened to hold 0.0, whose ends meet those of `dtype`: the step is
+    /// `(max - min) / 255`, the zero point `round_half_even(-min / step)` above the smallest integer. See
+    /// [`QuantParams::from_range`] for the smallest step.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if `min` or `max` is not finite, or if `min > max`.
     pub fn from_range_asymmetric(min: f32, max: f32, dtype: Element) -> Result<Self> {
-        from_range(min, max, Scheme::Asymmetric(dtype))
+        from_range(min, max, Scheme::Asymmetric(dtype), Floor::Normal)
     }
 
     /// A quantizer with `zero_point` 0, whose largest integer stands for the larger of `-min` and `max`.
@@ -112,7 +127,7 @@ impl QuantParams {
     /// # Errors
     /// As [`QuantParams::from_range_asymmetric`], and if `min < 0` with [`Element::U8`].
     pub fn from_range_symmetric(min: f32, max: f32, dtype: Element) -> Result<Self> {
-        from_range(min, max, Scheme::Symmetric(dtype))
+        from_range(min, max, Scheme::Symmetric(dtype), Floor::Normal)
     }
 
     /// The real size of one step.
@@ -151,8 +166,22 @@ impl QuantParams {
     }
 }
 
+/// What keeps a step from being too small to divide by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Floor {
+    /// The smallest normal f32; an empty range has the step 1.
+    Normal,
+    /// The authors' 1e-8, which is below neither the upper end of the range nor the step.
+    Authors,
+}
+
 /// The quantizer of a range, computed in the range's own type, as its authors do: a range of percentiles is f64.
-pub(crate) fn from_range<F: Float + Into<f64>>(min: F, max: F, scheme: Scheme) -> Result<QuantParams> {
+pub(crate) fn from_range<F: Float + Into<f64>>(
+    min: F,
+    max: F,
+    scheme: Scheme,
+    floor: Floor,
+) -> Result<QuantParams> {
     for (argument, end) in [("min", min), ("max", max)] {
         if !end.is_finite() {
             return Err(Error::value(argument, "a finite number", end.into()));
@@ -162,13 +191,26 @@ pub(crate) fn from_range<F: Float + Into<f64>>(min: F, max: F, scheme: Scheme) -
         return Err(Error::value("min", format_args!("at most max = {}", max.into()), min.into()));
     }
     let of = |x: f64| F::from(x).unwrap_or_else(F::zero);
-    // Never an empty range, never a step too small to divide by.
-    let (least, levels) = (of(1e-8), of(255.0));
-    let (min, max) = (min.min(F::zero()), max.max(least));
+    let (smallest, levels) = (of(f32::MIN_POSITIVE.into()), of(255.0));
+    let (min, mut max) = (min.min(F::zero()), max.max(F::zero()));
+    if floor == Floor::Authors {
+        max = max.max(of(1e-8));
+    }
+    let at_least = |step: F| match floor {
+        Floor::Authors => step.max(of(1e-8)),
+        Floor::Normal if step == F::zero() && min == max => F::one(),
+        Floor::Normal => step.max(smallest),
+    };
     let (step, zero_point, dtype) = match scheme {
         Scheme::Asymmetric(dtype) => {
-            let step = (max - min) / levels;
-            let zero: f64 = (-min / step).min(levels).into();
+            let step = match (max - min) / levels {
+                step if step.is_finite() => step,
+                // A difference beyond the largest f32 is taken between halves.
+                _ => (max / of(2.0) - min / of(2.0)) / levels * of(2.0),
+            };
+            // The authors divide by the step as it was before the floor.
+            let divisor = if floor == Floor::Authors { step } else { at_least(step) };
+            let zero: f64 = (-min / divisor).min(levels).into();
             (step, zero.round_ties_even() as i32 + integers(dtype)?.0, dtype)
         }
         Scheme::Symmetric(Element::I8) => (max.max(-min) / of(127.0), 0, Element::I8),
@@ -179,18 +221,17 @@ pub(crate) fn from_range<F: Float + Into<f64>>(min: F, max: F, scheme: Scheme) -
         Scheme::Symmetric(dtype) => return Err(not_quantized(dtype)),
         Scheme::SymmetricAuto => {
             let dtype = if min < F::zero() { Element::I8 } else { Element::U8 };
-            return from_range(min, max, Scheme::Symmetric(dtype));
+            return from_range(min, max, Scheme::Symmetric(dtype), floor);
         }
     };
-    let scale: f64 = step.max(least).into();
-    if !(scale as f32).is_finite() {
-        return Err(Error::value(
-            "max",
-            "max - min to fit f32",
-            format_args!("{} - {}", max.into(), min.into()),
-        ));
-    }
+    let scale: f64 = at_least(step).into();
     QuantParams::new(scale as f32, zero_point, dtype)
+}
+
+/// The step of symmetric 8-bit weights whose largest magnitude is given: `most / 127`, at least the smallest normal f32, and 1 for
+/// nothing but zeros. With a smaller step the products with zeros' scale would be subnormal, which many CPUs compute slowly.
+pub(crate) fn symmetric_step(most: f32) -> f32 {
+    if most == 0.0 { 1.0 } else { (most / 127.0).max(f32::MIN_POSITIVE) }
 }
 
 /// The smallest and the largest integer of a type that reals are quantized to.

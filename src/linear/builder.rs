@@ -5,7 +5,7 @@ use super::{InputQuantization, Linear, MAX_FEATURES, MAX_FEATURES_ZERO_POINTS, P
 use crate::base::ctx::Ctx;
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
-use crate::base::params::check_scale;
+use crate::base::params::{check_scale, symmetric_step};
 use crate::base::view::MatRef;
 use crate::driver::linear::weights::{Blocks, Dense, GroupScales, Sparse};
 use crate::kernels::table::Tier;
@@ -114,7 +114,7 @@ fn quantize_bsr(w: &Bsr<f32>, size: usize) -> Result<(Bsr<i8>, Vec<f32>)> {
     if let Some(v) = bad {
         return Err(Error::value("w", "finite weights", v));
     }
-    let scales: Vec<f32> = most.iter().map(|&m| scale_of(m)).collect();
+    let scales: Vec<f32> = most.iter().map(|&m| symmetric_step(m)).collect();
     let q = w.map_at(|row, col, v| quantize(v, scales[row * groups + col / size]));
     Ok((q, scales))
 }
@@ -139,7 +139,7 @@ fn quantize_groups(w: MatRef<'_, f32>, size: usize) -> Result<(Vec<i8>, Vec<f32>
     let mut q = Vec::with_capacity(w.rows() * w.cols());
     for row in w.iter_rows() {
         if row.is_empty() {
-            scales.push(scale_of(0.0));
+            scales.push(symmetric_step(0.0));
         }
         for group in row.chunks(size) {
             let scale = row_scale(group.iter().copied())?;
@@ -158,12 +158,7 @@ fn row_scale(row: impl Iterator<Item = f32>) -> Result<f32> {
         }
         most = most.max(v.abs());
     }
-    Ok(scale_of(most))
-}
-
-/// `most / 127`, kept where a scale may be: a row of zeros, or of next to nothing, gets the smallest.
-fn scale_of(most: f32) -> f32 {
-    (most / 127.0).max(f32::MIN_POSITIVE * 4.0)
+    Ok(symmetric_step(most))
 }
 
 fn quantize(v: f32, scale: f32) -> i8 {

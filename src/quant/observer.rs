@@ -1,9 +1,10 @@
-//! Observers: from tensors seen to a quantizer. The range estimators of Quantizable Transformers, to the bit.
+//! Observers: from tensors seen to a quantizer. The range estimators of Quantizable Transformers, to the bit for what they have a
+//! range for: with their absolute floor and margin where that is asked for, and without them scale-free.
 
 use super::{QuantParams, Scheme};
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
-use crate::base::params::from_range;
+use crate::base::params::{Floor, from_range};
 use crate::kernels::quantize::{Range, range_body};
 
 /// Sees the tensors of one place in a model, one after the other, and then says how to quantize them.
@@ -22,18 +23,34 @@ pub trait Observer {
     fn params(&self) -> Result<QuantParams>;
 }
 
+/// The way to the authors' floor, of observers that have a `floor`.
+macro_rules! authors_floor {
+    () => {
+        /// With the floor of the authors of Quantizable Transformers under the range and its step, 1e-8: see
+        /// [`QuantParams::from_range_with_authors_floor`]. Without it, ranges of every magnitude are taken alike.
+        #[must_use]
+        pub fn with_authors_floor(mut self) -> Self {
+            self.floor = Floor::Authors;
+            self
+        }
+    };
+}
+
 /// The range of the last tensor: for weights, which are seen once.
 #[derive(Debug, Clone)]
 pub struct MinMax {
     scheme: Scheme,
+    floor: Floor,
     range: Option<(f32, f32)>,
 }
 
 impl MinMax {
     /// An observer that has seen nothing.
     pub fn new(scheme: Scheme) -> Self {
-        Self { scheme, range: None }
+        Self { scheme, floor: Floor::Normal, range: None }
     }
+
+    authors_floor!();
 }
 
 impl Observer for MinMax {
@@ -44,7 +61,7 @@ impl Observer for MinMax {
 
     fn params(&self) -> Result<QuantParams> {
         let (min, max) = seen(self.range)?;
-        from_range(min, max, self.scheme)
+        from_range(min, max, self.scheme, self.floor)
     }
 }
 
@@ -52,6 +69,7 @@ impl Observer for MinMax {
 #[derive(Debug, Clone)]
 pub struct Percentile {
     scheme: Scheme,
+    floor: Floor,
     p: f64,
     range: Option<(f64, f64)>,
 }
@@ -63,8 +81,10 @@ impl Percentile {
     /// [`Error::Value`] if `p` is not in 50 to 100.
     pub fn new(scheme: Scheme, p: f64) -> Result<Self> {
         check_percentile(p)?;
-        Ok(Self { scheme, p, range: None })
+        Ok(Self { scheme, floor: Floor::Normal, p, range: None })
     }
+
+    authors_floor!();
 }
 
 impl Observer for Percentile {
@@ -75,7 +95,7 @@ impl Observer for Percentile {
 
     fn params(&self) -> Result<QuantParams> {
         let (min, max) = seen(self.range)?;
-        from_range(min, max, self.scheme)
+        from_range(min, max, self.scheme, self.floor)
     }
 }
 
@@ -84,6 +104,7 @@ impl Observer for Percentile {
 #[derive(Debug, Clone)]
 pub struct RunningMinMax {
     scheme: Scheme,
+    floor: Floor,
     momentum: f64,
     percentile: Option<f64>,
     range: Option<(f64, f64)>,
@@ -92,8 +113,10 @@ pub struct RunningMinMax {
 impl RunningMinMax {
     /// An observer that has seen nothing, of momentum 0.9.
     pub fn new(scheme: Scheme) -> Self {
-        Self { scheme, momentum: 0.9, percentile: None, range: None }
+        Self { scheme, floor: Floor::Normal, momentum: 0.9, percentile: None, range: None }
     }
+
+    authors_floor!();
 
     /// The weight of what was seen before, instead of 0.9.
     ///
@@ -143,8 +166,8 @@ impl Observer for RunningMinMax {
     fn params(&self) -> Result<QuantParams> {
         let (min, max) = seen(self.range)?;
         match self.percentile {
-            Some(_) => from_range(min, max, self.scheme),
-            None => from_range(min as f32, max as f32, self.scheme),
+            Some(_) => from_range(min, max, self.scheme, self.floor),
+            None => from_range(min as f32, max as f32, self.scheme, self.floor),
         }
     }
 }
@@ -152,18 +175,18 @@ impl Observer for RunningMinMax {
 /// The symmetric range, of 100 candidates, that quantizes what was seen with the least squared error: for weights
 /// with outliers.
 ///
-/// Candidate i is `i * (m + 0.5) / 100`, where m is the largest absolute value of the first tensor: the original's
-/// "range margin" of 0.5 puts most of them outside weights that are small. The error is summed in f64; of equal
-/// candidates the smallest wins.
+/// Candidate i is `i * m / 100`, where m is the largest absolute value of the first tensor. The error is summed in f64; of equal
+/// candidates the smallest wins. [`MseGrid::with_authors_grid`] searches where the authors do.
 #[derive(Debug, Clone)]
 pub struct MseGrid {
     scheme: Scheme,
+    floor: Floor,
     grid: Vec<(QuantParams, f64)>,
 }
 
 impl MseGrid {
     const CANDIDATES: usize = 100;
-    const RANGE_MARGIN: f64 = 0.5;
+    const AUTHORS_MARGIN: f64 = 0.5;
 
     /// An observer that has seen nothing.
     ///
@@ -173,7 +196,15 @@ impl MseGrid {
         if let Scheme::Asymmetric(_) = scheme {
             return Err(Error::unsupported("scheme", "a symmetric one", format_args!("{scheme:?}")));
         }
-        Ok(Self { scheme, grid: Vec::new() })
+        Ok(Self { scheme, floor: Floor::Normal, grid: Vec::new() })
+    }
+
+    /// With the candidates of the authors of Quantizable Transformers, `i * (m + 0.5) / 100`, and their floor of 1e-8. The "range
+    /// margin" of 0.5 is absolute: it puts most candidates outside weights that are small.
+    #[must_use]
+    pub fn with_authors_grid(mut self) -> Self {
+        self.floor = Floor::Authors;
+        self
     }
 
     fn candidates(&self, min: f32, max: f32) -> Result<Vec<(QuantParams, f64)>> {
@@ -182,11 +213,13 @@ impl MseGrid {
             Scheme::SymmetricAuto if min < 0.0 => Element::I8,
             Scheme::SymmetricAuto => Element::U8,
         };
+        let scheme = Scheme::Symmetric(dtype);
         // A symmetric u8 refuses what is below 0 as any other observer does.
-        from_range(min, max, Scheme::Symmetric(dtype))?;
-        let step = (f64::from(min.abs().max(max.abs())) + Self::RANGE_MARGIN) / Self::CANDIDATES as f64;
+        from_range(min, max, scheme, self.floor)?;
+        let margin = if self.floor == Floor::Authors { Self::AUTHORS_MARGIN } else { 0.0 };
+        let step = (f64::from(min.abs().max(max.abs())) + margin) / Self::CANDIDATES as f64;
         (1..=Self::CANDIDATES)
-            .map(|i| Ok((QuantParams::from_range_symmetric(0.0, (step * i as f64) as f32, dtype)?, 0.0)))
+            .map(|i| Ok((from_range(0.0, (step * i as f64) as f32, scheme, self.floor)?, 0.0)))
             .collect()
     }
 }
@@ -198,8 +231,8 @@ impl Observer for MseGrid {
             self.grid = self.candidates(min, max)?;
         }
         for (params, loss) in &mut self.grid {
-            let error = |&x: &f32| x - params.dequantize(params.quantize(x));
-            *loss += x.iter().map(error).map(|e| f64::from(e * e)).sum::<f64>();
+            let error = |&x: &f32| f64::from(x) - f64::from(params.dequantize(params.quantize(x)));
+            *loss += x.iter().map(error).map(|e| e * e).sum::<f64>();
         }
         Ok(())
     }
@@ -241,11 +274,13 @@ fn percentiles(x: &[f32], p: f64) -> Result<(f64, f64)> {
 }
 
 /// NumPy's `percentile` of f32 with its default method: the difference in f32, the rest in f64, from the nearer
-/// neighbour.
+/// neighbour. A difference beyond the largest f32, which is infinite there, is one of f64.
 fn percentile(x: &mut [f32], p: f64) -> f64 {
     let position = p / 100.0 * (x.len() - 1) as f64;
     let (_, &mut low, above) = x.select_nth_unstable_by(position as usize, f32::total_cmp);
     let high = above.iter().copied().min_by(f32::total_cmp).unwrap_or(low);
-    let (step, part) = (f64::from(high - low), position.fract());
+    let step =
+        if (high - low).is_finite() { f64::from(high - low) } else { f64::from(high) - f64::from(low) };
+    let part = position.fract();
     if part < 0.5 { f64::from(low) + step * part } else { f64::from(high) - step * (1.0 - part) }
 }

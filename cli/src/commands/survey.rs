@@ -14,7 +14,7 @@ use serde::Serialize;
 use siskin::linear::{Epilogue, Linear, MAX_FEATURES};
 use siskin::quant::{QuantParams, sqnr_db};
 use siskin::sparse::{BlockShape, Bsr, Norm, prune};
-use siskin::{Ctx, MatMut, MatRef, Scratch, bf16, f16};
+use siskin::{Ctx, Element, MatMut, MatRef, Scratch, bf16, f16};
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
@@ -215,7 +215,7 @@ fn layers(dtype: WType, w: MatRef<'_, f32>, pruned: &Bsr<f32>, ctx: &Ctx) -> Res
 fn quantized(dtype: WType, w: &[f32], k: usize) -> Vec<f32> {
     let row = |row: &[f32]| {
         let most = row.iter().fold(0.0f32, |most, v| most.max(v.abs()));
-        let step = (most / 127.0).max(f32::MIN_POSITIVE * 4.0);
+        let step = QuantParams::from_range_symmetric(-most, most, Element::I8).map_or(1.0, |p| p.scale());
         row.iter().map(|v| (v / step).round_ties_even() * step).collect::<Vec<_>>()
     };
     match dtype {
