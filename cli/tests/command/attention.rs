@@ -1,8 +1,6 @@
 //! Attention by the command: cases measured and refused, files run and refused.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use std::fs;

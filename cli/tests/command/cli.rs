@@ -1,8 +1,6 @@
 //! The command as its users meet it: what it prints, what it writes, how it ends.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::fs;

@@ -1,8 +1,6 @@
 //! Binary codes by the command: cases measured and refused.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use serde_json::Value;
 
 #[test]

@@ -1,8 +1,6 @@
 //! Files that the command writes: what becomes of what stands at their place, and what is left when something goes wrong.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use safetensors::{Dtype, SafeTensors};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -1,8 +1,6 @@
 //! EcoFormer's codes and contexts from files: those of the original, and what is refused.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use siskin::Scratch;
@@ -14,10 +12,10 @@ use std::path::Path;
 use std::process::Output;
 
 const GOLDEN: [&[u8]; 4] = [
-    include_bytes!("../../tests/golden/eco_infer_h1_d32_b16.safetensors"),
-    include_bytes!("../../tests/golden/eco_infer_h2_d64_b16.safetensors"),
-    include_bytes!("../../tests/golden/eco_infer_h3_d16_b8_m10.safetensors"),
-    include_bytes!("../../tests/golden/eco_infer_h3_d32_b32_m50.safetensors"),
+    include_bytes!("../../../tests/golden/eco_infer_h1_d32_b16.safetensors"),
+    include_bytes!("../../../tests/golden/eco_infer_h2_d64_b16.safetensors"),
+    include_bytes!("../../../tests/golden/eco_infer_h3_d16_b8_m10.safetensors"),
+    include_bytes!("../../../tests/golden/eco_infer_h3_d32_b32_m50.safetensors"),
 ];
 
 /// `[batch, heads, tokens, n]` with `size` bytes a number to `[batch, tokens, heads, n]`.

@@ -1,8 +1,6 @@
 //! The picture of time against length.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use std::fs;
 
 /// Elements that are opened and closed in order; what it says is between them.

@@ -1,8 +1,6 @@
 //! EcoFormer by the command.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use siskin::Ctx;
