@@ -1,6 +1,7 @@
 //! The rooms of the house and which way imports go, read from the text of the sources.
 //!
 //! `cargo test --test architecture -- --nocapture` prints the picture that ARCHITECTURE.md shows.
+//! A binary of its own: it reads texts and needs nothing of the library.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,7 @@
 //! What the compiler made of the hot loops: as many dot products as the tile has registers, no calls, nothing on the
 //! stack. Reads the assembly of a release build of the library.
+//!
+//! A binary of its own, left out of `cargo test`: it builds the library once more, as users do.
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -1,4 +1,6 @@
 //! A call that does not fit memory is refused, and leaves what it was to write as it was.
+//!
+//! A binary of its own: the limit is one of the process, and would hit whatever ran beside it.
 #![cfg(target_os = "linux")]
 
 #[path = "common/errors.rs"]

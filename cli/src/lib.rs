@@ -1,4 +1,5 @@
-//! The command `siskin`, as a library so that its parts can be fuzzed.
+//! The command `siskin`, as a library so that its parts can be tested and fuzzed.
+#![allow(missing_docs, reason = "only `main` is for others: the rest is as internal as in a command without a library")]
 
 mod attention;
 mod base;
@@ -9,6 +10,31 @@ mod families;
 pub mod fuzz;
 mod hamming;
 mod linear;
+
+/// What the tests see beside what the command prints: cases, the data made of them, and the checks of results.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::base::data::Data;
+    pub use crate::base::error::Result;
+    pub use crate::base::family::check;
+    pub use crate::base::json::from_json;
+    pub use crate::base::settings::tier;
+
+    /// Attention.
+    pub mod attention {
+        pub use crate::attention::{Case, Problem, Softmax};
+    }
+
+    /// EcoFormer.
+    pub mod ecoformer {
+        pub use crate::ecoformer::{Case, Problem};
+    }
+
+    /// Distances of binary codes.
+    pub mod hamming {
+        pub use crate::hamming::{Case, Out, Problem};
+    }
+}
 
 use base::error::{Error, Result};
 use base::signals;

@@ -99,16 +99,16 @@ test=(cargo test --package siskin --target $target)
 "${test[@]}" --tests --no-run
 # What does not depend on the tier and takes minutes here.
 slow=(--skip allocate --skip long_contexts --skip 32_bits --skip largest_k --skip every_pair)
-sweep=()
-for name in {,attention_,codes_,float_,float_sparse_}kernels attention_{passes,bytes,golden} float_properties ecoformer \
-    ecoformer_codes oracle digests guard tiers; do
-    sweep+=(--test "$name")
-done
+chosen=("${SKIP_CHILDREN[@]}" "${slow[@]}")
+sweep=(kernels/{bytes,attention_tiles,attention_decode,attention_passes,codes,float,float_sparse,oracle,digests,guard,tiers}
+    attention/{bytes,golden} linear/float_properties ecoformer/{original,codes})
 test_on() {
-    local run=("${test[@]}" --tests)
-    [ "${runs[$1]-sweep}" = all ] || run=("${test[@]}" "${sweep[@]}")
-    SISKIN_REQUIRE_ISA=${also[$1]-} \
-        CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu $1 -L /usr/aarch64-linux-gnu" \
-        "${run[@]}" --no-fail-fast -- "${SKIP_CHILDREN[@]}" "${slow[@]}"
+    export SISKIN_REQUIRE_ISA=${also[$1]-}
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu $1 -L /usr/aarch64-linux-gnu"
+    if [ "${runs[$1]-sweep}" = all ]; then
+        "${test[@]}" --tests --no-fail-fast -- "${chosen[@]}"
+    else
+        run_modules 86400 "${sweep[@]}"
+    fi
 }
 each_model tiers "${models[@]}"

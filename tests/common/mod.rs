@@ -1,6 +1,14 @@
 //! Shared by the tests: tiers, cases, random numbers and contexts.
 #![allow(dead_code, reason = "each test uses its own part")]
 
+pub mod attention;
+pub mod ecoformer;
+pub mod errors;
+pub mod float;
+pub mod golden;
+pub mod ksh;
+pub mod layer;
+
 use siskin::internal::isa::FeatureSet;
 use siskin::internal::kernels::codes::table::Codes;
 use siskin::internal::kernels::table::{TIERS, Tier};

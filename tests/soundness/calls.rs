@@ -1,9 +1,9 @@
 //! Calls of every family, each with its shapes, strides, element types and threads from a seed.
 
-use crate::attention as heads;
+use crate::common::attention as heads;
+use crate::common::ecoformer::{PLACES, Parts, Placed, cu_seqlens, floats, random_codes, some_codes};
 use crate::common::{BLOCKS, Manner, Rng, custom, serial};
-use crate::ecoformer::{PLACES, Parts, Placed, cu_seqlens, floats, random_codes, some_codes};
-use crate::{float, layer};
+use crate::common::{float, layer};
 use siskin::attention::{AttentionCall, Calibrator, ContextOrder, Gate, Sequences};
 use siskin::ecoformer::{
     Bandwidth, BitCodes, FitOptions, KernelHash, LinearAttention, LinearAttentionInputs, Numerator, Stream,
@@ -29,7 +29,7 @@ fn pick<T: Copy>(r: &mut Rng, all: &[T]) -> T {
 
 #[test]
 fn layers_of_bytes() {
-    use layer::{ACTS, Act, Case, INS, RESIDUALS, TOS};
+    use crate::common::layer::{ACTS, Act, Case, INS, RESIDUALS, TOS};
     let (mut r, mut scratch) = (Rng::new(1), Scratch::new());
     for i in 0..36 {
         let case = Case {
@@ -52,7 +52,7 @@ fn layers_of_bytes() {
 /// Several panels and bands, so that they are shared out among threads.
 #[test]
 fn layers_of_bytes_in_many_panels() {
-    use layer::{Act, Case, In, Res, To};
+    use crate::common::layer::{Act, Case, In, Res, To};
     use siskin::internal::linear::PanelLayout::{KMajor, KMajor4, Rows};
     let mut scratch = Scratch::new();
     let blocks = [None, Some((4, 1)), Some((1, 4)), Some((4, 4)), Some((3, 2))];

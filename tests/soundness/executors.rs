@@ -1,9 +1,8 @@
 //! Executors that say what no executor should: calls give what a serial call gives, or an error, and never more threads
 //! than can be.
 
-use crate::common::{BLOCKS, Rng, serial};
-use crate::ecoformer::{Parts, cu_seqlens, encode, floats, random_codes};
-use crate::{attention, float, layer};
+use crate::common::ecoformer::{Parts, cu_seqlens, encode, floats, random_codes};
+use crate::common::{BLOCKS, Rng, attention, float, serial};
 use siskin::attention::{Gate, Sequences};
 use siskin::ecoformer::{Bandwidth, FitOptions, LinearAttention, LinearAttentionInputs, Numerator, fit};
 use siskin::{Ctx, Executor, HeadsMut, HeadsRef, Isa, MatMut, MatRef, Parallelism, Scratch};
@@ -44,7 +43,7 @@ fn check<R: PartialEq>(what: &str, call: impl Fn(&Ctx) -> R) {
 
 #[test]
 fn layers() {
-    use layer::{Act, Case, In, Res, To};
+    use crate::common::layer::{Act, Case, In, Res, To};
     for block in BLOCKS[..4].iter().copied() {
         for (m, n) in [(1, 70), (70, 5)] {
             let (input, to, residual, act) = (In::F32PerToken, To::F32, Res::None, Act::Identity);

@@ -268,7 +268,7 @@ impl Case {
     }
 
     /// Of q, and of k and v.
-    fn tokens(&self) -> (u128, u128) {
+    pub fn tokens(&self) -> (u128, u128) {
         let last = |list: &[i32]| list.last().map_or(0, |&n| n as u128);
         let all = |len: usize| self.batch() as u128 * len as u128;
         if self.is_packed() {
@@ -298,70 +298,5 @@ impl Case {
             (self.seq() as u128, self.kv_len() as u128)
         };
         q <= 16 && k >= 1024
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::{family::check, json::from_json};
-
-    fn parse(text: &str) -> Result<Case> {
-        let case: Case = from_json("case", text.as_bytes())?;
-        check(&case)?;
-        Ok(case)
-    }
-
-    #[test]
-    fn a_softmax_is_a_name_or_an_object() {
-        let softmax = |text: &str| parse(&format!(r#"{{"softmax":{text}}}"#)).map(|case| case.softmax);
-        assert_eq!(softmax(r#""standard""#).unwrap(), Softmax::default());
-        assert_eq!(softmax(r#"{"gamma":-0.5}"#).unwrap(), Softmax::Clipped { gamma: -0.5, zeta: 1.0 });
-        let alpha = Softmax::Alpha { alpha: 12.0, max_len: 512 };
-        assert_eq!(softmax(r#"{"alpha":12,"max_len":512}"#).unwrap(), alpha);
-        assert_eq!(alpha.clipped().unwrap().unwrap().gamma(), -12.0 / 512.0);
-        for bad in [
-            r#""clipped""#,
-            r#"{"gamma":1}"#,
-            r#"{"gamma":-0.5,"zeta":0.5}"#,
-            r#"{"gamma":-0.5,"alpha":1}"#,
-            r#"{"alpha":12}"#,
-            "1",
-        ] {
-            assert!(softmax(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn sizes_are_limited_before_memory_is_taken() {
-        for bad in [
-            r#"{"seq":0}"#,
-            r#"{"kv_len":0}"#,
-            r#"{"heads":0}"#,
-            r#"{"heads":12,"kv_heads":5}"#,
-            r#"{"head_dim":257}"#,
-            r#"{"seq":18446744073709551615,"kv_len":18446744073709551615,"batch":18446744073709551615}"#,
-            r#"{"seq":1,"kv_len":100000000}"#,
-            r#"{"seq":60000,"heads":12,"head_dim":1}"#,
-            r#"{"cu_seqlens":[1,2]}"#,
-            r#"{"cu_seqlens":[0,5,4]}"#,
-            r#"{"cu_seqlens":[0,2147483647]}"#,
-            r#"{"cu_seqlens":[0,5],"seq":5}"#,
-            r#"{"cu_seqlens":[0,5],"cu_seqlens_k":[0,5,6]}"#,
-            r#"{"cu_seqlens_k":[0,5]}"#,
-            r#"{"layout":"fused","kv_len":5}"#,
-            r#"{"layout":"fused","kv_heads":1}"#,
-            r#"{"threads":0}"#,
-            r#"{"y":"i32"}"#,
-            r#"{"window":[1]}"#,
-            r#"{"window":[-1,0]}"#,
-            r#"{"m":5}"#,
-            r#"{"op":"linear"}"#,
-        ] {
-            assert!(parse(bad).is_err(), "{bad}");
-        }
-        let packed = parse(r#"{"cu_seqlens":[0,5,5,9],"layout":"fused","window":[3,0]}"#).unwrap();
-        assert_eq!(packed.tokens(), (9, 9));
-        assert!(parse(r#"{"seq":1,"kv_len":4096}"#).unwrap().is_decode());
     }
 }

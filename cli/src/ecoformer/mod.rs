@@ -15,6 +15,7 @@ use siskin::{Ctx, Isa};
 
 pub use bench::Answer;
 pub use case::Case;
+pub use problem::Problem;
 
 impl Family for Case {
     const OP: &'static str = "ecoformer";

@@ -39,28 +39,3 @@ impl Case {
         self.m.unwrap_or(self.n)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::{family, json::from_json};
-
-    #[test]
-    fn sizes_are_limited_before_memory_is_taken() {
-        for bad in [
-            r#"{"n":0}"#,
-            r#"{"m":0}"#,
-            r#"{"k":0}"#,
-            r#"{"bits":0}"#,
-            r#"{"bits":257}"#,
-            r#"{"n":100000}"#,
-            r#"{"m":18446744073709551615,"n":18446744073709551615}"#,
-            r#"{"m":1000,"k":18446744073709551615}"#,
-            r#"{"threads":0}"#,
-            r#"{"op":"linear"}"#,
-        ] {
-            let case = from_json::<Case>("case", bad.as_bytes());
-            assert!(case.and_then(|case| family::check(&case)).is_err(), "{bad}");
-        }
-    }
-}

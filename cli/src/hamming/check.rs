@@ -31,25 +31,3 @@ impl Problem {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::json::from_json;
-    use siskin::{Ctx, Scratch};
-
-    #[test]
-    fn what_is_wrong_is_found() {
-        for case in [r#"{"m":3,"n":5,"bits":70}"#, r#"{"m":3,"n":5,"bits":70,"k":6}"#] {
-            let problem = Problem::new(&from_json("case", case.as_bytes()).unwrap()).unwrap();
-            let mut out = problem.output();
-            problem.forward(&mut out, &Ctx::serial().unwrap(), &mut Scratch::new()).unwrap();
-            problem.check(&out, 1 << 20).unwrap();
-            match &mut out {
-                Out::All(distances) => distances[7] += 1,
-                Out::Nearest { indices, .. } => indices.swap(12, 13),
-            }
-            assert!(problem.check(&out, 1 << 20).is_err(), "{case}");
-        }
-    }
-}

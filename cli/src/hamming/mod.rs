@@ -14,6 +14,7 @@ use bench::Answer;
 use siskin::{Ctx, Isa};
 
 pub use case::Case;
+pub use problem::{Out, Problem};
 
 impl Family for Case {
     const OP: &'static str = "hamming";

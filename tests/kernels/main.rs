@@ -1,0 +1,21 @@
+//! Kernels one by one, and what must hold of every row of their table: names, bounds of memory, the same bits as anywhere.
+
+mod attention_decode;
+mod attention_operands;
+mod attention_passes;
+mod attention_tiles;
+mod bytes;
+mod codes;
+#[path = "../common/mod.rs"]
+mod common;
+mod digests;
+mod ecoformer;
+mod float;
+mod float_sparse;
+#[cfg(unix)]
+mod guard;
+mod math;
+mod names;
+mod odd_tiles;
+mod oracle;
+mod tiers;

@@ -1,0 +1,13 @@
+//! Layers of bytes and of floats, and what they are made of: quantizers, block-sparse matrices, parameters.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod errors;
+mod float;
+mod float_packed;
+mod float_properties;
+mod layers;
+mod outliers;
+mod quant;
+mod serde;
+mod sparse;
