@@ -30,11 +30,7 @@ use super::x86_64::rows as architecture;
 use crate::base::core::Target;
 use crate::base::isa::FeatureSet;
 
-pub use super::byte_table::{
-    ByteKernels, DenseKernel, GemvKernel, Packing, SparseKernel, ThreadState, ToBytes,
-};
-pub use super::panel::PanelLayout as Layout;
-pub use super::tier::{Row, Tier};
+pub use super::tier::Tier;
 
 /// What every CPU runs.
 mod portable {
@@ -66,7 +62,7 @@ mod portable {
 /// Other architectures have no rows of their own.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod architecture {
-    pub const ROWS: &[super::Row] = &[];
+    pub const ROWS: &[crate::kernels::tier::Row] = &[];
 }
 
 /// All rows, the best of each ISA last.
@@ -94,7 +90,7 @@ const _: () = {
 impl Tier {
     /// The kernels to use for a target, whose ISA this CPU has.
     pub fn of(target: Target) -> &'static Tier {
-        let fits = |row: &&Row| row.tier.isa == target.isa && row.tier.is_supported();
+        let fits = |row: &&super::tier::Row| row.tier.isa == target.isa && row.tier.is_supported();
         let Some(row) = architecture::ROWS.iter().rev().chain(portable::ROWS).find(fits) else {
             unreachable!("this CPU has no {}", target.isa)
         };

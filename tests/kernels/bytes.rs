@@ -10,10 +10,11 @@ use siskin::internal::kernels::dense::Tile;
 use siskin::internal::kernels::epilogue::Finish;
 use siskin::internal::kernels::gemv::GATHER;
 use siskin::internal::kernels::pack::{Tokens, quad_offset};
+use siskin::internal::kernels::panel::PanelLayout as Layout;
 use siskin::internal::kernels::scalar::Scalar;
 use siskin::internal::kernels::simd::Simd;
 use siskin::internal::kernels::sparse::{Band, Group};
-use siskin::internal::kernels::table::{Layout, Tier};
+use siskin::internal::kernels::table::Tier;
 
 /// Groups of random columns, and what to multiply them with.
 struct Problem {

@@ -3,8 +3,8 @@
 
 use crate::common::{Rng, cases, tiers};
 use siskin::internal::driver::linear::weights::Dense;
+use siskin::internal::kernels::byte_table::DenseKernel;
 use siskin::internal::kernels::dense::{Run, Tile};
-use siskin::internal::kernels::table::DenseKernel;
 use siskin::linear::Weight;
 use siskin::{MatRef, bf16, f16};
 

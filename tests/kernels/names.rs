@@ -3,9 +3,11 @@
 
 use crate::common::implies;
 use siskin::internal::isa::FeatureSet;
+use siskin::internal::kernels::byte_table::DenseKernel;
 use siskin::internal::kernels::float_table::FloatKernels;
 use siskin::internal::kernels::odd::ODD;
-use siskin::internal::kernels::table::{DenseKernel, Layout, TIERS, Tier};
+use siskin::internal::kernels::panel::PanelLayout as Layout;
+use siskin::internal::kernels::table::{TIERS, Tier};
 use std::collections::HashSet;
 
 const ELEMENTS: [&str; 6] = ["u8", "i8", "bf16", "f16", "f32", "b1"];

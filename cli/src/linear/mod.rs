@@ -1,6 +1,7 @@
 //! Linear layers: cases and their data, checks, and what the commands do with them.
 
 mod bench;
+mod bytes;
 mod case;
 mod check;
 mod matrix;

@@ -17,7 +17,18 @@ pub fn verify(case: &Case, tiers: &[Isa]) -> Result<()> {
     let problem = Problem::new(case, &scalar)?;
     problem.check_plain(&problem.tokens, &scalar)?;
     let mut wants = Wants::default();
-    tiers.iter().try_for_each(|&isa| problem.check_tier(case.input, &mut wants, &tier(isa, case.threads)?))
+    tiers
+        .iter()
+        .try_for_each(|&isa| problem.check_tier(case.input, &mut wants, &tier(isa, case.threads)?))?;
+    let tokens = problem.with_odd_numbers(&mut Rng(case.seed))?;
+    for &isa in tiers {
+        let ctx = tier(isa, case.threads)?;
+        problem.check_magnitudes(&mut Rng(case.seed), &ctx)?;
+        if problem.y.is_bytes() {
+            problem.check_bytes(case.input, &tokens, &ctx)?;
+        }
+    }
+    Ok(())
 }
 
 /// A case that fits its seed.

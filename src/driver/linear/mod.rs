@@ -12,10 +12,11 @@ pub use floats::sparse_floats;
 
 use crate::base::buffer::Buffer;
 use crate::base::ctx::Ctx;
+use crate::kernels::byte_table::ThreadState;
 use crate::kernels::epilogue::{self, Finish, Sums};
 use crate::kernels::pack::{self, Tokens};
 use crate::kernels::panel::{Panel, PanelLayout, Shape};
-use crate::kernels::table::{ThreadState, Tier};
+use crate::kernels::table::Tier;
 use weights::BAND;
 
 /// Packs the tokens of a panel; the last argument is for what must be quantized first.

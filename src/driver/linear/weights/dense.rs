@@ -4,7 +4,7 @@ use super::GroupScales;
 use crate::base::buffer::Buffer;
 use crate::base::element::Weight;
 use crate::base::view::MatRef;
-use crate::kernels::table::DenseKernel;
+use crate::kernels::byte_table::DenseKernel;
 
 /// Dense weights in panels of `kernel.nr` features.
 #[derive(Debug, Clone)]
