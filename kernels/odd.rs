@@ -9,10 +9,12 @@
 //! the format of block-sparse weights and activations, not properties of a tile; what can be odd there is how many
 //! registers are computed at a time.
 
+use super::byte_table::{ByteKernels, DenseKernel, SparseKernel, ThreadState, ToBytes};
 use super::dense::{Int8, Kernel, Quad8 as Packed, Run, Tile};
+use super::panel::PanelLayout as Layout;
 use super::scalar::Scalar;
 use super::sparse::{self, KMajor, KMajor4, KMajor4x16, KMajor16};
-use super::table::{ByteKernels, DenseKernel, Layout, SparseKernel, TIERS, ThreadState, Tier, ToBytes};
+use super::table::{TIERS, Tier};
 use crate::base::element::Element;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -3,7 +3,8 @@
 //! ```text
 //! w           = e[key] / total * stretch + gamma          total = max(sum of e over the row, 1)
 //! weight[key] = clamp(w / step, 0, limit)                 clipped
-//!               w / step                                  not clipped (gamma = 0), as f32 or bfloat16
+//!               w / step                                  not clipped (gamma = 0), as bfloat16, and as f32: 0 if it is subnormal,
+//!                                                         for products with subnormal numbers take long
 //!               min(w / step, limit)                      not clipped, as unsigned bytes
 //! ```
 //!
@@ -201,6 +202,9 @@ unsafe fn weights<S: Simd, W: Weights<S>, const CLIP: bool, const LIMIT: bool, c
             }
             if LIMIT {
                 v[i] = S::min_f(S::splat_f(w.limit), v[i]);
+            }
+            if !CLIP && W::BYTES == 4 {
+                v[i] = S::at_least(v[i], v[i], S::splat_f(f32::MIN_POSITIVE));
             }
         }
         v

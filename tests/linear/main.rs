@@ -7,6 +7,7 @@ mod float;
 mod float_packed;
 mod float_properties;
 mod layers;
+mod numbers;
 mod outliers;
 mod quant;
 mod serde;

@@ -101,7 +101,7 @@ mod golden {
         g.observe("asym8_run", &batches, RunningMinMax::new(U8));
         let running = RunningMinMax::new(U8).with_percentile(99.0).unwrap();
         g.observe("asym8_run_pct", &batches[..3], running);
-        g.observe("sym8_mse_grid", &["x"], MseGrid::new(Scheme::SymmetricAuto).unwrap());
+        g.observe("sym8_mse_grid", &["x"], MseGrid::new(Scheme::SymmetricAuto).unwrap().with_authors_grid());
 
         let x = g.f32("in.sym8_perch.x");
         let x = MatRef::new(&x, 8, 20).unwrap();
@@ -134,9 +134,9 @@ fn observers_forget_average_and_accumulate_as_documented() {
     assert_eq!(seen(&mut MinMax::new(U8)), range(0.0, 3.0));
     assert_eq!(seen(&mut Percentile::new(U8, 100.0).unwrap()), range(0.0, 3.0));
     assert_eq!(seen(&mut RunningMinMax::new(U8).with_momentum(0.5).unwrap()), range(-0.5, 2.0));
-    // The grid is that of the first tensor, to 1.5, however large the second is.
-    let grid = seen(&mut MseGrid::new(I8).unwrap());
-    assert_eq!(grid.scale(), 1.5 / 127.0);
+    // The grid is that of the first tensor, however large the second is: to 1, and the authors' to 1.5.
+    assert_eq!(seen(&mut MseGrid::new(I8).unwrap()).scale(), 1.0 / 127.0);
+    assert_eq!(seen(&mut MseGrid::new(I8).unwrap().with_authors_grid()).scale(), 1.5 / 127.0);
     assert_eq!(seen(&mut MseGrid::new(Scheme::SymmetricAuto).unwrap()).dtype(), Element::I8);
 }
 
@@ -144,32 +144,108 @@ fn observers_forget_average_and_accumulate_as_documented() {
 fn the_mse_grid_clips_an_outlier_where_that_pays() {
     let mut x: Vec<f32> = (0..100_000).map(|i| ((i * 7919 % 100_000) as f32 / 50_000.0) - 1.0).collect();
     x[17] = 1.5;
-    let mut grid = MseGrid::new(I8).unwrap();
-    grid.observe(&x).unwrap();
-    let best = grid.params().unwrap();
-    let error = |p: QuantParams| -> f64 {
-        x.iter().map(|&v| f64::from(v - p.dequantize(p.quantize(v))).powi(2)).sum()
-    };
-    for i in 1..=100 {
-        let p = QuantParams::from_range_symmetric(0.0, (i as f64 * 2.0 / 100.0) as f32, Element::I8);
-        assert!(error(best) <= error(p.unwrap()) * (1.0 + 1e-6), "candidate {i}");
+    for (mut grid, last) in
+        [(MseGrid::new(I8).unwrap(), 1.5), (MseGrid::new(I8).unwrap().with_authors_grid(), 2.0)]
+    {
+        grid.observe(&x).unwrap();
+        let best = grid.params().unwrap();
+        let error = |p: QuantParams| -> f64 {
+            x.iter().map(|&v| f64::from(v - p.dequantize(p.quantize(v))).powi(2)).sum()
+        };
+        for i in 1..=100 {
+            let p = QuantParams::from_range_symmetric(0.0, (f64::from(i) * last / 100.0) as f32, Element::I8);
+            assert!(error(best) <= error(p.unwrap()) * (1.0 + 1e-6), "candidate {i} up to {last}");
+        }
+        assert!(best.scale() * 127.0 < 1.5, "{best:?}");
     }
-    assert!(best.scale() * 127.0 < 1.5, "{best:?}");
 }
 
 #[test]
 fn ranges_of_zeros_and_of_anything_wide() {
     let asymmetric = QuantParams::from_range_asymmetric(0.0, 0.0, Element::I8).unwrap();
-    assert_eq!((asymmetric.scale(), asymmetric.zero_point(), asymmetric.quantize(0.0)), (1e-8, -128, -128));
-    assert_eq!(QuantParams::from_range_symmetric(0.0, 0.0, Element::U8).unwrap().scale(), 1e-8);
+    assert_eq!((asymmetric.scale(), asymmetric.zero_point(), asymmetric.quantize(0.0)), (1.0, -128, -128));
+    assert_eq!(QuantParams::from_range_symmetric(0.0, 0.0, Element::U8).unwrap().scale(), 1.0);
+    let authors = |min, max| {
+        QuantParams::from_range_with_authors_floor(min, max, Scheme::Asymmetric(Element::I8)).unwrap()
+    };
+    assert_eq!((authors(0.0, 0.0).scale(), authors(0.0, 0.0).zero_point()), (1e-8, -128));
+    assert_eq!(authors(-1e-7, 1e-7).scale(), 1e-8);
+    assert_eq!(authors(-1.0, 1.0), QuantParams::from_range_asymmetric(-1.0, 1.0, Element::I8).unwrap());
     let auto = |min, max| QuantParams::from_range(min, max, Scheme::SymmetricAuto).unwrap().dtype();
     assert_eq!((auto(-0.0, 1.0), auto(-1e-30, 1.0)), (Element::U8, Element::I8));
     assert!(QuantParams::from_range_symmetric(-f32::MAX, f32::MAX, Element::I8).is_ok());
-    assert_eq!(blamed(QuantParams::from_range_asymmetric(-f32::MAX, f32::MAX, Element::U8)), "max");
+    let widest = QuantParams::from_range_asymmetric(-f32::MAX, f32::MAX, Element::U8).unwrap();
+    assert_eq!((widest.quantize(-f32::MAX), widest.quantize(0.0), widest.quantize(f32::MAX)), (0, 128, 255));
     assert_eq!(blamed(QuantParams::from_range_asymmetric(f32::NAN, 1.0, Element::U8)), "min");
     assert_eq!(blamed(QuantParams::from_range_asymmetric(0.0, f32::INFINITY, Element::U8)), "max");
     assert_eq!(blamed(QuantParams::from_range_asymmetric(2.0, 1.0, Element::U8)), "min");
     assert_eq!(blamed(QuantParams::from_range_symmetric(-1.0, 1.0, Element::U8)), "min");
+}
+
+/// 2^n times the reals have 2^n times the scale and the same integers, by every observer, as long as the scale is normal.
+#[test]
+fn every_magnitude_is_taken_alike() {
+    let x: Vec<f32> = (0..997).map(|i| ((i * 7919 % 1000) as f32 - 380.0) / 1024.0).collect();
+    let observers = || -> Vec<Box<dyn Observer>> {
+        vec![
+            Box::new(MinMax::new(U8)),
+            Box::new(MinMax::new(I8)),
+            Box::new(MinMax::new(Scheme::Asymmetric(Element::I8))),
+            Box::new(Percentile::new(U8, 99.0).unwrap()),
+            Box::new(RunningMinMax::new(U8)),
+            Box::new(RunningMinMax::new(U8).with_percentile(99.9).unwrap()),
+            Box::new(MseGrid::new(Scheme::SymmetricAuto).unwrap()),
+        ]
+    };
+    let ctx = scalar();
+    for (which, mut observer) in observers().into_iter().enumerate() {
+        observer.observe(&x).unwrap();
+        let p = observer.params().unwrap();
+        for n in [-117, -100, -64, -30, -10, 10, 30, 64, 100, 127] {
+            let factor = 2f64.powi(n);
+            let scaled: Vec<f32> = x.iter().map(|&v| (f64::from(v) * factor) as f32).collect();
+            let mut observer = observers().remove(which);
+            observer.observe(&scaled).unwrap();
+            let q = observer.params().unwrap();
+            let case = format!("observer {which}, 2^{n}");
+            assert_eq!(f64::from(q.scale()), f64::from(p.scale()) * factor, "{case}");
+            assert_eq!(q.zero_point(), p.zero_point(), "{case}");
+            for (&v, &s) in x.iter().zip(&scaled) {
+                assert_eq!(q.quantize(s), p.quantize(v), "{case} {v}");
+            }
+        }
+    }
+    // Each token, and each row of weights, by its own range.
+    for n in [-117, -40, 40, 127] {
+        let factor = 2f64.powi(n);
+        let scaled: Vec<f32> = x.iter().map(|&v| (f64::from(v) * factor) as f32).collect();
+        let bytes = |x: &[f32]| {
+            let mut params = vec![QuantParams::i8(1.0, 0).unwrap()];
+            let mut y = vec![0i8; x.len()];
+            let (x, y_of) = (MatRef::new(x, 1, x.len()).unwrap(), MatMut::new(&mut y, 1, x.cols()).unwrap());
+            quant::quantize_per_token(x, I8, y_of, &mut params, &ctx).unwrap();
+            y
+        };
+        assert_eq!(bytes(&scaled), bytes(&x), "2^{n}");
+    }
+}
+
+/// The search for the least squared error is never worse than the range itself, of weights of any magnitude.
+#[test]
+fn the_mse_grid_is_no_worse_than_the_range() {
+    let x: Vec<f32> = (0..1000).map(|i| ((i * 7919 % 1000) as f32 - 500.0) / 500.0).collect();
+    for factor in [1e-30f32, 1e-9, 1.0, 3e30] {
+        let x: Vec<f32> = x.iter().map(|v| v * factor).collect();
+        let db = |observer: &mut dyn Observer| {
+            observer.observe(&x).unwrap();
+            let p = observer.params().unwrap();
+            let back: Vec<f32> = x.iter().map(|&v| p.dequantize(p.quantize(v))).collect();
+            quant::sqnr_db(&x, &back).unwrap()
+        };
+        let symmetric = Scheme::Symmetric(Element::I8);
+        let (grid, range) = (db(&mut MseGrid::new(symmetric).unwrap()), db(&mut MinMax::new(symmetric)));
+        assert!(grid >= range && range > 40.0, "{factor:e}: {grid} {range}");
+    }
 }
 
 #[test]
