@@ -23,8 +23,8 @@ impl Quantized for i8 {}
 /// The quantizer of the range of a whole matrix.
 ///
 /// # Errors
-/// [`Error::Shape`] if `x` is empty; [`Error::Value`] naming `x` if it holds a NaN or an infinity, if its range
-/// overflows an f32, or if it goes below 0 with a symmetric u8.
+/// [`Error::Shape`] if `x` is empty; [`Error::Value`] naming `x` if it holds a NaN or an infinity, or if it goes
+/// below 0 with a symmetric u8.
 pub fn per_tensor<X: Quantizable>(x: MatRef<'_, X>, scheme: Scheme, ctx: &Ctx) -> Result<QuantParams> {
     if x.rows() == 0 {
         return Err(Error::shape("x", "at least one row", 0));

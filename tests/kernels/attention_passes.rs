@@ -370,6 +370,7 @@ fn weight(e: f32, total: f32, w: &Normalize, to: usize, clips: bool) -> f32 {
     match clips {
         true => at_most(w.limit, at_least(0.0, e.mul_add(factor, gamma))),
         false if to == 2 => at_most(w.limit, e * factor),
+        false if to == 0 && e * factor < f32::MIN_POSITIVE => 0.0,
         false => e * factor,
     }
 }
