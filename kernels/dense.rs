@@ -100,6 +100,10 @@ pub struct Int8;
 /// f32, by fused multiply-adds.
 pub struct F32;
 /// Pairs of bfloat16, with sums in f32.
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    expect(dead_code, reason = "no other row multiplies pairs")
+)]
 pub struct Pairs;
 
 /// The methods of [`Product`] that all integer sums share.

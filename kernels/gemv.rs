@@ -97,8 +97,8 @@ unsafe fn gather<L: Layout>(x: *const u8, indices: *const u16) -> u32 {
         if const { L::INDICES == 1 } {
             return x.add(index(indices, 0) * 4).cast::<u32>().read_unaligned();
         }
-        let four = indices.cast::<u64>().read_unaligned() as usize;
-        let byte = |at: usize| u32::from(*x.add(at & 0xffff));
+        let four = indices.cast::<u64>().read_unaligned();
+        let byte = |at: u64| u32::from(*x.add((at & 0xffff) as usize));
         byte(four) | byte(four >> 16) << 8 | byte(four >> 32) << 16 | byte(four >> 48) << 24
     }
 }

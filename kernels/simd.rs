@@ -393,6 +393,10 @@ pub unsafe trait Simd: Copy + 'static {
 ///
 /// # Safety
 /// Implementors and callers keep the promises of [`Simd`].
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    expect(dead_code, reason = "no other row multiplies pairs")
+)]
 pub unsafe trait Bf16: Simd {
     /// Interleaves the 2-byte elements of a and b inside each 16-byte part: result 0 those of the first half of the
     /// part, result 1 those of the second.

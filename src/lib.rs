@@ -33,8 +33,9 @@
 //!    one exception is stated: products of bfloat16 pairs on the tier that has them ([`linear`]).
 //! 2. **No undefined behaviour from safe code.** Any slice, any index array: a typed [`enum@Error`] that says what was
 //!    expected and what came, never a panic, an over-read or a wrong answer. What would overflow is refused.
-//! 3. **The caller owns the resources.** No global state, no hidden pool, no allocation after the first call with the same
-//!    [`Scratch`]; threads only where the [`Ctx`] says so.
+//! 3. **The caller owns the resources.** No global state, no pool of its own: [`Ctx::new`] uses the rayon pool that it is called in, or
+//!    rayon's global one, which rayon starts then (feature `rayon`, on by default); [`Ctx::serial`] the calling thread alone; and
+//!    [`Executor`] is a pool of yours. No allocation once the largest shape was seen with the same [`Scratch`].
 //! 4. **One binary, every CPU.** Kernels are chosen at run time; the variable `SISKIN_MAX_ISA` and [`Ctx`] only lower the
 //!    choice.
 //!

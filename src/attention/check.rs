@@ -5,10 +5,10 @@ use crate::base::error::{Error, Result};
 use crate::base::tensor::TensorMut;
 use crate::driver::attention::{Call, Layer, Problem};
 
-/// Positions are added to lengths.
-const MAX_POSITION: usize = 1 << 40;
+/// Positions are added to lengths: 2^40, and 2^20 where addresses have 32 bits.
+const MAX_POSITION: usize = 1 << (usize::BITS / 8 * 5);
 /// Keys are counted in bytes of their scores.
-const MAX_KEYS: usize = 1 << 40;
+const MAX_KEYS: usize = MAX_POSITION;
 
 /// Whether all of a call fits, `out` included.
 pub(super) fn check(problem: &Problem<'_>, out: &TensorMut<'_>) -> Result<()> {

@@ -14,8 +14,9 @@ pub struct Ctx {
 }
 
 impl Ctx {
-    /// The best instructions of this CPU (lowered by `SISKIN_MAX_ISA`) and, with the feature `rayon`,
-    /// the current rayon pool.
+    /// Uses rayon's threads: the best instructions of this CPU (lowered by `SISKIN_MAX_ISA`) and, with the feature `rayon`, the
+    /// rayon pool that a call is made in, or rayon's global pool, which rayon starts then with a thread for each core. Without the
+    /// feature, the calling thread alone, as [`Ctx::serial`].
     ///
     /// # Errors
     /// [`Error::Value`] if `SISKIN_MAX_ISA` is set to something that is not a tier.
@@ -23,7 +24,7 @@ impl Ctx {
         Ok(Self { isa: Isa::detect()?, parallelism: Parallelism::default(), executor_threads: 1 })
     }
 
-    /// As [`Ctx::new`], on the calling thread alone.
+    /// Uses the calling thread alone, and starts no other: else as [`Ctx::new`].
     ///
     /// # Errors
     /// As [`Ctx::new`].

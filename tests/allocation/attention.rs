@@ -2,7 +2,7 @@
 
 use super::allocations;
 use crate::common::attention::{Case, Tensor, Type};
-use crate::common::{Rng, isas, serial};
+use crate::common::{Manner, Rng, custom, isas, serial};
 use siskin::Scratch;
 use siskin::attention::AttentionInputs;
 
@@ -47,6 +47,46 @@ fn attention_allocates_nothing() {
                         }
                         assert_eq!(n, 0, "{isa} to {out:?}: {:?}", d.case);
                     }
+                }
+            }
+        }
+    }
+}
+
+/// Once the most queries met the most keys, calls of any other shape need no more, on one thread and on several.
+#[test]
+fn fewer_queries_and_keys_need_no_more() {
+    let mut r = Rng::new(6);
+    let shapes =
+        [(300, 1100), (300, 1100), (1, 1100), (300, 5), (1, 1), (17, 600), (70, 70), (2, 1100), (300, 1100)];
+    let isas = isas("fewer_queries_and_keys_need_no_more");
+    for ctx in isas.into_iter().flat_map(|isa| [serial(isa), custom(isa, 3, Manner::Backwards)]) {
+        for dtype in [Type::F32, Type::F16, Type::Bf16, Type::U8] {
+            for clipped in [None, Some((-0.01, 1.0))] {
+                let (mut scratch, mut held) = (Scratch::new(), 0);
+                for (i, (q_len, kv_len)) in shapes.into_iter().enumerate() {
+                    let mut case = Case::plain(r.next(), 4, 24, q_len, kv_len);
+                    (case.kv_heads, case.clipped) = (2, clipped);
+                    case.types = [dtype, dtype, dtype, Type::F32];
+                    let d = case.data();
+                    let (q_shape, kv_shape) = ((q_len, 4, 24), (kv_len, 2, 24));
+                    let place = d.case.places[0];
+                    let q = Tensor::new(dtype, &d.q, q_shape, place, 0.0);
+                    let k = Tensor::new(dtype, &d.k, kv_shape, place, 0.0);
+                    let v = Tensor::new(dtype, &d.v, kv_shape, place, 0.0);
+                    let mut y = Tensor::new(Type::F32, &d.q, q_shape, place, 0.0);
+                    let (q, k, v) = (q.input(&d.params[0]), k.input(&d.params[1]), v.input(&d.params[2]));
+                    d.with_call(|attention, call| {
+                        let y = y.output(d.out);
+                        attention
+                            .forward(AttentionInputs::new(q, k, v), call, y, &ctx, &mut scratch)
+                            .unwrap();
+                    });
+                    if i == 0 {
+                        held = scratch.capacity();
+                    }
+                    let case = format!("{}, {} threads, {dtype:?} {clipped:?}", ctx.isa(), ctx.threads());
+                    assert_eq!(scratch.capacity(), held, "{case}: {q_len} queries, {kv_len} keys");
                 }
             }
         }
