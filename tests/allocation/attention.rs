@@ -53,12 +53,13 @@ fn attention_allocates_nothing() {
     }
 }
 
-/// Once the most queries met the most keys, calls of any other shape need no more, on one thread and on several.
+/// Once the most queries attended to the most keys, and the most that are few (16 rows a head of k), calls of any other shape need no
+/// more, on one thread and on several.
 #[test]
 fn fewer_queries_and_keys_need_no_more() {
     let mut r = Rng::new(6);
     let shapes =
-        [(300, 1100), (300, 1100), (1, 1100), (300, 5), (1, 1), (17, 600), (70, 70), (2, 1100), (300, 1100)];
+        [(300, 1100), (8, 1100), (1, 1100), (300, 5), (1, 1), (17, 600), (70, 70), (2, 1100), (300, 1100)];
     let isas = isas("fewer_queries_and_keys_need_no_more");
     for ctx in isas.into_iter().flat_map(|isa| [serial(isa), custom(isa, 3, Manner::Backwards)]) {
         for dtype in [Type::F32, Type::F16, Type::Bf16, Type::U8] {
@@ -82,7 +83,7 @@ fn fewer_queries_and_keys_need_no_more() {
                             .forward(AttentionInputs::new(q, k, v), call, y, &ctx, &mut scratch)
                             .unwrap();
                     });
-                    if i == 0 {
+                    if i <= 1 {
                         held = scratch.capacity();
                     }
                     let case = format!("{}, {} threads, {dtype:?} {clipped:?}", ctx.isa(), ctx.threads());
