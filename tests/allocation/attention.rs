@@ -59,7 +59,7 @@ fn attention_allocates_nothing() {
 fn fewer_queries_and_keys_need_no_more() {
     let mut r = Rng::new(6);
     let shapes =
-        [(300, 1100), (8, 1100), (1, 1100), (300, 5), (1, 1), (17, 600), (70, 70), (2, 1100), (300, 1100)];
+        [(100, 700), (8, 700), (1, 700), (100, 5), (1, 1), (17, 600), (70, 70), (2, 700), (100, 700)];
     let isas = isas("fewer_queries_and_keys_need_no_more");
     for ctx in isas.into_iter().flat_map(|isa| [serial(isa), custom(isa, 3, Manner::Backwards)]) {
         for dtype in [Type::F32, Type::F16, Type::Bf16, Type::U8] {

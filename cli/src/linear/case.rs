@@ -73,6 +73,26 @@ choices! {
     Step { Bias, Residual, Relu, Clamp, Gelu, GeluTanh, Silu, GeluTable, GeluTanhTable, SiluTable }
 }
 
+choices! {
+    Act { Relu, Clamp, Gelu, GeluTanh, Silu, GeluTable, GeluTanhTable, SiluTable }
+}
+
+/// An activation is a step; bias and residual are steps too, but of a file they are tensors.
+impl From<Act> for Step {
+    fn from(activation: Act) -> Step {
+        match activation {
+            Act::Relu => Step::Relu,
+            Act::Clamp => Step::Clamp,
+            Act::Gelu => Step::Gelu,
+            Act::GeluTanh => Step::GeluTanh,
+            Act::Silu => Step::Silu,
+            Act::GeluTable => Step::GeluTable,
+            Act::GeluTanhTable => Step::GeluTanhTable,
+            Act::SiluTable => Step::SiluTable,
+        }
+    }
+}
+
 impl Step {
     pub fn is_activation(self) -> bool {
         !matches!(self, Step::Bias | Step::Residual)

@@ -1,6 +1,6 @@
 //! `siskin run linear`: a linear layer from a file to a file, for anyone to compare with.
 
-use super::case::Step;
+use super::case::{Act, Step};
 use super::matrix::{Matrix, Rows};
 use super::weights::{Scales, Stored, Weights};
 use crate::base::case::{at_most, params};
@@ -91,7 +91,7 @@ Example, with NumPy:
 params! {
     y: YType = YType::F32,
     shape: Option<[usize; 2]>,
-    activation: Option<Step>,
+    activation: Option<Act>,
     low: Option<f32>,
     high: Option<f32>,
     weight_only: bool,
@@ -117,13 +117,10 @@ impl FileOperation for Args {
 
 fn check(params: &Params) -> Result<()> {
     match params.activation {
-        Some(step) if !step.is_activation() => {
-            Err(Error::input("activation", "an activation", "a tensor of that name is enough"))
-        }
-        Some(Step::Clamp) if params.low.is_none() || params.high.is_none() => {
+        Some(Act::Clamp) if params.low.is_none() || params.high.is_none() => {
             Err(Error::input("low and high", "both for \"clamp\"", "not both"))
         }
-        Some(Step::Clamp) => Ok(()),
+        Some(Act::Clamp) => Ok(()),
         _ if params.low.is_some() || params.high.is_some() => {
             Err(Error::input("low and high", "the activation \"clamp\"", "another"))
         }
@@ -181,7 +178,7 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, most: u128, ctx: &Ctx) -> R
     let x = x.tensor(m, k)?;
     let clamp = (params.low.unwrap_or_default(), params.high.unwrap_or_default());
     let activation =
-        table.as_ref().map_or_else(|| Step::library(params.activation, clamp), Activation::Table);
+        table.as_ref().map_or_else(|| Step::library(params.activation.map(Step::from), clamp), Activation::Table);
     let mut epilogue = Epilogue::new().activation(activation);
     if let Some((residual, [rows, cols])) = &residual {
         epilogue = epilogue.residual(residual.tensor(*rows, *cols)?);
@@ -256,7 +253,7 @@ fn sparse<T: Weight + Number>(params: &Params, t: &mut Tensors<'_>) -> Result<(S
 }
 
 fn table(params: &Params, t: &mut Tensors<'_>, after: Option<QuantParams>) -> Result<Option<ByteTable>> {
-    let Some(make) = params.activation.and_then(Step::table) else { return Ok(None) };
+    let Some(make) = params.activation.map(Step::from).and_then(Step::table) else { return Ok(None) };
     let after = after.ok_or_else(|| Error::input("y", "\"u8\" or \"i8\" for a table", "another"))?;
     Ok(Some(make(t.quantizer("before", after.dtype())?, after)))
 }
