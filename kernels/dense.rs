@@ -102,7 +102,7 @@ pub struct F32;
 /// Pairs of bfloat16, with sums in f32.
 #[cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64")),
-    expect(dead_code, reason = "no other row multiplies pairs")
+    allow(dead_code, reason = "no other row multiplies pairs")
 )]
 pub struct Pairs;
 

@@ -84,14 +84,14 @@ pub unsafe trait Simd: Copy + 'static {
     /// Loads one register from each of four columns of K of a panel. A column is 64 bytes; the numbers of the columns
     /// are the 16-bit parts of `four`.
     #[inline(always)]
-    unsafe fn lines(p: *const u8, four: usize) -> [Self::V; 4] {
+    unsafe fn lines(p: *const u8, four: u64) -> [Self::V; 4] {
         // SAFETY: the caller vouches for the tier, and for the bytes at pointers.
         unsafe {
             [
-                Self::load(p.add((four << 6) & LINE)),
-                Self::load(p.add((four >> 10) & LINE)),
-                Self::load(p.add((four >> 26) & LINE)),
-                Self::load(p.add((four >> 42) & LINE)),
+                Self::load(p.add((four << 6) as usize & LINE)),
+                Self::load(p.add((four >> 10) as usize & LINE)),
+                Self::load(p.add((four >> 26) as usize & LINE)),
+                Self::load(p.add((four >> 42) as usize & LINE)),
             ]
         }
     }
@@ -395,7 +395,7 @@ pub unsafe trait Simd: Copy + 'static {
 /// Implementors and callers keep the promises of [`Simd`].
 #[cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64")),
-    expect(dead_code, reason = "no other row multiplies pairs")
+    allow(dead_code, reason = "no other row multiplies pairs")
 )]
 pub unsafe trait Bf16: Simd {
     /// Interleaves the 2-byte elements of a and b inside each 16-byte part: result 0 those of the first half of the

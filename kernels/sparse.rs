@@ -105,7 +105,7 @@ impl Layout for KMajor {
         // column.
         unsafe {
             // One load for four indices: the compiler would gather them in a vector register and extract them again.
-            let four = indices.cast::<u64>().read_unaligned() as usize;
+            let four = indices.cast::<u64>().read_unaligned();
             let [a, b, c, d] = S::lines(panel.add(offset), four);
             let quads = S::interleave(a, b, c, d);
             let mut x = [S::x(quads[HI * VECS]); VECS];

@@ -107,7 +107,8 @@ macro_rules! vector {
         }
 
         #[inline(always)]
-        unsafe fn lines(p: *const u8, four: usize) -> [int32x4_t; 4] {
+        unsafe fn lines(p: *const u8, four: u64) -> [int32x4_t; 4] {
+            let four = four as usize;
             // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 let line: usize;

@@ -177,8 +177,9 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, most: u128, ctx: &Ctx) -> R
 
     let x = x.tensor(m, k)?;
     let clamp = (params.low.unwrap_or_default(), params.high.unwrap_or_default());
-    let activation =
-        table.as_ref().map_or_else(|| Step::library(params.activation.map(Step::from), clamp), Activation::Table);
+    let activation = table
+        .as_ref()
+        .map_or_else(|| Step::library(params.activation.map(Step::from), clamp), Activation::Table);
     let mut epilogue = Epilogue::new().activation(activation);
     if let Some((residual, [rows, cols])) = &residual {
         epilogue = epilogue.residual(residual.tensor(*rows, *cols)?);

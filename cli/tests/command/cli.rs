@@ -282,7 +282,7 @@ fn a_bad_case_leaves_no_file() {
         (case(), r#"{"y":"u4"}"#, "u4"),
         (case(), r#"{"z":1}"#, "z"),
         (case(), "{", "params"),
-        (case(), r#"{"activation":"bias"}"#, "activation"),
+        (case(), r#"{"activation":"bias"}"#, "expected one of `relu`, `clamp`"),
         (case(), r#"{"activation":"clamp","low":1}"#, "low and high"),
         (case(), r#"{"activation":"clamp","low":1,"high":0}"#, "low"),
         (case(), r#"{"activation":"relu","low":1}"#, "low"),
