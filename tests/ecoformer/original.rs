@@ -100,6 +100,11 @@ impl Case {
     fn reference(&self, v: &[f64]) -> Vec<f64> {
         let (heads, dim, c) = (self.heads, self.dim, self.bits as f64 + 1.0);
         let n = self.tokens();
+        // A bit an element, for a loop that does not find out where each bit is.
+        let spread = |codes: &BitCodes| -> Vec<bool> {
+            (0..n * heads).flat_map(|i| (0..self.bits).map(move |b| codes.bit(i, b))).collect()
+        };
+        let (q, k) = (spread(&self.q), spread(&self.k));
         let mut out = vec![0.0; v.len()];
         for ends in self.cu_seqlens.windows(2) {
             let (first, last) = (ends[0] as usize, ends[1] as usize);
@@ -108,11 +113,9 @@ impl Case {
                     let (mut sum, mut of_v) = (0.0, vec![0.0; dim]);
                     let own = |token: usize| &v[(token * heads + h) * dim..][..dim];
                     for j in first..if self.causal { i + 1 } else { last } {
-                        let product: f64 = (0..self.bits)
-                            .map(|b| {
-                                if self.q.bit(h * n + i, b) == self.k.bit(h * n + j, b) { 1.0 } else { -1.0 }
-                            })
-                            .sum();
+                        let bits = |of: usize| (h * n + of) * self.bits..(h * n + of + 1) * self.bits;
+                        let same = q[bits(i)].iter().zip(&k[bits(j)]).filter(|(q, k)| q == k).count();
+                        let product = 2.0 * same as f64 - self.bits as f64;
                         sum += product + c;
                         let weight =
                             if self.numerator == Numerator::Released { product } else { product + c };
