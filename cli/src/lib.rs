@@ -1,5 +1,8 @@
 //! The command `siskin`, as a library so that its parts can be tested and fuzzed.
-#![allow(missing_docs, reason = "only `main` is for others: the rest is as internal as in a command without a library")]
+#![allow(
+    missing_docs,
+    reason = "only `main` is for others: the rest is as internal as in a command without a library"
+)]
 
 mod attention;
 mod base;
