@@ -15,7 +15,7 @@ use crate::base::data::Data;
 use crate::base::error::{Error, Result};
 use crate::base::random::{Rng, spread};
 use crate::base::types::{XType, YType};
-use siskin::linear::{Epilogue, PackedActivations};
+use siskin::linear::Epilogue;
 use siskin::{Ctx, MatMut, MatRef, Scratch};
 
 impl Problem {
@@ -40,18 +40,10 @@ impl Problem {
 
     /// Compares the bytes of a tier with the rule, for some tokens.
     pub fn check_bytes(&self, input: Place, tokens: &Tokens, ctx: &Ctx) -> Result<()> {
-        let layer = self.layer(ctx)?;
-        let (mut y, mut scratch, mut packed) = (self.output(), Scratch::new(), PackedActivations::new());
-        let x = match input {
-            Place::Tokens => None,
-            Place::Packed => {
-                layer.pack(tokens.x.tensor(tokens.m, self.k)?, &mut packed, ctx, &mut scratch)?;
-                Some(&packed)
-            }
-        };
-        self.forward(&layer, tokens, x, &mut y, ctx, &mut scratch)?;
+        let (layer, mut y) = (self.layer(ctx)?, self.output());
+        self.forward_from(input, &layer, tokens, &mut y, ctx)?;
         let mut reals = Y::Rows(Rows::new(YType::F32, tokens.m * self.n));
-        self.forward(&layer, tokens, x, &mut reals, ctx, &mut scratch)?;
+        self.forward_from(input, &layer, tokens, &mut reals, ctx)?;
         let rows: Vec<usize> = (0..tokens.m).collect();
         let bytes = y.values(&rows, (tokens.m, self.n), ctx)?;
         let reals = reals.values(&rows, (tokens.m, self.n), ctx)?;

@@ -37,6 +37,26 @@ pub fn peak_of(layer: &Linear) -> PeakOf {
 }
 
 impl Problem {
+    /// The call, x coming as rows or packed.
+    pub fn forward_from(
+        &self,
+        input: Place,
+        layer: &Linear,
+        tokens: &Tokens,
+        y: &mut Y,
+        ctx: &Ctx,
+    ) -> Result<()> {
+        let (mut packed, mut scratch) = (PackedActivations::new(), Scratch::new());
+        let x = match input {
+            Place::Tokens => None,
+            Place::Packed => {
+                layer.pack(tokens.x.tensor(tokens.m, self.k)?, &mut packed, ctx, &mut scratch)?;
+                Some(&packed)
+            }
+        };
+        self.forward(layer, tokens, x, y, ctx, &mut scratch)
+    }
+
     /// Compares an output of the case with the scalar tier on some of its tokens, and that tier's sums with a plain loop on
     /// some of theirs.
     pub fn check(&self, y: &Y, layer: &Linear, ctx: &Ctx) -> Result<()> {
@@ -119,16 +139,8 @@ impl Problem {
 
     /// Compares the whole output of a tier with what is wanted for what its layer multiplies.
     pub fn check_tier(&self, input: Place, want: &mut Wants, ctx: &Ctx) -> Result<()> {
-        let layer = self.layer(ctx)?;
-        let (mut y, mut scratch, mut packed) = (self.output(), Scratch::new(), PackedActivations::new());
-        let x = match input {
-            Place::Tokens => None,
-            Place::Packed => {
-                self.pack(&layer, &mut packed, ctx, &mut scratch)?;
-                Some(&packed)
-            }
-        };
-        self.forward(&layer, &self.tokens, x, &mut y, ctx, &mut scratch)?;
+        let (layer, mut y) = (self.layer(ctx)?, self.output());
+        self.forward_from(input, &layer, &self.tokens, &mut y, ctx)?;
         let rows: Vec<usize> = (0..self.tokens.m).collect();
         let got = y.values(&rows, (self.tokens.m, self.n), ctx)?;
         let of = peak_of(&layer);
