@@ -110,7 +110,7 @@ impl FromStr for BlockShape {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let parsed = text.split_once('x').and_then(|(r, c)| Some((r.parse().ok()?, c.parse().ok()?)));
+        let parsed = text.split_once(['x', 'X']).and_then(|(r, c)| Some((r.parse().ok()?, c.parse().ok()?)));
         let (rows, cols) = parsed
             .ok_or_else(|| Error::value("block", "rows x columns such as 4x1", format_args!("{text:?}")))?;
         Self::new(rows, cols)

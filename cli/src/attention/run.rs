@@ -8,7 +8,7 @@ use crate::base::error::{Error, Result};
 use crate::base::files::{FileOperation, Files, Written};
 use crate::base::heads::{Heads, Shape, cu_seqlens};
 use crate::base::lengths::Lengths;
-use crate::base::tensors::{Tensors, elements};
+use crate::base::tensors::{Tensors, elements, floats};
 use crate::base::types::YType;
 use safetensors::Dtype;
 use serde::Deserialize;
@@ -35,8 +35,9 @@ const HELP: &str = r#"Tensors in (those in brackets may be missing):
   [key_lengths]   [n]      I32 or I64: the keys of each sequence that are there
   [positions]     [n]      I32 or I64: of each sequence's first query, for causal and
                   window; its keys less its queries if missing
-  [bias]          [n or 1, H or 1, T or 1, S]  F32, added to the scaled scores; -inf
-                  is a key that is not there. Of packed sequences T and S are the longest
+  [bias]          [n or 1, H or 1, T or 1, S], dimensions in front may be missing: floats
+                  that are added to the scaled scores (-inf is a key that is not there),
+                  or BOOL, false being -inf. Of packed sequences T and S are the longest
   [block_mask]    [ceil(T / block_q), ceil(S / block_k)]  BOOL or U8: tiles that are there
   [gates]         [T, H], or [B, T, H]  F32: the context of a head is multiplied by it
   of bytes:
@@ -163,7 +164,7 @@ fn problem(params: &Params, mut tensors: Tensors<'_>) -> Result<(Problem, Shape)
         lengths: lengths(t, &q.shape, &k.shape)?,
         key_lengths: t.optional("key_lengths", Tensors::indices)?,
         positions: t.optional("positions", Tensors::indices)?,
-        bias: t.optional("bias", Tensors::take)?.map(|(data, shape)| Biases { data, shape }),
+        bias: t.optional("bias", biases)?,
         mask: mask(t, params)?,
         gates: gates(t, &q.shape)?,
         int8: int8(t, q.data.is_bytes())?,
@@ -201,6 +202,27 @@ fn lengths(t: &mut Tensors<'_>, q: &Shape, k: &Shape) -> Result<Lengths> {
         return Err(Error::input("cu_seqlens_k", expected, of_k.len()));
     }
     Ok(Lengths::Packed { q: of_q, kv: of_k })
+}
+
+/// Floats that are added to the scores, or which keys each query attends to; missing dimensions in front are 1.
+fn biases(t: &mut Tensors<'_>, name: &str) -> Result<Biases> {
+    let tensor = t.view(name)?;
+    let attends = |&byte: &u8| if byte == 0 { f32::NEG_INFINITY } else { 0.0 };
+    let data = match tensor.dtype() {
+        Dtype::BOOL => Some(tensor.data().iter().map(attends).collect()),
+        _ => floats(&tensor),
+    };
+    let mut shape = [1; 4];
+    match (data, 4usize.checked_sub(tensor.shape().len())) {
+        (Some(data), Some(missing)) => {
+            shape[missing..].copy_from_slice(tensor.shape());
+            Ok(Biases { data, shape })
+        }
+        _ => {
+            let got = format!("{:?} of shape {:?}", tensor.dtype(), tensor.shape());
+            Err(Error::input(name, "floats or BOOL, of at most 4 dimensions", got))
+        }
+    }
 }
 
 fn mask(t: &mut Tensors<'_>, params: &Params) -> Result<Option<Mask>> {
@@ -254,7 +276,7 @@ fn int8(t: &mut Tensors<'_>, bytes: bool) -> Result<AttentionQuantizers> {
         if t.has("context_scale") {
             int8.context = Some(t.quantizer("context", Element::U8)?);
         }
-        if let Some(scale) = t.number("weights_scale")? {
+        if let Some(scale) = t.real("weights_scale")? {
             int8.weights_scale = scale;
         }
     }

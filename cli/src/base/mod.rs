@@ -14,6 +14,7 @@ pub mod measure;
 pub mod output;
 pub mod progress;
 pub mod random;
+pub mod recognize;
 pub mod settings;
 pub mod signals;
 pub mod tensors;

@@ -2,6 +2,7 @@
 
 use super::error::{Error, Result};
 use super::input;
+use super::recognize::kind_of;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use siskin::Element;
 use siskin::quant::QuantParams;
@@ -11,8 +12,10 @@ use std::path::Path;
 
 /// The tensors in the bytes of a file.
 pub fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
-    SafeTensors::deserialize(bytes)
-        .map_err(|e| Error::file(input::name(path), format_args!("expected safetensors: {e}")))
+    SafeTensors::deserialize(bytes).map_err(|e| {
+        let why = kind_of(bytes).map_or_else(|| e.to_string(), String::from);
+        Error::file(input::name(path), format_args!("expected safetensors: {why}"))
+    })
 }
 
 /// Numbers of a type as a tensor holds them: little-endian, perhaps not aligned.
@@ -33,19 +36,66 @@ macro_rules! numbers { ($($t:ty => $d:ident),* $(,)?) => { $(
         }
     }
 )* } }
-numbers!(u8 => U8, i8 => I8, i32 => I32, i64 => I64, f32 => F32, bf16 => BF16, f16 => F16);
+numbers!(
+    u8 => U8, i8 => I8, u16 => U16, i16 => I16, u32 => U32, i32 => I32, u64 => U64, i64 => I64,
+    f64 => F64, f32 => F32, bf16 => BF16, f16 => F16,
+);
 
 /// The elements of a tensor whose type is known.
 pub fn elements<T: Number>(tensor: &TensorView<'_>) -> Vec<T> {
     tensor.data().chunks_exact(T::BYTES).map(T::read).collect()
 }
 
-/// The elements of a tensor of any floats.
+/// The elements of a tensor of any floats; those of 64 bits rounded to f32.
 pub fn floats(tensor: &TensorView<'_>) -> Option<Vec<f32>> {
     match tensor.dtype() {
+        Dtype::F64 => Some(elements::<f64>(tensor).into_iter().map(|v| v as f32).collect()),
         Dtype::F32 => Some(elements(tensor)),
+        Dtype::F8_E4M3 => Some(tensor.data().iter().map(|&byte| from_e4m3(byte)).collect()),
+        // The upper half of an f16.
+        Dtype::F8_E5M2 => {
+            Some(tensor.data().iter().map(|&byte| f16::from_bits(u16::from(byte) << 8).to_f32()).collect())
+        }
         Dtype::F16 => Some(elements::<f16>(tensor).into_iter().map(f16::to_f32).collect()),
         Dtype::BF16 => Some(elements::<bf16>(tensor).into_iter().map(bf16::to_f32).collect()),
+        _ => None,
+    }
+}
+
+/// A float of 8 bits: sign, 4 bits of exponent (of bias 7), 3 of mantissa; no infinities, and NaN where all seven are set.
+fn from_e4m3(byte: u8) -> f32 {
+    let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
+    let magnitude = match (exponent, byte & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => mantissa * 2f32.powi(-9),
+        _ => (1.0 + mantissa / 8.0) * 2f32.powi(exponent - 7),
+    };
+    if byte & 0x80 == 0 { magnitude } else { -magnitude }
+}
+
+/// The floats of a vector: a single number, `[N]`, or `[N, 1]`.
+pub fn vector_of(tensor: &TensorView<'_>) -> Option<Vec<f32>> {
+    if is_vector(tensor) { floats(tensor) } else { None }
+}
+
+fn is_vector(tensor: &TensorView<'_>) -> bool {
+    matches!(tensor.shape(), [] | [_] | [_, 1])
+}
+
+/// The elements of a tensor of any integers.
+fn integers(tensor: &TensorView<'_>) -> Option<Vec<i128>> {
+    fn wide<T: Number + Into<i128>>(tensor: &TensorView<'_>) -> Option<Vec<i128>> {
+        Some(elements::<T>(tensor).into_iter().map(Into::into).collect())
+    }
+    match tensor.dtype() {
+        Dtype::U8 => wide::<u8>(tensor),
+        Dtype::I8 => wide::<i8>(tensor),
+        Dtype::U16 => wide::<u16>(tensor),
+        Dtype::I16 => wide::<i16>(tensor),
+        Dtype::U32 => wide::<u32>(tensor),
+        Dtype::I32 => wide::<i32>(tensor),
+        Dtype::U64 => wide::<u64>(tensor),
+        Dtype::I64 => wide::<i64>(tensor),
         _ => None,
     }
 }
@@ -100,25 +150,41 @@ impl<'a> Tensors<'a> {
         Ok((elements(&tensor), shape))
     }
 
-    /// One number, or none where there is no such tensor.
-    pub fn number<T: Number>(&mut self, name: &str) -> Result<Option<T>> {
-        if !self.has(name) {
-            return Ok(None);
-        }
-        let tensor = self.view(name)?;
-        match (tensor.dtype() == T::DTYPE, tensor.shape()) {
-            (true, [] | [1]) => Ok(elements(&tensor).first().copied()),
-            (_, shape) => Err(Error::input(
-                name,
-                format_args!("{:?} of shape [1]", T::DTYPE),
-                format_args!("{:?} of shape {shape:?}", tensor.dtype()),
-            )),
+    /// The numbers of a vector, of any floats: a single one, `[N]`, or `[N, 1]`. Empty where there is no such tensor.
+    pub fn reals(&mut self, name: &str) -> Result<Vec<f32>> {
+        self.vector(name, "floats", floats)
+    }
+
+    /// A single number of any floats, or none where there is no such tensor.
+    pub fn real(&mut self, name: &str) -> Result<Option<f32>> {
+        match (self.has(name), &self.reals(name)?[..]) {
+            (false, _) => Ok(None),
+            (true, [one]) => Ok(Some(*one)),
+            (true, more) => Err(Error::input(name, "one number", more.len())),
         }
     }
 
-    /// A vector, empty where there is no such tensor.
-    pub fn vector<T: Number>(&mut self, name: &str) -> Result<Vec<T>> {
-        if self.has(name) { Ok(self.take::<T, 1>(name)?.0) } else { Ok(Vec::new()) }
+    /// As [`Tensors::reals`], of any integers that fit i32.
+    pub fn integers(&mut self, name: &str) -> Result<Vec<i32>> {
+        let wide = self.vector(name, "integers", integers)?;
+        let narrow = |v: i128| v.try_into().map_err(|_| Error::input(name, "integers of 32 bits", v));
+        wide.into_iter().map(narrow).collect()
+    }
+
+    fn vector<T>(
+        &mut self,
+        name: &str,
+        of: &str,
+        read: impl Fn(&TensorView<'_>) -> Option<Vec<T>>,
+    ) -> Result<Vec<T>> {
+        if !self.has(name) {
+            return Ok(Vec::new());
+        }
+        let tensor = self.view(name)?;
+        read(&tensor).filter(|_| is_vector(&tensor)).ok_or_else(|| {
+            let got = format!("{:?} of shape {:?}", tensor.dtype(), tensor.shape());
+            Error::input(name, format_args!("{of} of shape [N] or [N, 1]"), got)
+        })
     }
 
     /// I32 or I64, neither negative nor too large for where they go.
@@ -148,18 +214,19 @@ impl<'a> Tensors<'a> {
     /// Of `NAME_scale` and `NAME_zero_point`, one number each.
     pub fn quantizer(&mut self, name: &str, dtype: Element) -> Result<QuantParams> {
         let (scale, zero) = (format!("{name}_scale"), format!("{name}_zero_point"));
-        let step = self
-            .number::<f32>(&scale)?
-            .ok_or_else(|| Error::input(&scale, "a tensor of this name", "none"))?;
-        let zero_point = self.number::<i32>(&zero)?.unwrap_or(0);
-        quantizer(name, step, zero_point, dtype)
+        let step = self.real(&scale)?.ok_or_else(|| Error::input(&scale, "a tensor of this name", "none"))?;
+        match self.integers(&zero)?[..] {
+            [] => quantizer(name, step, 0, dtype),
+            [zero_point] => quantizer(name, step, zero_point, dtype),
+            [..] => Err(Error::input(&zero, "one number", "more")),
+        }
     }
 
     /// Of `NAME_scale` and `NAME_zero_point`, each for all heads or head by head.
     pub fn quantizers(&mut self, name: &str, dtype: Element) -> Result<Vec<QuantParams>> {
         let (scale, zero) = (format!("{name}_scale"), format!("{name}_zero_point"));
-        let scales: Vec<f32> = self.vector(&scale)?;
-        let zeros: Vec<i32> = self.vector(&zero)?;
+        let scales = self.reals(&scale)?;
+        let zeros = self.integers(&zero)?;
         if scales.is_empty() {
             return Err(Error::input(&scale, "a tensor of this name, of at least one number", "none"));
         }

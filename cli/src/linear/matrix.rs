@@ -40,11 +40,12 @@ impl Matrix {
         })
     }
 
-    /// A tensor of a file, and its shape.
-    pub fn take(t: &mut Tensors<'_>, name: &str) -> Result<(Self, [usize; 2])> {
+    /// A tensor of a file, and its shape: of two dimensions, or more of which all but the last count tokens.
+    pub fn take(t: &mut Tensors<'_>, name: &str) -> Result<(Self, Shape)> {
         let tensor = t.view(name)?;
-        let shape = <[usize; 2]>::try_from(tensor.shape())
-            .map_err(|_| Error::input(name, "2 dimensions", format_args!("{:?}", tensor.shape())))?;
+        let shape = Shape::new(tensor.shape()).ok_or_else(|| {
+            Error::input(name, "2 dimensions or more", format_args!("{:?}", tensor.shape()))
+        })?;
         let data = Data::read(name, &tensor)?;
         let matrix = match data.quant() {
             Some(dtype) => Self { data, params: t.quantizer(name, dtype)? },
@@ -79,6 +80,23 @@ impl Matrix {
         let (min, max) = values.iter().fold((0.0f32, 0.0f32), |(a, b), &v| (a.min(v), b.max(v)));
         let p = QuantParams::from_range_asymmetric(min, max, Element::U8)?;
         Ok(values.iter().map(|&v| i64::from(p.quantize(v) - p.zero_point())).collect())
+    }
+}
+
+/// The shape of a matrix whose rows may be counted by several dimensions.
+pub struct Shape {
+    /// All but the last.
+    pub leading: Vec<usize>,
+    /// Their product.
+    pub rows: usize,
+    pub cols: usize,
+}
+
+impl Shape {
+    fn new(shape: &[usize]) -> Option<Self> {
+        let (&cols, leading) = shape.split_last()?;
+        let rows = leading.iter().try_fold(1usize, |rows, &n| rows.checked_mul(n))?;
+        (!leading.is_empty()).then(|| Self { leading: leading.to_vec(), rows, cols })
     }
 }
 

@@ -6,7 +6,7 @@ use super::weights::{Scales, Stored, Weights};
 use crate::base::case::{at_most, params};
 use crate::base::error::{Error, Result};
 use crate::base::files::{FileOperation, Files, Written};
-use crate::base::tensors::{Number, Tensors};
+use crate::base::tensors::{Number, Tensors, floats};
 use crate::base::types::{XType, YType};
 use safetensors::Dtype;
 use siskin::Element;
@@ -27,17 +27,19 @@ pub struct Args {
 }
 
 const HELP: &str = r#"Tensors in (those in brackets may be missing):
-  x               [M, K]   U8, I8, F32, BF16 or F16
+  x               [M, K]   U8, I8, F32, BF16 or F16; of more dimensions, all but
+                  the last count tokens, in y as in x
   w               [N, K]   I8, F32, BF16 or F16: dense weights; or, block-sparse,
     indptr        [ceil(N / R) + 1]   I32 or I64
-    indices       [blocks]            I32 or I64, ascending in a block row
+    indices       [blocks]            I32 or I64, in any order within a block row
     values        [blocks, R, C]      of the same types, zero beyond the edge
-  [w_scale]       [1] or [N]   F32, of I8 weights; 1 if missing. With "group_size"
+  [w_scale]       [1], [N] or [N, 1]   floats, of I8 weights; 1 if missing; 0 is
+                  taken for 1 where all weights are 0. With "group_size"
                   [N, ceil(K / group_size)], and not to be missing
-  [w_zero_point]  [1] or [N]   I32, dense I8 weights only; 0 if missing
-  [bias]          [N]      F32
+  [w_zero_point]  [1], [N] or [N, 1]   integers, dense I8 weights only; 0 if missing
+  [bias]          [N] or [N, 1]   floats
   [residual]      [M, N]   U8, I8, F32, BF16 or F16
-  [X_scale], [X_zero_point]    F32 [1] and I32 [1], where X is
+  [X_scale], [X_zero_point]    a float and an integer, where X is
     x             of bytes: the scale must be there. Of floats: if there, all
                   of x is quantized to U8 by it, else each token by its range
     y             of bytes: the scale must be there
@@ -130,7 +132,8 @@ fn check(params: &Params) -> Result<()> {
 
 fn linear(params: &Params, mut tensors: Tensors<'_>, most: u128, ctx: &Ctx) -> Result<Written> {
     let t = &mut tensors;
-    let (x, [m, k]) = Matrix::take(t, "x")?;
+    let (x, shape) = Matrix::take(t, "x")?;
+    let (m, k) = (shape.rows, shape.cols);
     let (weights, [n, k_of_w]) = weights(params, t)?;
     for (name, size) in [("x", m), ("w", n)] {
         // Rows of nothing take no room in a file, but here they would.
@@ -150,19 +153,23 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, most: u128, ctx: &Ctx) -> R
         return Err(Error::input("y", "anything but i32 of a layer that computes in floats", "i32"));
     }
     // Float weights leave what is meant for bytes to be refused.
-    let (scales, zero_points) = match (bytes, params.group_size) {
+    let (mut scales, zero_points) = match (bytes, params.group_size) {
         (false, _) => (Vec::new(), Vec::new()),
-        (true, 0) => (t.vector::<f32>("w_scale")?, t.vector::<i32>("w_zero_point")?),
+        (true, 0) => (t.reals("w_scale")?, t.integers("w_zero_point")?),
         (true, size) => {
-            let (scales, shape) = t.take::<f32, 2>("w_scale")?;
+            let tensor = t.view("w_scale")?;
             let expected = [n, k_of_w.div_ceil(size)];
-            if shape != expected {
-                return Err(Error::input("w_scale", format_args!("{expected:?}"), format_args!("{shape:?}")));
-            }
-            (scales, t.vector("w_zero_point")?)
+            let scales = floats(&tensor).filter(|_| tensor.shape() == expected).ok_or_else(|| {
+                let got = format!("{:?} of shape {:?}", tensor.dtype(), tensor.shape());
+                Error::input("w_scale", format_args!("floats of shape {expected:?}"), got)
+            })?;
+            (scales, t.integers("w_zero_point")?)
         }
     };
-    let bias: Vec<f32> = t.vector("bias")?;
+    if params.group_size == 0 {
+        scale_of_zeros(&weights, &mut scales, &zero_points, n);
+    }
+    let bias = t.reals("bias")?;
     let residual = t.optional("residual", Matrix::take)?;
     let input = match !in_floats && !x.data.is_bytes() && t.has("x_scale") {
         true => Some(InputQuantization::Static(t.quantizer("x", Element::U8)?)),
@@ -181,8 +188,8 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, most: u128, ctx: &Ctx) -> R
         .as_ref()
         .map_or_else(|| Step::library(params.activation.map(Step::from), clamp), Activation::Table);
     let mut epilogue = Epilogue::new().activation(activation);
-    if let Some((residual, [rows, cols])) = &residual {
-        epilogue = epilogue.residual(residual.tensor(*rows, *cols)?);
+    if let Some((residual, shape)) = &residual {
+        epilogue = epilogue.residual(residual.tensor(shape.rows, shape.cols)?);
     }
     if params.y == YType::I32 && !bias.is_empty() {
         return Err(Error::input("bias", "none for i32 sums", "one"));
@@ -201,7 +208,24 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, most: u128, ctx: &Ctx) -> R
     let to = to.map_or_else(|| QuantParams::u8(1.0, 0), Ok)?;
     layer.forward(x, epilogue, y.output(m, n, to)?, ctx, &mut Scratch::new())?;
     let (dtype, bytes) = y.stored();
-    Ok(Written { tensors: vec![("y", dtype, vec![m, n], bytes)], report: None })
+    let shape = [&shape.leading[..], &[n]].concat();
+    Ok(Written { tensors: vec![("y", dtype, shape, bytes)], report: None })
+}
+
+/// Some quantizers say 0 for the scale of an output feature whose weights are all 0: any scale will do, so 1.
+fn scale_of_zeros(weights: &Weights, scales: &mut [f32], zero_points: &[i32], n: usize) {
+    let each = scales.len() == n && n > 1;
+    for (i, scale) in scales.iter_mut().enumerate().filter(|(_, scale)| **scale == 0.0) {
+        let mut rows = if each { i..i + 1 } else { 0..n };
+        let zero_of = |row: usize| match zero_points {
+            [] => 0.0,
+            [one] => *one as f32,
+            all => all.get(row).map_or(0.0, |&zero| zero as f32),
+        };
+        if rows.all(|row| weights.row(row).iter().all(|&w| w == zero_of(row))) {
+            *scale = 1.0;
+        }
+    }
 }
 
 /// Weights and their shape.
@@ -246,11 +270,31 @@ fn dense<T: Weight + Number>(params: &Params, t: &mut Tensors<'_>) -> Result<(St
 fn sparse<T: Weight + Number>(params: &Params, t: &mut Tensors<'_>) -> Result<(Stored<T>, [usize; 2])> {
     let shape =
         params.shape.ok_or_else(|| Error::input("shape", "[N, K] for block-sparse weights", "none"))?;
-    let (values, [_, rows, cols]) = t.take::<T, 3>("values")?;
+    let (mut values, [_, rows, cols]) = t.take::<T, 3>("values")?;
     let block = BlockShape::new(rows, cols)?;
-    let indptr = t.indices("indptr")?;
-    let indices = t.indices("indices")?;
+    let indptr: Vec<usize> = t.indices("indptr")?;
+    let mut indices: Vec<u32> = t.indices("indices")?;
+    ascending(&indptr, &mut indices, &mut values, block.area());
     Ok((Stored::Sparse(Bsr::from_parts((shape[0], shape[1]), block, indptr, indices, values)?), shape))
+}
+
+/// Puts the blocks of each block row into the order of their columns, where that is possible: what is not is refused later.
+fn ascending<T: Copy>(indptr: &[usize], indices: &mut [u32], values: &mut [T], area: usize) {
+    for range in indptr.windows(2).map(|ends| ends[0]..ends[1]) {
+        let Some(columns) = indices.get_mut(range.clone()) else { continue };
+        let blocks = range.start.saturating_mul(area)..range.end.saturating_mul(area);
+        let Some(blocks) = values.get_mut(blocks) else { continue };
+        if columns.is_sorted() {
+            continue;
+        }
+        let mut order: Vec<usize> = (0..columns.len()).collect();
+        order.sort_by_key(|&i| columns[i]);
+        let (old, held) = (columns.to_vec(), blocks.to_vec());
+        for (to, &from) in order.iter().enumerate() {
+            columns[to] = old[from];
+            blocks[to * area..][..area].copy_from_slice(&held[from * area..][..area]);
+        }
+    }
 }
 
 fn table(params: &Params, t: &mut Tensors<'_>, after: Option<QuantParams>) -> Result<Option<ByteTable>> {

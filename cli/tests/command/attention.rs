@@ -236,6 +236,18 @@ fn tensors_beside_have_their_say() {
     let biased = and(&[("bias", Dtype::F32, vec![1, H, 1, S], f32s(&bias))]);
     near(&floats(&result(&folder, &run(&folder, &biased, "{}")).2), &plain(&data, &all, &add, None));
 
+    // Of fewer dimensions and of f16; and true and false.
+    let half: Vec<f32> = (0..S).map(|j| j as f32 / 8.0 - 0.5).collect();
+    let bytes = half.iter().flat_map(|&v| siskin::f16::from_f32(v).to_le_bytes()).collect();
+    let biased = and(&[("bias", Dtype::F16, vec![S], bytes)]);
+    let add = |_: usize, _: usize, j: usize, s: f64| s + f64::from(half[j]);
+    near(&floats(&result(&folder, &run(&folder, &biased, "{}")).2), &plain(&data, &all, &add, None));
+    let attends = |i: usize, j: usize| (i + j) % 3 != 1 || j == 0;
+    let bytes = (0..T * S).map(|at| u8::from(attends(at / S, at % S))).collect();
+    let masked = and(&[("bias", Dtype::BOOL, vec![T, S], bytes)]);
+    let add = |_: usize, i: usize, j: usize, s: f64| if attends(i, j) { s } else { f64::NEG_INFINITY };
+    near(&floats(&result(&folder, &run(&folder, &masked, "{}")).2), &plain(&data, &all, &add, None));
+
     let gates = numbers(T * H, 5);
     let gated = and(&[("gates", Dtype::F32, vec![T, H], f32s(&gates))]);
     let mut want = plain(&data, &all, &same, None);
@@ -386,7 +398,8 @@ fn a_bad_case_leaves_no_file() {
         (with(("q_scale", Dtype::F32, vec![1], one.clone())), "{}", "q_scale"),
         (with(("weights_scale", Dtype::F32, vec![1], one.clone())), "{}", "weights_scale"),
         (with(("bias", Dtype::F32, vec![1, 1, 1, 2], f32s(&[0.0; 2]))), "{}", "bias"),
-        (with(("bias", Dtype::F32, vec![S], f32s(&[0.0; S]))), "{}", "bias"),
+        (with(("bias", Dtype::F32, vec![1; 5], f32s(&[0.0]))), "{}", "bias"),
+        (with(("bias", Dtype::I32, vec![S], i32s(&[0; S]))), "{}", "bias"),
         (with(("gates", Dtype::F32, vec![T], f32s(&[0.0; T]))), "{}", "gates"),
         (with(("key_lengths", Dtype::I32, vec![1], i32s(&[8]))), "{}", "key_lengths"),
         (with(("key_lengths", Dtype::I32, vec![1], i32s(&[-1]))), "{}", "key_lengths[0]"),

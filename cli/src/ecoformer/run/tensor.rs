@@ -42,7 +42,7 @@ pub fn hash(t: &mut Tensors<'_>) -> Result<KernelHash> {
     let (projection, shape) = t.take::<f32, 3>(names[2])?;
     expect(names[2], &shape, &[heads, shape[1], m])?;
     let hash = KernelHash::from_parts(heads, head_dim, anchors, centring, projection)?;
-    Ok(if t.has("sigma") { hash.with_sigma(t.vector("sigma")?)? } else { hash })
+    Ok(if t.has("sigma") { hash.with_sigma(t.reals("sigma")?)? } else { hash })
 }
 
 fn expect(name: &str, shape: &[usize], expected: &[usize]) -> Result<()> {
