@@ -35,7 +35,7 @@ SVE_INT8, SVE_F32 = "sdot\\s+z\\S+", "fmla\\s+z\\S+"
 def kernel(row, part, *names, numbers):
     """Parts of the symbol of a kernel in the table: lengths and names, then constants, of which one that was there before is a reference."""
     constants = "".join("KB " if n in numbers[:i] else f"Kj{n:x}_" for i, n in enumerate(numbers)).split()
-    return [f"5table{len(row)}{row}", *(f"{len(name)}{name}" for name in (part, *names)), *constants]
+    return [f"4rows{len(row)}{row}", *(f"{len(name)}{name}" for name in (part, *names)), *constants]
 
 
 def dense(row, part, tiles, tokens, unroll=1):

@@ -150,7 +150,7 @@ fn hot_loops() {
     let Some(asm) = assembly() else { return };
     // Mangled names: the length of each part, and the part; then constants.
     let of = |row: &'static str, part: &'static str, kernel: &[&'static str], numbers: &[usize]| {
-        let (row, part) = (format!("5table{}{row}", row.len()), format!("{}{part}", part.len()));
+        let (row, part) = (format!("4rows{}{row}", row.len()), format!("{}{part}", part.len()));
         let kernel = kernel.iter().map(|k| format!("{}{k}", k.len()));
         [row, part].into_iter().chain(kernel).chain(constants(numbers)).collect::<Vec<_>>()
     };

@@ -89,6 +89,11 @@ pub fn each(
     names.sort_unstable();
     for name in names {
         let Ok(tensor) = file.tensor(name) else { continue };
+        let of = name.strip_suffix("_scale").or_else(|| name.strip_suffix(".scale"));
+        if let Some(of) = of.filter(|of| file.tensor(of).is_ok()) {
+            skip(name, format!("the scale of {of}"));
+            continue;
+        }
         if let Some(why) = refuse(name, &tensor, wanted) {
             skip(name, why);
             continue;
