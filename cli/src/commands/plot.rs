@@ -16,7 +16,8 @@ use std::path::PathBuf;
 /// Draw the time of attention against the length of a sequence.
 ///
 /// Of softmax attention in f32, of clipped softmax attention in INT8 (gamma is -4 / N) and of EcoFormer, hash included, on one
-/// thread, each result checked: prints the times and writes an SVG, both axes logarithmic.
+/// thread, each result checked: prints the times and writes an SVG, both axes logarithmic. All lengths are measured in rounds, two or
+/// more until the two fastest agree within 5 %, six at most: a point is the fastest, a bar reaches to the slowest.
 #[derive(clap::Args)]
 pub struct Args {
     /// Where the picture goes, an SVG file; - is standard output.
@@ -52,8 +53,16 @@ const SERIES: [(&str, RGBColor); 3] = [
 /// Microseconds at a length.
 struct Point {
     n: usize,
+    /// The least of all rounds.
     us: [f64; 3],
+    /// The least of the slowest round.
+    most: [f64; 3],
 }
+
+/// Rounds over all lengths: at least so many, and at most, until the two fastest of each time agree.
+const ROUNDS: (usize, usize) = (2, 6);
+/// How near is agreement.
+const AGREE: f64 = 1.05;
 
 pub fn main(args: &Args) -> Result<()> {
     let (mut lengths, min_ms) = match args.quick {
@@ -68,19 +77,46 @@ pub fn main(args: &Args) -> Result<()> {
     let isa = ctx(args.isa.as_deref(), 1)?.isa();
     let cases: Vec<_> = lengths.iter().map(|&n| Cases::new(args, n, min_ms)).collect::<Result<_>>()?;
     let out = Output::new(&args.out, &[])?;
-    let bar = progress::bar(cases.len(), "measuring");
-    let mut points = Vec::new();
-    for cases in cases {
-        points.push(cases.measure()?);
-        bar.inc(1);
+    let (least, most) = if args.quick { (1, 1) } else { ROUNDS };
+    let bar = progress::bar(cases.len() * least, "measuring");
+    // Of each length, its rounds. The lengths take turns: what slows the machine down for a while hits one round of each.
+    let mut rounds: Vec<Vec<[f64; 3]>> = vec![Vec::new(); cases.len()];
+    for round in 0..most {
+        for (cases, rounds) in cases.iter().zip(&mut rounds) {
+            if round < least || !settled(rounds) {
+                rounds.push(cases.measure()?);
+                bar.inc(1);
+            }
+        }
     }
     bar.finish_and_clear();
+    let points: Vec<_> = lengths.iter().zip(&rounds).map(|(&n, rounds)| Point::new(n, rounds)).collect();
     let of = format!("{} on one thread of {}", isa.name(), cpu_name());
     let heads = format!("{} {} of {} features", args.heads, plural(args.heads), args.head_dim);
     let picture = draw(&points, &format!("Attention, {heads}"), &of)
         .map_err(|e| Error::file(&args.out, format_args!("cannot be drawn: {e}")))?;
     out.write(picture.as_bytes())?;
     out.say(&format!("{heads}; {of}; microseconds\n{}\n", table(&points)))
+}
+
+/// Whether the two fastest rounds of each series agree.
+fn settled(rounds: &[[f64; 3]]) -> bool {
+    (0..3).all(|i| {
+        let mut us: Vec<f64> = rounds.iter().map(|round| round[i]).collect();
+        us.sort_unstable_by(f64::total_cmp);
+        matches!(us[..], [first, second, ..] if second <= AGREE * first)
+    })
+}
+
+impl Point {
+    fn new(n: usize, rounds: &[[f64; 3]]) -> Self {
+        let of = |pick: fn(f64, f64) -> f64| {
+            let mut all = rounds.iter().copied();
+            let first = all.next().unwrap_or([f64::NAN; 3]);
+            all.fold(first, |a, b| [0, 1, 2].map(|i| pick(a[i], b[i])))
+        };
+        Self { n, us: of(f64::min), most: of(f64::max) }
+    }
 }
 
 fn plural(heads: usize) -> &'static str {
@@ -115,14 +151,13 @@ impl Cases {
         Ok(Self { ecoformer, clipped })
     }
 
-    fn measure(&self) -> Result<Point> {
+    fn measure(&self) -> Result<[f64; 3]> {
         let eco = answer(&self.ecoformer)?;
         let clipped = answer(&self.clipped)?;
         if let Some(what) = eco.check.mismatch.or(clipped.check.mismatch) {
             return Err(Error::Wrong(what));
         }
-        let softmax = eco.softmax_us_min.unwrap_or(f64::NAN);
-        Ok(Point { n: self.ecoformer.n, us: [softmax, clipped.us_min, eco.us_min] })
+        Ok([eco.softmax_us_min.unwrap_or(f64::NAN), clipped.us_min, eco.us_min])
     }
 }
 
@@ -132,7 +167,10 @@ fn table(points: &[Point]) -> Table {
     let names = SERIES.map(|(name, _)| name);
     table.set_header(["tokens"].into_iter().chain(names).chain(["times faster than f32"]));
     for p in points {
-        let us = p.us.map(|us| format!("{us:.1}"));
+        let us = [0, 1, 2].map(|i| match p.most[i] > p.us[i] {
+            true => format!("{:.1} to {:.1}", p.us[i], p.most[i]),
+            false => format!("{:.1}", p.us[i]),
+        });
         let ratio = format!("{:.1}", p.us[0] / p.us[2]);
         table.add_row([p.n.to_string()].into_iter().chain(us).chain([ratio]));
     }
@@ -142,7 +180,7 @@ fn table(points: &[Point]) -> Table {
 
 /// The picture, as SVG.
 fn draw(points: &[Point], title: &str, of: &str) -> std::result::Result<String, Box<dyn std::error::Error>> {
-    let all = || points.iter().flat_map(|p| p.us);
+    let all = || points.iter().flat_map(|p| p.us.into_iter().chain(p.most));
     let (least, most) = all().fold((f64::MAX, 0f64), |(least, most), us| (least.min(us), most.max(us)));
     let lengths: Vec<f64> = points.iter().map(|p| p.n as f64).collect();
     let x = (lengths[0]..lengths[lengths.len() - 1]).log_scale().with_key_points(lengths);
@@ -176,6 +214,12 @@ fn draw(points: &[Point], title: &str, of: &str) -> std::result::Result<String, 
                 .draw_series(LineSeries::new(line, colour.stroke_width(2)).point_size(4))?
                 .label(name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], colour.stroke_width(2)));
+            // From the fastest round to the slowest.
+            let spread = |p: &Point| {
+                let (n, us, most) = (p.n as f64, p.us[i], p.most[i]);
+                ErrorBar::new_vertical(n, us, us, most, colour.stroke_width(1), 6)
+            };
+            chart.draw_series(points.iter().filter(|p| p.most[i] > p.us[i]).map(spread))?;
         }
         chart
             .configure_series_labels()
