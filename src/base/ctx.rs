@@ -14,9 +14,11 @@ pub struct Ctx {
 }
 
 impl Ctx {
-    /// Uses rayon's threads: the best instructions of this CPU (lowered by `SISKIN_MAX_ISA`) and, with the feature `rayon`, the
-    /// rayon pool that a call is made in, or rayon's global pool, which rayon starts then with a thread for each core. Without the
-    /// feature, the calling thread alone, as [`Ctx::serial`].
+    /// Uses rayon's threads and the best instructions of this CPU.
+    ///
+    /// With the feature `rayon`, calls run in the rayon pool that they are made in, or in rayon's global pool, which rayon starts then
+    /// if the program has not. Without the feature, on the calling thread alone, as with [`Ctx::serial`]. `SISKIN_MAX_ISA` lowers the
+    /// instructions.
     ///
     /// # Errors
     /// [`Error::Value`] if `SISKIN_MAX_ISA` is set to something that is not a tier.

@@ -171,7 +171,7 @@ impl QuantParams {
 pub(crate) enum Floor {
     /// The smallest normal f32; an empty range has the step 1.
     Normal,
-    /// The authors' 1e-8, which is below neither the upper end of the range nor the step.
+    /// The authors' 1e-8: neither the upper end of the range nor the step is below it.
     Authors,
 }
 
@@ -229,7 +229,7 @@ pub(crate) fn from_range<F: Float + Into<f64>>(
 }
 
 /// The step of symmetric 8-bit weights whose largest magnitude is given: `most / 127`, at least the smallest normal f32, and 1 for
-/// nothing but zeros. With a smaller step the products with zeros' scale would be subnormal, which many CPUs compute slowly.
+/// nothing but zeros: the smallest step times the scale of x would be subnormal, which many CPUs compute slowly.
 pub(crate) fn symmetric_step(most: f32) -> f32 {
     if most == 0.0 { 1.0 } else { (most / 127.0).max(f32::MIN_POSITIVE) }
 }

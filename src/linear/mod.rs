@@ -17,8 +17,8 @@
 //! at every number of threads, in any batch, and in a sparse layer as in the dense one with the same zeros. Pruned blocks
 //! are not multiplied; zeros inside stored blocks are. Infinities, NaN and subnormals go the way that IEEE 754 says (a
 //! NaN's sign and payload are not promised), and stay in their own token. Activations of a NaN are NaN. Where the output is
-//! bytes, NaN becomes the zero point, whatever the activation's limits, and infinities clamp; with a table, the input's zero point is
-//! looked up.
+//! bytes, NaN becomes the zero point, whatever the activation's limits, and infinities clamp; with a table, NaN becomes the
+//! zero point of the table's input, and the output is the table's byte for that.
 //!
 //! **bfloat16 in pairs.** Where the CPU has `vdpbf16ps` (the tier `avx512-bf16`), dense layers of bfloat16, and block-sparse
 //! ones whose blocks are an even number of columns wide, use it. x is rounded to bfloat16 then, if it is not that already; each

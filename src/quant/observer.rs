@@ -1,5 +1,5 @@
-//! Observers: from tensors seen to a quantizer. The range estimators of Quantizable Transformers, to the bit for what they have a
-//! range for: with their absolute floor and margin where that is asked for, and without them scale-free.
+//! Observers: from tensors seen to a quantizer. The range estimators of Quantizable Transformers: to the bit with
+//! `with_authors_floor` or `with_authors_grid`; without these there is no absolute floor or margin.
 
 use super::{QuantParams, Scheme};
 use crate::base::element::Element;

@@ -90,7 +90,7 @@ fn nan_becomes_the_zero_point_and_infinities_the_ends() {
                             assert!(off.abs() <= i32::from(v.is_finite()), "{case}, feature {f}: {v}");
                         }
                     }
-                    // The same bytes in the panels of a following layer.
+                    // Panels of a following layer hold these bytes too.
                     let mut packed = PackedActivations::new();
                     let none = MatRef::<i8>::new(&[], 0, 0).unwrap();
                     let next = Linear::dense(none).build(&ctx).unwrap();

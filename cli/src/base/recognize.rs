@@ -2,6 +2,10 @@
 
 /// The kind of file that bytes are, if it is one that people have: for a sentence that ends in what to do.
 pub fn kind_of(bytes: &[u8]) -> Option<&'static str> {
+    // A length, then JSON: a safetensors file that is cut off, or wrong in another way.
+    if bytes.get(8) == Some(&b'{') {
+        return None;
+    }
     let has = |part: &[u8]| bytes[..bytes.len().min(512)].windows(part.len()).any(|window| window == part);
     let text = bytes[..bytes.len().min(64)].trim_ascii_start().to_ascii_lowercase();
     Some(match bytes {

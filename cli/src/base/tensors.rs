@@ -82,10 +82,10 @@ fn is_vector(tensor: &TensorView<'_>) -> bool {
     matches!(tensor.shape(), [] | [_] | [_, 1])
 }
 
-/// The elements of a tensor of any integers.
-fn integers(tensor: &TensorView<'_>) -> Option<Vec<i128>> {
-    fn wide<T: Number + Into<i128>>(tensor: &TensorView<'_>) -> Option<Vec<i128>> {
-        Some(elements::<T>(tensor).into_iter().map(Into::into).collect())
+/// The elements of a tensor of any integers; what does not fit is the largest.
+fn integers(tensor: &TensorView<'_>) -> Option<Vec<i64>> {
+    fn wide<T: Number + TryInto<i64>>(tensor: &TensorView<'_>) -> Option<Vec<i64>> {
+        Some(elements::<T>(tensor).into_iter().map(|v| v.try_into().unwrap_or(i64::MAX)).collect())
     }
     match tensor.dtype() {
         Dtype::U8 => wide::<u8>(tensor),
@@ -167,7 +167,7 @@ impl<'a> Tensors<'a> {
     /// As [`Tensors::reals`], of any integers that fit i32.
     pub fn integers(&mut self, name: &str) -> Result<Vec<i32>> {
         let wide = self.vector(name, "integers", integers)?;
-        let narrow = |v: i128| v.try_into().map_err(|_| Error::input(name, "integers of 32 bits", v));
+        let narrow = |v: i64| v.try_into().map_err(|_| Error::input(name, "integers of 32 bits", v));
         wide.into_iter().map(narrow).collect()
     }
 
@@ -181,7 +181,8 @@ impl<'a> Tensors<'a> {
             return Ok(Vec::new());
         }
         let tensor = self.view(name)?;
-        read(&tensor).filter(|_| is_vector(&tensor)).ok_or_else(|| {
+        let read = if is_vector(&tensor) { read(&tensor) } else { None };
+        read.ok_or_else(|| {
             let got = format!("{:?} of shape {:?}", tensor.dtype(), tensor.shape());
             Error::input(name, format_args!("{of} of shape [N] or [N, 1]"), got)
         })

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 ///
 /// Of softmax attention in f32, of clipped softmax attention in INT8 (gamma is -4 / N) and of EcoFormer, hash included, on one
 /// thread, each result checked: prints the times and writes an SVG, both axes logarithmic. All lengths are measured in rounds, two or
-/// more until the two fastest agree within 5 %, six at most: a point is the fastest, a bar reaches to the slowest.
+/// more (one with --quick) until the two fastest agree within 5 %, six at most: a point is the fastest, a bar reaches to the slowest.
 #[derive(clap::Args)]
 pub struct Args {
     /// Where the picture goes, an SVG file; - is standard output.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! v is what the layer gives as f32. Some tokens of a layer of floats have NaN and infinities in x. An x of f32 that a layer quantizes
-//! is tried at another magnitude too: 2^n times the reals have the same integers, and these are within half a step of the reals.
+//! is tried at another magnitude too: 2^n times the reals have the same integers, and sums of them are near those of the reals.
 
 use super::case::Place;
 use super::matrix::{Matrix, Rows, Y};
@@ -62,7 +62,8 @@ impl Problem {
     }
 
     /// Compares the sums of an x of f32 that a tier quantizes token by token with those of 2^n times x, and with sums of the reals in
-    /// f64: each product may be off by half a step of its token, `(max - min) / 255`.
+    /// f64: each x may be off by half a step of its token, `(max - min) / 255`, and at the ends of the range, which are shifted to whole
+    /// steps, by as much again.
     pub fn check_magnitudes(&self, rng: &mut Rng, ctx: &Ctx) -> Result<()> {
         let Data::F32(x) = &self.tokens.x.data else { return Ok(()) };
         if self.in_floats {
@@ -100,7 +101,6 @@ impl Problem {
                 let step = (high - low) / 255.0;
                 let exact: f64 = x.iter().zip(&w).map(|(&x, w)| f64::from(x) * w).sum();
                 let got = f64::from(plain[token * n + feature]) * step;
-                // The ends of a range that is shifted to whole steps may be cut by half a step more.
                 if (got - exact).abs() > 1.01 * step * magnitudes {
                     return Err(wrong(token, feature, format!("{got}, of reals {exact}")));
                 }

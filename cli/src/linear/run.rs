@@ -34,7 +34,7 @@ const HELP: &str = r#"Tensors in (those in brackets may be missing):
     indices       [blocks]            I32 or I64, in any order within a block row
     values        [blocks, R, C]      of the same types, zero beyond the edge
   [w_scale]       [1], [N] or [N, 1]   floats, of I8 weights; 1 if missing; 0 is
-                  taken for 1 where all weights are 0. With "group_size"
+                  taken for 1 where all weights stand for 0. With "group_size"
                   [N, ceil(K / group_size)], and not to be missing
   [w_zero_point]  [1], [N] or [N, 1]   integers, dense I8 weights only; 0 if missing
   [bias]          [N] or [N, 1]   floats
@@ -59,7 +59,7 @@ Parameters, a JSON object in the metadata of the file under "params", or --param
   "isa"           a tier of instructions; the best of this CPU if missing
   "threads"       1 if missing
 
-Tensor out: y, [M, N]. The order of the steps, all in f32 and rounded after each:
+Tensor out: y, [M, N], or of the dimensions of x but the last. The order of the steps, all in f32 and rounded after each:
   s = sum of (x - x_zero_point) * (w - w_zero_point), exact
   v = fma(s, x_scale * w_scale, bias);  v += residual;  v = activation(v)
   bytes: clamp(round_half_even(v * (1 / y_scale)) + y_zero_point)
@@ -212,19 +212,26 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, most: u128, ctx: &Ctx) -> R
     Ok(Written { tensors: vec![("y", dtype, shape, bytes)], report: None })
 }
 
-/// Some quantizers say 0 for the scale of an output feature whose weights are all 0: any scale will do, so 1.
+/// Some quantizers say 0 for the scale of an output feature whose weights all stand for 0: any scale will do, so 1.
 fn scale_of_zeros(weights: &Weights, scales: &mut [f32], zero_points: &[i32], n: usize) {
-    let each = scales.len() == n && n > 1;
-    for (i, scale) in scales.iter_mut().enumerate().filter(|(_, scale)| **scale == 0.0) {
-        let mut rows = if each { i..i + 1 } else { 0..n };
-        let zero_of = |row: usize| match zero_points {
-            [] => 0.0,
-            [one] => *one as f32,
-            all => all.get(row).map_or(0.0, |&zero| zero as f32),
-        };
-        if rows.all(|row| weights.row(row).iter().all(|&w| w == zero_of(row))) {
-            *scale = 1.0;
-        }
+    // What is of another length is refused later.
+    if !matches!(scales.len(), 1) && scales.len() != n || !scales.contains(&0.0) {
+        return;
+    }
+    let zero_of = |row: usize| match zero_points {
+        [] => 0.0,
+        [one] => *one as f32,
+        all => all.get(row).map_or(0.0, |&zero| zero as f32),
+    };
+    let zeros = weights.rows_of(n, zero_of);
+    match scales {
+        [one] if zeros.iter().all(|&row| row) => *one = 1.0,
+        [_] => {}
+        all => all
+            .iter_mut()
+            .zip(&zeros)
+            .filter(|(scale, row)| **scale == 0.0 && **row)
+            .for_each(|(scale, _)| *scale = 1.0),
     }
 }
 
@@ -280,6 +287,9 @@ fn sparse<T: Weight + Number>(params: &Params, t: &mut Tensors<'_>) -> Result<(S
 
 /// Puts the blocks of each block row into the order of their columns, where that is possible: what is not is refused later.
 fn ascending<T: Copy>(indptr: &[usize], indices: &mut [u32], values: &mut [T], area: usize) {
+    if !indptr.is_sorted() {
+        return;
+    }
     for range in indptr.windows(2).map(|ends| ends[0]..ends[1]) {
         let Some(columns) = indices.get_mut(range.clone()) else { continue };
         let blocks = range.start.saturating_mul(area)..range.end.saturating_mul(area);

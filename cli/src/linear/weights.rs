@@ -27,6 +27,27 @@ impl<T: Weight + Into<f32>> Stored<T> {
         }
     }
 
+    /// As [`Weights::rows_of`]. What is not stored is 0, and has no zero point; what is stored is looked at once.
+    fn rows_of(&self, n: usize, zero: impl Fn(usize) -> f32) -> Vec<bool> {
+        match self {
+            Stored::Dense(w, _, k) => {
+                (0..n).map(|row| w[row * k..][..*k].iter().all(|&w| w.into() == zero(row))).collect()
+            }
+            Stored::Sparse(w) => {
+                let block = w.block();
+                let mut rows = vec![true; n];
+                for (i, rows) in rows.chunks_mut(block.rows()).enumerate() {
+                    for values in w.block_row(i).1.chunks(block.area()) {
+                        for (row, values) in rows.iter_mut().zip(values.chunks(block.cols())) {
+                            *row &= values.iter().all(|&w| w.into() == 0.0);
+                        }
+                    }
+                }
+                rows
+            }
+        }
+    }
+
     /// Row `n`, with the zeros.
     fn row(&self, n: usize) -> Vec<f32> {
         match self {
@@ -107,6 +128,16 @@ impl Weights {
             Weights::F32(w) => w.row(n),
             Weights::Bf16(w) => w.row(n),
             Weights::F16(w) => w.row(n),
+        }
+    }
+
+    /// Of each of the first `n` rows, whether all of its weights are the row's `zero`.
+    pub fn rows_of(&self, n: usize, zero: impl Fn(usize) -> f32) -> Vec<bool> {
+        match self {
+            Weights::I8(w) => w.rows_of(n, zero),
+            Weights::F32(w) => w.rows_of(n, zero),
+            Weights::Bf16(w) => w.rows_of(n, zero),
+            Weights::F16(w) => w.rows_of(n, zero),
         }
     }
 

@@ -33,6 +33,18 @@ fn what_is_no_safetensors_file_is_named() {
     }
 }
 
+/// A download that was cut off is not taken for another kind of file, whatever the length of its header looks like.
+#[test]
+fn what_was_cut_off_is_still_safetensors() {
+    let path = folder("cut").join("model");
+    for length in [0x280u64, 0x380, 0x7b, 0x0812] {
+        fs::write(&path, [&length.to_le_bytes()[..], b"{\"w\":{"].concat()).unwrap();
+        let output = siskin(&["survey", path.to_str().unwrap()]);
+        refused(&output, "expected safetensors");
+        assert!(!text(&output.stderr).contains("this "), "{}", text(&output.stderr));
+    }
+}
+
 const M: usize = 6;
 const N: usize = 8;
 const K: usize = 12;
@@ -127,6 +139,33 @@ fn a_layer_takes_other_shapes_and_types() {
     let out = folder.join("z.safetensors");
     let args = ["run", "linear", "--in", input.to_str().unwrap(), "--out", out.to_str().unwrap()];
     refused(&siskin(&args), "scales");
+}
+
+/// A file of a few bytes that speaks of more than there is memory, or time, is refused.
+#[test]
+fn sizes_that_are_only_said_are_refused() {
+    let path = folder("said").join("case.safetensors");
+    let out = path.with_file_name("y");
+    let case = |w_scale: usize, indptr: &[i32]| {
+        [
+            ("x", Dtype::U8, vec![1, 1], vec![1]),
+            ("x_scale", Dtype::F32, vec![1], f32s(&[1.0])),
+            ("indptr", Dtype::I32, vec![indptr.len()], i32s(indptr)),
+            ("indices", Dtype::I32, vec![0], vec![]),
+            ("values", Dtype::I8, vec![0, 1, 1 << 30], vec![]),
+            ("w_scale", Dtype::F32, vec![w_scale], f32s(&vec![0.0; w_scale])),
+        ]
+    };
+    let unordered: Vec<i32> = (0..100_000).map(|i| i % 2).collect();
+    for (tensors, shape) in [
+        (case(1, &[0, 0]), "[1, 4611686018427387904]"),
+        (case(1000, &[0, 0]), "[1, 4398046511104]"),
+        (case(1, &unordered), "[99999, 4398046511104]"),
+    ] {
+        save(&path, &tensors, Some(&format!(r#"{{"y":"i32","shape":{shape}}}"#)));
+        let args = ["run", "linear", "--in", path.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        refused(&siskin(&args), ":");
+    }
 }
 
 /// Blocks of a block row in any order are those in the order of columns.
@@ -263,6 +302,39 @@ fn a_survey_counts_every_tensor() {
     assert_eq!((&turned["weights"][0]["out"], &turned["weights"][0]["in"]), (&json!(K), &json!(N)));
 }
 
+/// What cannot be read as it is meant is listed, not measured wrongly; one weight that cannot be measured leaves the others.
+#[test]
+fn a_survey_does_not_guess() {
+    let path = folder("guess").join("model.safetensors");
+    let values = reals(N * K);
+    let bytes = || bytes_of(&whole(N * K));
+    let tensors = [
+        ("a", Dtype::I8, vec![N, K], bytes()),
+        ("a_scale", Dtype::F32, vec![2, 4], f32s(&[0.5; 8])),
+        ("b", Dtype::I8, vec![N, K], bytes()),
+        ("b_scale", Dtype::F32, vec![1], f32s(&[0.5])),
+        ("b_zero_point", Dtype::I8, vec![N, 1], vec![3; N]),
+        ("c", Dtype::F8_E4M3, vec![N, K], vec![0x38; N * K]),
+        ("c_scale_inv", Dtype::F32, vec![1, 2], f32s(&[0.5; 2])),
+        ("conv1d", Dtype::F32, vec![40, 1, 4], f32s(&reals(160))),
+        ("large", Dtype::F32, vec![N, K], f32s(&values.iter().map(|v| v * 1e6).collect::<Vec<_>>())),
+        ("fine", Dtype::F32, vec![N, K], f32s(&values)),
+    ];
+    save(&path, &tensors, None);
+    let found = survey(&path, &["--dtype", "f16"]);
+    let (weights, mut skipped) = names(&found);
+    skipped.sort_unstable();
+    assert_eq!(weights, ["fine"]);
+    let others = ["a", "a_scale", "b", "b_scale", "b_zero_point", "c", "c_scale_inv", "conv1d", "large"];
+    assert_eq!(skipped, others);
+    // Scales of output features, which are columns of weights [in, out].
+    let scales: Vec<f32> = (0..K).map(|i| (1 + i) as f32).collect();
+    let tensors = [("w", Dtype::I8, vec![N, K], bytes()), ("w_scale", Dtype::F32, vec![K], f32s(&scales))];
+    save(&path, &tensors, None);
+    assert_eq!(names(&survey(&path, &["--transpose"])).0, ["w"]);
+    assert!(names(&survey(&path, &[])).0.is_empty());
+}
+
 /// A weight that was pruned is measured as it came, unless more is to be pruned.
 #[test]
 fn what_was_pruned_stays_as_it_came() {
@@ -306,6 +378,8 @@ fn shards_are_one_checkpoint() {
         (json!({"weight_map": {"a": "../one.safetensors"}}), "beside it"),
         (json!({"weight_map": {"a": "missing.safetensors"}}), "missing.safetensors"),
         (json!({"weights": {}}), "index of a checkpoint"),
+        (json!({"weight_map": {}}), "names no file"),
+        (json!({"weight_map": {"a": "-"}}), "beside it"),
     ] {
         fs::write(&index, map.to_string()).unwrap();
         refused(&siskin(&["survey", index.to_str().unwrap()]), says);

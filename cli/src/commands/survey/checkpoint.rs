@@ -70,7 +70,10 @@ fn of_index(path: &Path) -> Result<Vec<PathBuf>> {
     let index: Index = serde_json::from_slice(&input::read(path)?).map_err(|e| blame(e.to_string()))?;
     let names: BTreeSet<&String> = index.weight_map.values().collect();
     // Files stand beside their index.
-    let plain = |name: &str| Path::new(name).file_name().is_some_and(|file| file == name);
+    let plain = |name: &str| name != "-" && Path::new(name).file_name().is_some_and(|file| file == name);
+    if names.is_empty() {
+        return Err(blame("it names no file".into()));
+    }
     if let Some(name) = names.iter().find(|name| !plain(name)) {
         return Err(blame(format!("{name:?} is not the name of a file beside it")));
     }
@@ -89,28 +92,22 @@ pub fn each(
     names.sort_unstable();
     for name in names {
         let Ok(tensor) = file.tensor(name) else { continue };
-        let of = name.strip_suffix("_scale").or_else(|| name.strip_suffix(".scale"));
-        if let Some(of) = of.filter(|of| file.tensor(of).is_ok()) {
-            skip(name, format!("the scale of {of}"));
-            continue;
-        }
-        if let Some(why) = refuse(name, &tensor, wanted) {
+        if let Some(why) = refuse(file, name, &tensor, wanted) {
             skip(name, why);
             continue;
         }
-        let values = match values(file, name, &tensor) {
+        let values = match values(file, name, &tensor, wanted.transpose) {
             Ok(values) => values,
             Err(why) => {
                 skip(name, why);
                 continue;
             }
         };
-        let (stack, rows, cols) = match *tensor.shape() {
-            [rows, cols] => (1, rows, cols),
-            [stack, rows, cols] => (stack, rows, cols),
+        let (rows, cols) = match *tensor.shape() {
+            [rows, cols] | [_, rows, cols] => (rows, cols),
             _ => continue,
         };
-        if stack * rows * cols == 0 {
+        if values.is_empty() {
             skip(name, "empty".into());
             continue;
         }
@@ -124,16 +121,45 @@ pub fn each(
     Ok(())
 }
 
+/// What the names of tensors end in that belong to another, and what they are.
+const COMPANIONS: [(&str, &str); 6] = [
+    ("_scale", "the scale"),
+    (".scale", "the scale"),
+    ("_scale_inv", "the scale"),
+    ("_zero_point", "the zero point"),
+    (".zero_point", "the zero point"),
+    ("_zeros", "the zero point"),
+];
+
+/// The fewest rows and columns of a matrix in a stack: kernels of convolutions are smaller, experts are not.
+const EXPERT: usize = 8;
+
 /// Why a tensor is no weight of linear layers by its name and shape, where it is none.
-fn refuse(name: &str, tensor: &TensorView<'_>, wanted: &Wanted<'_>) -> Option<String> {
+fn refuse(
+    file: &SafeTensors<'_>,
+    name: &str,
+    tensor: &TensorView<'_>,
+    wanted: &Wanted<'_>,
+) -> Option<String> {
+    for (end, what) in COMPANIONS {
+        if let Some(of) = name.strip_suffix(end).filter(|of| file.tensor(of).is_ok()) {
+            return Some(format!("{what} of {of}"));
+        }
+    }
     let any = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(name));
     if !wanted.include.is_empty() && !any(wanted.include) || any(wanted.exclude) {
         return Some("not asked for".into());
     }
-    match tensor.shape().len() {
-        2 | 3 => (is_embedding(name) && !wanted.embeddings).then(|| "an embedding; --all takes it".into()),
-        1 => Some("1 dimension".into()),
-        more => Some(format!("{more} dimensions")),
+    let embedding =
+        || (is_embedding(name) && !wanted.embeddings).then(|| "an embedding; --all takes it".into());
+    match *tensor.shape() {
+        [_, _] => embedding(),
+        [_, rows, cols] if rows.min(cols) < EXPERT => {
+            Some(format!("a stack of {rows} x {cols}: too small for experts"))
+        }
+        [_, _, _] => embedding(),
+        [_] => Some("1 dimension".into()),
+        ref more => Some(format!("{} dimensions", more.len())),
     }
 }
 
@@ -146,16 +172,28 @@ fn is_embedding(name: &str) -> bool {
     !name.contains("proj") && parts.any(table)
 }
 
-/// The numbers of a tensor, times their scales where these are beside it; or why they cannot be had.
+/// The numbers of a tensor, times their scales where these are beside it; or why they cannot be had. Scales are of output features,
+/// which are columns of weights that are `transposed`.
 fn values(
     file: &SafeTensors<'_>,
     name: &str,
     tensor: &TensorView<'_>,
+    transposed: bool,
 ) -> std::result::Result<Vec<f32>, String> {
-    let scale = [format!("{name}_scale"), format!("{name}.scale")].into_iter().find_map(|name| {
-        let scale = file.tensor(&name).ok()?;
-        vector_of(&scale)
-    });
+    let beside = |what: &str| {
+        let ends = COMPANIONS.iter().filter(|(_, of)| *of == what);
+        ends.map(|(end, _)| format!("{name}{end}")).find_map(|name| file.tensor(&name).ok())
+    };
+    if beside("the zero point").is_some() {
+        return Err("zero points are not read".into());
+    }
+    let scale = match beside("the scale") {
+        None => None,
+        Some(scale) => match vector_of(&scale) {
+            Some(scale) => Some(scale),
+            None => return Err(format!("scales of {:?} {:?} are not read", scale.dtype(), scale.shape())),
+        },
+    };
     let of_bytes = || tensor.data().iter().map(|&byte| f32::from(byte as i8)).collect();
     let mut values: Vec<f32> = match (floats(tensor), tensor.dtype(), &scale) {
         (Some(values), ..) => values,
@@ -163,18 +201,18 @@ fn values(
         (None, Dtype::I8, None) => return Err(format!("I8 without scales ({name}_scale)")),
         (None, dtype, _) => return Err(format!("{dtype:?}, not F64, F32, F16, BF16, F8 or I8")),
     };
+    let cols = tensor.shape().last().copied().unwrap_or(1).max(1);
     if let Some(scale) = scale {
         let rows = tensor.shape().iter().rev().skip(1).product::<usize>();
-        if scale.len() != 1 && scale.len() != rows {
-            return Err(format!("{} scales for {rows} rows", scale.len()));
+        let outputs = if transposed { cols } else { rows };
+        if scale.len() != 1 && scale.len() != outputs {
+            return Err(format!("{} scales for {outputs} output features", scale.len()));
         }
-        let cols = tensor.shape().last().copied().unwrap_or(1).max(1);
-        for (row, values) in values.chunks_mut(cols).enumerate() {
-            let scale = scale[if scale.len() == 1 { 0 } else { row }];
-            values.iter_mut().for_each(|v| *v *= scale);
+        for (i, v) in values.iter_mut().enumerate() {
+            let output = if transposed { i % cols } else { i / cols };
+            *v *= scale[if scale.len() == 1 { 0 } else { output }];
         }
     }
-    let cols = tensor.shape().last().copied().unwrap_or(1).max(1);
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(values),
         Some(at) => Err(format!("{:?} as f32 in row {}, column {}", values[at], at / cols, at % cols)),

@@ -47,7 +47,7 @@ pub struct Args {
     /// Take embeddings too: tables that are looked up, by their names (embed, wte, wpe, shared, but no projection).
     #[arg(long)]
     all: bool,
-    /// Take tensors of these names only: a pattern with * and ?, as often as you like.
+    /// Take tensors of these names only: a pattern with *, ? and [..], as often as you like.
     #[arg(long, value_name = "PATTERN")]
     include: Vec<Pattern>,
     /// Leave out tensors of these names.
@@ -114,13 +114,10 @@ pub fn main(args: &Args) -> Result<()> {
     }
     let mut survey = Survey::new(args)?;
     let files = checkpoint::files(&args.model)?;
-    let bar = progress::bar(files.len(), "surveying");
     // One file at a time is in memory.
     for file in &files {
         survey.add(args, file, &input::read(file)?)?;
-        bar.inc(1);
     }
-    bar.finish_and_clear();
     print::print(args, &survey)
 }
 
@@ -146,20 +143,28 @@ impl Survey {
             embeddings: args.all,
             transpose: args.transpose,
         };
+        let file = parse(path, bytes)?;
+        let bar = progress::bar(file.len(), "surveying");
         let Self { weights, skipped, .. } = self;
         let mut others = Vec::new();
         checkpoint::each(
-            &parse(path, bytes)?,
+            &file,
             &wanted,
             |weight| {
                 match measure::refuse(args, weight.out, weight.input) {
                     Some(why) => skipped.push(Skipped { name: weight.name, why }),
-                    None => weights.push(measure::row(args, &weight, &ctx, &mut scratch)?),
+                    // One odd weight is no reason to lose all others.
+                    None => match measure::row(args, &weight, &ctx, &mut scratch) {
+                        Ok(row) => weights.push(row),
+                        Err(e) => skipped.push(Skipped { name: weight.name, why: e.to_string() }),
+                    },
                 }
+                bar.inc(1);
                 Ok(())
             },
             |name, why| others.push(Skipped { name: name.into(), why }),
         )?;
+        bar.finish_and_clear();
         skipped.append(&mut others);
         Ok(())
     }
