@@ -8,6 +8,9 @@ use siskin::attention::*;
 use siskin::quant::QuantParams;
 use siskin::{Error, Isa, MatMut, MatRef, Scratch, TensorRef, bf16, f16};
 
+/// The largest position, and the most keys: 2^40, and 2^20 where addresses have 32 bits.
+const MOST: usize = 1 << (usize::BITS / 8 * 5);
+
 // 4 heads on 2, of 8 features; 2 sequences of 3 queries and 5 keys.
 const H: usize = 4;
 const KV: usize = 2;
@@ -321,7 +324,7 @@ fn what_is_taken() {
     for isa in isas("what_is_taken") {
         let call = call()
             .key_lengths(&[0, 5])
-            .positions(&[0, 1 << 40])
+            .positions(&[0, MOST])
             .bias(Bias::new(&bias, 2, H, 3, 6).unwrap())
             .block_mask(BlockMask::new(&live, 3, 5, 1, 1).unwrap())
             .gates(MatRef::new(&gates, Q, H).unwrap());
@@ -389,7 +392,7 @@ fn nothing_takes_no_time() {
 /// Keys that are there by a stride of 0 only, more than anything has memory for scores of.
 #[test]
 fn more_keys_than_memory() {
-    for keys in [(1 << 40) + 1, 1 << 62] {
+    for keys in [MOST + 1, usize::MAX / 4] {
         let x = [0.5f32; H * D];
         let q = TensorRef::from(HeadsRef::new(&x, 1, H, D).unwrap());
         let k = TensorRef::from(HeadsRef::with_strides(&x, keys, KV, D, 0, D).unwrap());

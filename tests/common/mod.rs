@@ -75,7 +75,7 @@ impl Rng {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
     }
     pub fn below(&mut self, n: usize) -> usize {
-        self.next() as usize % n
+        (self.next() % n as u64) as usize
     }
     pub fn byte(&mut self) -> u8 {
         self.next() as u8

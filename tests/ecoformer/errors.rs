@@ -144,8 +144,9 @@ fn calls_of_a_hash() {
     refused(hash(), x(N, H, D), own, Bandwidth::Frozen, Unsupported, "bandwidth");
     // As many tokens as there is no memory for, all of them the same.
     let one = ones(H * D);
-    let endless = HeadsRef::with_strides(&one, 1 << 60, H, D, 0, D).unwrap();
-    refused(hash(), endless, Sequences::own(1 << 60, 1), Bandwidth::Sequence, Shape, "x");
+    let tokens = usize::MAX / 16;
+    let endless = HeadsRef::with_strides(&one, tokens, H, D, 0, D).unwrap();
+    refused(hash(), endless, Sequences::own(tokens, 1), Bandwidth::Sequence, Shape, "x");
 }
 
 /// One refused call of attention.

@@ -291,6 +291,7 @@ fn parameters() {
 }
 
 /// Rows of no columns cost nothing to pass: sizes that overflow must be refused, not computed.
+#[cfg(target_pointer_width = "64")] // Sizes of 64 bits.
 #[test]
 fn sizes_that_overflow() {
     let ctx = serial(Isa::Scalar);
@@ -343,6 +344,7 @@ fn quantizers_by_head() {
 }
 
 /// Sizes of which only the product is small.
+#[cfg(target_pointer_width = "64")] // Sizes of 64 bits.
 #[test]
 fn sizes_of_nothing() {
     let ctx = serial(Isa::Scalar);
