@@ -45,6 +45,25 @@ pub fn serve<L: std::fmt::Display>(lines: impl IntoIterator<Item = L>) -> Vec<Va
     text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// Answers of `bench --serve` to the good cases, all of which are checked and say each field of their case; the bad ones, asked
+/// before them, are refused.
+pub fn served(bad: &[&str], good: &[&str]) -> Vec<Value> {
+    let mut answers = serve(bad.iter().chain(good));
+    assert_eq!(answers.len(), bad.len() + good.len());
+    for (case, answer) in bad.iter().zip(&answers) {
+        assert!(answer["error"].is_string(), "{case}: {answer}");
+    }
+    answers.drain(..bad.len());
+    for (case, answer) in good.iter().zip(&answers) {
+        assert_eq!(answer["checked"], true, "{case}: {answer}");
+        let case: Value = serde_json::from_str(case).unwrap();
+        for (field, value) in case.as_object().unwrap() {
+            assert_eq!(&answer[field], value, "{field}");
+        }
+    }
+    answers
+}
+
 /// An empty folder of a test's own.
 pub fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
