@@ -46,12 +46,12 @@ impl Tier {
         }
         let mut row = Row([0.0; CHUNK]);
         let keys = Span { first: 0, last: CHUNK };
-        let mut scores = Scores { p: row.0.as_mut_ptr().cast(), last: CHUNK, ..Scores::NONE };
+        // Of 0 times the score: it stays a number.
+        let mut scores = Scores { p: row.0.as_mut_ptr().cast(), last: CHUNK, scale: 0.0, ..Scores::NONE };
         for _ in 0..rounds {
-            // Of 0 times the score: it stays a number.
             let rows = std::slice::from_mut(&mut scores);
             // SAFETY: the tier is supported; the row has its scores.
-            unsafe { (self.float.passes.exponentials[0])(rows, &keys, &[keys], 0.0) };
+            unsafe { (self.float.passes.exponentials[0])(rows, &keys, &[keys]) };
         }
         std::hint::black_box(scores);
         rounds * row.0.len() as u64

@@ -1,9 +1,9 @@
 //! The passes of a softmax over rows of scores. The last one, to weights, is in `normalize.rs`.
 //!
 //! ```text
-//! prepare:       s[key] = quantize(raw[key] * scale) + bias[key]       quantize is optional
+//! prepare:       s[key] = quantize(raw[key] * by[key] * scale) + bias[key]       quantize and by are optional
 //! maximum:       most   = max over live keys of s[key]
-//! exponentials:  e[key] = 2^(a * (s[key] - most)), total = sum over live keys of e[key];  e[key] = 0 for other keys
+//! exponentials:  e[key] = exp(scale * (s[key] - most)), total = sum over live keys of e[key];  e[key] = 0 for other keys
 //! ```
 //!
 //! A row has 4 bytes for each key: f32 scores, or i32 scores to which an offset is added. Sums are taken in 16 lanes,
@@ -12,6 +12,7 @@
 
 use super::LANES;
 use crate::kernels::simd::Simd;
+use std::f32::consts::LOG2_E;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -26,6 +27,10 @@ pub struct Scores {
     pub last: usize,
     /// What is added to integer scores.
     pub offset: i32,
+    /// The factor of scores.
+    pub scale: f32,
+    /// Null, or the factors of scores beside, one number for each key from key 0 on.
+    pub by: *const f32,
     /// Null, or the bias that is added to scaled scores, one number for each key from key 0 on.
     pub bias: *const f32,
     /// The largest score so far.
@@ -36,6 +41,10 @@ pub struct Scores {
     pub nonzero: u32,
     /// The sum of weights so far, where weights are bytes.
     pub weights: i64,
+    /// The sum of what is rounded to bytes, of the keys of a chunk.
+    pub exact: f32,
+    /// The largest of what is rounded to bytes, of the keys of a chunk.
+    pub largest: f32,
 }
 
 /// A range of keys.
@@ -54,11 +63,15 @@ impl Scores {
         first: 0,
         last: 0,
         offset: 0,
+        scale: 1.0,
+        by: std::ptr::null(),
         bias: std::ptr::null(),
         most: 0.0,
         total: 0.0,
         nonzero: 0,
         weights: 0,
+        exact: 0.0,
+        largest: 0.0,
     };
 
     /// The keys of a span that the row attends to.
@@ -72,8 +85,6 @@ impl Scores {
 /// What is done to scores before the maximum is taken.
 #[derive(Debug, Clone, Copy)]
 pub struct Prepare {
-    /// The factor of raw scores.
-    pub scale: f32,
     /// The real size of a step of the quantizer of scaled scores. A step of 0 does not quantize.
     pub step: f32,
     /// The smallest integer of the quantizer, less its zero point.
@@ -168,7 +179,7 @@ impl<S: Simd> Raw<S> for Ints {
 
 /// Reduces 16 lanes to one: joins the upper half to the lower, then halves again.
 #[inline(always)]
-fn halves<T: Copy>(mut lanes: [T; LANES], join: impl Fn(T, T) -> T) -> T {
+pub(super) fn halves<T: Copy>(mut lanes: [T; LANES], join: impl Fn(T, T) -> T) -> T {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {
@@ -180,7 +191,7 @@ fn halves<T: Copy>(mut lanes: [T; LANES], join: impl Fn(T, T) -> T) -> T {
 }
 
 /// 16 keys, in as many registers as that takes.
-type Group<S> = [<S as Simd>::F; 4];
+pub(super) type Group<S> = [<S as Simd>::F; 4];
 
 /// Loads the bits of the 16 words at `p`.
 #[inline(always)]
@@ -197,7 +208,7 @@ unsafe fn load<S: Simd>(p: *const f32) -> Group<S> {
 
 /// Stores 16 words at `p`.
 #[inline(always)]
-unsafe fn store<S: Simd>(p: *mut f32, group: Group<S>) {
+pub(super) unsafe fn store<S: Simd>(p: *mut f32, group: Group<S>) {
     // SAFETY: the caller vouches for the words, and for the tier.
     unsafe {
         for i in 0..LANES / S::LANES {
@@ -285,7 +296,7 @@ unsafe fn pass<S: Simd>(span: Span, pass: &mut impl Pass<S>) {
 /// Scales, optionally quantizes and biases the raw scores of live keys; the results are floats.
 #[inline(always)]
 pub unsafe fn prepare<S: Simd, R: Raw<S>>(rows: &mut [Scores], live: &[Span], p: &Prepare) {
-    // SAFETY: the caller vouches for the rows, for a bias of all their keys, and for the tier.
+    // SAFETY: the caller vouches for the rows, for a bias and a factor of each live key, and for the tier.
     unsafe {
         for row in rows {
             for span in live {
@@ -306,15 +317,15 @@ impl<R> Preparing<'_, R> {
     /// A register of prepared scores.
     #[inline(always)]
     unsafe fn prepare<S: Simd>(&self, score: S::F, bias: S::F) -> S::F {
-        let p = self.p;
+        let (p, scale) = (self.p, self.row.scale);
         // SAFETY: the caller vouches for the tier.
         unsafe {
             // A bias below `f32::MIN` masks a key out: its score must not matter, even if it is infinite or NaN.
             let score = S::at_least(score, bias, S::splat_f(f32::MIN));
             if p.step == 0.0 {
-                return S::fma(score, S::splat_f(p.scale), bias);
+                return S::fma(score, S::splat_f(scale), bias);
             }
-            let steps = S::div_f(S::mul_f(score, S::splat_f(p.scale)), S::splat_f(p.step));
+            let steps = S::div_f(S::mul_f(score, S::splat_f(scale)), S::splat_f(p.step));
             let steps = S::max_f(S::splat_f(p.low), S::min_f(S::splat_f(p.high), steps));
             S::fma(S::to_f32(S::round(steps)), S::splat_f(p.step), bias)
         }
@@ -324,36 +335,43 @@ impl<R> Preparing<'_, R> {
 impl<S: Simd, R: Raw<S>> Pass<S> for Preparing<'_, R> {
     #[inline(always)]
     unsafe fn whole<const N: usize>(&mut self, key: usize) {
-        // SAFETY: the caller vouches for the tier, and for the keys in the row and the bias.
+        // SAFETY: the caller vouches for the tier, and for the keys in the row, the bias and the factors.
         unsafe {
             let mut bias = [S::splat_f(0.0); N];
             if !self.row.bias.is_null() {
                 for i in 0..N {
-                    bias[i] = S::load_f(self.row.bias.add(key + i * S::LANES));
+                    bias[i] = S::load_f(self.row.bias.wrapping_add(key + i * S::LANES));
                 }
             }
             for i in 0..N {
                 let at = self.row.p.add(4 * (key + i * S::LANES));
-                S::store_f(at.cast(), self.prepare::<S>(R::load(at, self.row.offset), bias[i]));
+                let mut score = R::load(at, self.row.offset);
+                if !self.row.by.is_null() {
+                    score = S::mul_f(score, S::load_f(self.row.by.wrapping_add(key + i * S::LANES)));
+                }
+                S::store_f(at.cast(), self.prepare::<S>(score, bias[i]));
             }
         }
     }
     #[inline(always)]
     unsafe fn edge(&mut self, key: usize, keys: Range<usize>) {
-        // SAFETY: the caller vouches for the tier, and for the group of 16 in the row; of the bias only `keys` are
-        // read.
+        // SAFETY: the caller vouches for the tier, and for the group of 16 in the row; of the bias and the factors
+        // only `keys` are read.
         unsafe {
-            let mut bias = [0.0; LANES];
-            if !self.row.bias.is_null() {
-                for at in keys.clone() {
-                    bias[at] = *self.row.bias.add(key + at);
+            let (mut bias, mut by) = ([0.0; LANES], [1.0; LANES]);
+            for (of, to) in [(self.row.bias, &mut bias), (self.row.by, &mut by)] {
+                if !of.is_null() {
+                    for at in keys.clone() {
+                        to[at] = *of.wrapping_add(key + at);
+                    }
                 }
             }
             let p = self.row.p.add(4 * key);
-            let (raw, bias) = (load::<S>(p.cast()), load::<S>(bias.as_ptr()));
+            let (raw, bias, by) = (load::<S>(p.cast()), load::<S>(bias.as_ptr()), load::<S>(by.as_ptr()));
             let mut own = raw;
             for i in 0..LANES / S::LANES {
-                own[i] = self.prepare::<S>(R::load(p.add(4 * i * S::LANES), self.row.offset), bias[i]);
+                let score = S::mul_f(R::load(p.add(4 * i * S::LANES), self.row.offset), by[i]);
+                own[i] = self.prepare::<S>(score, bias[i]);
             }
             store::<S>(p.cast(), choose::<S>(&keys, own, raw));
         }
@@ -456,15 +474,15 @@ pub unsafe fn exp2<S: Simd, const N: usize>(x: [S::F; N], a: f32) -> [S::F; N] {
     }
 }
 
-/// Replaces each score of a live key by `2^(scale * (score - most))`, and that of each other key of `keys` by 0.
+/// Replaces each score of a live key by `exp(scale * (score - most))`, and that of each other key of `keys` by 0.
 /// Their sum, taken in 16 lanes, is added to `total`. `keys` are whole groups of 16 of one chunk.
 #[inline(always)]
-pub unsafe fn exponentials<S: Simd, R: Raw<S>>(rows: &mut [Scores], keys: &Span, live: &[Span], scale: f32) {
+pub unsafe fn exponentials<S: Simd, R: Raw<S>>(rows: &mut [Scores], keys: &Span, live: &[Span]) {
     // SAFETY: the caller vouches for the rows, and for the tier.
     unsafe {
         for row in rows {
             let (most, total) = (R::most(row.most, row.offset), [S::splat_f(0.0); 4]);
-            let mut exponentials = Exponentials::<S, R> { p: row.p, scale, most, total };
+            let mut exponentials = Exponentials::<S, R> { p: row.p, scale: row.scale * LOG2_E, most, total };
             let mut at = keys.first;
             for span in live {
                 let own = row.own(span);

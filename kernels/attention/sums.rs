@@ -1,36 +1,24 @@
 //! Elementwise loops over the sums of a row of context, left to the compiler to vectorize.
 //!
 //! ```text
-//! add_floats, add_ints, add_wide:   total[i] += sums[i]            sums of a chunk onto those of a row
-//! scale:                            sums[i] *= scale
-//! dequantize, dequantize_wide:      out[i] = (sums[i] - offset) * scale
-//! gate:                             x[i] = (x[i] + 0) * gate
-//! finite:                           whether every x[i] is finite
+//! add:          total[i] += sums[i]                       sums of a chunk onto those of a row
+//! add_scaled:   total[i] += (sums[i] - offset) * scale    exact sums of a chunk onto those of a row
+//! scale:        sums[i] *= scale
+//! gate:         x[i] = (x[i] + 0) * gate
+//! finite:       whether every x[i] is finite
 //! ```
 
 autovec!(
     /// Adds the sums of a chunk to those before.
-    pub fn add_floats(sums: &[f32], total: &mut [f32]) = add_floats_body
+    pub fn add(sums: &[f32], total: &mut [f32]) = add_body
 );
 autovec!(
-    /// Adds the sums of a chunk to those before; the result fits.
-    pub fn add_ints(sums: &[i32], total: &mut [i32]) = add_ints_body
+    /// Adds what the exact sums of a chunk stand for to those before. The difference fits, whatever the operands.
+    pub fn add_scaled(sums: &[i32], offset: i32, scale: f32, total: &mut [f32]) = add_scaled_body
 );
 autovec!(
     /// Multiplies sums by a number; the products fit.
     pub fn scale(scale: i32, sums: &mut [i32]) = scale_body
-);
-autovec!(
-    /// Adds the sums of a chunk to those before, in 64 bits.
-    pub fn add_wide(sums: &[i32], total: &mut [i64]) = add_wide_body
-);
-autovec!(
-    /// `(sum - offset) * scale`. The difference fits, whatever the operands.
-    pub fn dequantize(sums: &[i32], offset: i32, scale: f32, out: &mut [f32]) = dequantize_body
-);
-autovec!(
-    /// `(sum - offset) * scale`, of sums in 64 bits.
-    pub fn dequantize_wide(sums: &[i64], offset: i64, scale: f32, out: &mut [f32]) = dequantize_wide_body
 );
 autovec!(
     /// Multiplies by a gate, with -0 made 0 before.
@@ -42,16 +30,16 @@ autovec!(
 );
 
 #[inline(always)]
-fn add_floats_body(sums: &[f32], total: &mut [f32]) {
+fn add_body(sums: &[f32], total: &mut [f32]) {
     for (total, sum) in total.iter_mut().zip(sums) {
         *total += *sum;
     }
 }
 
 #[inline(always)]
-fn add_ints_body(sums: &[i32], total: &mut [i32]) {
+fn add_scaled_body(sums: &[i32], offset: i32, scale: f32, total: &mut [f32]) {
     for (total, sum) in total.iter_mut().zip(sums) {
-        *total = total.wrapping_add(*sum);
+        *total += sum.wrapping_sub(offset) as f32 * scale;
     }
 }
 
@@ -59,27 +47,6 @@ fn add_ints_body(sums: &[i32], total: &mut [i32]) {
 fn scale_body(scale: i32, sums: &mut [i32]) {
     for sum in sums {
         *sum = sum.wrapping_mul(scale);
-    }
-}
-
-#[inline(always)]
-fn add_wide_body(sums: &[i32], total: &mut [i64]) {
-    for (total, sum) in total.iter_mut().zip(sums) {
-        *total += i64::from(*sum);
-    }
-}
-
-#[inline(always)]
-fn dequantize_body(sums: &[i32], offset: i32, scale: f32, out: &mut [f32]) {
-    for (out, sum) in out.iter_mut().zip(sums) {
-        *out = sum.wrapping_sub(offset) as f32 * scale;
-    }
-}
-
-#[inline(always)]
-fn dequantize_wide_body(sums: &[i64], offset: i64, scale: f32, out: &mut [f32]) {
-    for (out, sum) in out.iter_mut().zip(sums) {
-        *out = (sum - offset) as f32 * scale;
     }
 }
 

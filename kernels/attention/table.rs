@@ -57,8 +57,11 @@ pub type Preparation = unsafe fn(&mut [Scores], &[Span], &Prepare);
 /// The largest of rows of scores, of live keys.
 pub type Maximum = unsafe fn(&mut [Scores], &[Span]);
 
-/// Rows of scores, of live keys, to exponentials of a scale, and all of some keys that are not live to 0.
-pub type Exponentials = unsafe fn(&mut [Scores], &Span, &[Span], f32);
+/// Rows of scores, of live keys, to exponentials, and all of some keys that are not live to 0.
+pub type Exponentials = unsafe fn(&mut [Scores], &Span, &[Span]);
+
+/// What the weights of some keys of rows are together; weights are multiplied by factors of the keys before.
+pub type Gauging = unsafe fn(&mut [Scores], &Span, *const f32);
 
 /// Rows of exponentials to weights, of some keys.
 pub type Normalizing = unsafe fn(&mut [Scores], &Span, &Normalize);
@@ -72,6 +75,8 @@ pub struct Passes {
     pub maximum: [Maximum; 2],
     /// Exponentials, of scores that are floats, and of integers.
     pub exponentials: [Exponentials; 2],
+    /// As they are, and with factors of the keys.
+    pub gauge: [Gauging; 2],
     /// To f32, bfloat16, u8; as they are, and clipped.
     pub normalize: [[Normalizing; 2]; 3],
     /// A single query, with k or v of bfloat16.
@@ -144,16 +149,17 @@ macro_rules! passes {
             use crate::kernels::attention::softmax::{self, Floats, Ints, Prepare, Scores, Span};
             use crate::kernels::attention::table::{Passes, single};
             use crate::kernels::dense::{F32, StoredBf16, StoredF16};
-            use crate::kernels::attention::normalize::{ToBf16, ToF32, ToU8, Normalize, normalize};
+            use crate::kernels::attention::normalize::{ToBf16, ToF32, ToU8, Normalize, gauge, normalize};
 
             compile! { $set: fn prepare_floats(r: &mut [Scores], live: &[Span], p: &Prepare) = softmax::prepare::<$simd, Floats> }
             compile! { $set: fn prepare_ints(r: &mut [Scores], live: &[Span], p: &Prepare) = softmax::prepare::<$simd, Ints> }
             compile! { $set: fn maximum_floats(r: &mut [Scores], live: &[Span]) = softmax::maximum::<$simd, Floats> }
             compile! { $set: fn maximum_ints(r: &mut [Scores], live: &[Span]) = softmax::maximum::<$simd, Ints> }
-            compile! { $set: fn exp_floats(r: &mut [Scores], keys: &Span, live: &[Span], a: f32)
+            compile! { $set: fn exp_floats(r: &mut [Scores], keys: &Span, live: &[Span])
                 = softmax::exponentials::<$simd, Floats> }
-            compile! { $set: fn exp_ints(r: &mut [Scores], keys: &Span, live: &[Span], a: f32)
+            compile! { $set: fn exp_ints(r: &mut [Scores], keys: &Span, live: &[Span])
                 = softmax::exponentials::<$simd, Ints> }
+            compile! { $set: fn gauges[const BY: bool](r: &mut [Scores], keys: &Span, by: *const f32) = gauge::<$simd, BY> }
             compile! { $set: fn to_f32[const CLIP: bool](r: &mut [Scores], keys: &Span, w: &Normalize) = normalize::<$simd, ToF32, CLIP> }
             compile! { $set: fn to_bf16[const CLIP: bool](r: &mut [Scores], keys: &Span, w: &Normalize) = normalize::<$simd, ToBf16, CLIP> }
             compile! { $set: fn to_u8[const CLIP: bool](r: &mut [Scores], keys: &Span, w: &Normalize) = normalize::<$simd, ToU8, CLIP> }
@@ -166,6 +172,7 @@ macro_rules! passes {
                 prepare: [prepare_floats, prepare_ints],
                 maximum: [maximum_floats, maximum_ints],
                 exponentials: [exp_floats, exp_ints],
+                gauge: [gauges::<false>, gauges::<true>],
                 normalize: [
                     [to_f32::<false>, to_f32::<true>],
                     [to_bf16::<false>, to_bf16::<true>],

@@ -44,7 +44,9 @@ pub struct BlockQuantizers {
 /// * q, k and v as their projections give them, before any scaling;
 /// * scores after the scale and *before the mask*: of all pairs of a query and a key of a sequence, padding and future
 ///   included;
-/// * weights after the softmax and its clip, masked ones included;
+/// * weights after the softmax and its clip, masked ones included, if they are to have one step for all
+///   ([`Calibrator::with_authors_weights_scale`]): by default they are not quantized here, as steps of their own for each 512 keys
+///   ([`AttentionQuantizers`]) need no range;
 /// * the context after the gate or before it ([`ContextOrder`]).
 ///
 /// As in the original each tensor is quantized, by the range known so far, before the next is computed from it.
@@ -70,13 +72,14 @@ pub struct BlockQuantizers {
 ///     calibrator.observe(x, x, x, &call, &Ctx::new()?)?;
 /// }
 /// let quantizers = calibrator.finish()?;
-/// assert!(quantizers.attention.weights_scale < 1.0 / 255.0);
+/// assert!(quantizers.attention.scores.is_some());
 /// # Ok::<(), siskin::Error>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Calibrator<O = RunningMinMax> {
     attention: Attention,
     order: ContextOrder,
+    authors_weights: bool,
     observers: Observers<O>,
 }
 
@@ -94,8 +97,7 @@ struct Observers<O> {
 }
 
 impl<O: Observer + Clone> Calibrator<O> {
-    /// Of a block that is called as `attention`. `observer` has seen nothing: each quantizer gets a copy. Its scheme is an
-    /// asymmetric one, or `SymmetricAuto`, so that weights, never below 0, have all 256 steps.
+    /// Of a block that is called as `attention`. `observer` has seen nothing: each quantizer gets a copy.
     pub fn new(attention: Attention, order: ContextOrder, observer: O) -> Self {
         let copy = || observer.clone();
         let observers = Observers {
@@ -107,7 +109,16 @@ impl<O: Observer + Clone> Calibrator<O> {
             context: copy(),
             output: copy(),
         };
-        Self { attention, order, observers }
+        Self { attention, order, authors_weights: false, observers }
+    }
+
+    /// To be said before the first batch: one step for all weights, by the range of what was seen, as the authors have it
+    /// ([`AttentionQuantizers::weights_scale`]). The observer's scheme is then an asymmetric one, or `SymmetricAuto`, so that
+    /// weights, never below 0, have all 256 steps.
+    #[must_use]
+    pub fn with_authors_weights_scale(mut self) -> Self {
+        self.authors_weights = true;
+        self
     }
 
     /// Sees one batch: q, k, v and `call` as [`Attention::forward`] takes them, gates included, which come from the block's
@@ -159,7 +170,9 @@ impl<O: Observer + Clone> Calibrator<O> {
         for row in rows.iter() {
             self.softmax(&row, call, &mut weights[row.scores()]);
         }
-        let weights = quantized(&mut next.weights, "weights", weights)?;
+        if self.authors_weights {
+            weights = quantized(&mut next.weights, "weights", weights)?;
+        }
         for row in rows.iter() {
             let out = &mut context[(row.q * heads + row.head) * d..][..d];
             let mut sums = [0.0; MAX_HEAD_DIM];
@@ -189,26 +202,17 @@ impl<O: Observer + Clone> Calibrator<O> {
     /// The quantizers for what was seen; more may be seen after.
     ///
     /// # Errors
-    /// As [`Observer::params`]; [`Error::Unsupported`] if the observer's scheme gives weights a zero point inside.
+    /// As [`Observer::params`]; [`Error::Unsupported`] if weights are to have one step, and the observer's scheme gives them a
+    /// zero point inside.
     pub fn finish(&self) -> Result<BlockQuantizers> {
         let o = &self.observers;
-        let weights = o.weights.params()?;
-        // The smallest integer, moved to 0 where it is -128: the weights are u8 with zero point 0.
-        if weights.zero_point() != weights.range().0 {
-            let got = format_args!("zero point {} of {:?}", weights.zero_point(), weights.dtype());
-            return Err(Error::unsupported(
-                "observer",
-                "a scheme whose smallest integer is a weight of 0",
-                got,
-            ));
-        }
         Ok(BlockQuantizers {
             q: o.q.params()?,
             k: o.k.params()?,
             v: o.v.params()?,
             attention: AttentionQuantizers {
                 scores: Some(o.scores.params()?),
-                weights_scale: weights.scale(),
+                weights_scale: self.weights_scale()?,
                 context: match self.order {
                     ContextOrder::AfterGate => None,
                     ContextOrder::BeforeGate => Some(o.context.params()?),
@@ -216,6 +220,20 @@ impl<O: Observer + Clone> Calibrator<O> {
             },
             output: o.output.params()?,
         })
+    }
+
+    /// The one step of all weights, if there is to be one.
+    fn weights_scale(&self) -> Result<Option<f32>> {
+        if !self.authors_weights {
+            return Ok(None);
+        }
+        let weights = self.observers.weights.params()?;
+        // The smallest integer, moved to 0 where it is -128: the weights are u8 with zero point 0.
+        if weights.zero_point() == weights.range().0 {
+            return Ok(Some(weights.scale()));
+        }
+        let got = format_args!("zero point {} of {:?}", weights.zero_point(), weights.dtype());
+        Err(Error::unsupported("observer", "a scheme whose smallest integer is a weight of 0", got))
     }
 
     /// From scores to weights.

@@ -40,8 +40,9 @@ pub(super) fn check(problem: &Problem<'_>, out: &TensorMut<'_>) -> Result<()> {
     if kv_tokens > MAX_KEYS {
         return Err(Error::shape("k", format_args!("at most {MAX_KEYS} tokens"), kv_tokens));
     }
-    let step = call.quantizers.weights_scale;
-    if !(step.is_normal() && step > 0.0) {
+    if let Some(step) = call.quantizers.weights_scale
+        && !(step.is_normal() && step > 0.0)
+    {
         return Err(Error::value("weights_scale", "a positive normal number", step));
     }
     if quantized {
@@ -52,14 +53,18 @@ pub(super) fn check(problem: &Problem<'_>, out: &TensorMut<'_>) -> Result<()> {
 
 /// Whether scales multiply to floats.
 fn check_bytes(problem: &Problem<'_>) -> Result<()> {
-    let Problem { layer, call, q, k, .. } = problem;
+    let Problem { layer, call, q, k, v } = problem;
     let scale = f64::from(layer.scale) * f64::from(q.largest_scale()) * f64::from(k.largest_scale());
     if scale > f64::from(MAX_SCALE) {
         let expected = format_args!("scale * scale of q * scale of k to be at most {MAX_SCALE:e}");
         return Err(Error::value("scale", expected, scale));
     }
     let stretch = layer.clipped.map_or(1.0, |(gamma, zeta)| zeta - gamma);
-    let step = call.quantizers.weights_scale;
+    let Some(step) = call.quantizers.weights_scale else { return Ok(()) };
+    if v.is_per_token() {
+        let expected = "none where each token of v has a scale";
+        return Err(Error::unsupported("weights_scale", expected, step));
+    }
     if !(stretch / step).is_finite() {
         let expected = "enough for (zeta - gamma) / weights_scale to be finite";
         return Err(Error::value("weights_scale", expected, step));

@@ -18,6 +18,10 @@ pub enum HeadParams<'a> {
     All(QuantParams),
     /// One quantizer for each head.
     PerHead(&'a [QuantParams]),
+    /// One quantizer for each token, for all of its heads: dynamic quantization, as
+    /// [`quantize_per_token`](crate::quant::quantize_per_token) leaves it. All have one zero point, as those of a symmetric scheme
+    /// have. Only attention takes such tensors.
+    PerToken(&'a [QuantParams]),
 }
 
 impl From<QuantParams> for HeadParams<'_> {
@@ -33,34 +37,56 @@ impl<'a> From<&'a [QuantParams]> for HeadParams<'a> {
 }
 
 impl HeadParams<'_> {
-    /// The quantizer of a head.
-    pub(crate) fn of(&self, head: usize) -> QuantParams {
+    /// All quantizers.
+    fn all(&self) -> &[QuantParams] {
         match self {
-            HeadParams::All(params) => *params,
-            HeadParams::PerHead(params) => params[head],
+            HeadParams::All(params) => std::slice::from_ref(params),
+            HeadParams::PerHead(params) | HeadParams::PerToken(params) => params,
+        }
+    }
+
+    /// The zero point of a head.
+    fn zero_point(&self, head: usize) -> i32 {
+        match self {
+            HeadParams::All(params) => params.zero_point(),
+            HeadParams::PerHead(params) => params[head].zero_point(),
+            HeadParams::PerToken(params) => params.first().map_or(0, QuantParams::zero_point),
+        }
+    }
+
+    /// The real size of a step of a head; 1 where tokens have sizes of their own.
+    fn scale_of_head(&self, head: usize) -> f32 {
+        match self {
+            HeadParams::All(params) => params.scale(),
+            HeadParams::PerHead(params) => params[head].scale(),
+            HeadParams::PerToken(_) => 1.0,
         }
     }
 
     /// The largest real size of a step.
     fn largest_scale(&self) -> f32 {
-        match self {
-            HeadParams::All(params) => params.scale(),
-            HeadParams::PerHead(params) => params.iter().map(|p| p.scale()).fold(0.0, f32::max),
-        }
+        self.all().iter().map(QuantParams::scale).fold(0.0, f32::max)
     }
 
-    pub(crate) fn check(&self, name: &'static str, heads: usize, element: Element) -> Result<()> {
-        let all = match self {
-            HeadParams::All(params) => std::slice::from_ref(params),
-            HeadParams::PerHead(params) if params.len() == heads => params,
-            HeadParams::PerHead(params) => {
-                return Err(Error::shape(name, format_args!("parameters of {heads} heads"), params.len()));
-            }
+    fn check(&self, name: &'static str, (tokens, heads): (usize, usize), element: Element) -> Result<()> {
+        let (got, needed, what) = match self {
+            HeadParams::All(_) => (1, 1, ""),
+            HeadParams::PerHead(params) => (params.len(), heads, "heads"),
+            HeadParams::PerToken(params) => (params.len(), tokens, "tokens"),
         };
-        match all.iter().find(|p| p.dtype() != element) {
-            None => Ok(()),
-            Some(p) => Err(Error::unsupported(name, format_args!("parameters of {element}"), p.dtype())),
+        if got != needed {
+            return Err(Error::shape(name, format_args!("parameters of {needed} {what}"), got));
         }
+        if let Some(p) = self.all().iter().find(|p| p.dtype() != element) {
+            return Err(Error::unsupported(name, format_args!("parameters of {element}"), p.dtype()));
+        }
+        if let HeadParams::PerToken([first, rest @ ..]) = self
+            && let Some(p) = rest.iter().find(|p| p.zero_point() != first.zero_point())
+        {
+            let expected = format_args!("one zero point, {}, for all tokens", first.zero_point());
+            return Err(Error::unsupported(name, expected, p.zero_point()));
+        }
+        Ok(())
     }
 }
 
@@ -174,16 +200,41 @@ impl<'a> TensorRef<'a> {
 
     /// The one quantizer of all bytes, whatever head they belong to; none for other elements.
     pub(crate) fn one_quantizer(&self, name: &'static str) -> Result<Option<QuantParams>> {
-        match self.params {
-            None => Ok(None),
-            Some(HeadParams::All(params)) => Ok(Some(params)),
+        let by = match self.params {
+            None => return Ok(None),
+            Some(HeadParams::All(params)) => return Ok(Some(params)),
             Some(HeadParams::PerHead([first, rest @ ..])) if rest.iter().all(|p| p == first) => {
-                Ok(Some(*first))
+                return Ok(Some(*first));
             }
-            Some(HeadParams::PerHead(all)) => {
-                let got = format!("{} by head", all.len());
-                Err(Error::unsupported(name, "one quantizer for all features", got))
-            }
+            Some(HeadParams::PerHead(all)) => format!("{} by head", all.len()),
+            Some(HeadParams::PerToken(all)) => format!("{} by token", all.len()),
+        };
+        Err(Error::unsupported(name, "one quantizer for all features", by))
+    }
+
+    /// As [`TensorRef::check`], and no token has a scale of its own.
+    pub(crate) fn check_by_heads(&self, name: &'static str) -> Result<()> {
+        self.check(name)?;
+        if self.is_per_token() {
+            return Err(Error::unsupported(
+                name,
+                "a quantizer for all, or for each head",
+                "one for each token",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Of bytes, whether each token has a scale of its own.
+    pub(crate) fn is_per_token(&self) -> bool {
+        matches!(self.params, Some(HeadParams::PerToken(_)))
+    }
+
+    /// The scale of a token, beside that of its head: 1 where tokens have none.
+    pub(crate) fn scale_of_token(&self, token: usize) -> f32 {
+        match self.params {
+            Some(HeadParams::PerToken(params)) => params[token].scale(),
+            _ => 1.0,
         }
     }
 
@@ -192,9 +243,9 @@ impl<'a> TensorRef<'a> {
         self.params.map_or(1.0, |params| params.largest_scale())
     }
 
-    /// Scale and zero point of a head's bytes; 1 and 0 of other elements.
+    /// Scale and zero point of a head's bytes; 1 and 0 of other elements. Where tokens have scales the scale is 1.
     pub(crate) fn affine(&self, head: usize) -> (f32, i32) {
-        self.params.map_or((1.0, 0), |params| (params.of(head).scale(), params.of(head).zero_point()))
+        self.params.map_or((1.0, 0), |params| (params.scale_of_head(head), params.zero_point(head)))
     }
 
     /// The bytes of one token's head.
@@ -218,9 +269,10 @@ impl<'a> TensorRef<'a> {
         self.bytes.as_ptr().wrapping_add(byte)
     }
 
-    /// Whether the parameters are there where the element is a byte, one or one a head, and of its type.
+    /// Whether the parameters are there where the element is a byte, one or one a head or token, and of its type.
     pub(crate) fn check(&self, name: &'static str) -> Result<()> {
-        self.params.map_or(Ok(()), |params| params.check(name, self.layout.heads, self.element))
+        let shape = (self.layout.tokens, self.layout.heads);
+        self.params.map_or(Ok(()), |params| params.check(name, shape, self.element))
     }
 }
 
@@ -254,7 +306,7 @@ impl<'a> TensorMut<'a> {
 
     /// Whether the parameters are of the type of the bytes.
     pub(crate) fn check(&self, name: &'static str) -> Result<()> {
-        self.params.map_or(Ok(()), |params| HeadParams::All(params).check(name, 1, self.element))
+        self.params.map_or(Ok(()), |params| HeadParams::All(params).check(name, (1, 1), self.element))
     }
 
     /// Whether real numbers can be written: to floats, or to bytes whose parameters are of their type.

@@ -121,7 +121,7 @@ impl LinearAttention {
             return Err(Error::shape("v", format_args!("{} heads", self.layer.heads), heads));
         }
         check_head_dim(head_dim)?;
-        v.check("v")?;
+        v.check_by_heads("v")?;
         if out.shape() != v.shape() {
             return Err(Error::shape("out", format!("{:?}", v.shape()), format!("{:?}", out.shape())));
         }

@@ -86,7 +86,7 @@ impl Stream {
         let (tokens, heads, head_dim) = v.shape();
         self.check_heads("v", heads, head_dim)?;
         self.attention.check(k, k, tokens)?;
-        v.check("v")?;
+        v.check_by_heads("v")?;
         if tokens == 0 {
             return Ok(());
         }

@@ -110,7 +110,7 @@ fn decoding_allocates_nothing() {
             let k = Tensor::new(Type::F32, &d.k, kv_shape, place, 0.0);
             let v = Tensor::new(Type::F32, &d.v, kv_shape, place, 0.0);
             let mut y = Tensor::new(Type::F32, &d.q, q_shape, place, 0.0);
-            let (q, k, v) = (q.input(&[]), k.input(&[]), v.input(&[]));
+            let (q, k, v) = (q.input(&Params::NONE), k.input(&Params::NONE), v.input(&Params::NONE));
             let mut n = 0;
             d.with_call(|attention, call| {
                 let y = y.output(d.out);

@@ -82,11 +82,11 @@ fn extremes_do_not_saturate() {
             // Scores of a size that can be told apart, though every product is the largest.
             case.scale = Some(1e-5);
             let mut d = case.data();
-            d.int8 = AttentionQuantizers::default().weights_scale(1e-6);
+            d.int8 = AttentionQuantizers::default().weights_scale([None, Some(1e-6)][r.below(2)]);
             for x in [&mut d.q, &mut d.k, &mut d.v] {
                 x.fill(byte);
             }
-            d.params = [(); 3].map(|()| vec![Type::U8.params(0.01, zero)]);
+            d.params = [(); 3].map(|()| Params::Heads(vec![Type::U8.params(0.01, zero)]));
             assert!(check(&d, &isas, &mut scratch, 0) > 0);
         }
     }
@@ -101,13 +101,14 @@ fn signs_do_not_matter() {
     for _ in 0..cases(30) {
         let mut case = Case::random(&mut r);
         case.types[..3].fill(Type::U8);
+        case.per_token = [(); 3].map(|()| r.below(3) == 0);
         let d = case.data();
         let mut signed = d.clone();
         signed.case.types[..3].fill(Type::I8);
         for x in [&mut signed.q, &mut signed.k, &mut signed.v] {
             x.iter_mut().for_each(|x| *x -= 128.0);
         }
-        for p in signed.params.iter_mut().flatten() {
+        for p in signed.params.iter_mut().flat_map(Params::each) {
             *p = Type::I8.params(p.scale(), p.zero_point() as u8);
         }
         for &isa in &isas {
@@ -161,7 +162,9 @@ fn sums_that_need_more_than_32_bits() {
             attention
                 .forward(AttentionInputs::new(q, k, v), &call, out, &serial(isa), &mut Scratch::new())
                 .unwrap();
-            assert!(context.iter().all(|c| *c == expected), "{isa}, {queries}: {:?}", &context[..1]);
+            // Sums of 512 keys are exact, and are added up in f32.
+            let near = |c: &f32| (c / expected - 1.0).abs() < 1e-5;
+            assert!(context.iter().all(near), "{isa}, {queries}: {:?}", &context[..1]);
         }
     }
 }

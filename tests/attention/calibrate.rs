@@ -91,7 +91,7 @@ impl Case {
     fn calibrate(&self, observer: RunningMinMax) -> BlockQuantizers {
         let ctx = Ctx::new().unwrap();
         let order = if self.opt { ContextOrder::BeforeGate } else { ContextOrder::AfterGate };
-        let mut calibrator = Calibrator::new(self.attention, order, observer);
+        let mut calibrator = Calibrator::new(self.attention, order, observer).with_authors_weights_scale();
         for batch in 0.. {
             let name = format!("in.calib.{batch}");
             if !self.g.has(&name) {
@@ -141,7 +141,10 @@ fn the_quantizers_of_the_original_are_met() {
             close(params, &format!("{}.act_qparams", c.projection(i)));
         }
         close(got.attention.scores.unwrap(), "attn_scores_act_quantizer.qparams");
-        close(QuantParams::u8(got.attention.weights_scale, 0).unwrap(), "attn_probs_act_quantizer.qparams");
+        close(
+            QuantParams::u8(got.attention.weights_scale.unwrap(), 0).unwrap(),
+            "attn_probs_act_quantizer.qparams",
+        );
         assert_eq!(got.attention.context.is_some(), c.opt);
         close(got.attention.context.unwrap_or(got.output), "context_act_quantizer.qparams");
         if c.gate.is_none() {
@@ -238,7 +241,7 @@ fn compare(
     let mut weights = Vec::new();
     for order in [ContextOrder::AfterGate, ContextOrder::BeforeGate] {
         let recorder = Recorder::new();
-        let mut calibrator = Calibrator::new(attention, order, recorder.clone());
+        let mut calibrator = Calibrator::new(attention, order, recorder.clone()).with_authors_weights_scale();
         let heads_of = |x, tokens, heads| HeadsRef::new(x, tokens, heads, d).unwrap();
         calibrator
             .observe(
@@ -330,7 +333,8 @@ fn masks_are_those_of_a_call() {
 fn what_does_not_fit_is_refused_and_changes_nothing() {
     let ctx = Ctx::new().unwrap();
     let attention = Attention::new(1, 1, 4).unwrap();
-    let mut calibrator = Calibrator::new(attention, ContextOrder::AfterGate, RunningMinMax::new(U8));
+    let mut calibrator = Calibrator::new(attention, ContextOrder::AfterGate, RunningMinMax::new(U8))
+        .with_authors_weights_scale();
     let nothing = calibrator.finish().unwrap_err();
     assert!(matches!(nothing, Error::Value { argument: "observer", .. }));
 
@@ -383,10 +387,14 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
         (Scheme::SymmetricAuto, true),
         (Scheme::Symmetric(Element::I8), false),
     ] {
-        let mut calibrator = Calibrator::new(attention, ContextOrder::BeforeGate, MinMax::new(scheme));
+        let calibrator = Calibrator::new(attention, ContextOrder::BeforeGate, MinMax::new(scheme));
+        let mut steps_of_their_own = calibrator.clone();
+        steps_of_their_own.observe(heads(&good), heads(&good), heads(&good), &call, &ctx).unwrap();
+        assert_eq!(steps_of_their_own.finish().unwrap().attention.weights_scale, None, "{scheme:?}");
+        let mut calibrator = calibrator.with_authors_weights_scale();
         calibrator.observe(heads(&good), heads(&good), heads(&good), &call, &ctx).unwrap();
         match calibrator.finish() {
-            Ok(found) => assert!(fits && found.attention.weights_scale == 1.0 / 255.0, "{scheme:?}"),
+            Ok(found) => assert!(fits && found.attention.weights_scale == Some(1.0 / 255.0), "{scheme:?}"),
             Err(e) => assert!(!fits && matches!(e, Error::Unsupported { argument: "observer", .. }), "{e}"),
         }
     }

@@ -138,6 +138,7 @@ mod check {
                 let mut at = |t: usize, queries: usize| {
                     let mut step = d.clone();
                     step.q = d.q[t * q_row..(t + queries) * q_row].to_vec();
+                    step.params[0] = d.params[0].of_tokens(t..t + queries);
                     let want = &want[t * q_row..(t + queries) * q_row];
                     step.case.lengths = vec![(queries, n)];
                     step.case.key_lengths = Some(vec![t + queries]);
@@ -148,6 +149,9 @@ mod check {
                     assert!(step.run(&ctx, &mut scratch).0 == want, "{}", what("in a full cache"));
                     let keys = (t + queries) * kv_row;
                     (step.k, step.v) = (d.k[..keys].to_vec(), d.v[..keys].to_vec());
+                    for i in [1, 2] {
+                        step.params[i] = d.params[i].of_tokens(0..t + queries);
+                    }
                     step.case.lengths = vec![(queries, t + queries)];
                     step.case.positions = None;
                     assert!(step.run(&ctx, &mut scratch).0 == want, "{}", what("in its own cache"));
@@ -187,8 +191,12 @@ mod check {
                 x.chunks_exact(width).flat_map(|head| head.repeat(heads / kv_heads)).collect()
             };
             (copies.k, copies.v) = (repeat(&d.k), repeat(&d.v));
-            for params in copies.params[1..].iter_mut().filter(|p| p.len() > 1) {
-                *params = params.iter().flat_map(|&p| vec![p; heads / kv_heads]).collect();
+            for params in &mut copies.params[1..] {
+                if let Params::Heads(each) = params
+                    && each.len() > 1
+                {
+                    *each = each.iter().flat_map(|&p| vec![p; heads / kv_heads]).collect();
+                }
             }
             for &isa in &isas {
                 let ctx = serial(isa);

@@ -39,6 +39,8 @@ pub struct Case {
     pub places: [Place; 4],
     /// How far scores are apart.
     pub peak: f32,
+    /// Whether bytes of q, k and v have a scale for each token.
+    pub per_token: [bool; 3],
 }
 
 #[derive(Debug, Clone)]
@@ -51,7 +53,7 @@ pub struct Data {
     pub bias: Vec<f32>,
     pub live: Vec<bool>,
     pub gates: Vec<f32>,
-    pub params: [Vec<QuantParams>; 3],
+    pub params: [Params; 3],
     pub int8: AttentionQuantizers,
     pub out: QuantParams,
 }
@@ -94,6 +96,7 @@ impl Case {
             types: [Type::F32; 4],
             places: [Place::default(); 4],
             peak: 2.0,
+            per_token: [false; 3],
         }
     }
 
@@ -171,6 +174,7 @@ impl Case {
             places: [(); 4].map(|()| Place::random(r, row)),
             lengths,
             peak: [0.5, 2.0, 2.0, 5.0, 10.0][r.below(5)],
+            per_token: [false; 3],
         }
     }
 
@@ -178,6 +182,7 @@ impl Case {
     pub fn bytes(mut self, r: &mut Rng) -> Self {
         let mut byte = || [Type::U8, Type::I8][r.below(2)];
         self.types = [byte(), byte(), byte(), Type::F32];
+        self.per_token = [(); 3].map(|()| r.below(4) == 0);
         self
     }
 
@@ -246,14 +251,22 @@ impl Case {
             (0..q_tokens * self.heads * usize::from(self.gates)).map(|_| r.float(-0.2, 1.0)).collect();
         let heads = [self.heads, self.kv_heads, self.kv_heads];
         let params = [0, 1, 2].map(|i| {
-            let n = if r.below(2) == 0 { 1 } else { heads[i] };
             let step = if i == 2 { 1.0 / 128.0 } else { peak / 74.0 };
+            if self.types[i].is_bytes() && self.per_token[i] {
+                let (tokens, zero) = ([q_tokens, kv_tokens, kv_tokens][i], 100 + r.below(56) as u8);
+                let mut scale = || step * r.float(0.7, 1.3) * [1.0, 1.0, 0.1, 1.9][r.below(4)];
+                return Params::Tokens((0..tokens).map(|_| self.types[i].params(scale(), zero)).collect());
+            }
+            let n = if r.below(2) == 0 { 1 } else { heads[i] };
             // Zero points about the middle, so that scores are not all alike.
-            (0..n).map(|_| self.types[i].params(step * r.float(0.7, 1.3), 100 + r.below(56) as u8)).collect()
+            let mut one = || self.types[i].params(step * r.float(0.7, 1.3), 100 + r.below(56) as u8);
+            Params::Heads((0..n).map(|_| one()).collect())
         });
+        let steps = [None, Some(1.0 / 255.0), None, Some(0.5 / 255.0), None, Some(0.02 / 255.0)][r.below(6)];
+        let of_all = !matches!(params[2], Params::Tokens(_));
         let int8 = AttentionQuantizers::default()
             .scores(some(&mut r, 2, |r| Type::U8.params(self.peak * r.float(0.02, 0.05), 128)))
-            .weights_scale([1.0 / 255.0, 1.0 / 255.0, 0.5 / 255.0, 0.02 / 255.0][r.below(4)])
+            .weights_scale(steps.filter(|_| of_all))
             .context(some(&mut r, 3, |r| Type::I8.params(r.float(0.002, 0.01), 128)));
         let out = Type::params(self.types[3], r.float(0.001, 0.01), r.byte());
         Data { case: self, q, k, v, bias, live, gates, params, int8, out }
@@ -396,6 +409,10 @@ impl Data {
         if case.gates {
             d.gates = self.gates[q * case.heads..(q + q_len) * case.heads].to_vec();
         }
+        d.params[0] = self.params[0].of_tokens(q..q + q_len);
+        for i in [1, 2] {
+            d.params[i] = self.params[i].of_tokens(kv..kv + kv_len);
+        }
         d.case.lengths = vec![case.lengths[b]];
         d.case.packed = false;
         d.case.key_lengths = case.key_lengths.as_ref().map(|l| vec![l[b]]);
@@ -431,7 +448,11 @@ impl Data {
             d.bias = pick(&self.bias, bias_heads, h, i * j);
             d.case.bias = Some([b, 1, i, j]);
         }
-        d.params = [(0, h), (1, kv), (2, kv)].map(|(which, head)| vec![self.params_of(which, head)]);
+        for (params, head) in d.params.iter_mut().zip([h, kv, kv]) {
+            if let Params::Heads(_) = params {
+                *params = Params::Heads(vec![params.of(0, head)]);
+            }
+        }
         (d.case.heads, d.case.kv_heads) = (1, 1);
         d
     }
@@ -441,6 +462,7 @@ impl Data {
         let mut d = self.clone();
         let row = self.case.heads * self.case.head_dim;
         d.q = self.q[i * row..][..row].to_vec();
+        d.params[0] = self.params[0].of_tokens(i..i + 1);
         if self.case.gates {
             d.gates = self.gates[i * self.case.heads..][..self.case.heads].to_vec();
         }
@@ -479,6 +501,21 @@ impl Data {
         d.q = pad(&self.q, q_row, q_len, &ql, f32::NAN);
         d.k = pad(&self.k, kv_row, kv_len, &kl, f32::NAN);
         d.v = pad(&self.v, kv_row, kv_len, &kl, f32::INFINITY);
+        let to = [(q_len, &ql), (kv_len, &kl), (kv_len, &kl)];
+        for ((params, (to, lengths)), t) in d.params.iter_mut().zip(to).zip(case.types) {
+            if let Params::Tokens(all) = params {
+                // A scale that would show.
+                let zero = all.first().map_or(t.params(1.0, 0), |p| *p).zero_point();
+                let filled = QuantParams::new(3e9, zero, t.params(1.0, 0).dtype()).unwrap();
+                let (mut from, mut more) = (0, Vec::new());
+                for n in lengths {
+                    more.extend_from_slice(&all[from..from + n]);
+                    more.extend(vec![filled; to - n]);
+                    from += n;
+                }
+                *all = more;
+            }
+        }
         if case.gates {
             d.gates = pad(&self.gates, case.heads, q_len, &ql, f32::NAN);
         }

@@ -23,14 +23,6 @@ impl Data {
             && case.blocks.is_none_or(|(bq, bk)| self.live[i / bq * cols + j / bk])
     }
 
-    /// The parameters of a head of q, k or v.
-    pub fn params_of(&self, which: usize, head: usize) -> QuantParams {
-        match &self.params[which][..] {
-            [one] => *one,
-            each => each[head],
-        }
-    }
-
     /// Sequence, head and query of every row of the context, in its order.
     fn rows(&self) -> impl Iterator<Item = (usize, usize, usize)> {
         let heads = self.case.heads;
@@ -128,7 +120,7 @@ impl Data {
     }
 
     /// Of bytes, in f32: the least and the largest that each element can be, where f32 may round a weight either way;
-    /// nothing of a row whose quantized scores it may.
+    /// nothing of a row whose quantized scores it may, or whose weights are so near to the clip that it decides.
     pub fn reference_bytes(&self) -> Vec<Option<(f64, f64)>> {
         let case = &self.case;
         let d = case.head_dim;
@@ -136,13 +128,13 @@ impl Data {
         'rows: for row @ (b, h, i) in self.rows() {
             let (q0, k0) = self.first(b);
             let (head, keys) = (h / (case.heads / case.kv_heads), case.lengths[b].1);
-            let [pq, pk, pv] =
-                [(0, h), (1, head), (2, head)].map(|(which, head)| self.params_of(which, head));
+            let pq = self.params[0].of(q0 + i, h);
             let at = |j: usize| (k0 + j) * case.kv_heads + head;
             let query = (q0 + i) * case.heads + h;
-            let step = self.scale() * f64::from(pq.scale()) * f64::from(pk.scale());
             let mut scores = vec![0.0; keys];
             for j in (0..keys).filter(|&j| self.meets(b, i, j)) {
+                let pk = self.params[1].of(k0 + j, head);
+                let step = self.scale() * f64::from(pq.scale()) * f64::from(pk.scale());
                 let s = step * self.dot(query, at(j), (pq.zero_point(), pk.zero_point()));
                 scores[j] = match self.int8.scores {
                     None => s,
@@ -157,25 +149,21 @@ impl Data {
                     }
                 };
             }
-            let weights_step = f64::from(self.int8.weights_scale);
-            let stretch = case.clipped.map_or(1.0, |(gamma, zeta)| f64::from(zeta) - f64::from(gamma));
             let p = self.probabilities(row, &scores).unwrap_or_default();
+            // Each chunk, as f32 has it at worst: weights of bytes times v.
             let mut context = vec![(0.0, 0.0); d];
-            for (j, &p) in p.iter().enumerate() {
-                let (w, near) = (self.clip(p), 3e-5 * stretch * p + 1e-7);
-                let code = |w: f64| (w / weights_step).round_ties_even().clamp(0.0, 255.0);
-                let (low, high) = (code(w - near), code(w + near));
-                let v = &self.v[at(j) * d..][..d];
-                for (c, &v) in context.iter_mut().zip(v) {
-                    let v = f64::from(v) - f64::from(pv.zero_point());
-                    c.0 += (low * v).min(high * v);
-                    c.1 += (low * v).max(high * v);
+            for (n, p) in p.chunks(512).enumerate() {
+                let first = 512 * n;
+                let v = |j: usize| (at(first + j), self.params[2].of(k0 + first + j, head));
+                let Some(chunk) = self.chunk(p, v) else {
+                    all.extend(vec![None; d]);
+                    continue 'rows;
+                };
+                for (c, (value, slack)) in context.iter_mut().zip(chunk) {
+                    *c = (c.0 + value - slack, c.1 + value + slack);
                 }
             }
-            for (low, high) in context {
-                let step = weights_step * f64::from(pv.scale());
-                let near = 1e-6 * step * f64::max(low.abs(), high.abs());
-                let (mut low, mut high) = (step * low - near, step * high + near);
+            for (mut low, mut high) in context {
                 if let Some(p) = self.int8.context {
                     let whole =
                         |c: f64| f64::from(p.scale()) * f64::from(p.quantize(c as f32) - p.zero_point());
@@ -190,5 +178,60 @@ impl Data {
             }
         }
         all
+    }
+
+    /// What a chunk of probabilities adds to a context of bytes, and how far f32 may be off; nothing where that is too much.
+    fn chunk(&self, p: &[f64], v: impl Fn(usize) -> (usize, QuantParams)) -> Option<Vec<(f64, f64)>> {
+        let d = self.case.head_dim;
+        let (gamma, zeta) = self.case.clipped.map_or((0.0, 1.0), |(g, z)| (f64::from(g), f64::from(z)));
+        let by_token = matches!(self.params[2], Params::Tokens(_));
+        let scale = |j: usize| if by_token { f64::from(v(j).1.scale()) } else { 1.0 };
+        let weights: Vec<f64> = p.iter().enumerate().map(|(j, &p)| self.clip(p) * scale(j)).collect();
+        let near = |j: usize| (3e-5 * (zeta - gamma) * p[j] - 1e-7 * gamma) * scale(j);
+        let largest = weights.iter().copied().fold(0.0, f64::max);
+        let fixed = self.int8.weights_scale.map(f64::from);
+        let step = fixed.unwrap_or(largest / 255.0);
+        let nears: f64 = (0..p.len()).map(near).sum();
+        if fixed.is_none() && largest < 1e-25 {
+            // Nothing, or about nothing.
+            return (nears < 1e-7).then(|| vec![(0.0, 1e-20); d]);
+        }
+        let most_near = (0..p.len()).map(near).fold(0.0, f64::max);
+        if fixed.is_none() && most_near > 1e-3 * largest {
+            return None;
+        }
+        let codes: Vec<(f64, f64)> = (0..p.len())
+            .map(|j| {
+                // The step is off as its largest weight is.
+                let of_step = if fixed.is_some() { 0.0 } else { weights[j] * most_near / largest };
+                let off = near(j) + of_step + 1e-7 * step;
+                let code = |w: f64| (w / step).round_ties_even().clamp(0.0, 255.0);
+                (code(weights[j] - off), code(weights[j] + off))
+            })
+            .collect();
+        let sum: f64 = codes.iter().map(|c| c.0).sum();
+        let exact: f64 = weights.iter().sum();
+        let value = |j: usize, f: usize| {
+            let (row, p) = v(j);
+            let scale = if by_token { 1.0 } else { f64::from(p.scale()) };
+            (f64::from(self.v[row * d + f]) - f64::from(p.zero_point())) * scale
+        };
+        let each = (0..d).map(|f| {
+            let total: f64 = codes.iter().enumerate().map(|(j, c)| c.0 * value(j, f)).sum();
+            match fixed {
+                Some(step) => {
+                    let all = codes.iter().enumerate();
+                    let slack: f64 = all.map(|(j, c)| (c.1 - c.0) * value(j, f).abs()).sum();
+                    (step * total, step * slack + 1e-6 * (step * total).abs())
+                }
+                None => {
+                    let mean = total / sum;
+                    let all = codes.iter().enumerate();
+                    let slack: f64 = all.map(|(j, c)| (c.1 - c.0) * (value(j, f) - mean).abs()).sum();
+                    (exact * mean, exact * slack / sum + (nears + 1e-6 * exact) * mean.abs())
+                }
+            }
+        });
+        Some(each.collect())
     }
 }

@@ -37,6 +37,51 @@ impl Type {
     }
 }
 
+/// What the bytes of a tensor stand for; nothing for floats.
+#[derive(Debug, Clone)]
+pub enum Params {
+    /// One for all heads, or one for each.
+    Heads(Vec<QuantParams>),
+    /// One for each token.
+    Tokens(Vec<QuantParams>),
+}
+
+impl Params {
+    pub const NONE: Params = Params::Heads(Vec::new());
+
+    /// Those of some tokens.
+    pub fn of_tokens(&self, tokens: std::ops::Range<usize>) -> Self {
+        match self {
+            Params::Heads(_) => self.clone(),
+            Params::Tokens(all) => Params::Tokens(all[tokens].to_vec()),
+        }
+    }
+
+    /// Those of a token's head.
+    pub fn of(&self, token: usize, head: usize) -> QuantParams {
+        match self {
+            Params::Heads(all) if all.len() == 1 => all[0],
+            Params::Heads(all) => all[head],
+            Params::Tokens(all) => all[token],
+        }
+    }
+
+    pub fn each(&mut self) -> &mut Vec<QuantParams> {
+        match self {
+            Params::Heads(all) | Params::Tokens(all) => all,
+        }
+    }
+
+    /// As the library takes them.
+    pub fn borrowed(&self) -> HeadParams<'_> {
+        match self {
+            Params::Heads(all) if all.len() == 1 => HeadParams::All(all[0]),
+            Params::Heads(all) => HeadParams::PerHead(all),
+            Params::Tokens(all) => HeadParams::PerToken(all),
+        }
+    }
+}
+
 /// How a tensor lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Place {
@@ -114,8 +159,7 @@ impl Tensor {
         }
     }
 
-    /// `params` is of all heads where it is one, else of each.
-    pub fn input<'a>(&'a self, params: &'a [QuantParams]) -> TensorRef<'a> {
+    pub fn input<'a>(&'a self, params: &'a Params) -> TensorRef<'a> {
         self.view(self.front, self.shape, self.strides, params)
     }
 
@@ -125,23 +169,19 @@ impl Tensor {
         first: usize,
         (t, h, d): (usize, usize, usize),
         (ts, hs): (usize, usize),
-        params: &'a [QuantParams],
+        params: &'a Params,
     ) -> TensorRef<'a> {
         macro_rules! view {
             ($v:expr) => {
                 HeadsRef::with_strides(&$v[first.min($v.len())..], t, h, d, ts, hs).unwrap()
             };
         }
-        let params = || match params {
-            [one] => HeadParams::All(*one),
-            each => HeadParams::PerHead(each),
-        };
         match &self.store {
             Store::F32(v) => TensorRef::from(view!(v)),
             Store::Bf16(v) => TensorRef::from(view!(v)),
             Store::F16(v) => TensorRef::from(view!(v)),
-            Store::U8(v) => TensorRef::from((view!(v), params())),
-            Store::I8(v) => TensorRef::from((view!(v), params())),
+            Store::U8(v) => TensorRef::from((view!(v), params.borrowed())),
+            Store::I8(v) => TensorRef::from((view!(v), params.borrowed())),
         }
     }
 

@@ -133,20 +133,24 @@ fn prepared_scores() {
                 let bias: Vec<f32> = (0..last)
                     .map(|_| [f32::NEG_INFINITY, f32::MIN, 0.0, -0.0, r.float(-9.0, 9.0)][r.below(5)])
                     .collect();
+                let scale = [0.125, -0.7, 1e-6, 1e30][r.below(4)];
+                let by: Vec<f32> = (0..last).map(|_| [1.0, 0.3, 1e-3][r.below(3)]).collect();
                 let p = Prepare {
-                    scale: [0.125, -0.7, 1e-6, 1e30][r.below(4)],
                     step: if quantizes { [0.01, 3.0, 1e-30][r.below(3)] } else { 0.0 },
                     low: [-255.0, -128.0, 0.0][r.below(3)],
                     high: [0.0, 127.0, 255.0][r.below(3)],
                 };
                 let biased = round / 2 % 2 == 1;
                 let own_bias = if biased { bias.as_ptr() } else { ptr::null() };
+                let scaled = round / 4 % 2 == 1;
+                let own_by = if scaled { by.as_ptr() } else { ptr::null() };
                 for (row, passes) in [(&mut got, passes), (&mut want, scalar())] {
-                    let mut rows = [Scores { bias: own_bias, ..row.scores(first, last, offset) }];
-                    // SAFETY: the tier is supported; the row has whole groups, and each of its keys a bias.
+                    let row = row.scores(first, last, offset);
+                    let mut rows = [Scores { bias: own_bias, by: own_by, scale, ..row }];
+                    // SAFETY: the tier is supported; the row has whole groups, and each of its keys a bias and a factor.
                     unsafe { (passes.prepare[ints])(&mut rows, ALL, &p) };
                 }
-                let case = format!("{name} {first}..{last} ints {ints} offset {offset} {p:?}");
+                let case = format!("{name} {first}..{last} ints {ints} offset {offset} scale {scale} {p:?}");
                 assert!(same_words(&got.0, &want.0), "{case}\n{:x?}\n{:x?}\n{:x?}", raw.0, got.0, want.0);
                 for key in 0..KEYS {
                     if !(first..last).contains(&key) {
@@ -158,13 +162,16 @@ fn prepared_scores() {
                         0 => raw.float(key),
                         _ => (raw.0[key] as i32 + offset) as f32,
                     };
+                    if scaled {
+                        x *= by[key];
+                    }
                     if bias == f32::NEG_INFINITY {
                         x = 0.0;
                     }
                     let want = if quantizes {
-                        (x * p.scale / p.step).clamp(p.low, p.high).round_ties_even().mul_add(p.step, bias)
+                        (x * scale / p.step).clamp(p.low, p.high).round_ties_even().mul_add(p.step, bias)
                     } else {
-                        x.mul_add(p.scale, bias)
+                        x.mul_add(scale, bias)
                     };
                     // A rounded -0 is the integer 0.
                     let zero = want == 0.0 && got.float(key) == 0.0;
@@ -221,7 +228,7 @@ fn exponentials() {
     let mut worst = 0.0f64;
     for (name, passes) in passes("exponentials") {
         for ((first, last), ints) in spans().flat_map(|span| [(span, 0), (span, 1)]) {
-            for (odd, a) in ODD.into_iter().flat_map(|odd| [LOG2_E, 0.003, 12.0, 1e20].map(|a| (odd, a))) {
+            for (odd, a) in ODD.into_iter().flat_map(|odd| [1.0, 0.002, 8.0, 1e20].map(|a| (odd, a))) {
                 if leaves_out(&mut r) {
                     continue;
                 }
@@ -230,11 +237,11 @@ fn exponentials() {
                 let (raw, mut want) = (got.clone(), got.clone());
                 let (start, keys) = (r.float(0.0, 2.0), groups(first, last));
                 let [found, scalar] = [(&mut got, passes), (&mut want, scalar())].map(|(row, passes)| {
-                    let mut rows = [Scores { total: start, ..row.scores(first, last, offset) }];
+                    let mut rows = [Scores { total: start, scale: a, ..row.scores(first, last, offset) }];
                     // SAFETY: the tier is supported; the row has whole groups.
                     unsafe {
                         (passes.maximum[ints])(&mut rows, ALL);
-                        (passes.exponentials[ints])(&mut rows, &keys, ALL, a);
+                        (passes.exponentials[ints])(&mut rows, &keys, ALL);
                     }
                     rows[0]
                 });
@@ -254,7 +261,7 @@ fn exponentials() {
                         0 => raw.float(key),
                         _ => (raw.0[key] as i32 + offset) as f32,
                     };
-                    let (t, e) = (f64::from(x - most) * f64::from(a), got.float(key));
+                    let (t, e) = (f64::from(x - most) * f64::from(a * LOG2_E), got.float(key));
                     let want = t.exp2();
                     if t.is_nan() {
                         assert!(e.is_nan(), "{case}: 2^NaN = {e}");
@@ -285,11 +292,12 @@ fn exponentials_of_a_grid() {
             // From -126 to 0, the last one 0 itself.
             let t = |key: usize| 126.0 * ((at + key + 1) as f32 / steps as f32 - 1.0);
             let mut row = Row::new(0, KEYS, |key| t(key).to_bits());
-            let mut rows = [Scores { most: 0.0, ..row.scores(0, KEYS, 0) }];
+            let scale = LOG2_E.recip();
+            let mut rows = [Scores { most: 0.0, scale, ..row.scores(0, KEYS, 0) }];
             // SAFETY: the tier is supported; the row has whole groups.
-            unsafe { (passes.exponentials[0])(&mut rows, &ALL[0], ALL, 1.0) };
+            unsafe { (passes.exponentials[0])(&mut rows, &ALL[0], ALL) };
             for key in 0..KEYS {
-                let (t, e) = (t(key), row.float(key));
+                let (t, e) = (t(key) * (scale * LOG2_E), row.float(key));
                 if t < -124.5 {
                     assert_eq!(e.to_bits(), 0, "{name}: 2^{t}");
                 } else {
@@ -320,10 +328,11 @@ fn rows_and_segments() {
                 bounds.map(|(first, last)| Row::new(first, last, |_| score(&mut r, ints == 1, &[])));
             let mut alone = rows.clone();
             let mut all = [0, 1, 2, 3, 4].map(|i| rows[i].scores(bounds[i].0, bounds[i].1, OFFSETS[i % 4]));
+            all.iter_mut().zip([0.01, 0.02, 0.03, 0.04, 0.05]).for_each(|(s, scale)| s.scale = scale);
             // SAFETY: the tier is supported; rows have whole groups.
             unsafe {
                 (passes.maximum[ints])(&mut all, &live);
-                (passes.exponentials[ints])(&mut all, &ALL[0], &live, 0.01);
+                (passes.exponentials[ints])(&mut all, &ALL[0], &live);
             }
             for (i, row) in alone.iter_mut().enumerate() {
                 let own = |span: &Span| span.first.max(bounds[i].0)..span.last.min(bounds[i].1);
@@ -341,10 +350,10 @@ fn rows_and_segments() {
                     }
                 }
                 let mut one = row.scores(bounds[i].0, bounds[i].1, OFFSETS[i % 4]);
-                one.most = most;
+                (one.most, one.scale) = (most, all[i].scale);
                 // Of all keys alone: what is not live is taken away after.
                 // SAFETY: as above.
-                unsafe { (passes.exponentials[ints])(std::slice::from_mut(&mut one), &ALL[0], ALL, 0.01) };
+                unsafe { (passes.exponentials[ints])(std::slice::from_mut(&mut one), &ALL[0], ALL) };
                 let mut lanes = [0.0; LANES];
                 for key in 0..KEYS {
                     let want = if keys[key] == 1 { row.float(key) } else { 0.0 };
@@ -361,9 +370,14 @@ fn rows_and_segments() {
     }
 }
 
-/// What one weight is before it is stored.
-fn weight(e: f32, total: f32, w: &Normalize, to: usize, clips: bool) -> f32 {
-    let (factor, gamma) = (w.stretch / if total < 1.0 { 1.0 } else { total } / w.step, w.gamma / w.step);
+/// What one weight is before it is stored, by steps of this size.
+fn weight(e: f32, total: f32, w: &Normalize, largest: f32, to: usize, clips: bool) -> f32 {
+    let stretch = w.stretch / if total < 1.0 { 1.0 } else { total };
+    let (factor, gamma) = match w.step {
+        0.0 if largest == 0.0 => (stretch * 0.0, w.gamma * 0.0),
+        0.0 => (stretch * (255.0 / largest), w.gamma * (255.0 / largest)),
+        step => (stretch / step, w.gamma / step),
+    };
     // Of a NaN in the first of two, the second remains.
     let (at_least, at_most) =
         (|a: f32, b: f32| if b < a { a } else { b }, |a: f32, b: f32| if b > a { a } else { b });
@@ -387,27 +401,39 @@ fn weights() {
                         continue;
                     }
                     let (to, clips, odd) = (round % 3, round / 3 % 2, odd[round / 6 % 3]);
+                    let most = [1.0, 0.3, 1e-25, 1e-38, 0.0][r.below(5)];
                     let row = Row::new(first, last, |_| match r.below(4) {
-                        0 => odd[r.below(odd.len())].to_bits(),
-                        _ => r.float(0.0, 1.0).to_bits(),
+                        0 => (most * odd[r.below(odd.len())]).to_bits(),
+                        _ => (most * r.float(0.0, 1.0)).to_bits(),
                     });
                     let total = [1.0, 1.7, 300.0, 0.0, f32::NAN][r.below(5)];
                     let w = Normalize {
                         stretch: [1.0, 1.4, 1e5, 1e12][r.below(4)],
                         gamma: [0.0, -0.4, -100.0][r.below(3)],
-                        step: if to == 2 { [1.0 / 255.0, 0.01, 1.0][r.below(3)] } else { 1.0 },
+                        step: if to == 2 { [1.0 / 255.0, 0.01, 1.0, 0.0][r.below(4)] } else { 1.0 },
                         limit: if to == 2 { [255.0, 100.0][r.below(2)] } else { [1.0, 0.5][r.below(2)] },
+                        normalized: false,
                     };
+                    // Steps of their own are for what a softmax makes.
+                    let w = match clips {
+                        0 if w.step == 0.0 => Normalize { stretch: 1.0, gamma: 0.0, ..w },
+                        _ => w,
+                    };
+                    let largest = (first..last).map(|key| row.float(key)).fold(0.0, f32::max);
+                    let real = largest * (w.stretch / if total < 1.0 { 1.0 } else { total }) + w.gamma;
+                    // Of a row that is NaN any.
+                    let real = if real < 2f32.powi(-100) { 0.0 } else { real.min(1.0) };
+                    let step = if w.step == 0.0 { real * (1.0 / 255.0) } else { w.step };
                     let size = [4, 2, 1][to];
                     let bytes = size * (last - first);
                     let keys = Span { first, last };
                     let (mut got, mut scalar_row) = (row.clone(), row.clone());
                     let [n, scalar_n] =
                         [(&mut got, passes), (&mut scalar_row, scalar())].map(|(row, passes)| {
-                            let mut rows = [Scores { total, ..row.scores(0, KEYS, 0) }];
+                            let mut rows = [Scores { total, largest, ..row.scores(0, KEYS, 0) }];
                             // SAFETY: the tier is supported; the row has whole groups.
                             unsafe { (passes.normalize[to][clips])(&mut rows, &keys, &w) };
-                            (rows[0].nonzero, rows[0].weights)
+                            (rows[0].nonzero, rows[0].weights, rows[0].exact)
                         });
                     // Weights begin where the chunk does.
                     let [got, scalar_out] = [got, scalar_row].map(|row| {
@@ -416,10 +442,11 @@ fn weights() {
                     });
                     let case =
                         format!("{name} {first}..{last} to {to} clips {clips} total {total} {w:?} {odd:?}");
-                    assert_eq!(n, scalar_n, "{case}");
-                    let (mut nonzero, mut sum) = (0, 0);
+                    assert!((n.0, n.1) == (scalar_n.0, scalar_n.1) && same(n.2, scalar_n.2), "{case}");
+                    let (mut nonzero, mut sum, mut exact) = (0, 0, [0.0; LANES]);
                     for key in first..last {
-                        let want = weight(row.float(key), total, &w, to, clips == 1);
+                        let want = weight(row.float(key), total, &w, real, to, clips == 1);
+                        exact[key % LANES] += want;
                         let at = (key - first) * size;
                         let both = [&got[at..][..size], &scalar_out[at..][..size]];
                         match to {
@@ -447,12 +474,62 @@ fn weights() {
                         // A bfloat16 counts as it was before it was rounded.
                         nonzero += u32::from(if to == 2 { got[at] != 0 } else { want.to_bits() != 0 });
                     }
-                    assert_eq!(n, (if clips == 1 { nonzero } else { 0 }, sum), "{case}");
+                    assert_eq!((n.0, n.1), (if clips == 1 { nonzero } else { 0 }, sum), "{case}");
+                    let exact = folded(exact) * step;
+                    assert!(
+                        same(n.2, if clips == 1 && to == 2 { exact } else { 0.0 }),
+                        "{case} {n:?} {exact}"
+                    );
                     // In place of exponentials, and no others.
                     let before: Vec<u8> = row.0.iter().flat_map(|word| word.to_ne_bytes()).collect();
                     for out in [got, scalar_out] {
                         assert_eq!(out[bytes..], before[size * first + bytes..], "{case}: wrote too far");
                     }
+                }
+            }
+        }
+    }
+}
+
+/// The sum and the largest of a chunk's weights, and weights times factors of their keys.
+#[test]
+fn gauges() {
+    let mut r = Rng::new(81);
+    for (name, passes) in passes("gauges") {
+        for first in (0..=48).step_by(LANES) {
+            for last in (first..=KEYS).step_by(LANES) {
+                for round in 0..8 {
+                    if leaves_out(&mut r) {
+                        continue;
+                    }
+                    let odd: &[f32] = [&[0.0][..], &[f32::NAN, 0.0, 1.0]][round / 2 % 2];
+                    let row = Row::new(first, last, |_| match r.below(4) {
+                        0 => odd[r.below(odd.len())].to_bits(),
+                        _ => r.float(0.0, 1.0).to_bits(),
+                    });
+                    let by: Vec<f32> =
+                        (first..last).map(|_| [0.0, 0.7, 1e-30, f32::MAX][r.below(4)]).collect();
+                    let scaled = round % 2 == 1;
+                    let (mut got, keys) = (row.clone(), Span { first, last });
+                    let mut rows = [got.scores(0, KEYS, 0)];
+                    let factors = if scaled { by.as_ptr() } else { ptr::null() };
+                    // SAFETY: the tier is supported; the row has whole groups, and each of its keys a factor.
+                    unsafe { (passes.gauge[usize::from(scaled)])(&mut rows, &keys, factors) };
+                    let (mut exact, mut largest) = ([0.0f32; LANES], 0.0f32);
+                    let case = format!("{name} {first}..{last} scaled {scaled} {odd:?}");
+                    for key in 0..KEYS {
+                        if !(first..last).contains(&key) {
+                            assert_eq!(got.0[key], row.0[key], "{case}: key {key} is not of the span");
+                            continue;
+                        }
+                        let want = if scaled { row.float(key) * by[key - first] } else { row.float(key) };
+                        assert!(same(got.float(key), want), "{case}: key {key}");
+                        exact[key % LANES] += want;
+                        largest = largest.max(want);
+                    }
+                    let exact = folded(exact);
+                    assert!(same(rows[0].exact, exact), "{case}: {} {exact}", rows[0].exact);
+                    assert_eq!(rows[0].largest, largest, "{case}");
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Buffers that end, or begin, where the next byte kills the process: nothing is read or written outside x, y and the
 //! residual, and what a call only reads may be read-only.
 
-use crate::common::attention::{Case, Store, Tensor, Type};
+use crate::common::attention::{Case, Params, Store, Tensor, Type};
 use crate::common::{BLOCKS, Rng, all_codes, cases, isas, serial};
 use siskin::TensorRef;
 use siskin::internal::linear::{PanelLayout, packed_in};
@@ -300,19 +300,16 @@ fn guarded(t: &Tensor, side: Side, read_only: bool) -> Guarded {
 #[test]
 fn attention_stays_inside() {
     use siskin::attention::{AttentionInputs, Bias};
-    use siskin::{HeadParams, HeadsMut, HeadsRef, TensorMut, TensorRef};
+    use siskin::{HeadsMut, HeadsRef, TensorMut, TensorRef};
     const TYPES: [Type; 5] = [Type::F32, Type::Bf16, Type::F16, Type::U8, Type::I8];
-    fn input<'a>(t: &Tensor, g: &'a Guarded, params: &'a [QuantParams]) -> TensorRef<'a> {
+    fn input<'a>(t: &Tensor, g: &'a Guarded, params: &'a Params) -> TensorRef<'a> {
         let ((tokens, h, d), (ts, hs)) = (t.shape, t.strides);
         macro_rules! view {
             ($v:expr) => {
                 HeadsRef::with_strides(g.slice_like($v), tokens, h, d, ts, hs).unwrap()
             };
         }
-        let params = match params {
-            [one] => HeadParams::All(*one),
-            each => HeadParams::PerHead(each),
-        };
+        let params = params.borrowed();
         match &t.store {
             Store::F32(v) => TensorRef::from(view!(v)),
             Store::Bf16(v) => TensorRef::from(view!(v)),
@@ -354,6 +351,7 @@ fn attention_stays_inside() {
             }
             case.types = [TYPES[round % 5]; 4];
             case.types[3] = TYPES[r.below(5)];
+            case.per_token = [round % 4 == 0; 3];
             for place in &mut case.places {
                 // What lies before the first element would be no guard.
                 place.gaps.2 = 0;

@@ -41,6 +41,8 @@ pub struct Answer {
     /// Shares of the pairs: whose v was not multiplied, and whose weight is 0 by the clip.
     pub skipped: f64,
     pub zeros: f64,
+    /// Of bytes, by how much of a query's weight its rounded weights are off, on average.
+    pub lost: f64,
     #[serde(flatten)]
     pub check: Check,
 }
@@ -148,6 +150,7 @@ pub fn measure(case: &Case, ctx: &Ctx) -> Result<Answer> {
         pct_read: read_gbps.map(|read| 100.0 * gbps / read),
         skipped: skipped.share(),
         zeros: skipped.zeros as f64 / skipped.pairs.max(1) as f64,
+        lost: skipped.lost_weight(),
         check,
     })
 }

@@ -58,6 +58,9 @@ case! {
         /// Scores that are spread by 1, by 4 (a few keys of a row carry most of its weight), or hardly at all.
         #[arg(long, value_enum)]
         scores: Scores = Scores::Random,
+        /// q, k and v of bytes with a scale for each token.
+        #[arg(long)]
+        token_scales: bool,
         /// Multiply each head's context by a random gate.
         #[arg(long)]
         gate: bool,
@@ -194,6 +197,9 @@ impl Case {
         let (heads, kv_heads) = (self.heads, self.kv_heads());
         siskin::attention::Attention::new(heads, kv_heads, self.head_dim)?;
         self.check_sequences()?;
+        if self.token_scales && self.dtype != DType::Int8 {
+            return Err(Error::input("token_scales", "none for floats", "some"));
+        }
         if self.layout == Layout::Fused && (kv_heads != heads || !self.is_self()) {
             return Err(Error::input("layout", "as many keys and heads of k as of q if fused", "others"));
         }

@@ -1,7 +1,7 @@
 //! The random data of a case of attention, and its result by the shortest way there is.
 
 use super::case::{Case, Layout, Scores};
-use crate::base::data::{Data, Place, span};
+use crate::base::data::{Data, Each, Place, Quantizers, span};
 use crate::base::error::Result;
 use crate::base::lengths::Lengths;
 use crate::base::random::Rng;
@@ -41,7 +41,7 @@ pub struct Problem {
     /// q, k and v, each in a buffer of its own or all in the first.
     pub buffers: Vec<Data>,
     pub places: [Place; 3],
-    pub params: [Vec<QuantParams>; 3],
+    pub params: [Quantizers; 3],
     pub lengths: Lengths,
     pub gates: Vec<f32>,
     pub bias: Option<Biases>,
@@ -57,14 +57,15 @@ pub struct Problem {
 impl Problem {
     /// Random data for a case that was checked.
     pub fn new(case: &Case) -> Result<Self> {
-        let mut this = Self::with_types(case, [case.dtype.element(); 3], false)?;
+        let each = if case.token_scales { Each::Token } else { Each::Tensor };
+        let mut this = Self::with_types(case, [case.dtype.element(); 3], [each; 3])?;
         this.fit_output()?;
         Ok(this)
     }
 
-    /// With q, k and v of types of their own, which only a buffer for each can have, and with quantizers for each head. The
+    /// With q, k and v of types of their own, which only a buffer for each can have, and with quantizers of bytes for these. The
     /// output is still to be fitted.
-    pub fn with_types(case: &Case, types: [XType; 3], per_head: bool) -> Result<Self> {
+    pub fn with_types(case: &Case, types: [XType; 3], each: [Each; 3]) -> Result<Self> {
         let mut rng = Rng(case.seed);
         let (heads, kv_heads, head_dim) = (case.heads, case.kv_heads(), case.head_dim);
         let lengths = if case.is_packed() {
@@ -89,12 +90,12 @@ impl Problem {
             Scores::Flat => [0.1, 0.1, 1.0],
         };
         let mut buffers: Vec<Data> = Vec::new();
-        let mut params: [Vec<QuantParams>; 3] = Default::default();
+        let mut params: [Quantizers; 3] = Default::default();
         for i in 0..3 {
             let place = &places[i];
             let values: Vec<f32> = (0..place.elements()).map(|_| spread[i] * rng.normal()).collect();
             let data;
-            (data, params[i]) = Data::quantized(&values, types[i], place, per_head)?;
+            (data, params[i]) = Data::quantized(&values, types[i], place, each[i])?;
             match (case.layout, buffers.first_mut()) {
                 (Layout::Tokens, _) => buffers.push(data),
                 (Layout::Fused, Some(fused)) => fused.put(&data, place),

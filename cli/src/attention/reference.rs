@@ -1,7 +1,6 @@
 //! Attention by its definition, in f64, for one head of one query at a time.
 
 use super::problem::Problem;
-use crate::base::data::of_head;
 use crate::base::random::spread;
 use siskin::attention::{EmptyRow, Softmax};
 use siskin::quant::QuantParams;
@@ -95,10 +94,10 @@ impl Problem {
     /// The numbers of a head of a token, from the zero point for bytes, and what one of them stands for.
     pub fn real(&self, which: usize, token: usize, head: usize) -> (Vec<f64>, f64) {
         let mut row = self.data(which).head(&self.places[which], token, head);
-        if self.params[which].is_empty() {
+        if self.params[which].params.is_empty() {
             return (row, 1.0);
         }
-        let params = of_head(&self.params[which], head);
+        let params = self.params[which].of(token, head);
         row.iter_mut().for_each(|v| *v -= f64::from(params.zero_point()));
         (row, params.scale().into())
     }
@@ -142,39 +141,43 @@ impl Problem {
             p = vec![1.0 / kv_len as f64; keys.len()];
         }
 
-        let mut values = vec![0.0; self.head_dim];
-        let mut slack = vec![0.0; self.head_dim];
         let clip = match self.softmax {
             Softmax::Clipped(c) => Some((f64::from(c.gamma()), f64::from(c.zeta()))),
             _ => None,
         };
         let clips = clip.is_some();
         let (gamma, stretch) = clip.map_or((0.0, 1.0), |(gamma, zeta)| (gamma, zeta - gamma));
-        let step = f64::from(self.int8.weights_scale);
         // How exact a probability is in f32.
         let exact = 2e-6 + 5e-7 * largest;
-        for (&j, &p) in keys.iter().zip(&p) {
-            let stretched = stretch * p;
-            let mut w = if clips { (stretched + gamma).clamp(0.0, 1.0) } else { p };
-            let mut doubt = 0.0;
-            if bytes {
-                let error = (stretched * exact + w * 1e-6) / step + 1e-6;
-                if near_middle_by(w / step, error) {
-                    doubt = step;
+        let weights: Vec<Weight> = keys
+            .iter()
+            .zip(&p)
+            .map(|(&j, &p)| {
+                let stretched = stretch * p;
+                let w = if clips { (stretched + gamma).clamp(0.0, 1.0) } else { p };
+                Weight { key: j, w, near: stretched * exact + w * 1e-6, stretched }
+            })
+            .collect();
+        let mut row = Row { values: vec![0.0; self.head_dim], slack: vec![0.0; self.head_dim] };
+        if bytes {
+            for chunk in weights.chunk_by(|a, b| a.key / CHUNK == b.key / CHUNK) {
+                unsure |= !self.add_bytes(chunk, (first_k, kv_head), &mut row);
+            }
+        } else {
+            for Weight { key, w, stretched, .. } in weights {
+                let near_clip = clips && stretched * (1.0 + 1e-5) + gamma > 0.0;
+                let doubt = if near_clip { 1e-5 * stretched } else { 0.0 };
+                if w == 0.0 && doubt == 0.0 {
+                    continue;
                 }
-                w = (w / step).round_ties_even().min(255.0) * step;
-            } else if clips && stretched * (1.0 + 1e-5) + gamma > 0.0 {
-                doubt = 1e-5 * stretched;
-            }
-            if w == 0.0 && doubt == 0.0 {
-                continue;
-            }
-            let (v, v_step) = self.real(2, first_k + j, kv_head);
-            for f in 0..self.head_dim {
-                values[f] += w * v[f] * v_step;
-                slack[f] += doubt * (v[f] * v_step).abs();
+                let (v, v_step) = self.real(2, first_k + key, kv_head);
+                for f in 0..self.head_dim {
+                    row.values[f] += w * v[f] * v_step;
+                    row.slack[f] += doubt * (v[f] * v_step).abs();
+                }
             }
         }
+        let Row { mut values, mut slack } = row;
         let gate = self.gates.get(token * self.heads + head).map_or(1.0, |&g| f64::from(g));
         for (value, slack) in values.iter_mut().zip(&mut slack) {
             if let (true, Some(params)) = (bytes, self.int8.context) {
@@ -189,6 +192,66 @@ impl Problem {
         }
         Row { values, slack }
     }
+
+    /// Adds the keys of a chunk, by weights that are rounded to bytes; false where that may come out as anything.
+    fn add_bytes(&self, weights: &[Weight], (first_k, kv_head): (usize, usize), row: &mut Row) -> bool {
+        // What v is multiplied by, and its numbers: tokens that have a scale have it in their weight.
+        let by_token = self.params[2].by_token;
+        let v = |key: usize| {
+            let (v, step) = self.real(2, first_k + key, kv_head);
+            if by_token { (v, step, 1.0) } else { (v, 1.0, step) }
+        };
+        let all: Vec<_> = weights.iter().map(|w| (w, v(w.key))).collect();
+        let scaled =
+            |(weight, (_, by, _)): &(&Weight, (Vec<f64>, f64, f64))| (weight.w * by, weight.near * by);
+        let (largest, most_near) =
+            all.iter().map(scaled).fold((0f64, 0f64), |(w, near), own| (w.max(own.0), near.max(own.1)));
+        let fixed = self.int8.weights_scale.map(f64::from);
+        if fixed.is_none() && largest < 1e-25 {
+            // Nothing, or about nothing.
+            return most_near < 1e-12;
+        }
+        if fixed.is_none() && most_near > 1e-3 * largest {
+            return false;
+        }
+        let step = fixed.unwrap_or(largest / 255.0);
+        // The least and the largest byte that each may be.
+        let codes: Vec<(f64, f64)> = all
+            .iter()
+            .map(|own| {
+                let (w, near) = scaled(own);
+                let of_step = if fixed.is_some() { 0.0 } else { w * most_near / largest };
+                let off = (near + of_step) / step + 1e-6;
+                let code = |steps: f64| steps.round_ties_even().clamp(0.0, 255.0);
+                (code(w / step - off), code(w / step + off))
+            })
+            .collect();
+        let sum: f64 = codes.iter().map(|c| c.0).sum();
+        let exact: f64 = all.iter().map(|own| scaled(own).0).sum();
+        let near: f64 = all.iter().map(|own| scaled(own).1).sum();
+        for f in 0..self.head_dim {
+            let number = |i: usize| all[i].1.0[f] * all[i].1.2;
+            let total: f64 = codes.iter().enumerate().map(|(i, c)| c.0 * number(i)).sum();
+            // A byte more moves a mean by how far its v is from it.
+            let (unit, mean) = if fixed.is_some() { (step, 0.0) } else { (exact / sum, total / sum) };
+            let doubt: f64 =
+                codes.iter().enumerate().map(|(i, c)| (c.1 - c.0) * (number(i) - mean).abs()).sum();
+            row.values[f] += unit * total;
+            row.slack[f] += unit * doubt + if fixed.is_some() { 0.0 } else { near * mean.abs() };
+        }
+        true
+    }
+}
+
+/// Keys of a sequence that have one step of the weights.
+const CHUNK: usize = 512;
+
+/// What a key weighs, how exact that is in f32, and its probability before a clip cut it off, stretched.
+struct Weight {
+    key: usize,
+    w: f64,
+    near: f64,
+    stretched: f64,
 }
 
 /// Quantized and back.

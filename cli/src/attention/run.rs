@@ -41,9 +41,13 @@ const HELP: &str = r#"Tensors in (those in brackets may be missing):
   [block_mask]    [ceil(T / block_q), ceil(S / block_k)]  BOOL or U8: tiles that are there
   [gates]         [T, H], or [B, T, H]  F32: the context of a head is multiplied by it
   of bytes:
-  X_scale, [X_zero_point]      F32 and I32, [1] or one for each head; X is q, k or v
+  X_scale, [X_zero_point]      F32 and I32, [1] or one for each head; X is q, k or v; or
+  X_token_scale, [X_zero_point]  [T] or [B, T], and [1]: a scale for each token
   [scores_scale], [scores_zero_point]    [1]: the scaled scores are quantized to U8
-  [weights_scale]                        [1]: of the weights, U8; 1 / 255 if missing
+  [weights_scale]                        [1]: one step for all weights, which are U8;
+                                         if missing each 512 keys of a query have their
+                                         own, the largest weight / 255. The authors of
+                                         Quantizable Transformers have 1 / 255
   [context_scale], [context_zero_point]  [1]: the context is quantized to U8 before
                                          the gate
   y_scale, [y_zero_point]      [1]: of an output of bytes
@@ -63,7 +67,8 @@ Parameters, a JSON object in the metadata of the file under "params", or --param
 Tensor out: y, of q's shape. Metadata out: "skipped", a JSON object of the pairs of a
 query and a key that are there, over all heads ("pairs"), those whose weight is 0 by the
 clip ("zeros"), and those whose v was not multiplied ("skipped"; as a part of all,
-"share"). Head h of q meets head h / (H / G) of k and v.
+"share"); of bytes, by how much of a query's weight its rounded weights are off ("lost",
+on average, and "most_lost"). Head h of q meets head h / (H / G) of k and v.
   w = softmax(scale * q k' + bias);  clipped: min(1, max(0, (zeta - gamma) * w + gamma))
   y = (w v) * gate
 
@@ -129,6 +134,8 @@ impl FileOperation for Args {
             "zeros": skipped.zeros,
             "skipped": skipped.skipped,
             "share": skipped.share(),
+            "lost": skipped.lost_weight(),
+            "most_lost": skipped.most_lost_weight(),
         });
         Ok(Written {
             tensors: vec![("y", dtype, shape.with(problem.head_dim), bytes)],
@@ -276,9 +283,7 @@ fn int8(t: &mut Tensors<'_>, bytes: bool) -> Result<AttentionQuantizers> {
         if t.has("context_scale") {
             int8.context = Some(t.quantizer("context", Element::U8)?);
         }
-        if let Some(scale) = t.real("weights_scale")? {
-            int8.weights_scale = scale;
-        }
+        int8.weights_scale = t.real("weights_scale")?;
     }
     Ok(int8)
 }

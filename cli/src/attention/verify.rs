@@ -2,6 +2,7 @@
 
 use super::case::{Case, Layout, Scores, Softmax};
 use super::problem::{Biases, Mask, Problem};
+use crate::base::data::Each;
 use crate::base::error::{Error, Result};
 use crate::base::random::Rng;
 use crate::base::settings::tier;
@@ -35,7 +36,8 @@ pub fn verify(case: &Case, rng: &mut Rng, tiers: &[Isa]) -> Result<()> {
             continue;
         }
         problem.same(&y, &want, isa)?;
-        if (got.pairs, got.zeros) != (counts.pairs, counts.zeros) {
+        let counted = |s: &AttentionStats| (s.pairs, s.zeros, s.lost_weight(), s.most_lost_weight());
+        if counted(&got) != counted(&counts) {
             return Err(Error::Wrong(format!("{isa} counts {got:?}, scalar {counts:?}")));
         }
     }
@@ -125,7 +127,12 @@ fn complicated(case: &Case, rng: &mut Rng) -> Result<Problem> {
     if case.layout == Layout::Fused {
         types = [types[0]; 3];
     }
-    let mut p = Problem::with_types(case, types, rng.below(2) == 0)?;
+    let each = match (case.dtype, rng.below(3)) {
+        (DType::Int8, 0) => [(); 3].map(|()| rng.pick(&[Each::Tensor, Each::Head, Each::Token])),
+        (DType::Int8, 1) => [Each::Token; 3],
+        _ => [rng.pick(&[Each::Tensor, Each::Head]); 3],
+    };
+    let mut p = Problem::with_types(case, types, each)?;
     let count = p.lengths.count();
     let longest = |of: &dyn Fn(usize) -> usize| (0..count).map(of).max().unwrap_or(0);
     let (q_len, kv_len) = (longest(&|b| p.lengths.queries(b).1), longest(&|b| p.lengths.keys(b).1));
@@ -153,9 +160,10 @@ fn complicated(case: &Case, rng: &mut Rng) -> Result<Problem> {
         p.scale *= 0.5 + rng.unit();
     }
     if case.dtype == DType::Int8 && rng.below(2) == 0 {
+        let steps = [None, Some(1.0 / 255.0), Some(0.6 / 255.0), Some(0.001)];
         p.int8 = AttentionQuantizers::default()
             .scores((rng.below(2) == 0).then(|| QuantParams::u8(0.1, 120)).transpose()?)
-            .weights_scale(rng.pick(&[1.0 / 255.0, 0.6 / 255.0, 0.001]))
+            .weights_scale(rng.pick(&steps).filter(|_| !p.params[2].by_token))
             .context((rng.below(2) == 0).then(|| QuantParams::u8(0.02, 128)).transpose()?);
     }
     p.fit_output()?;

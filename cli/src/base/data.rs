@@ -110,26 +110,32 @@ impl Data {
         }
     }
 
-    /// Random numbers `[tokens, heads, head_dim]` of a place, and the quantizers of bytes, one or one for each head, that fit
-    /// them.
-    pub fn quantized(
-        values: &[f32],
-        dtype: XType,
-        place: &Place,
-        per_head: bool,
-    ) -> Result<(Self, Vec<QuantParams>)> {
-        let params = match dtype.quant() {
-            None => Vec::new(),
-            Some(quant) if per_head => {
+    /// Random numbers `[tokens, heads, head_dim]` of a place, and the quantizers of bytes that fit them.
+    pub fn quantized(values: &[f32], dtype: XType, place: &Place, each: Each) -> Result<(Self, Quantizers)> {
+        let params = match (dtype.quant(), each) {
+            (None, _) => Vec::new(),
+            (Some(quant), Each::Head) => {
                 let of = |head: usize| {
                     let own = values.chunks_exact(place.head_dim).skip(head).step_by(place.heads).flatten();
                     span(own.map(|&v| v.into()), quant)
                 };
                 (0..place.heads).map(of).collect::<Result<_>>()?
             }
-            Some(quant) => vec![span(values.iter().map(|&v| v.into()), quant)?],
+            (Some(quant), Each::Token) => {
+                let of = |row: &[f32]| {
+                    let most = row.iter().fold(0f32, |most, v| most.max(v.abs()));
+                    let zero_point = if quant == Element::U8 { 128 } else { 0 };
+                    QuantParams::new(if most == 0.0 { 1.0 } else { most / 127.0 }, zero_point, quant)
+                };
+                values.chunks_exact(place.heads * place.head_dim).map(of).collect::<siskin::Result<_>>()?
+            }
+            (Some(quant), Each::Tensor) => vec![span(values.iter().map(|&v| v.into()), quant)?],
         };
-        let byte = |(i, v): (usize, &f32)| of_head(&params, i / place.head_dim % place.heads).quantize(*v);
+        let params = Quantizers { params, by_token: each == Each::Token };
+        let byte = |(i, v): (usize, &f32)| {
+            let (token, head) = (i / place.head_dim / place.heads, i / place.head_dim % place.heads);
+            params.of(token, head).quantize(*v)
+        };
         let data = match dtype {
             XType::U8 => Data::U8(values.iter().enumerate().map(|v| byte(v) as u8).collect()),
             XType::I8 => Data::I8(values.iter().enumerate().map(|v| byte(v) as i8).collect()),
@@ -218,10 +224,11 @@ impl Data {
         }
     }
 
-    pub fn input<'a>(&'a self, p: &Place, params: &'a [QuantParams]) -> Result<TensorRef<'a>> {
-        let head_params = match params {
+    pub fn input<'a>(&'a self, p: &Place, quantizers: &'a Quantizers) -> Result<TensorRef<'a>> {
+        let head_params = match &quantizers.params[..] {
+            params if quantizers.by_token => HeadParams::PerToken(params),
             [one] => HeadParams::All(*one),
-            _ => HeadParams::PerHead(params),
+            params => HeadParams::PerHead(params),
         };
         Ok(match self {
             Data::F32(x) => p.view(x)?.into(),
@@ -267,9 +274,30 @@ impl Data {
     }
 }
 
-/// The quantizer of a head: the one there is, or its own.
-pub fn of_head(params: &[QuantParams], head: usize) -> QuantParams {
-    params[if params.len() == 1 { 0 } else { head }]
+/// What the bytes of a tensor stand for: a quantizer for all, for each head or for each token; none for floats.
+#[derive(Debug, Clone, Default)]
+pub struct Quantizers {
+    pub params: Vec<QuantParams>,
+    pub by_token: bool,
+}
+
+/// What has a quantizer of its own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Each {
+    Tensor,
+    Head,
+    Token,
+}
+
+impl Quantizers {
+    /// That of a token's head.
+    pub fn of(&self, token: usize, head: usize) -> QuantParams {
+        match (self.by_token, self.params.len()) {
+            (true, _) => self.params[token],
+            (false, 1) => self.params[0],
+            (false, _) => self.params[head],
+        }
+    }
 }
 
 /// The quantizer of the numbers that there are.

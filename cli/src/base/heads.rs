@@ -1,11 +1,10 @@
 //! Tensors of tokens and heads in files.
 
-use super::data::{Data, Place};
+use super::data::{Data, Place, Quantizers};
 use super::error::{Error, Result};
 use super::lengths::Lengths;
 use super::tensors::Tensors;
 use safetensors::tensor::TensorView;
-use siskin::quant::QuantParams;
 use std::fmt;
 
 /// How many tokens there are, and of how many heads.
@@ -81,7 +80,7 @@ pub fn cu_seqlens(t: &mut Tensors<'_>, name: &str, tokens: usize) -> Result<Vec<
 /// A tensor of tokens, and the quantizers of one of bytes.
 pub struct Heads {
     pub data: Data,
-    pub params: Vec<QuantParams>,
+    pub params: Quantizers,
     pub shape: Shape,
     pub place: Place,
 }
@@ -91,7 +90,13 @@ impl Heads {
         let tensor = t.view(name)?;
         let (shape, head_dim) = Shape::of(name, &tensor)?;
         let data = Data::read(name, &tensor)?;
-        let params = data.quant().map(|dtype| t.quantizers(name, dtype)).transpose()?.unwrap_or_default();
+        let by_token = data.is_bytes() && t.has(&format!("{name}_token_scale"));
+        let params = match data.quant() {
+            None => Vec::new(),
+            Some(dtype) if by_token => t.token_quantizers(name, shape.tokens(), dtype)?,
+            Some(dtype) => t.quantizers(name, dtype)?,
+        };
+        let params = Quantizers { params, by_token };
         let place = Place::by_tokens(shape.tokens(), shape.heads, head_dim);
         Ok(Self { data, params, shape, place })
     }

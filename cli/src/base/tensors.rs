@@ -244,6 +244,30 @@ impl<'a> Tensors<'a> {
         (0..count).map(of).collect()
     }
 
+    /// Of `NAME_token_scale`, one for each of so many tokens, and `NAME_zero_point`, one number.
+    pub fn token_quantizers(
+        &mut self,
+        name: &str,
+        tokens: usize,
+        dtype: Element,
+    ) -> Result<Vec<QuantParams>> {
+        let (scale, zero) = (format!("{name}_token_scale"), format!("{name}_zero_point"));
+        let scales = self.reals(&scale)?;
+        if scales.len() != tokens {
+            return Err(Error::input(
+                &scale,
+                format_args!("one number for each of {tokens} tokens"),
+                scales.len(),
+            ));
+        }
+        let zero_point = match self.integers(&zero)?[..] {
+            [] => 0,
+            [zero_point] => zero_point,
+            [..] => return Err(Error::input(&zero, "one number for all tokens", "more")),
+        };
+        scales.into_iter().map(|scale| quantizer(name, scale, zero_point, dtype)).collect()
+    }
+
     /// Refuses what was not taken.
     pub fn finish(self) -> Result<()> {
         match self.left.into_iter().next() {

@@ -1,7 +1,6 @@
 //! Whether codes and contexts are right: beside plain loops in f64.
 
 use super::problem::Problem;
-use crate::base::data::of_head;
 use crate::base::error::{Error, Result};
 use crate::base::random::spread;
 use siskin::ecoformer::{Bandwidth, BitCodes, Numerator};
@@ -147,7 +146,7 @@ impl Problem {
     fn value(&self, token: usize, head: usize) -> Vec<f64> {
         let mut v = self.v.head(&self.v_place, token, head);
         if self.v.is_bytes() {
-            let p = of_head(&self.v_params, head);
+            let p = self.v_params.of(0, head);
             v.iter_mut().for_each(|v| *v = (*v - f64::from(p.zero_point())) * f64::from(p.scale()));
         }
         v

@@ -1,7 +1,7 @@
 //! The random data of a case of EcoFormer, and its calls.
 
 use super::case::Case;
-use crate::base::data::{Data, Place};
+use crate::base::data::{Data, Each, Place, Quantizers};
 use crate::base::error::Result;
 use crate::base::lengths::Lengths;
 use crate::base::random::Rng;
@@ -10,7 +10,6 @@ use siskin::HeadsMut;
 use siskin::ecoformer::{
     Bandwidth, BitCodes, Encoded, KernelHash, LinearAttention, LinearAttentionInputs, Numerator,
 };
-use siskin::quant::QuantParams;
 use siskin::{Ctx, Scratch};
 
 /// A case with its data, for any tier.
@@ -24,7 +23,7 @@ pub struct Problem {
     pub x_place: Place,
     pub v: Data,
     pub v_place: Place,
-    pub v_params: Vec<QuantParams>,
+    pub v_params: Quantizers,
 }
 
 impl Problem {
@@ -49,7 +48,7 @@ impl Problem {
         let x = (0..x_place.elements()).map(|_| rng.normal()).collect();
         let v_place = layout(tokens, case.heads, v_dim);
         let values: Vec<f32> = (0..v_place.elements()).map(|_| rng.normal()).collect();
-        let (by_tokens, v_params) = Data::quantized(&values, v, &v_place, true)?;
+        let (by_tokens, v_params) = Data::quantized(&values, v, &v_place, Each::Head)?;
         let mut v = by_tokens.like(v_place.elements());
         v.put(&by_tokens, &v_place);
         Ok(Self {

@@ -9,8 +9,10 @@ mod operands;
 mod problem;
 mod rows;
 mod split;
+mod weights;
 mod whole;
 
+use problem::Lost;
 pub use problem::{AttentionQuantizers, AttentionStats, Call, Layer, Problem};
 
 use super::tensor::SharedTensor;
@@ -36,9 +38,6 @@ enum Mode {
     Bytes,
 }
 
-/// Keys whose sums of 255 times 255 fit 32 bits.
-const MOST_NARROW: usize = (i32::MAX / (255 * 255)) as usize;
-
 /// What the tier adds to a problem.
 struct Plan<'a> {
     problem: &'a Problem<'a>,
@@ -55,8 +54,6 @@ struct Plan<'a> {
     panel_bytes: usize,
     /// Columns of a row of v, padded.
     columns: usize,
-    /// Whether sums of bytes do not fit 32 bits.
-    wide: bool,
     counts: Counts,
 }
 
@@ -65,13 +62,24 @@ struct Counts {
     pairs: AtomicU64,
     zeros: AtomicU64,
     skipped: AtomicU64,
+    rows: AtomicU64,
+    lost: AtomicU64,
+    most_lost: AtomicU64,
 }
 
 impl Counts {
-    fn add(&self, pairs: usize, zeros: usize, skipped: bool) {
+    fn lose(&self, lost: Lost) {
+        if lost.rows > 0 {
+            self.rows.fetch_add(lost.rows, Ordering::Relaxed);
+            self.lost.fetch_add(lost.sum, Ordering::Relaxed);
+            self.most_lost.fetch_max(lost.most, Ordering::Relaxed);
+        }
+    }
+
+    fn add(&self, pairs: usize, zeros: usize, skipped: usize) {
         self.pairs.fetch_add(pairs as u64, Ordering::Relaxed);
         self.zeros.fetch_add(zeros as u64, Ordering::Relaxed);
-        self.skipped.fetch_add(if skipped { zeros as u64 } else { 0 }, Ordering::Relaxed);
+        self.skipped.fetch_add(skipped as u64, Ordering::Relaxed);
     }
 }
 
@@ -95,18 +103,20 @@ struct Group {
     /// The first head of q, and how many.
     head: usize,
     heads: usize,
-    /// What raw scores are multiplied by.
+    /// What raw scores are multiplied by, beside what tokens have.
     scale: f32,
+    /// What sums with v are multiplied by. Where tokens of v have scales, a power of 2 beyond the largest: weights are
+    /// multiplied by the scales divided by it.
+    v_scale: f32,
     /// Of bytes, made unsigned or signed as they are multiplied.
     zeros: Zeros,
 }
 
-/// Zero points: of all heads of a group the same.
+/// Zero points of q and k: of all heads of a group the same.
 #[derive(Debug, Clone, Copy)]
 struct Zeros {
     q: i32,
     k: i32,
-    v: i32,
 }
 
 /// One query of one head: a row of scores.
@@ -142,8 +152,17 @@ impl Plan<'_> {
         let (kv, kv_end) = call.sequences.keys(b);
         let (q_len, kv_len) = (q_end - q, kv_end - kv);
         let columns = self.multiply.columns;
-        let zeros =
-            Zeros { q: x.zero(head, Element::U8), k: k.zero(kv_head, columns), v: v.zero(kv_head, columns) };
+        let zeros = Zeros { q: x.zero(head, Element::U8), k: k.zero(kv_head, columns) };
+        let live = call.key_lengths.map_or(kv_len, |lengths| lengths[b]);
+        let v_scale = match v.is_per_token() {
+            false => v.affine(kv_head).0,
+            true => {
+                // A query without keys may weigh those that are not there.
+                let keys = if layer.uniform { kv_len } else { live };
+                let largest = (kv..kv + keys).map(|token| v.scale_of_token(token)).fold(0.0, f32::max);
+                power_of_2(largest)
+            }
+        };
         Group {
             b,
             kv_head,
@@ -151,7 +170,8 @@ impl Plan<'_> {
             q_len,
             kv,
             kv_len,
-            live: call.key_lengths.map_or(kv_len, |lengths| lengths[b]),
+            live,
+            v_scale,
             position: match call.positions {
                 Some(positions) => positions[b] as isize,
                 None => kv_len as isize - q_len as isize,
@@ -286,7 +306,6 @@ pub fn attention(
         q_row: 4 * words.next_multiple_of(LANES),
         panel_bytes: 4 * PANEL * words.next_multiple_of(4),
         columns: d.next_multiple_of(LANES),
-        wide: mode == Mode::Bytes && kv_len > MOST_NARROW,
         counts: Counts::default(),
     };
     let rows = q_len * layer.num_heads / plan.groups();
@@ -295,10 +314,16 @@ pub fn attention(
     run(&plan, rows, scratch).ok_or_else(|| {
         Error::shape("k", "as many keys as there is memory for", format_args!("{kv_len} keys"))
     })?;
-    let counts = &plan.counts;
-    let [pairs, zeros, skipped] =
-        [&counts.pairs, &counts.zeros, &counts.skipped].map(|count| count.load(Ordering::Relaxed));
-    Ok(AttentionStats { pairs, zeros, skipped })
+    let c = &plan.counts;
+    let [pairs, zeros, skipped, rows, sum, most] =
+        [&c.pairs, &c.zeros, &c.skipped, &c.rows, &c.lost, &c.most_lost].map(|n| n.load(Ordering::Relaxed));
+    Ok(AttentionStats { pairs, zeros, skipped, lost: Lost { rows, sum, most } })
+}
+
+/// The smallest power of 2 beyond a scale; 1 for 0.
+fn power_of_2(scale: f32) -> f32 {
+    // A scale's reciprocal is a normal number, so that twice its power of 2 is one, too.
+    if scale == 0.0 { 1.0 } else { 2.0 * f32::from_bits(scale.to_bits() & f32::INFINITY.to_bits()) }
 }
 
 /// The chunks that hold some of the keys, by their numbers.

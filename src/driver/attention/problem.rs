@@ -62,7 +62,22 @@ pub struct Problem<'a> {
     pub v: TensorRef<'a>,
 }
 
-/// Quantizers inside attention of bytes (Quantizable Transformers, the authors' INT8 simulation).
+/// Quantizers inside attention of bytes.
+///
+/// Weights are rounded to u8 with zero point 0. By default each 512 keys of a query's sequence (a chunk, from the first key on)
+/// have a step of their own, the largest weight `w` among them / 255, and what rounding changed is made good by their sum:
+///
+/// ```text
+/// q_j     = round_half_even(255 * w_j / max w)                             j: the keys of a chunk
+/// context = sum over chunks of (sum of w_j) * (sum of q_j v_j) / (sum of q_j)
+/// ```
+///
+/// So the weights of every length have all 8 bits, and constant v come out as they are. Where v has a scale for each token
+/// ([`HeadParams::PerToken`](crate::HeadParams)) `w_j` is the weight times the scale of token j. A chunk whose largest `w` is below
+/// 2^-100 counts as nothing.
+///
+/// The authors of Quantizable Transformers give all weights one step ([`AttentionQuantizers::weights_scale`]), for 1/255 of which a
+/// weight below 1/510 is lost: of 511 keys that weigh the same, all.
 ///
 /// ```
 /// use siskin::attention::AttentionQuantizers;
@@ -72,22 +87,15 @@ pub struct Problem<'a> {
 /// assert_eq!(quantizers.context, None);
 /// # Ok::<(), siskin::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 #[non_exhaustive]
 pub struct AttentionQuantizers {
     /// Of the scaled scores, before the mask; they are not quantized where there is none.
     pub scores: Option<QuantParams>,
-    /// The real size of a step of the weights, which are u8 with zero point 0.
-    pub weights_scale: f32,
+    /// One real size of a step for all weights; where there is none each chunk of a row has its own.
+    pub weights_scale: Option<f32>,
     /// Of the context before the gate, as OPT has it. That after the gate, as BERT has it, is the output's own.
     pub context: Option<QuantParams>,
-}
-
-impl Default for AttentionQuantizers {
-    /// Scores and context are not quantized; weights have steps of 1/255.
-    fn default() -> Self {
-        Self { scores: None, weights_scale: 1.0 / 255.0, context: None }
-    }
 }
 
 impl AttentionQuantizers {
@@ -98,11 +106,18 @@ impl AttentionQuantizers {
         self
     }
 
-    /// With steps of the weights of this real size, which is a positive normal number.
+    /// With one step for all weights, of this real size, a positive normal number; or with steps of their own for each 512 keys.
     #[must_use]
-    pub fn weights_scale(mut self, weights_scale: f32) -> Self {
-        self.weights_scale = weights_scale;
+    pub fn weights_scale(mut self, weights_scale: impl Into<Option<f32>>) -> Self {
+        self.weights_scale = weights_scale.into();
         self
+    }
+
+    /// With steps of 1/255 for all weights: the range of a softmax, as the authors of Quantizable Transformers have it before they
+    /// calibrate.
+    #[must_use]
+    pub fn with_authors_weights_scale(self) -> Self {
+        self.weights_scale(1.0 / 255.0)
     }
 
     /// With this quantizer of the context before the gate, or with none.
@@ -113,7 +128,7 @@ impl AttentionQuantizers {
     }
 }
 
-/// How much of a call was not computed.
+/// How much of a call was not computed, and what rounding weights to bytes changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AttentionStats {
@@ -124,9 +139,53 @@ pub struct AttentionStats {
     pub zeros: u64,
     /// Pairs of weight 0 whose v was not multiplied: whole tiles at a time, so this depends on the tier and on threads.
     pub skipped: u64,
+    /// What rounding took from the rows, or gave them.
+    pub(super) lost: Lost,
+}
+
+/// How far the sums of weights of rows are off once the weights are bytes, as parts of the sums before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// Rows whose weights are not all 0.
+    pub rows: u64,
+    /// Of all of them, in steps of 2^-32: integers, so that the order in which rows are finished is no matter.
+    pub sum: u64,
+    /// The largest.
+    pub most: u64,
+}
+
+impl Lost {
+    const ONE: f32 = (1u64 << 32) as f32;
+
+    /// Counts a row: the sum of its weights, and that of its rounded ones.
+    pub fn count(&mut self, exact: f32, rounded: f32) {
+        // A row that is NaN is none.
+        if exact > 0.0 {
+            let part = ((exact - rounded).abs() / exact * Self::ONE) as u64;
+            self.rows += 1;
+            self.sum = self.sum.saturating_add(part);
+            self.most = self.most.max(part);
+        }
+    }
 }
 
 impl AttentionStats {
+    /// Of attention of bytes, by how much of a query's weight the sum of its rounded weights is off, on average over queries and
+    /// heads: 0 is nothing, 1 all of it. With steps of their own ([`AttentionQuantizers`]) that is made good by their sum, and only how
+    /// weight is shared among keys changes; with one step for all it is missing from the context.
+    pub fn lost_weight(&self) -> f64 {
+        if self.lost.rows == 0 {
+            0.0
+        } else {
+            self.lost.sum as f64 / f64::from(Lost::ONE) / self.lost.rows as f64
+        }
+    }
+
+    /// As [`AttentionStats::lost_weight`], of the query and head that lost most.
+    pub fn most_lost_weight(&self) -> f64 {
+        self.lost.most as f64 / f64::from(Lost::ONE)
+    }
+
     /// The share of pairs that were not multiplied, 0 to 1.
     pub fn share(&self) -> f64 {
         if self.pairs == 0 { 0.0 } else { self.skipped as f64 / self.pairs as f64 }

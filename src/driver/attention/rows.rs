@@ -1,17 +1,13 @@
 //! From scores to weights to context, some rows at a time and a chunk of keys at a time.
 
 use super::{Group, Mode, Plan, Row, chunks, keys_of, segments};
-use crate::base::buffer::{as_f32, as_i32};
+use crate::base::tensor::TensorRef;
 use crate::driver::multiply::multiply_all;
 use crate::driver::tensor::Prefetch;
-use crate::driver::workers::as_plain;
 use crate::kernels::attention::gather::{List, Rows, Weights};
 use crate::kernels::attention::multiply::Tile;
-use crate::kernels::attention::normalize::Normalize;
 use crate::kernels::attention::softmax::{Prepare, Scores, Span};
-use crate::kernels::attention::sums;
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
-use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 /// What becomes of a row's scores.
@@ -38,6 +34,7 @@ impl Plan<'_> {
             first: row.first,
             last: row.last,
             offset,
+            scale: g.scale * self.problem.q.scale_of_token(g.q + row.token),
             bias: self.bias(g, row),
             most: f32::NEG_INFINITY,
             ..Scores::NONE
@@ -46,6 +43,7 @@ impl Plan<'_> {
 
     fn prepared(&self) -> bool {
         self.problem.call.bias.is_some()
+            || self.problem.k.is_per_token()
             || self.mode == Mode::Bytes && self.problem.call.quantizers.scores.is_some()
     }
 
@@ -127,27 +125,45 @@ impl Plan<'_> {
     pub unsafe fn maximum(&self, g: &Group, rows: &[Row], scores: &mut [Scores], keys: &Range<usize>) {
         let (prepare, maximum) =
             (self.tier.float.passes.prepare[self.ints()], self.tier.float.passes.maximum);
-        self.each_live(rows, scores, keys, |scores, live| {
-            // SAFETY: as the caller; a bias has all keys of the sequence.
-            unsafe {
-                if self.prepared() {
-                    prepare(scores, live, &self.prepare(g));
-                    maximum[0](scores, live);
-                } else {
-                    maximum[self.ints()](scores, live);
+        let run = |scores: &mut [Scores], keys: &Range<usize>| {
+            self.each_live(rows, scores, keys, |scores, live| {
+                // SAFETY: as the caller; a bias has all keys of the sequence, and so have factors those of the chunk.
+                unsafe {
+                    if self.prepared() {
+                        prepare(scores, live, &self.prepare());
+                        maximum[0](scores, live);
+                    } else {
+                        maximum[self.ints()](scores, live);
+                    }
                 }
-            }
-        });
+            });
+        };
+        if !self.problem.k.is_per_token() {
+            return run(scores, keys);
+        }
+        for chunk in chunks(keys) {
+            let keys = keys_of(chunk, keys);
+            let by = self.scales_of(&self.problem.k, g, &keys);
+            scores.iter_mut().for_each(|s| s.by = by.as_ptr().wrapping_sub(keys.start));
+            run(scores, &keys);
+        }
     }
 
-    fn prepare(&self, g: &Group) -> Prepare {
+    /// The scales of the tokens of k or v, of some keys of one chunk; behind them 0.
+    pub fn scales_of(&self, x: &TensorRef<'_>, g: &Group, keys: &Range<usize>) -> [f32; CHUNK] {
+        let mut scales = [0.0; CHUNK];
+        scales.iter_mut().zip(keys.clone()).for_each(|(scale, key)| *scale = x.scale_of_token(g.kv + key));
+        scales
+    }
+
+    fn prepare(&self) -> Prepare {
         let (mut step, mut low, mut high) = (0.0, 0.0, 0.0);
         if let (Mode::Bytes, Some(p)) = (self.mode, self.problem.call.quantizers.scores) {
             step = p.scale();
             low = (p.range().0 - p.zero_point()) as f32;
             high = (p.range().1 - p.zero_point()) as f32;
         }
-        Prepare { scale: g.scale, step, low, high }
+        Prepare { step, low, high }
     }
 
     /// What a row is, by the largest of its prepared scores.
@@ -184,15 +200,17 @@ impl Plan<'_> {
     /// As [`Plan::maximum`], of `keys` and up to whole groups; keys are those of one chunk.
     pub unsafe fn exponentials(
         &self,
-        g: &Group,
         rows: &[Row],
         states: &[State],
         scores: &mut [Scores],
         keys: &Range<usize>,
     ) {
-        let (kind, scale) = if self.prepared() { (0, 1.0) } else { (self.ints(), g.scale) };
-        let run = self.tier.float.passes.exponentials[kind];
+        let prepared = self.prepared();
+        let run = self.tier.float.passes.exponentials[if prepared { 0 } else { self.ints() }];
         for (s, state) in scores.iter_mut().zip(states) {
+            if prepared {
+                s.scale = 1.0;
+            }
             match state {
                 State::Maximum(most) => s.most = *most,
                 State::Uniform | State::Nothing => (s.first, s.last) = (0, 0),
@@ -201,7 +219,7 @@ impl Plan<'_> {
         let groups = whole_groups(keys);
         self.each_live(rows, scores, keys, |scores, live| {
             // SAFETY: as the caller.
-            unsafe { run(scores, &groups, live, scale * LOG2_E) };
+            unsafe { run(scores, &groups, live) };
         });
         for (s, _) in scores.iter_mut().zip(states).filter(|(_, state)| **state == State::Uniform) {
             // SAFETY: as the caller.
@@ -210,25 +228,6 @@ impl Plan<'_> {
             };
             s.total += keys.len() as f32;
         }
-    }
-
-    /// Weights of a chunk's exponentials, whole groups of 16 keys, to where the chunk of the row begins.
-    ///
-    /// # Safety
-    /// As [`Plan::exponentials`].
-    pub unsafe fn normalize(&self, scores: &mut [Scores], keys: &Range<usize>) {
-        let (mut stretch, mut gamma, mut limit) = (1.0, 0.0, f32::INFINITY);
-        if let Some((low, high)) = self.problem.layer.clipped {
-            (stretch, gamma, limit) = (high - low, low, 1.0);
-        }
-        let (mut step, mut to) = (1.0, usize::from(self.mode == Mode::Pairs));
-        if self.mode == Mode::Bytes {
-            step = self.problem.call.quantizers.weights_scale;
-            (limit, to) = ((limit / step).min(255.0), 2);
-        }
-        let run = self.tier.float.passes.normalize[to][usize::from(self.problem.layer.clipped.is_some())];
-        // SAFETY: as the caller. Weights are no wider than exponentials, so those of a chunk lie inside it.
-        unsafe { run(scores, &whole_groups(keys), &Normalize { stretch, gamma, step, limit }) };
     }
 
     /// Where the weight of a key is: weights begin where their chunk begins.
@@ -371,29 +370,6 @@ impl Plan<'_> {
 }
 
 impl Plan<'_> {
-    /// Whether so few weights of some rows are not 0 that only those are multiplied: a word of them for each, where a tile would
-    /// take all words, somewhat faster, and make no list.
-    pub fn worth_listing(&self, nonzero: usize, rows: usize, keys: usize) -> bool {
-        /// What a list takes, in words of 64 columns.
-        const LIST: usize = 16;
-        let (words, columns) = (keys.div_ceil(self.keys_per_word()), self.columns);
-        self.problem.layer.clipped.is_some()
-            && rows * LIST * 64 + 3 * nonzero * columns / 2 < rows * words * columns
-    }
-
-    /// How many of some keys a row attends to.
-    pub fn pairs(&self, row: Row, state: State, keys: Range<usize>) -> usize {
-        match state {
-            State::Uniform => keys.len(),
-            _ => segments(self.problem.call, row, keys).map(|keys| keys.len()).sum(),
-        }
-    }
-
-    /// How many of some pairs weigh nothing.
-    pub fn zeros(&self, pairs: usize, nonzero: usize) -> usize {
-        if self.problem.layer.clipped.is_some() { pairs.saturating_sub(nonzero) } else { 0 }
-    }
-
     /// Exponentials of keys that are not a row's own are 0.
     ///
     /// # Safety
@@ -405,62 +381,10 @@ impl Plan<'_> {
             unsafe { s.p.cast::<f32>().add(first).write_bytes(0, last.saturating_sub(first)) };
         }
     }
-
-    /// Bytes of the sums of a row over all chunks.
-    pub fn total_bytes(&self) -> usize {
-        self.columns * if self.wide { 8 } else { 4 }
-    }
-
-    /// Sums of a chunk onto those of all.
-    pub fn accumulate(&self, sums: &mut [u8], total: &mut [u8]) {
-        let isa = self.ctx.isa();
-        // SAFETY: the tier is supported.
-        unsafe {
-            match (self.mode, self.wide) {
-                (Mode::Bytes, true) => sums::add_wide::pick(isa)(as_i32(sums), as_plain(total)),
-                (Mode::Bytes, false) => sums::add_ints::pick(isa)(as_i32(sums), as_i32(total)),
-                _ => sums::add_floats::pick(isa)(as_f32(sums), as_f32(total)),
-            }
-        }
-    }
-
-    /// Whether a row's sums of floats have no infinity or NaN; true of integers.
-    pub fn finite(&self, sums: &mut [u8]) -> bool {
-        // SAFETY: the tier is supported.
-        self.mode == Mode::Bytes || unsafe { sums::finite::pick(self.ctx.isa())(as_f32(sums)) }
-    }
-
-    /// A row's sums of all chunks, and of integers that of its weights, to the output.
-    ///
-    /// # Safety
-    /// As [`Plan::finish`].
-    pub unsafe fn finish_row(
-        &self,
-        g: &Group,
-        row: Row,
-        total: &mut [u8],
-        weights: i64,
-        context: &mut [f32],
-    ) {
-        // SAFETY: as the caller; the tier is supported.
-        unsafe {
-            if self.mode != Mode::Bytes {
-                return self.finish(g, row, &mut as_f32(total)[..self.columns]);
-            }
-            let (isa, offset) = (self.ctx.isa(), i64::from(g.zeros.v) * weights);
-            let scale = self.problem.v.affine(g.kv_head).0 * self.problem.call.quantizers.weights_scale;
-            if self.wide {
-                sums::dequantize_wide::pick(isa)(as_plain(total), offset, scale, context);
-            } else {
-                sums::dequantize::pick(isa)(as_i32(total), offset as i32, scale, context);
-            }
-            self.finish(g, row, context);
-        }
-    }
 }
 
 /// Some keys up to whole groups of 16.
-fn whole_groups(keys: &Range<usize>) -> Span {
+pub fn whole_groups(keys: &Range<usize>) -> Span {
     Span { first: keys.start / LANES * LANES, last: keys.end.next_multiple_of(LANES) }
 }
 

@@ -6,7 +6,8 @@
 //! online softmax).
 
 use super::rows::{State, aligned};
-use super::{Group, Mode, NO_KEYS, Plan, Row, chunks, extend, segments};
+use super::weights::Share;
+use super::{Group, Lost, Mode, NO_KEYS, Plan, Row, chunks, extend, segments};
 use crate::base::buffer::{as_f32, as_i32};
 use crate::base::element::Element;
 use crate::base::scratch::Scratch;
@@ -55,7 +56,7 @@ struct RowState {
 struct ChunkState {
     maximum: f32,
     sum: f32,
-    weights: i64,
+    share: Share,
     /// Of the first row: the keys that are multiplied, all.
     keys: [usize; 2],
 }
@@ -142,22 +143,22 @@ struct Workspace<'a> {
     stage: &'a mut [u8],
     v: &'a mut [u8],
     total: &'a mut [u8],
-    row: &'a mut [f32],
 }
 
 /// Bytes of the parts of a worker's memory, in the order of [`Workspace`].
-fn extents(plan: &Plan<'_>, rows: usize) -> [usize; 8] {
-    let (rows_of_q, row) = (plan.groups() * rows, 4 * plan.columns);
+fn extents(plan: &Plan<'_>, rows: usize) -> [usize; 7] {
+    let rows_of_q = plan.groups() * rows;
     let rows_of_v = if plan.reads_v_directly() { 0 } else { plan.v_bytes(CHUNK) };
     let (sums, init) = (4 * rows_of_q, 4 * PANEL);
-    [rows_of_q * plan.q_row, sums, plan.panel_bytes, init, plan.stage_bytes(), rows_of_v, 2 * row, row]
+    let total = 4 * plan.columns;
+    [rows_of_q * plan.q_row, sums, plan.panel_bytes, init, plan.stage_bytes(), rows_of_v, total]
 }
 
 impl<'a> Workspace<'a> {
-    fn new(bytes: &'a mut [u8], extents: [usize; 8]) -> Self {
-        let [q, sums, panel, init, stage, v, total, row] = carve(bytes, extents);
-        let (sums, init, row) = (as_i32(sums), as_i32(init), as_f32(row));
-        Workspace { q, sums, panel, init, stage, v, total, row }
+    fn new(bytes: &'a mut [u8], extents: [usize; 7]) -> Self {
+        let [q, sums, panel, init, stage, v, total] = carve(bytes, extents);
+        let (sums, init) = (as_i32(sums), as_i32(init));
+        Workspace { q, sums, panel, init, stage, v, total }
     }
 }
 
@@ -282,7 +283,7 @@ impl<'a> Split<'a> {
                 unsafe {
                     let (row, mut s) = self.scores_of(g, part, i, sums.next().map_or(0, |sum| *sum));
                     plan.maximum(g, &[row], std::slice::from_mut(&mut s), &chunk_keys);
-                    let state = ChunkState { maximum: s.most, sum: 0.0, weights: 0, keys: [0; 2] };
+                    let state = ChunkState { maximum: s.most, sum: 0.0, share: Share::NOTHING, keys: [0; 2] };
                     self.chunk_state(g, part, i, chunk).write(state);
                 }
             }
@@ -361,7 +362,7 @@ impl<'a> Split<'a> {
                     let reach = plan.reach(g, row, state);
                     if chunks(&reach).contains(&chunk) {
                         let scores = std::slice::from_mut(&mut s);
-                        plan.exponentials(g, &[row], &[state], scores, &aligned(chunk, &reach));
+                        plan.exponentials(&[row], &[state], scores, &aligned(chunk, &reach));
                         (*self.chunk_state(g, part, i, chunk)).sum = s.total;
                     }
                 }
@@ -503,7 +504,8 @@ impl<'a> Split<'a> {
                 extend(&mut reach, own);
             }
             if reach.is_empty() || !chunks(&reach).contains(&chunk) {
-                plan.counts.add(pairs, plan.zeros(pairs, 0), true);
+                let zeros = plan.zeros(pairs, 0);
+                plan.counts.add(pairs, zeros, zeros);
                 return 0..0;
             }
             let keys = aligned(chunk, &reach);
@@ -514,13 +516,13 @@ impl<'a> Split<'a> {
                 s.total = total;
                 // What this row does not reach, others may.
                 plan.clear_around(&s, &plan.reach(g, row, state), &keys);
-                plan.normalize(std::slice::from_mut(&mut s), &keys);
-                (*self.chunk_state(g, part, i, chunk)).weights = s.weights;
+                let share = std::slice::from_mut(&mut (*self.chunk_state(g, part, i, chunk)).share);
+                plan.weigh(g, std::slice::from_mut(&mut s), &keys, chunks(&reach).len() == 1, share);
                 nonzero += s.nonzero as usize;
                 zeros += plan.zeros(plan.pairs(row, state, whole.clone()), s.nonzero as usize);
             }
             let list = plan.worth_listing(nonzero, rows, keys.len());
-            plan.counts.add(pairs, zeros, list);
+            plan.counts.add(pairs, zeros, if list { zeros } else { 0 });
             if !list {
                 (*self.chunk_state(g, part, 0, chunk)).keys = [keys.start, keys.end];
                 return keys;
@@ -602,21 +604,25 @@ impl<'a> Split<'a> {
     /// Phase 4: nobody else has this part.
     unsafe fn finish(&self, part: usize, room: &mut Workspace<'_>) {
         let (plan, (part, g)) = (self.plan, self.part(part));
-        let columns = plan.columns;
+        let (columns, mut lost) = (plan.columns, Lost::default());
         for i in 0..g.rows() {
             room.total.fill(0);
-            let mut weights = 0;
+            let (mut exact, mut rounded) = (0.0, 0.0);
             for chunk in 0..g.kv_len.div_ceil(CHUNK) {
                 // SAFETY: phase 3 is over; a row of context is there.
                 unsafe {
-                    weights += (*self.chunk_state(g, part, i, chunk)).weights;
+                    let share = (*self.chunk_state(g, part, i, chunk)).share;
+                    (exact, rounded) = (exact + share.exact, rounded + share.rounded);
                     let sums = self.contexts(g, part, chunk).add(i * columns);
-                    plan.accumulate(std::slice::from_raw_parts_mut(sums.cast(), 4 * columns), room.total);
+                    let sums = std::slice::from_raw_parts_mut(sums.cast(), 4 * columns);
+                    plan.accumulate(sums, room.total, &[share]);
                 }
             }
+            lost.count(exact, rounded);
             // SAFETY: the rows of a part are its own.
-            unsafe { plan.finish_row(g, g.row(plan.problem.layer, i), room.total, weights, room.row) };
+            unsafe { plan.finish(g, g.row(plan.problem.layer, i), as_f32(room.total)) };
         }
+        plan.counts.lose(lost);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Many queries: tiles of rows with the scores of all their keys.
 
 use super::rows::{State, aligned};
-use super::{Group, Mode, NO_KEYS, Plan, Row, chunks, extend, segments};
+use super::weights::Share;
+use super::{Group, Lost, Mode, NO_KEYS, Plan, Row, chunks, extend, segments};
 use crate::base::buffer::{as_f32, as_i32};
 use crate::base::scratch::Scratch;
 use crate::driver::share;
@@ -39,11 +40,10 @@ struct Workspace<'a> {
     total: &'a mut [u8],
     /// Rows of v that weigh anything, of a chunk.
     sparse_v: &'a mut [u8],
-    row: &'a mut [f32],
 }
 
 /// Bytes of the parts of a worker's memory, in the order of [`Workspace`].
-fn extents(plan: &Plan<'_>, kv_len: usize, rows: usize) -> [usize; 10] {
+fn extents(plan: &Plan<'_>, kv_len: usize, rows: usize) -> [usize; 9] {
     let (panels, sums) = (kv_len.div_ceil(PANEL), rows * plan.columns * 4);
     let sparse_v = if plan.mode == Mode::Bytes { 0 } else { plan.v_bytes(CHUNK) };
     [
@@ -54,17 +54,15 @@ fn extents(plan: &Plan<'_>, kv_len: usize, rows: usize) -> [usize; 10] {
         rows * plan.q_row,
         rows * stride(kv_len),
         sums,
-        2 * sums,
+        sums,
         sparse_v,
-        plan.columns * 4,
     ]
 }
 
 impl<'a> Workspace<'a> {
-    fn new(bytes: &'a mut [u8], extents: [usize; 10], stride: usize) -> Self {
-        let [k, init, v, stage, q, scores, sums, total, sparse_v, row] = carve(bytes, extents);
-        let (init, row) = (as_i32(init), as_f32(row));
-        Workspace { k, init, v, stage, q, scores, stride, sums, total, sparse_v, row }
+    fn new(bytes: &'a mut [u8], extents: [usize; 9], stride: usize) -> Self {
+        let [k, init, v, stage, q, scores, sums, total, sparse_v] = carve(bytes, extents);
+        Workspace { k, init: as_i32(init), v, stage, q, scores, stride, sums, total, sparse_v }
     }
 }
 
@@ -176,28 +174,35 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
         }
         let reach = if reach.is_empty() { 0..0 } else { reach };
         for chunk in chunks(&reach) {
-            plan.exponentials(g, own, states, known, &aligned(chunk, &reach));
+            plan.exponentials(own, states, known, &aligned(chunk, &reach));
         }
-        for chunk in chunks(&reach) {
-            plan.normalize(known, &aligned(chunk, &reach));
-        }
-        let (mut nonzero, mut pairs, mut zeros) = (0, 0, 0);
-        for i in 0..n {
-            let (all, own) = (plan.pairs(own[i], states[i], 0..g.kv_len), known[i].nonzero as usize);
-            (nonzero, pairs, zeros) = (nonzero + own, pairs + all, zeros + plan.zeros(all, own));
-        }
-
-        let list = plan.worth_listing(nonzero, n, reach.len());
-        plan.counts.add(pairs, zeros, list || reach.is_empty());
-        let total_bytes = plan.total_bytes();
-        if reach.is_empty() || plan.wide {
-            room.total[..n * total_bytes].fill(0);
+        let row_bytes = 4 * plan.columns;
+        let (mut sums, mut shares) = ([(0.0, 0.0); MOST_ROWS], [Share::NOTHING; MOST_ROWS]);
+        let (mut nonzero, mut skipped) = ([0; MOST_ROWS], 0);
+        let (alone, mut all_listed) = (chunks(&reach).len() <= 1, true);
+        // Exact sums are of use only times their scale.
+        let onto = reach.is_empty() || plan.mode == Mode::Bytes;
+        if onto {
+            room.total[..n * row_bytes].fill(0);
         }
         for chunk in chunks(&reach) {
             let keys = aligned(chunk, &reach);
-            let v = (room.v[plan.v_bytes(keys.start)..].as_ptr(), 4 * plan.columns);
+            plan.weigh(g, known, &keys, alone, &mut shares);
+            let mut here = 0;
+            for i in 0..n {
+                sums[i] = (sums[i].0 + shares[i].exact, sums[i].1 + shares[i].rounded);
+                nonzero[i] += known[i].nonzero as usize;
+                here += known[i].nonzero as usize;
+            }
+            let list = plan.worth_listing(here, n, keys.len());
+            all_listed &= list;
+            for i in 0..if list && !alone { n } else { 0 } {
+                let pairs = plan.pairs(own[i], states[i], keys.clone());
+                skipped += plan.zeros(pairs, known[i].nonzero as usize);
+            }
+            let v = (room.v[plan.v_bytes(keys.start)..].as_ptr(), row_bytes);
             let weights = (scores, stride, n);
-            let first = chunk == chunks(&reach).start && !plan.wide;
+            let first = chunk == chunks(&reach).start && !onto;
             let out = if first { room.total.as_mut_ptr() } else { room.sums.as_mut_ptr() };
             if list {
                 plan.gather_rows(weights, &keys, v, out);
@@ -205,18 +210,24 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
                 plan.multiply_v(weights, keys, v, out, (false, Prefetch::NOTHING));
             }
             if !first {
-                plan.accumulate(&mut room.sums[..4 * n * plan.columns], room.total);
+                plan.accumulate(&mut room.sums[..n * row_bytes], room.total, &shares);
             }
         }
+        let (mut pairs, mut zeros, mut lost) = (0, 0, Lost::default());
         for i in 0..n {
-            let total = i * total_bytes..(i + 1) * total_bytes;
+            let all = plan.pairs(own[i], states[i], 0..g.kv_len);
+            (pairs, zeros) = (pairs + all, zeros + plan.zeros(all, nonzero[i]));
+            let total = i * row_bytes..(i + 1) * row_bytes;
             // Perhaps 0 times infinity: but a key that weighs nothing is not read.
             if !plan.finite(&mut room.total[total.clone()]) {
                 gather_row(plan, g, i, &reach, total.clone(), room);
             }
+            lost.count(sums[i].0, sums[i].1);
             // The row is of this tile alone.
-            plan.finish_row(g, own[i], &mut room.total[total], known[i].weights, room.row);
+            plan.finish(g, own[i], as_f32(&mut room.total[total]));
         }
+        plan.counts.add(pairs, zeros, if all_listed { zeros } else { skipped });
+        plan.counts.lose(lost);
     }
 }
 
@@ -240,14 +251,14 @@ unsafe fn gather_row(
     let (columns, mut list) = (plan.columns, List::default());
     let total = &mut room.total[total];
     for chunk in chunks(reach) {
-        let first = chunk == chunks(reach).start && !plan.wide;
+        let first = chunk == chunks(reach).start;
         let keys = aligned(chunk, reach);
         let weights = room.scores[i * room.stride..].as_mut_ptr();
         let sums = if first { total.as_mut_ptr() } else { room.sums.as_mut_ptr() };
         // SAFETY: as the caller.
         unsafe { plan.pack_and_gather_v(g, weights, &keys, room.sparse_v, &mut list, sums) };
         if !first {
-            plan.accumulate(&mut room.sums[..4 * columns], total);
+            plan.accumulate(&mut room.sums[..4 * columns], total, &[]);
         }
     }
 }
