@@ -66,7 +66,9 @@ fn run(case: &Case<'_>, attention: Attention) -> Result<()> {
 
     // Once: the quantizers, from sample batches in floats.
     let observer = RunningMinMax::new(Scheme::Asymmetric(Element::U8));
-    let mut calibrator = Calibrator::new(attention, ContextOrder::AfterGate, observer);
+    // The original has one step for all weights.
+    let mut calibrator =
+        Calibrator::new(attention, ContextOrder::AfterGate, observer).with_authors_weights_scale();
     for batch in 0.. {
         let Ok(x) = case.floats(&format!("in.calib.{batch}")) else { break };
         let mut projected = [(); 3].map(|()| vec![0.0; tokens * MODEL]);

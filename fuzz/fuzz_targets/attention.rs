@@ -35,6 +35,8 @@ struct Case {
     data: [Vec<f32>; 3],
     int8: AttentionQuantizers,
     params: [QuantParams; 4],
+    /// Which of q, k and v have a scale for each token, of bytes.
+    per_token: [bool; 3],
 }
 
 /// Numbers as they are in practice, or any bits at all, from bytes over and over.
@@ -182,7 +184,7 @@ impl Case {
             ],
             int8: AttentionQuantizers::default()
                 .scores(some(u, |u| params(u, None))?)
-                .weights_scale(f32::from(u.int_in_range(1..=255u8)?) / 65025.0)
+                .weights_scale(some(u, |u| Ok(f32::from(u.int_in_range(1..=255u8)?) / 65025.0))?)
                 .context(some(u, |u| params(u, None))?),
             params: [
                 params(u, Some(dtype(types[0])))?,
@@ -190,6 +192,7 @@ impl Case {
                 params(u, Some(dtype(types[2])))?,
                 params(u, Some(dtype(types[3])))?,
             ],
+            per_token: [u.ratio(1, 4)?, u.ratio(1, 4)?, u.ratio(1, 4)?],
             lengths,
             types,
             strides,
@@ -252,7 +255,22 @@ impl Case {
         let shapes = [(q_tokens, heads), (kv_tokens, kv_heads), (kv_tokens, kv_heads)];
         let stores: Vec<Store> =
             (0..3).map(|i| Store::new(self.types[i], &self.data[i], shapes[i], d, self.strides[i])).collect();
-        let [q, k, v] = [0, 1, 2].map(|i| stores[i].input(shapes[i], d, self.strides[i], self.params[i]));
+        // Scales that differ from token to token.
+        let each: Vec<Vec<QuantParams>> = (0..3)
+            .map(|i| {
+                let p = self.params[i];
+                let scale = |token: usize| p.scale() * [1.0, 0.25, 3.0][token % 3];
+                let of = |token| QuantParams::new(scale(token), p.zero_point(), p.dtype()).unwrap();
+                (0..shapes[i].0).map(of).collect()
+            })
+            .collect();
+        let [q, k, v] = [0, 1, 2].map(|i| {
+            let params = match self.per_token[i] {
+                true => HeadParams::PerToken(&each[i]),
+                false => HeadParams::All(self.params[i]),
+            };
+            stores[i].input(shapes[i], d, self.strides[i], params)
+        });
         let mut out = Store::new(self.types[3], &[], shapes[0], d, self.strides[3]);
         let (ctx, mut scratch) = (Ctx::serial()?.with_isa(isa)?, Scratch::new());
         let y = out.output(shapes[0], d, self.strides[3], self.params[3])?;
@@ -285,13 +303,13 @@ impl Store {
         }
     }
 
-    fn input(
-        &self,
+    fn input<'a>(
+        &'a self,
         (tokens, heads): (usize, usize),
         d: usize,
         strides: Strides,
-        params: QuantParams,
-    ) -> siskin::Result<TensorRef<'_>> {
+        params: HeadParams<'a>,
+    ) -> siskin::Result<TensorRef<'a>> {
         fn view<T: ElementType>(
             x: &[T],
             t: usize,

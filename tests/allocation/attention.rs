@@ -1,7 +1,7 @@
 //! Attention: prefill and decode.
 
 use super::allocations;
-use crate::common::attention::{Case, Tensor, Type};
+use crate::common::attention::{Case, Params, Tensor, Type};
 use crate::common::{Manner, Rng, custom, isas, serial};
 use siskin::Scratch;
 use siskin::attention::AttentionInputs;
@@ -110,7 +110,7 @@ fn decoding_allocates_nothing() {
             let k = Tensor::new(Type::F32, &d.k, kv_shape, place, 0.0);
             let v = Tensor::new(Type::F32, &d.v, kv_shape, place, 0.0);
             let mut y = Tensor::new(Type::F32, &d.q, q_shape, place, 0.0);
-            let (q, k, v) = (q.input(&Params::NONE), k.input(&Params::NONE), v.input(&Params::NONE));
+            let (q, k, v) = (q.input(Params::NONE), k.input(Params::NONE), v.input(Params::NONE));
             let mut n = 0;
             d.with_call(|attention, call| {
                 let y = y.output(d.out);

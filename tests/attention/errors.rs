@@ -295,6 +295,23 @@ fn bytes() {
     }
     let wrong = TensorRef::from((heads(&b, K, KV, D), HeadParams::PerHead(&many[..H])));
     refused(bq, wrong, bk, &call(), || Shape, "k");
+    // Scales of tokens: one for each, with one zero point.
+    let tokens = [u8p(); Q];
+    for n in [0, 1, Q - 1] {
+        let wrong = TensorRef::from((heads(&b, Q, H, D), HeadParams::PerToken(&tokens[..n])));
+        refused(wrong, bk, bk, &call(), || Shape, "q");
+    }
+    let mut tokens = [u8p(); K];
+    let by_token = TensorRef::from((heads(&b, K, KV, D), HeadParams::PerToken(&tokens)));
+    let one_step = call().quantizers(AttentionQuantizers::default().with_authors_weights_scale());
+    refused(bq, bk, by_token, &one_step, || Unsupported, "weights_scale");
+    tokens[K - 1] = QuantParams::u8(0.5, 4).unwrap();
+    let wrong = TensorRef::from((heads(&b, K, KV, D), HeadParams::PerToken(&tokens)));
+    refused(bq, bk, wrong, &call(), || Unsupported, "v");
+    refused(bq, wrong, bk, &call(), || Unsupported, "k");
+    tokens[K - 1] = i8p();
+    let wrong = TensorRef::from((heads(&b, K, KV, D), HeadParams::PerToken(&tokens)));
+    refused(bq, wrong, bk, &call(), || Unsupported, "k");
     // Outputs.
     let (ctx, s) = (serial(Isa::Scalar), &mut Scratch::new());
     let mut y = [7u8; Q * H * D];

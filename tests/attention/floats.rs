@@ -339,8 +339,7 @@ fn rows_that_overlap_are_read() {
             let want = d.run(&ctx, &mut scratch).0;
             let shape = (tokens, 1, head_dim);
             let mut out = Tensor::new(Type::F32, &vec![0.0; d.q.len()], shape, Place::default(), 0.0);
-            const NONE: &Params = &Params::NONE;
-            let part = |t, n, i: usize| Tensor::view(t, 0, (n, 1, head_dim), (strides[i], 0), NONE);
+            let part = |t, n, i: usize| Tensor::view(t, 0, (n, 1, head_dim), (strides[i], 0), Params::NONE);
             let (q, k, v) = (part(&q, tokens, 0), part(&k, keys, 1), part(&v, keys, 2));
             d.forward(q, k, v, out.output(d.out), &ctx, &mut scratch);
             assert!(out.bits().0 == want, "{isa} strides {strides:?} {:?}", d.case);

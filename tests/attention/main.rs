@@ -9,4 +9,5 @@ mod finite;
 mod floats;
 mod gates;
 mod golden;
+mod many_keys;
 mod properties;

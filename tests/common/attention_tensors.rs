@@ -47,7 +47,7 @@ pub enum Params {
 }
 
 impl Params {
-    pub const NONE: Params = Params::Heads(Vec::new());
+    pub const NONE: &'static Params = &Params::Heads(Vec::new());
 
     /// Those of some tokens.
     pub fn of_tokens(&self, tokens: std::ops::Range<usize>) -> Self {

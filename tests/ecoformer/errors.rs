@@ -219,6 +219,8 @@ fn calls_of_attention() {
     Call { v: TensorRef::from((bytes, params(Element::I8))), ..good() }.refused(Unsupported, "v");
     let three = [params(Element::U8); 3];
     Call { v: TensorRef::from((bytes, HeadParams::PerHead(&three))), ..good() }.refused(Shape, "v");
+    let tokens = [params(Element::U8); N];
+    Call { v: TensorRef::from((bytes, HeadParams::PerToken(&tokens))), ..good() }.refused(Unsupported, "v");
     Call { sequences: Sequences::own(2, 2), ..good() }.refused(Shape, "q");
     Call { sequences: Sequences::own_packed(&[0, 7]), ..good() }.refused(Index(1), "cu_seqlens of q");
     Call { sequences: Sequences::own_packed(&[0, 5, 4, 6]), ..good() }.refused(Index(2), "cu_seqlens of q");

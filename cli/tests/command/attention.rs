@@ -338,6 +338,57 @@ fn bytes_stand_for_numbers() {
     assert!(y.iter().all(|y| *y == 100), "a context in steps of a million is 0");
 }
 
+/// A scale for each token; and what is said of the weights that were rounded.
+#[test]
+fn bytes_have_a_scale_for_each_token() {
+    let folder = folder("token-bytes");
+    let (_, data) = case();
+    let quantized = |x: &[f32], row: usize| -> (Vec<u8>, Vec<f32>) {
+        let largest = |row: &[f32]| row.iter().fold(0f32, |m, x| m.max(x.abs())) / 127.0;
+        let bytes = x.chunks(row).flat_map(|row| row.iter().map(|x| (x / largest(row)).round() as i8 as u8));
+        (bytes.collect(), x.chunks(row).map(largest).collect())
+    };
+    let [(q, of_q), (k, of_k), (v, of_v)] =
+        [(&data[0], H * D), (&data[1], G * D), (&data[2], G * D)].map(|(x, row)| quantized(x, row));
+    let tensors: Vec<Tensor> = vec![
+        ("q", Dtype::I8, vec![T, H, D], q),
+        ("k", Dtype::I8, vec![S, G, D], k),
+        ("v", Dtype::I8, vec![S, G, D], v),
+        ("q_token_scale", Dtype::F32, vec![T], f32s(&of_q)),
+        ("k_token_scale", Dtype::F32, vec![S], f32s(&of_k)),
+        ("v_token_scale", Dtype::F32, vec![S], f32s(&of_v)),
+    ];
+    let want = plain(&data, &|_, _| true, &|_, _, _, s| s, None);
+    let (_, _, y, skipped) = result(&folder, &run(&folder, &tensors, "{}"));
+    for (got, want) in floats(&y).iter().zip(&want) {
+        assert!((f64::from(*got) - want).abs() < 0.02, "{got} {want}");
+    }
+    let (lost, most) = (skipped["lost"].as_f64().unwrap(), skipped["most_lost"].as_f64().unwrap());
+    assert!(0.0 < lost && lost <= most && most < 0.05, "{skipped}");
+    for (name, dtype, shape, bytes) in [
+        ("v_token_scale", Dtype::F32, vec![S + 1], f32s(&[0.1; S + 1])),
+        ("v_zero_point", Dtype::I32, vec![S], i32s(&[0; S])),
+        ("v_scale", Dtype::F32, vec![1], f32s(&[0.1])),
+        ("weights_scale", Dtype::F32, vec![1], f32s(&[0.1])),
+    ] {
+        let mut wrong: Vec<_> = tensors.iter().filter(|t| t.0 != name).cloned().collect();
+        wrong.push((name, dtype, shape, bytes));
+        refused(&run(&folder, &wrong, "{}"), name);
+    }
+    let answer = siskin(&[
+        "bench",
+        "--op=attention",
+        "--dtype=int8",
+        "--token-scales",
+        "--seq=40",
+        "--min-ms=0",
+        "--json",
+    ]);
+    let answer: Value = serde_json::from_slice(&answer.stdout).unwrap();
+    assert_eq!(answer["token_scales"], true);
+    refused(&siskin(&["bench", "--op=attention", "--token-scales"]), "token_scales");
+}
+
 #[test]
 fn other_floats_are_taken_and_given() {
     let folder = folder("types");
