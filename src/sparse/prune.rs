@@ -82,13 +82,18 @@ fn norms(w: MatRef<'_, f32>, block: BlockShape, norm: Norm) -> Result<Vec<f64>> 
 
 /// Flags the `kept` largest, of equal ones the first.
 fn heaviest(norms: &[f64], kept: usize) -> Vec<bool> {
-    let mut order: Vec<usize> = (0..norms.len()).collect();
-    if kept < order.len() {
-        order.select_nth_unstable_by(kept, |&a, &b| norms[b].total_cmp(&norms[a]).then(a.cmp(&b)));
+    if kept == 0 || kept >= norms.len() {
+        return vec![kept > 0; norms.len()];
     }
-    let mut keep = vec![false; norms.len()];
-    for &i in &order[..kept.min(norms.len())] {
-        keep[i] = true;
-    }
-    keep
+    let mut sorted = norms.to_vec();
+    let (heavier, &mut lightest, _) = sorted.select_nth_unstable_by(kept - 1, |a, b| b.total_cmp(a));
+    // Those as heavy as the lightest that is kept, as far as there is room.
+    let heavier = heavier.iter().filter(|norm| **norm > lightest).count();
+    let mut room = kept - heavier;
+    let mut keep = |&norm: &f64| {
+        let equal = norm == lightest && room > 0;
+        room -= usize::from(equal);
+        norm > lightest || equal
+    };
+    norms.iter().map(&mut keep).collect()
 }

@@ -1,8 +1,28 @@
 //! Where the bytes of a file come from: a file, or standard input.
 
 use super::error::{Error, Result};
+use memmap2::Mmap;
+use std::fs::File;
 use std::io::{Read, stdin};
+use std::ops::Deref;
 use std::path::Path;
+
+/// What is in a file: mapped, so that no more of it is in memory than is looked at; or as it came through a pipe.
+pub enum Bytes {
+    Mapped(Mmap),
+    Read(Vec<u8>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(bytes) => bytes,
+            Bytes::Read(bytes) => bytes,
+        }
+    }
+}
 
 /// Whether a path that a user gave means standard input.
 pub fn is_standard(path: &Path) -> bool {
@@ -23,13 +43,13 @@ pub fn check(inputs: &[&Path]) -> Result<()> {
     }
 }
 
-/// The bytes of a file.
-pub fn read(path: &Path) -> Result<Vec<u8>> {
+/// The bytes of a file, which nobody must change while they are looked at.
+pub fn read(path: &Path) -> Result<Bytes> {
     let blame = |e| Error::file(name(path), e);
     if is_standard(path) {
         let mut bytes = Vec::new();
         stdin().lock().read_to_end(&mut bytes).map_err(blame)?;
-        return Ok(bytes);
+        return Ok(Bytes::Read(bytes));
     }
     let found = std::fs::metadata(path).map_err(blame)?;
     // A device or a pipe might never end.
@@ -37,5 +57,12 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
         let got = if found.is_dir() { "a directory" } else { "a device or a pipe" };
         return Err(Error::input(path.display(), "a file, or - for standard input", got));
     }
-    std::fs::read(path).map_err(blame)
+    let file = File::open(path).map_err(blame)?;
+    // SAFETY: the map is read only, and whoever starts the command sees to it that nobody writes or shortens its input while it
+    // runs, as for any command that reads a file more than once. This one writes to no file that it reads.
+    match unsafe { Mmap::map(&file) } {
+        Ok(bytes) => Ok(Bytes::Mapped(bytes)),
+        // Not every file system can map, and nothing can be mapped of nothing.
+        Err(_) => std::fs::read(path).map(Bytes::Read).map_err(blame),
+    }
 }

@@ -111,11 +111,18 @@ pub fn each(
             skip(name, "empty".into());
             continue;
         }
+        let dtype = format!("{:?}", tensor.dtype());
+        let (out, input) = if wanted.transpose { (cols, rows) } else { (rows, cols) };
+        let one = |name: String, values: Vec<f32>| {
+            let values = if wanted.transpose { transposed(&values, cols) } else { values };
+            Weight { name, dtype: dtype.clone(), out, input, values }
+        };
+        if tensor.shape().len() == 2 {
+            weight(one(name.into(), values))?;
+            continue;
+        }
         for (i, values) in values.chunks(rows * cols).enumerate() {
-            let values = if wanted.transpose { transposed(values, cols) } else { values.to_vec() };
-            let (out, input) = if wanted.transpose { (cols, rows) } else { (rows, cols) };
-            let name = if tensor.shape().len() == 3 { format!("{name}[{i}]") } else { name.to_string() };
-            weight(Weight { name, dtype: format!("{:?}", tensor.dtype()), out, input, values })?;
+            weight(one(format!("{name}[{i}]"), values.to_vec()))?;
         }
     }
     Ok(())

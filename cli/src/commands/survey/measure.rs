@@ -2,13 +2,14 @@
 
 use super::checkpoint::Weight;
 use super::{Args, Row};
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::measure::{repeat, us};
 use crate::base::random::Rng;
 use crate::linear::{Scales, Stored, WType, Weights};
+use rayon::prelude::*;
 use siskin::linear::{Epilogue, Linear, MAX_FEATURES};
 use siskin::quant::{QuantParams, sqnr_db};
-use siskin::sparse::{Bsr, Norm, prune};
+use siskin::sparse::{BlockShape, Bsr, Norm, prune};
 use siskin::{Ctx, Element, MatMut, MatRef, Scratch, bf16, f16};
 
 /// Why a weight is not measured, where it is not.
@@ -31,14 +32,21 @@ pub fn row(args: &Args, weight: &Weight, ctx: &Ctx, scratch: &mut Scratch) -> Re
     let (n, k) = (*out, *input);
     let matrix = MatRef::new(w, n, k)?;
     // What has as many zero blocks as are to be pruned stays as it came.
-    let as_it_came = Bsr::from_dense(matrix, args.block)?;
-    let zero_blocks = as_it_came.statistics().sparsity();
+    let zero_blocks = zero_blocks(matrix, args.block);
     let enough = zero_blocks > 0.0 && zero_blocks >= args.sparsity;
-    let pruned =
-        if enough { as_it_came } else { prune::magnitude(matrix, args.block, args.sparsity, Norm::L2)? };
-    let (dense, sparse) = layers(args.dtype, matrix, &pruned, ctx)?;
-    let kept = pruned.to_dense()?;
-    let dense_us = time(args, &dense, ctx, scratch)?;
+    // On all threads; calls of layers are timed on one.
+    let prepare = || {
+        let pruned = if enough {
+            Bsr::from_dense(matrix, args.block)?
+        } else {
+            prune::magnitude(matrix, args.block, args.sparsity, Norm::L2)?
+        };
+        let sparsity = pruned.statistics().sparsity();
+        Ok::<_, Error>((sparsity, decibels(args.dtype, matrix, &pruned)?, sparse(args.dtype, pruned, ctx)?))
+    };
+    let (dense, prepared) = rayon::join(|| dense(args.dtype, matrix, ctx), prepare);
+    let (sparsity, [quantized_db, pruned_db, both_db], sparse) = prepared?;
+    let dense_us = time(args, &dense?, ctx, scratch)?;
     let sparse_us = time(args, &sparse, ctx, scratch)?;
     let (rows, cols) = (args.block.rows(), args.block.cols());
     let larger = rows > n || cols > k;
@@ -54,10 +62,10 @@ pub fn row(args: &Args, weight: &Weight, ctx: &Ctx, scratch: &mut Scratch) -> Re
         input: k,
         zeros: w.iter().filter(|v| **v == 0.0).count() as f64 / w.len() as f64,
         zero_blocks,
-        sparsity: pruned.statistics().sparsity(),
-        quantized_db: sqnr_db(w, &quantized(args.dtype, w, k))?,
-        pruned_db: sqnr_db(w, &kept)?,
-        both_db: sqnr_db(w, &quantized(args.dtype, &kept, k))?,
+        sparsity,
+        quantized_db,
+        pruned_db,
+        both_db,
         dense_us,
         sparse_us,
         speed_up: dense_us / sparse_us,
@@ -65,30 +73,100 @@ pub fn row(args: &Args, weight: &Weight, ctx: &Ctx, scratch: &mut Scratch) -> Re
     })
 }
 
-/// The dense and the sparse layer.
-fn layers(dtype: WType, w: MatRef<'_, f32>, pruned: &Bsr<f32>, ctx: &Ctx) -> Result<(Linear, Linear)> {
-    let dense = Stored::Dense(w.iter_rows().flatten().copied().collect(), w.rows(), w.cols());
-    match (Weights::of_floats(dense, dtype), Weights::of_floats(Stored::Sparse(pruned.clone()), dtype)) {
-        (Some(dense), Some(sparse)) => {
-            let none = Scales::default();
-            Ok((dense.build(&none, &[], ctx)?, sparse.build(&none, &[], ctx)?))
+/// The part of the values that are in blocks of nothing but 0.
+fn zero_blocks(w: MatRef<'_, f32>, block: BlockShape) -> f64 {
+    let (block_rows, block_cols) = (w.rows().div_ceil(block.rows()), w.cols().div_ceil(block.cols()));
+    let stored = |i: usize| {
+        let rows = i * block.rows()..((i + 1) * block.rows()).min(w.rows());
+        let mut has = vec![false; block_cols];
+        for r in rows.clone() {
+            for (has, values) in has.iter_mut().zip(w.row(r).chunks(block.cols())) {
+                *has |= values.iter().any(|v| *v != 0.0);
+            }
         }
-        _ => Ok((Linear::quantize_dense(w)?.build(ctx)?, Linear::quantize_sparse(pruned)?.build(ctx)?)),
-    }
+        let width =
+            |(j, has): (usize, &bool)| if *has { block.cols().min(w.cols() - j * block.cols()) } else { 0 };
+        rows.len() * has.iter().enumerate().map(width).sum::<usize>()
+    };
+    let stored: usize = (0..block_rows).into_par_iter().map(stored).sum();
+    1.0 - stored as f64 / (w.rows() as f64 * w.cols() as f64)
 }
 
-/// The weight that a layer computes with: of an INT8 one each row in steps of its largest magnitude / 127.
-fn quantized(dtype: WType, w: &[f32], k: usize) -> Vec<f32> {
-    let row = |row: &[f32]| {
-        let most = row.iter().fold(0.0f32, |most, v| most.max(v.abs()));
-        let step = QuantParams::from_range_symmetric(-most, most, Element::I8).map_or(1.0, |p| p.scale());
-        row.iter().map(|v| (v / step).round_ties_even() * step).collect::<Vec<_>>()
+fn dense(dtype: WType, w: MatRef<'_, f32>, ctx: &Ctx) -> Result<Linear> {
+    if dtype == WType::I8 {
+        return Ok(Linear::quantize_dense(w)?.build(ctx)?);
+    }
+    let stored = Stored::Dense(w.iter_rows().flatten().copied().collect(), w.rows(), w.cols());
+    floats(stored, dtype, ctx)
+}
+
+fn sparse(dtype: WType, w: Bsr<f32>, ctx: &Ctx) -> Result<Linear> {
+    if dtype == WType::I8 {
+        return Ok(Linear::quantize_sparse(&w)?.build(ctx)?);
+    }
+    floats(Stored::Sparse(w), dtype, ctx)
+}
+
+/// A layer of weights that are no bytes.
+fn floats(w: Stored<f32>, dtype: WType, ctx: &Ctx) -> Result<Linear> {
+    let weights =
+        Weights::of_floats(w, dtype).ok_or_else(|| Error::input("--dtype", "a type of floats", "i8"))?;
+    weights.build(&Scales::default(), &[], ctx)
+}
+
+/// What quantizing, pruning, and both leave of a weight.
+fn decibels(dtype: WType, w: MatRef<'_, f32>, pruned: &Bsr<f32>) -> Result<[f64; 3]> {
+    let (k, block) = (w.cols(), pruned.block());
+    let of_block_row = |i: usize| -> Result<(f64, [f64; 3])> {
+        let (mut signal, mut noise) = (0.0, [0.0; 3]);
+        // Its rows, without what was pruned.
+        let mut kept = vec![0.0; block.rows() * k];
+        let (cols, blocks) = pruned.block_row(i);
+        for (&col, values) in cols.iter().zip(blocks.chunks(block.rows() * block.cols())) {
+            let first = col as usize * block.cols();
+            for (row, values) in kept.chunks_mut(k).zip(values.chunks(block.cols())) {
+                let there = block.cols().min(k - first);
+                row[first..first + there].copy_from_slice(&values[..there]);
+            }
+        }
+        for (r, kept) in (i * block.rows()..w.rows()).zip(kept.chunks(k)) {
+            let row = w.row(r);
+            let add = |sum: f64, v: &f32| sum + f64::from(*v) * f64::from(*v);
+            signal = row.iter().fold(signal, add);
+            for (noise, got) in
+                noise.iter_mut().zip([&*quantized(dtype, row), kept, &*quantized(dtype, kept)])
+            {
+                // What is no number any more is refused as that of one row.
+                sqnr_db(row, got)?;
+                let less = row.iter().zip(got).map(|(w, got)| f64::from(*w) - f64::from(*got));
+                *noise += less.map(|d| d * d).sum::<f64>();
+            }
+        }
+        Ok((signal, noise))
     };
+    let all: Vec<_> = (0..pruned.block_rows()).into_par_iter().map(of_block_row).collect::<Result<_>>()?;
+    // In order, so that the number of threads is no matter.
+    let (mut signal, mut noise) = (0.0, [0.0; 3]);
+    for (own_signal, own_noise) in all {
+        signal += own_signal;
+        noise.iter_mut().zip(own_noise).for_each(|(noise, own)| *noise += own);
+    }
+    Ok(noise.map(|noise| if noise == 0.0 { f64::INFINITY } else { 10.0 * (signal / noise).log10() }))
+}
+
+/// The row of a weight that a layer computes with: of an INT8 one in steps of its largest magnitude / 127.
+fn quantized(dtype: WType, row: &[f32]) -> Vec<f32> {
     match dtype {
-        WType::I8 => w.chunks(k).flat_map(row).collect(),
-        WType::F32 => w.to_vec(),
-        WType::Bf16 => w.iter().map(|&v| bf16::from_f32(v).to_f32()).collect(),
-        WType::F16 => w.iter().map(|&v| f16::from_f32(v).to_f32()).collect(),
+        WType::I8 => {
+            let most = row.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+            let step = QuantParams::from_range_symmetric(-most, most, Element::I8).map_or(1.0, |p| p.scale());
+            // At most 127 steps: added to a number whose ulp is 1, they are rounded without a call.
+            const WHOLE: f32 = 12_582_912.0;
+            row.iter().map(|v| ((v / step + WHOLE) - WHOLE) * step).collect()
+        }
+        WType::F32 => row.to_vec(),
+        WType::Bf16 => row.iter().map(|&v| bf16::from_f32(v).to_f32()).collect(),
+        WType::F16 => row.iter().map(|&v| f16::from_f32(v).to_f32()).collect(),
     }
 }
 
