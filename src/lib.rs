@@ -36,7 +36,7 @@
 //! 3. **The caller owns the resources.** No global state, no pool of its own: [`Ctx::new`] uses the rayon pool that it is called in, or
 //!    rayon's global one, which rayon starts then (feature `rayon`, on by default); [`Ctx::serial`] the calling thread alone; and
 //!    [`Executor`] is a pool of yours. No allocation once the largest shape was seen with the same [`Scratch`];
-//!    few tokens on several threads, and few queries of attention, are shapes of their own.
+//!    few tokens of a block-sparse layer on several threads are shapes of their own.
 //! 4. **One binary, every CPU.** Kernels are chosen at run time; the variable `SISKIN_MAX_ISA` and [`Ctx`] only lower the
 //!    choice.
 //!

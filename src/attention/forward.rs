@@ -189,7 +189,8 @@ impl Attention {
     /// which are quantized after the gate.
     ///
     /// Memory is `O((tile + 2 * head_dim) * keys)` a thread, of the longest sequence, from `scratch`: scores of a tile, and k and v as
-    /// tiles take them; of calls with few queries the scores of all of them.
+    /// tiles take them; of calls with few queries (16 rows of q for a head of k) the scores of all of them, for which calls with many reserve
+    /// the memory too.
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Index`] if a shape, a length or a sequence does not fit, or there is not enough memory;

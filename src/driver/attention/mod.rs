@@ -136,6 +136,11 @@ impl Plan<'_> {
         matches!((self.mode, self.problem.q.params()), (Mode::Bytes, Some(HeadParams::PerHead(_))))
     }
 
+    /// Heads of q of a group.
+    fn heads_of_group(&self) -> usize {
+        self.problem.layer.num_heads / self.groups()
+    }
+
     /// Groups of a sequence.
     fn groups(&self) -> usize {
         let layer = self.problem.layer;
@@ -308,8 +313,12 @@ pub fn attention(
         columns: d.next_multiple_of(LANES),
         counts: Counts::default(),
     };
-    let rows = q_len * layer.num_heads / plan.groups();
-    let run = if rows <= split::MOST_ROWS { split::run } else { whole::run };
+    let rows = q_len * plan.heads_of_group();
+    let few = rows <= split::MOST_ROWS;
+    if !few {
+        split::reserve(&plan, scratch);
+    }
+    let run = if few { split::run } else { whole::run };
     // The only error is that there is not so much memory, which is found out before anything is written.
     run(&plan, rows, scratch).ok_or_else(|| {
         Error::shape("k", "as many keys as there is memory for", format_args!("{kv_len} keys"))

@@ -5,6 +5,8 @@
 //! sums; weights and context. What the chunks of a row leave is put together in order (LeanAttention's split, without its
 //! online softmax).
 
+mod direct;
+
 use super::rows::{State, aligned};
 use super::weights::Share;
 use super::{Group, Lost, Mode, NO_KEYS, Plan, Row, chunks, extend, segments};
@@ -17,7 +19,7 @@ use crate::driver::tensor::Prefetch;
 use crate::driver::workers::{Plain, Shared, Workers, as_plain, carve, carved, grow};
 use crate::kernels::attention::gather::List;
 use crate::kernels::attention::softmax::Scores;
-use crate::kernels::attention::{CHUNK, LANES, PANEL};
+use crate::kernels::attention::{CHUNK, PANEL};
 use std::ops::Range;
 
 /// Rows of a group up to which keys are split.
@@ -71,6 +73,37 @@ fn stride(kv_len: usize) -> usize {
     4 * kv_len.next_multiple_of(PANEL)
 }
 
+/// Bytes of what a group has in the shared memory: scores, what each row is, what each chunk of each row leaves, and contexts.
+fn part_bytes(plan: &Plan<'_>, rows: usize, kv_len: usize) -> [usize; 4] {
+    let chunks = rows.saturating_mul(kv_len.div_ceil(CHUNK));
+    let parts = [
+        (rows, stride(kv_len)),
+        (rows, size_of::<RowState>()),
+        (chunks, size_of::<ChunkState>()),
+        (chunks, 4 * plan.columns),
+    ];
+    // So large a sum that it saturates is refused.
+    parts.map(|(n, each)| n.saturating_mul(each).saturating_add(64) / 64 * 64)
+}
+
+/// Takes the memory that calls with fewer queries, and no more sequences and keys, will need: those after a long prompt. If there is
+/// not so much, they will say so themselves.
+pub fn reserve(plan: &Plan<'_>, scratch: &mut Scratch) {
+    let (sequences, groups) = (plan.problem.call.sequences, plan.groups());
+    let rows = MOST_ROWS / plan.heads_of_group() * plan.heads_of_group();
+    let [parts, scores, workers] = scratch.slots();
+    let count = sequences.count().saturating_mul(groups);
+    let of_sequence = |b: usize| {
+        let (first, last) = sequences.keys(b);
+        part_bytes(plan, rows, last - first).iter().fold(0usize, |sum, bytes| sum.saturating_add(*bytes))
+    };
+    let bytes = (0..sequences.count()).map(of_sequence).fold(0usize, usize::saturating_add);
+    let _ = rows == 0
+        || grow(parts, count, size_of::<Part>())
+            && grow(scores, groups, bytes)
+            && grow(workers, plan.ctx.threads(), carved(extents(plan, rows)));
+}
+
 /// All sequences and heads; nothing if there is not so much memory.
 pub fn run(plan: &Plan<'_>, rows: usize, scratch: &mut Scratch) -> Option<()> {
     let (sequences, groups, threads) =
@@ -82,26 +115,17 @@ pub fn run(plan: &Plan<'_>, rows: usize, scratch: &mut Scratch) -> Option<()> {
     }
     let parts = &mut as_plain::<Part>(parts.bytes_mut())[..count];
     let (mut tasks, mut bytes) = (0, 0usize);
-    // So large a sum that it saturates is refused below.
-    let mut take = |n: usize, each: usize| {
-        let at = bytes;
-        bytes = n.saturating_mul(each).saturating_add(64).saturating_add(bytes) / 64 * 64;
-        at
-    };
     for (b, parts) in parts.chunks_exact_mut(groups).enumerate() {
         let first = tasks;
         for (index, part) in parts.iter_mut().enumerate() {
             let g = plan.group(b, index);
-            let n = g.kv_len.div_ceil(CHUNK);
-            *part = Part {
-                group: g,
-                task: first,
-                scores: take(g.rows(), stride(g.kv_len)),
-                rows: take(g.rows(), size_of::<RowState>()),
-                chunks: take(g.rows() * n, size_of::<ChunkState>()),
-                contexts: take(g.rows() * n, plan.columns * 4),
-            };
-            tasks = first + n;
+            let [scores, rows, chunks, contexts] = part_bytes(plan, g.rows(), g.kv_len).map(|more| {
+                let at = bytes;
+                bytes = bytes.saturating_add(more);
+                at
+            });
+            *part = Part { group: g, task: first, scores, rows, chunks, contexts };
+            tasks = first + g.kv_len.div_ceil(CHUNK);
         }
     }
     if !scores.try_grow(bytes) {
@@ -290,44 +314,6 @@ impl<'a> Split<'a> {
         }
     }
 
-    /// Scores of parts of one row by most of some keys, as they lie; the keys that are left, less than 16.
-    ///
-    /// # Safety
-    /// As [`Split::scores`].
-    unsafe fn scores_directly(
-        &self,
-        parts: Range<usize>,
-        keys: Range<usize>,
-        room: &Workspace<'_>,
-    ) -> Range<usize> {
-        let plan = self.plan;
-        let left = keys.start + keys.len() / LANES * LANES;
-        let mut first = parts.start;
-        while first < parts.end {
-            let (part, g) = self.part(first);
-            let heads = self.alike(first..parts.end, |other| self.part(other).1.zeros.q == g.zeros.q);
-            let x = room.q[(first - parts.start) * plan.q_row..].as_ptr();
-            let out = (self.shared.at(part.scores + 4 * keys.start), self.apart(first, |part| part.scores));
-            // SAFETY: as the caller.
-            unsafe { plan.scores_directly(g, heads, x, keys.start..left, out) };
-            first += heads;
-        }
-        left..keys.end
-    }
-
-    /// How many parts from the first on are of heads of k and v that follow each other, and alike.
-    fn alike(&self, parts: Range<usize>, alike: impl Fn(usize) -> bool) -> usize {
-        let head = self.part(parts.start).1.kv_head;
-        let follows = |part: usize| self.part(part).1.kv_head == head + part - parts.start;
-        parts.clone().take_while(|part| follows(*part) && alike(*part)).count()
-    }
-
-    /// Bytes from what parts of a sequence have to what the next has.
-    fn apart(&self, part: usize, of: impl Fn(&Part) -> usize) -> usize {
-        let first = part / self.groups * self.groups;
-        if self.groups == 1 { 0 } else { of(&self.parts[first + 1]) - of(&self.parts[first]) }
-    }
-
     /// # Safety
     /// Phase 1 is over.
     unsafe fn find_states(&self, part: usize) {
@@ -427,44 +413,6 @@ impl<'a> Split<'a> {
                 }
             }
         }
-    }
-
-    /// Contexts of parts of one row, of whole words of weights, from v as it lies.
-    ///
-    /// # Safety
-    /// As [`Split::context`].
-    unsafe fn context_directly(&self, chunk: usize, parts: Range<usize>) {
-        let plan = self.plan;
-        let mut first = parts.start;
-        while first < parts.end {
-            let (part, g) = self.part(first);
-            // SAFETY: as the caller.
-            unsafe {
-                let keys = self.whole_words(g, part, chunk);
-                let heads = self.alike(first..parts.end, |other| {
-                    let (part, g) = self.part(other);
-                    self.whole_words(g, part, chunk) == keys
-                });
-                if !keys.is_empty() {
-                    let weights = plan.weights(self.shared.at(part.scores), keys.start);
-                    let x = (weights.cast_const(), self.apart(first, |part| part.scores));
-                    let out = (self.contexts(g, part, chunk).cast(), self.apart(first, |part| part.contexts));
-                    plan.context_directly(g, heads, x, keys, out);
-                }
-                first += heads;
-            }
-        }
-    }
-
-    /// Of the keys that a part multiplies all, those of whole words of weights.
-    ///
-    /// # Safety
-    /// As [`Split::dense`].
-    unsafe fn whole_words(&self, g: &Group, part: &Part, chunk: usize) -> Range<usize> {
-        // SAFETY: as the caller.
-        let keys = unsafe { self.dense(g, part, chunk) };
-        let each = self.plan.keys_per_word();
-        keys.start..keys.start + keys.len() / each * each
     }
 
     /// What to prefetch of k or v while a panel passes in turns.
