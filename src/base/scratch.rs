@@ -6,8 +6,7 @@ use crate::base::buffer::Buffer;
 const SLOTS: usize = 12;
 
 /// Working memory of calls, owned by the caller. It grows to what the largest call needs and is kept: the second call of the same
-/// shape allocates nothing, nor does one of fewer tokens, heads or keys. Only few tokens of a block-sparse layer on several threads are
-/// shared out in another way, and may need more than a larger call.
+/// shape allocates nothing, nor does one of fewer tokens, heads or keys.
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// One for each purpose of a call. Calls of all families share them: there is no slot of a family.

@@ -1,7 +1,7 @@
 //! Layers, and activations that are packed for them.
 
 use super::allocations;
-use crate::common::{BLOCKS, Rng, cases, isas, serial};
+use crate::common::{BLOCKS, Manner, Rng, cases, custom, isas, serial};
 use siskin::internal::linear::{PanelLayout, pack_in, packed_in};
 use siskin::linear::InputQuantization::{PerToken, Static};
 use siskin::linear::*;
@@ -205,7 +205,7 @@ fn floats_allocate_nothing() {
     }
 }
 
-/// A scratch that has seen the most tokens of a kind of call has room for fewer, on one thread.
+/// A scratch that has seen the most tokens of a kind of call has room for fewer, on one thread and on several.
 #[test]
 fn fewer_tokens_need_no_more() {
     let (n, k, most) = (330, 130, 300);
@@ -221,8 +221,9 @@ fn fewer_tokens_need_no_more() {
         Bsr::from_dense(MatRef::new(w, n, k).unwrap(), block).unwrap()
     }
     let mut y = vec![0f32; most * n];
-    for isa in isas("fewer_tokens_need_no_more") {
-        let ctx = serial(isa);
+    let isas = isas("fewer_tokens_need_no_more");
+    let each = |isa| [serial(isa), custom(isa, 3, Manner::Backwards), custom(isa, 16, Manner::Backwards)];
+    for ctx in isas.into_iter().flat_map(each) {
         let mut layers = vec![
             Linear::dense(MatRef::new(&w, n, k).unwrap()).build(&ctx).unwrap(),
             Linear::dense(MatRef::new(&half, n, k).unwrap()).build(&ctx).unwrap(),
@@ -258,7 +259,9 @@ fn fewer_tokens_need_no_more() {
                         if m == most {
                             held = scratch.capacity();
                         }
-                        assert_eq!(scratch.capacity(), held, "{isa}, layer {i}, {m} tokens");
+                        let case =
+                            format!("{} on {} threads, layer {i}, {m} tokens", ctx.isa(), ctx.threads());
+                        assert_eq!(scratch.capacity(), held, "{case}");
                     }
                 }
             }

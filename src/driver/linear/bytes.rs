@@ -46,6 +46,10 @@ impl Multiply for Bytes<'_> {
         self.w.bytes()
     }
 
+    fn begins(&self) -> bool {
+        false
+    }
+
     fn tile_bytes(&self, _chunks: usize) -> usize {
         self.signed_bytes() + 2 * SUMS + 4 * BYTES + 4 * (self.w.most_gathered() + gemv::GATHER)
     }

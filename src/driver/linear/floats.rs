@@ -54,9 +54,14 @@ impl Multiply for Floats<'_> {
         if self.widens { self.w.bytes() * 32 / self.w.stored().bits() } else { self.w.bytes() }
     }
 
+    fn begins(&self) -> bool {
+        self.widens
+    }
+
     fn tile_bytes(&self, chunks: usize) -> usize {
-        let most = (0..chunks).map(|i| self.widened(&self.w.bands_by_cost(chunks, i))[3]).max();
-        3 * SUMS + if self.widens { 4 * most.unwrap_or(0) } else { 0 }
+        let chunk = |i| self.widened(&self.w.bands_by_cost(chunks, i))[3];
+        let most = if self.widens { (0..chunks).map(chunk).max() } else { None };
+        3 * SUMS + 4 * most.unwrap_or(0)
     }
 
     fn begin(&self, bands: Range<usize>, tile: &mut [u8]) {

@@ -4,7 +4,7 @@ use super::weights::Bands;
 use super::{Job, Memory, Source, all_packed, pack_piece};
 use crate::base::ctx::Ctx;
 use crate::driver::share;
-use crate::kernels::panel::Panel;
+use crate::kernels::panel::{Panel, Shape};
 use std::ops::Range;
 
 /// What is done with a panel of tokens and some bands of output features.
@@ -13,6 +13,8 @@ pub trait Multiply: Sync {
     fn weights(&self) -> &impl Bands;
     /// Bytes that the weights of a call take in the cache.
     fn weight_bytes(&self) -> usize;
+    /// Whether `begin` does anything.
+    fn begins(&self) -> bool;
     /// Bytes of memory that a task needs for the most that it does with `begin` or `multiply`, given so many chunks of
     /// bands.
     fn tile_bytes(&self, chunks: usize) -> usize;
@@ -22,47 +24,96 @@ pub trait Multiply: Sync {
     fn multiply(&self, panel: Panel, x: &[u8], bands: Range<usize>, tile: &mut [u8]);
 }
 
-/// Everything once.
-///
-/// With enough pieces of tokens, and weights that fit a thread's cache, each thread packs and multiplies pieces of its
-/// own. Else x is packed first, and ranges of bands that cost about the same are shared out too: as few as keep a
-/// thread's weights in its cache, but enough for all threads.
-pub fn run<M: Multiply>(job: &Job<'_>, m: &M, ctx: &Ctx, memory: Memory<'_>) {
-    let (threads, pieces, w) = (ctx.threads(), job.shape.pieces(), m.weights());
-    let core = ctx.target().core;
-    let few = if pieces < threads { (4 * threads).div_ceil(pieces.max(1)) } else { 1 };
-    // Packed floats are large too: shared out by bands, they would all be read again by every range.
-    let alone = threads == 1 || (job.shape.layout.is_float() && pieces >= 2 * threads);
-    let ranges = if alone { 1 } else { m.weight_bytes().div_ceil(core.share_bytes()).max(few) };
-    let ranges = ranges.clamp(1, w.bands());
-    if ranges == 1 {
-        let chunks = m.weight_bytes().div_ceil(core.block_bytes()).clamp(1, w.bands().max(1));
-        let tile = m.tile_bytes(chunks).next_multiple_of(64);
+/// How the pieces of a call are shared out.
+struct Sharing {
+    /// Ranges of bands that cost about the same: where there is one, tasks pack and multiply pieces of their own.
+    ranges: usize,
+    /// Groups of pieces, for each range.
+    groups: usize,
+}
+
+impl Sharing {
+    /// Of so many pieces.
+    fn new<M: Multiply>(job: &Job<'_>, m: &M, ctx: &Ctx, pieces: usize) -> Self {
+        let threads = ctx.threads();
+        let few = match pieces < threads {
+            false => 1,
+            // What is begun is begun once for all pieces.
+            true if m.begins() => 4 * threads,
+            true => (4 * threads).div_ceil(pieces.max(1)),
+        };
+        // Packed floats are large too: shared out by bands, they would all be read again by every range.
+        let alone = threads == 1 || (job.shape.layout.is_float() && pieces >= 2 * threads);
+        let share = ctx.target().core.share_bytes();
+        let ranges = if alone { 1 } else { m.weight_bytes().div_ceil(share).max(few) };
+        let ranges = ranges.clamp(1, m.weights().bands());
+        Sharing { ranges, groups: (4 * threads).div_ceil(ranges).min(pieces) }
+    }
+
+    fn tasks(&self) -> usize {
+        self.groups * self.ranges
+    }
+}
+
+/// How tasks take pieces of their own.
+struct Own {
+    tasks: usize,
+    /// Pieces at a time.
+    block: usize,
+    /// Bytes of a task: its tile, and x where it is packed.
+    tile: usize,
+    region: usize,
+}
+
+impl Own {
+    /// Of so many pieces, with tiles of so many bytes.
+    fn new(job: &Job<'_>, ctx: &Ctx, pieces: usize, tile: usize) -> Self {
+        let threads = ctx.threads();
         let tasks = if pieces.is_multiple_of(threads) { threads } else { 4 * threads };
         let tasks = tasks.min(pieces);
-        let block = (2 * core.block_bytes() / job.shape.piece_bytes().max(1))
+        let block = (2 * ctx.target().core.block_bytes() / job.shape.piece_bytes().max(1))
             .clamp(1, pieces.div_ceil(tasks.max(1)).max(1));
         let region = match job.source {
             Source::Packed(_) => 0,
             Source::Pack(_) => block * job.shape.piece_bytes() + 64,
         };
-        let region = region.next_multiple_of(64);
-        memory.tiles.grow((tile + region + job.piece_rows) * tasks);
-        let (tiles, rest) = memory.tiles.bytes_mut().split_at_mut(tile * tasks);
-        let (regions, rows) = rest.split_at_mut(region * tasks);
-        let each = [tile, region, job.piece_rows];
-        ctx.for_each_chunks(tasks, [tiles, regions, rows], each, &|i, [tile, region, rows]| {
+        Own { tasks, block, tile, region: region.next_multiple_of(64) }
+    }
+
+    fn bytes(&self, job: &Job<'_>) -> usize {
+        (self.tile + self.region + job.piece_rows) * self.tasks
+    }
+}
+
+/// Everything once.
+///
+/// With enough pieces of tokens, and weights that fit a thread's cache, each thread packs and multiplies pieces of its
+/// own. Else x is packed first, and ranges of bands that cost about the same are shared out too: as few as keep a
+/// thread's weights in its cache, but enough for all threads.
+pub fn run<M: Multiply>(job: &Job<'_>, m: &M, ctx: &Ctx, mut memory: Memory<'_>) {
+    let (pieces, w) = (job.shape.pieces(), m.weights());
+    let sharing = Sharing::new(job, m, ctx, pieces);
+    let chunks = m.weight_bytes().div_ceil(ctx.target().core.block_bytes()).clamp(1, w.bands().max(1));
+    if ctx.threads() > 1 {
+        reserve(job, m, ctx, chunks, &mut memory);
+    }
+    if sharing.ranges == 1 {
+        let own = Own::new(job, ctx, pieces, m.tile_bytes(chunks).next_multiple_of(64));
+        memory.tiles.grow(own.bytes(job));
+        let (tiles, rest) = memory.tiles.bytes_mut().split_at_mut(own.tile * own.tasks);
+        let (regions, rows) = rest.split_at_mut(own.region * own.tasks);
+        let each = [own.tile, own.region, job.piece_rows];
+        ctx.for_each_chunks(own.tasks, [tiles, regions, rows], each, &|i, [tile, region, rows]| {
             let _held = job.hold();
-            own_pieces(job, m, share(pieces, tasks, i), (block, chunks), [tile, region, rows]);
+            own_pieces(job, m, share(pieces, own.tasks, i), (own.block, chunks), [tile, region, rows]);
         });
         return;
     }
     let x = all_packed(job, ctx, memory.x, memory.rows);
-    let groups = (4 * threads).div_ceil(ranges).min(pieces);
-    let tasks = groups * ranges;
+    let Sharing { ranges, groups } = sharing;
     let tile = m.tile_bytes(ranges).next_multiple_of(64);
-    memory.tiles.grow(tile * tasks);
-    ctx.for_each_chunk(tasks, memory.tiles.bytes_mut(), tile, &|i, tile| {
+    memory.tiles.grow(tile * sharing.tasks());
+    ctx.for_each_chunk(sharing.tasks(), memory.tiles.bytes_mut(), tile, &|i, tile| {
         let _held = job.hold();
         // Tasks that follow each other, which a thread tends to take, have the same weights.
         let bands = w.bands_by_cost(ranges, i / groups);
@@ -71,6 +122,34 @@ pub fn run<M: Multiply>(job: &Job<'_>, m: &M, ctx: &Ctx, memory: Memory<'_>) {
             m.multiply(panel, &x[job.shape.range(panel)], bands.clone(), tile);
         }
     });
+}
+
+/// Takes the memory of all calls of fewer pieces too, which are shared out in other ways.
+fn reserve<M: Multiply>(job: &Job<'_>, m: &M, ctx: &Ctx, chunks: usize, memory: &mut Memory<'_>) {
+    let (pieces, threads) = (job.shape.pieces(), ctx.threads());
+    // Beyond so many pieces a call needs no less than a smaller one, but for their remainder by threads.
+    let few = pieces.min(8 * threads);
+    let (mut tiles, mut packed, mut known) = (0, 0, None);
+    let own_tile = m.tile_bytes(chunks).next_multiple_of(64);
+    for pieces in (1..few).chain(few.max(pieces.saturating_sub(threads))..pieces) {
+        let sharing = Sharing::new(job, m, ctx, pieces);
+        if sharing.ranges == 1 {
+            tiles = tiles.max(Own::new(job, ctx, pieces, own_tile).bytes(job));
+            continue;
+        }
+        packed = pieces;
+        let tile = match known {
+            Some((ranges, tile)) if ranges == sharing.ranges => tile,
+            _ => m.tile_bytes(sharing.ranges).next_multiple_of(64),
+        };
+        known = Some((sharing.ranges, tile));
+        tiles = tiles.max(tile * sharing.tasks());
+    }
+    memory.tiles.grow(tiles);
+    if let (Source::Pack(_), Some(x)) = (job.source, &mut memory.x) {
+        x.grow(Shape { tokens: packed * job.shape.piece_tokens(), ..job.shape }.bytes());
+        memory.rows.grow(packed * job.piece_rows);
+    }
 }
 
 /// Packs and multiplies some pieces: as many at a time as fit the cache, times as many bands as fit it.
