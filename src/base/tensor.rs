@@ -83,7 +83,8 @@ impl HeadParams<'_> {
         if let HeadParams::PerToken([first, rest @ ..]) = self
             && let Some(p) = rest.iter().find(|p| p.zero_point() != first.zero_point())
         {
-            let expected = format_args!("one zero point, {}, for all tokens", first.zero_point());
+            let zero_point = first.zero_point();
+            let expected = format_args!("one zero point, {zero_point}, for all tokens");
             return Err(Error::unsupported(name, expected, p.zero_point()));
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Codes, hashes, linear attention and its streams.
 
 use super::allocations;
-use crate::common::{Rng, isas, serial};
+use crate::common::{Manner, Rng, custom, isas, serial};
 use siskin::ecoformer::{
     Bandwidth, BitCodes, KernelHash, LinearAttention, LinearAttentionInputs, Numerator, Sequences, Stream,
 };
@@ -76,6 +76,54 @@ fn hashes_and_linear_attention_allocate_nothing() {
             calls(&[0, 500, 500, 1100]);
             for cu_seqlens in [&[0, 500, 500, 1100][..], &[0, 512, 1024], &[0, 1]] {
                 assert_eq!(allocations(|| calls(cu_seqlens)), 0, "{isa}, {bits} bits, {cu_seqlens:?}");
+            }
+        }
+    }
+}
+
+/// A scratch that has seen the most tokens and codes has room for fewer, on one thread and on several.
+#[test]
+fn fewer_tokens_and_codes_need_no_more() {
+    let mut r = Rng::new(12);
+    let (heads, dim, anchors, bits, tokens) = (3, 24, 25, 70, 1500);
+    let mut floats = |n: usize| -> Vec<f32> { (0..n).map(|_| r.float(-1.0, 1.0)).collect() };
+    let (anchor, projection) = (floats(heads * anchors * dim), floats(heads * bits * anchors));
+    let hash = KernelHash::from_parts(heads, dim, anchor, floats(heads * anchors), projection);
+    let hash = hash.and_then(|hash| hash.with_sigma(vec![1.0; heads])).unwrap();
+    let x = floats(tokens * heads * dim);
+    let mut out = vec![0.0; x.len()];
+    let isas = isas("fewer_tokens_and_codes_need_no_more");
+    let each = |isa| [serial(isa), custom(isa, 3, Manner::Backwards), custom(isa, 16, Manner::Backwards)];
+    for ctx in isas.into_iter().flat_map(each) {
+        // Encoding, the three kinds of attention, and comparing codes.
+        for kind in 0..5usize {
+            let (mut codes, mut scratch, mut held) =
+                (BitCodes::with_capacity(0, 1).unwrap(), Scratch::new(), None);
+            for n in [tokens, 1499, 1025, 1024, 700, 513, 512, 300, 129, 64, 63, 17, 2, 1] {
+                let shape = n * heads * dim;
+                let x = HeadsRef::new(&x[..shape], n, heads, dim).unwrap();
+                let cu_seqlens = [0, n as i32 / 3, n as i32];
+                let sequences = Sequences::own_packed(&cu_seqlens);
+                let own = if kind == 0 { &mut scratch } else { &mut Scratch::new() };
+                hash.encode(x, &sequences, Bandwidth::Sequence, &mut codes, &ctx, own).unwrap();
+                let attention = LinearAttention::new(heads, bits).unwrap();
+                let consistent = attention.numerator(Numerator::Consistent);
+                if let Some(attention) =
+                    [attention, consistent, consistent.causal()].get(kind.wrapping_sub(1))
+                {
+                    let out = HeadsMut::new(&mut out[..shape], n, heads, dim).unwrap();
+                    let inputs = LinearAttentionInputs::new(&codes, &codes, TensorRef::from(x));
+                    attention.forward(inputs, &sequences, out, &ctx, &mut scratch).unwrap();
+                }
+                if kind == 4 {
+                    let (mut nearest, mut distances) = (vec![0u32; 3 * n], vec![0u16; 3 * n]);
+                    let some = BitCodes::from_words(codes.words()[..2 * n].to_vec(), bits).unwrap();
+                    let (to, at) = (MatMut::new(&mut nearest, n, 3), MatMut::new(&mut distances, n, 3));
+                    some.nearest(&codes, to.unwrap(), at.unwrap(), &ctx, &mut scratch).unwrap();
+                }
+                let held = *held.get_or_insert(scratch.capacity());
+                let case = format!("{}, {} threads, kind {kind}, {n} tokens", ctx.isa(), ctx.threads());
+                assert_eq!(scratch.capacity(), held, "{case}");
             }
         }
     }
