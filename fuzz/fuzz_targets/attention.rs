@@ -136,6 +136,8 @@ impl Case {
             };
         }
         let dtype = |t: u8| if t == 4 { Element::I8 } else { Element::U8 };
+        let per_token = [u.ratio(1, 4)?, u.ratio(1, 4)?, u.ratio(1, 4)?];
+        let one_step = some(u, |u| Ok(f32::from(u.int_in_range(1..=255u8)?) / 65025.0))?;
         Ok(Self {
             heads,
             kv_heads,
@@ -184,7 +186,7 @@ impl Case {
             ],
             int8: AttentionQuantizers::default()
                 .scores(some(u, |u| params(u, None))?)
-                .weights_scale(some(u, |u| Ok(f32::from(u.int_in_range(1..=255u8)?) / 65025.0))?)
+                .weights_scale(one_step.filter(|_| !per_token[2]))
                 .context(some(u, |u| params(u, None))?),
             params: [
                 params(u, Some(dtype(types[0])))?,
@@ -192,7 +194,7 @@ impl Case {
                 params(u, Some(dtype(types[2])))?,
                 params(u, Some(dtype(types[3])))?,
             ],
-            per_token: [u.ratio(1, 4)?, u.ratio(1, 4)?, u.ratio(1, 4)?],
+            per_token,
             lengths,
             types,
             strides,
@@ -259,7 +261,8 @@ impl Case {
         let each: Vec<Vec<QuantParams>> = (0..3)
             .map(|i| {
                 let p = self.params[i];
-                let scale = |token: usize| p.scale() * [1.0, 0.25, 3.0][token % 3];
+                let scale =
+                    |token: usize| p.scale() * [1.0, 0.25, 3.0, 1e12][token % if i == 2 { 4 } else { 3 }];
                 let of = |token| QuantParams::new(scale(token), p.zero_point(), p.dtype()).unwrap();
                 (0..shapes[i].0).map(of).collect()
             })

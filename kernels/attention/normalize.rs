@@ -19,7 +19,8 @@ use super::softmax::{Group, Scores, Span, halves, store};
 use super::{CHUNK, LANES};
 use crate::kernels::simd::Simd;
 
-/// A chunk whose largest weight is below this, 2^-100, weighs nothing in bytes.
+/// A chunk whose largest weight is below this part of the stretch, 2^-100, weighs nothing in bytes: so what is multiplied to make
+/// bytes of weights is a float.
 const LEAST: f32 = f32::from_bits((127 - 100) << 23);
 
 /// How exponentials become weights: `(e / total * stretch + gamma) / step`, limited.
@@ -49,8 +50,11 @@ impl Normalize {
     /// The largest weight of a row's chunk; 0 where it weighs nothing in bytes.
     #[inline(always)]
     fn largest(&self, row: &Scores) -> f32 {
-        let largest = (row.largest * (self.stretch / self.total(row)) + self.gamma).min(1.0);
-        if largest < LEAST { 0.0 } else { largest }
+        let largest = match self.normalized {
+            true => row.largest,
+            false => (row.largest * (self.stretch / self.total(row)) + self.gamma).min(1.0),
+        };
+        if largest < LEAST * self.stretch { 0.0 } else { largest }
     }
 
     /// The real value of a stored weight of 1 in a row's chunk.
@@ -174,11 +178,11 @@ pub unsafe fn normalize<S: Simd, W: Weights<S>, const CLIP: bool>(
     keys: &Span,
     w: &Normalize,
 ) {
-    // No weight is larger than that of an exponential of 1 and a total of 1. Where the limit is 255 rounding limits what is
-    // hardly above, and saturation to bytes whatever is, if nothing else is done with weights.
+    // No weight is larger than that of an exponential of 1 and a total of 1. Where the limit is 255 a weight need not be limited
+    // if rounding alone put it above; and, where weights are not added up, if saturation to bytes limits it.
     let line = Line::new(w, &Scores { total: 1.0, largest: 1.0, ..Scores::NONE });
     let most = if CLIP { line.factor.mul_add(1.0, line.gamma) } else { line.factor };
-    let saturates = W::BYTES == 1 && w.limit == 255.0 && most < if CLIP { 255.25 } else { 1e9 };
+    let saturates = W::BYTES == 1 && w.limit == 255.0 && most < if CLIP { 255.001 } else { 1e9 };
     // SAFETY: the caller promises what `normalize_up_to` asks for.
     unsafe {
         if most <= w.limit || saturates || !CLIP && W::BYTES != 1 {

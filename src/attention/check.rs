@@ -7,6 +7,8 @@ use crate::driver::attention::{Call, Layer, Problem};
 
 /// Positions are added to lengths: 2^40, and 2^20 where addresses have 32 bits.
 const MAX_POSITION: usize = 1 << (usize::BITS / 8 * 5);
+/// What a clip of weights of bytes may stretch them by: further, f32 has no weight left that is not 0 or 1.
+const MOST_STRETCH: f32 = 1e20;
 /// Keys are counted in bytes of their scores.
 const MAX_KEYS: usize = MAX_POSITION;
 
@@ -59,8 +61,21 @@ fn check_bytes(problem: &Problem<'_>) -> Result<()> {
         let expected = format_args!("scale * scale of q * scale of k to be at most {MAX_SCALE:e}");
         return Err(Error::value("scale", expected, scale));
     }
+    // Products on the way: exact scores are below 2^24.
+    let [of_q, of_k] = [f64::from(layer.scale) * f64::from(q.largest_scale()), f64::from(k.largest_scale())];
+    let most = f64::from(f32::MAX);
+    if of_q > most || k.is_per_token() && of_k > most / f64::from(1 << 24) {
+        let expected = "scale * scale of q, and 2^24 * scale of a token of k, to be finite";
+        return Err(Error::value("scale", expected, format_args!("{of_q:e} and {of_k:e}")));
+    }
     let stretch = layer.clipped.map_or(1.0, |(gamma, zeta)| zeta - gamma);
-    let Some(step) = call.quantizers.weights_scale else { return Ok(()) };
+    let Some(step) = call.quantizers.weights_scale else {
+        if stretch > MOST_STRETCH {
+            let expected = format_args!("zeta - gamma of at most {MOST_STRETCH:e} for weights of bytes");
+            return Err(Error::value("softmax", expected, stretch));
+        }
+        return Ok(());
+    };
     if v.is_per_token() {
         let expected = "none where each token of v has a scale";
         return Err(Error::unsupported("weights_scale", expected, step));

@@ -195,7 +195,8 @@ impl Attention {
     /// # Errors
     /// [`Error::Shape`] or [`Error::Index`] if a shape, a length or a sequence does not fit, or there is not enough memory;
     /// [`Error::Value`] if scales multiply to no float; [`Error::Unsupported`] if some of q, k and v are floats and others bytes, if
-    /// bytes come with parameters of another type, or if `out` is neither of floats nor of bytes. Nothing was written then.
+    /// bytes come with parameters of another type, or tokens with several zero points, if tokens of v have scales and weights one step,
+    /// or if `out` is neither of floats nor of bytes. Nothing was written then.
     pub fn forward<'a>(
         &self,
         inputs: AttentionInputs<'_>,

@@ -6,7 +6,7 @@ use crate::base::buffer::Buffer;
 const SLOTS: usize = 12;
 
 /// Working memory of calls, owned by the caller. It grows to what the largest call needs and is kept: the second call of the same
-/// shape allocates nothing, nor does one of fewer tokens, heads or keys.
+/// shape allocates nothing, nor does one of the same layer with fewer tokens, or no more sequences, queries and keys.
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// One for each purpose of a call. Calls of all families share them: there is no slot of a family.

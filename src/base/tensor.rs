@@ -13,6 +13,7 @@ use half::{bf16, f16};
 
 /// What the bytes of a tensor stand for.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub enum HeadParams<'a> {
     /// One quantizer for all heads.
     All(QuantParams),

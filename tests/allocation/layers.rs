@@ -269,6 +269,35 @@ fn fewer_tokens_need_no_more() {
     }
 }
 
+/// So many tokens that there are more pieces than a few for each thread: a remainder by threads is shared out in another way.
+#[test]
+fn fewer_of_many_tokens_need_no_more() {
+    let (n, k, most) = (64, 48, 2000);
+    let mut r = Rng::new(11);
+    let real: Vec<f32> = (0..n * k).map(|_| r.float(-1.0, 1.0)).collect();
+    let x: Vec<f32> = (0..most * k).map(|_| r.float(-3.0, 3.0)).collect();
+    let mut y = vec![0f32; most * n];
+    for isa in isas("fewer_of_many_tokens_need_no_more") {
+        let ctx = custom(isa, 2, Manner::Backwards);
+        let dense = MatRef::new(&real, n, k).unwrap();
+        let sparse = Bsr::from_dense(dense, BlockShape::B4X1).unwrap();
+        for layer in
+            [Linear::quantize_sparse(&sparse).unwrap().build(&ctx), Linear::sparse(&sparse).build(&ctx)]
+        {
+            let (layer, mut scratch, mut held) = (layer.unwrap(), Scratch::new(), 0);
+            for m in [most, 1999, 1984, 1930, 1920, 1400, 1281, 1280, 1217, 1025, 1024, 513, 64, 1] {
+                let x = MatRef::new(&x[..m * k], m, k).unwrap();
+                let y = MatMut::new(&mut y[..m * n], m, n).unwrap();
+                layer.forward(x, Epilogue::new(), y, &ctx, &mut scratch).unwrap();
+                if m == most {
+                    held = scratch.capacity();
+                }
+                assert_eq!(scratch.capacity(), held, "{isa}, {m} tokens");
+            }
+        }
+    }
+}
+
 /// Packed activations have room for what is as large as the largest before, quantized by token or not, and for less; what is unpacked
 /// needs none.
 #[test]

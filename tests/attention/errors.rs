@@ -472,6 +472,11 @@ fn scales_that_overflow() {
     };
     assert!(matches!(run(huge, huge, &call), Err(Error::Value { argument: "scale", .. })));
     assert!(run(huge, small, &call).is_ok());
+    // Scores are multiplied by the scales of tokens of k one after the other.
+    let tokens = [QuantParams::u8(1e32, 0).unwrap()];
+    let by_token = HeadParams::PerToken(&tokens);
+    assert!(matches!(run(small, by_token, &call), Err(Error::Value { argument: "scale", .. })));
+    assert!(run(small, HeadParams::All(tokens[0]), &call).is_ok());
     for weights_scale in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-40] {
         let call = call.quantizers(AttentionQuantizers::default().weights_scale(weights_scale));
         let e = run(small, small, &call);

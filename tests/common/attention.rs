@@ -501,12 +501,13 @@ impl Data {
         d.q = pad(&self.q, q_row, q_len, &ql, f32::NAN);
         d.k = pad(&self.k, kv_row, kv_len, &kl, f32::NAN);
         d.v = pad(&self.v, kv_row, kv_len, &kl, f32::INFINITY);
-        let to = [(q_len, &ql), (kv_len, &kl), (kv_len, &kl)];
-        for ((params, (to, lengths)), t) in d.params.iter_mut().zip(to).zip(case.types) {
+        let to = [(q_len, &ql, false), (kv_len, &kl, false), (kv_len, &kl, true)];
+        for ((params, (to, lengths, to_v)), t) in d.params.iter_mut().zip(to).zip(case.types) {
             if let Params::Tokens(all) = params {
                 // A scale that would show.
                 let zero = all.first().map_or(t.params(1.0, 0), |p| *p).zero_point();
-                let filled = QuantParams::new(3e9, zero, t.params(1.0, 0).dtype()).unwrap();
+                let large = if to_v { 1e37 } else { 3e9 };
+                let filled = QuantParams::new(large, zero, t.params(1.0, 0).dtype()).unwrap();
                 let (mut from, mut more) = (0, Vec::new());
                 for n in lengths {
                     more.extend_from_slice(&all[from..from + n]);

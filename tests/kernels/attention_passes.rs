@@ -372,7 +372,7 @@ fn rows_and_segments() {
 
 /// What one weight is before it is stored, by steps of this size.
 fn weight(e: f32, total: f32, w: &Normalize, largest: f32, to: usize, clips: bool) -> f32 {
-    let stretch = w.stretch / if total < 1.0 { 1.0 } else { total };
+    let stretch = w.stretch / if total < 1.0 || w.normalized { 1.0 } else { total };
     let (factor, gamma) = match w.step {
         0.0 if largest == 0.0 => (stretch * 0.0, w.gamma * 0.0),
         0.0 => (stretch * (255.0 / largest), w.gamma * (255.0 / largest)),
@@ -401,7 +401,7 @@ fn weights() {
                         continue;
                     }
                     let (to, clips, odd) = (round % 3, round / 3 % 2, odd[round / 6 % 3]);
-                    let most = [1.0, 0.3, 1e-25, 1e-38, 0.0][r.below(5)];
+                    let most = [1.0, 0.3, 1e-25, 1e-38, 0.0, 1.9][r.below(6)];
                     let row = Row::new(first, last, |_| match r.below(4) {
                         0 => (most * odd[r.below(odd.len())]).to_bits(),
                         _ => (most * r.float(0.0, 1.0)).to_bits(),
@@ -414,15 +414,20 @@ fn weights() {
                         limit: if to == 2 { [255.0, 100.0][r.below(2)] } else { [1.0, 0.5][r.below(2)] },
                         normalized: false,
                     };
-                    // Steps of their own are for what a softmax makes.
-                    let w = match clips {
-                        0 if w.step == 0.0 => Normalize { stretch: 1.0, gamma: 0.0, ..w },
+                    // Steps of their own are for what a softmax makes: exponentials up to 1, or weights times factors.
+                    let plain = Normalize { stretch: 1.0, gamma: 0.0, ..w };
+                    let w = match (clips, w.step == 0.0) {
+                        (_, true) if most > 1.0 => Normalize { normalized: true, limit: 255.0, ..plain },
+                        (0, true) => plain,
                         _ => w,
                     };
+                    if most > 1.0 && !w.normalized {
+                        continue;
+                    }
                     let largest = (first..last).map(|key| row.float(key)).fold(0.0, f32::max);
                     let real = largest * (w.stretch / if total < 1.0 { 1.0 } else { total }) + w.gamma;
-                    // Of a row that is NaN any.
-                    let real = if real < 2f32.powi(-100) { 0.0 } else { real.min(1.0) };
+                    let real = if w.normalized { largest } else { real.min(1.0) };
+                    let real = if real < 2f32.powi(-100) * w.stretch { 0.0 } else { real };
                     let step = if w.step == 0.0 { real * (1.0 / 255.0) } else { w.step };
                     let size = [4, 2, 1][to];
                     let bytes = size * (last - first);

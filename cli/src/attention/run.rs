@@ -66,7 +66,7 @@ Parameters, a JSON object in the metadata of the file under "params", or --param
 
 Tensor out: y, of q's shape. Metadata out: "skipped", a JSON object of the pairs of a
 query and a key that are there, over all heads ("pairs"), those whose weight is 0 by the
-clip ("zeros"), and those whose v was not multiplied ("skipped"; as a part of all,
+clip, or rounded to 0 with it ("zeros"), and those whose v was not multiplied ("skipped"; as a part of all,
 "share"); of bytes, by how much of a query's weight its rounded weights are off ("lost",
 on average, and "most_lost"). Head h of q meets head h / (H / G) of k and v.
   w = softmax(scale * q k' + bias);  clipped: min(1, max(0, (zeta - gamma) * w + gamma))

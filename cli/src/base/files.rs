@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 /// What is read and written.
 #[derive(clap::Args)]
 pub struct Files {
-    /// The case, a safetensors file; - is standard input.
+    /// The case, a safetensors file, which nobody may write meanwhile; - is standard input.
     #[arg(long = "in")]
     pub input: PathBuf,
     /// Where the result goes, a safetensors file; - is standard output.

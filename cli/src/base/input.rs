@@ -58,8 +58,8 @@ pub fn read(path: &Path) -> Result<Bytes> {
         return Err(Error::input(path.display(), "a file, or - for standard input", got));
     }
     let file = File::open(path).map_err(blame)?;
-    // SAFETY: the map is read only, and whoever starts the command sees to it that nobody writes or shortens its input while it
-    // runs, as for any command that reads a file more than once. This one writes to no file that it reads.
+    // SAFETY: the map is read only, and the command writes to no file that it reads. That nobody else writes or shortens the file
+    // meanwhile is for whoever starts the command to see to, as its help says.
     match unsafe { Mmap::map(&file) } {
         Ok(bytes) => Ok(Bytes::Mapped(bytes)),
         // Not every file system can map, and nothing can be mapped of nothing.

@@ -105,8 +105,7 @@ struct Group {
     heads: usize,
     /// What raw scores are multiplied by, beside what tokens have.
     scale: f32,
-    /// What sums with v are multiplied by. Where tokens of v have scales, a power of 2 beyond the largest: weights are
-    /// multiplied by the scales divided by it.
+    /// What sums with v are multiplied by, beside what tokens have.
     v_scale: f32,
     /// Of bytes, made unsigned or signed as they are multiplied.
     zeros: Zeros,
@@ -158,16 +157,6 @@ impl Plan<'_> {
         let (q_len, kv_len) = (q_end - q, kv_end - kv);
         let columns = self.multiply.columns;
         let zeros = Zeros { q: x.zero(head, Element::U8), k: k.zero(kv_head, columns) };
-        let live = call.key_lengths.map_or(kv_len, |lengths| lengths[b]);
-        let v_scale = match v.is_per_token() {
-            false => v.affine(kv_head).0,
-            true => {
-                // A query without keys may weigh those that are not there.
-                let keys = if layer.uniform { kv_len } else { live };
-                let largest = (kv..kv + keys).map(|token| v.scale_of_token(token)).fold(0.0, f32::max);
-                power_of_2(largest)
-            }
-        };
         Group {
             b,
             kv_head,
@@ -175,8 +164,8 @@ impl Plan<'_> {
             q_len,
             kv,
             kv_len,
-            live,
-            v_scale,
+            live: call.key_lengths.map_or(kv_len, |lengths| lengths[b]),
+            v_scale: v.affine(kv_head).0,
             position: match call.positions {
                 Some(positions) => positions[b] as isize,
                 None => kv_len as isize - q_len as isize,
@@ -315,24 +304,18 @@ pub fn attention(
     };
     let rows = q_len * plan.heads_of_group();
     let few = rows <= split::MOST_ROWS;
-    if !few {
-        split::reserve(&plan, scratch);
-    }
     let run = if few { split::run } else { whole::run };
     // The only error is that there is not so much memory, which is found out before anything is written.
     run(&plan, rows, scratch).ok_or_else(|| {
         Error::shape("k", "as many keys as there is memory for", format_args!("{kv_len} keys"))
     })?;
+    if !few {
+        split::reserve(&plan, scratch);
+    }
     let c = &plan.counts;
     let [pairs, zeros, skipped, rows, sum, most] =
         [&c.pairs, &c.zeros, &c.skipped, &c.rows, &c.lost, &c.most_lost].map(|n| n.load(Ordering::Relaxed));
     Ok(AttentionStats { pairs, zeros, skipped, lost: Lost { rows, sum, most } })
-}
-
-/// The smallest power of 2 beyond a scale; 1 for 0.
-fn power_of_2(scale: f32) -> f32 {
-    // A scale's reciprocal is a normal number, so that twice its power of 2 is one, too.
-    if scale == 0.0 { 1.0 } else { 2.0 * f32::from_bits(scale.to_bits() & f32::INFINITY.to_bits()) }
 }
 
 /// The chunks that hold some of the keys, by their numbers.

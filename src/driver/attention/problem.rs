@@ -72,12 +72,13 @@ pub struct Problem<'a> {
 /// context = sum over chunks of (sum of w_j) * (sum of q_j v_j) / (sum of q_j)
 /// ```
 ///
-/// So the weights of every length have all 8 bits, and constant v come out as they are. Where v has a scale for each token
-/// ([`HeadParams::PerToken`](crate::HeadParams)) `w_j` is the weight times the scale of token j. A chunk whose largest `w` is below
-/// 2^-100 counts as nothing.
+/// So the weights of every length have all 8 bits, and v that are all alike come out as they are, times the sum of the weights where
+/// a clip has changed it. Where v has a scale for each token ([`HeadParams::PerToken`](crate::HeadParams)) `w_j` is the weight times
+/// the scale of token j. A chunk whose largest `w` is below 2^-100 (times `zeta - gamma` of a clip, times the largest scale of the
+/// chunk's tokens) counts as nothing.
 ///
-/// The authors of Quantizable Transformers give all weights one step ([`AttentionQuantizers::weights_scale`]), for 1/255 of which a
-/// weight below 1/510 is lost: of 511 keys that weigh the same, all.
+/// The authors of Quantizable Transformers give all weights one step ([`AttentionQuantizers::weights_scale`]): with 1/255, every weight
+/// below 1/510 becomes 0, which of 511 keys that weigh the same are all.
 ///
 /// ```
 /// use siskin::attention::AttentionQuantizers;
@@ -106,7 +107,8 @@ impl AttentionQuantizers {
         self
     }
 
-    /// With one step for all weights, of this real size, a positive normal number; or with steps of their own for each 512 keys.
+    /// With one step for all weights, of this real size, a positive normal number; or with steps of their own for each 512 keys. There
+    /// is no one step where each token of v has a scale.
     #[must_use]
     pub fn weights_scale(mut self, weights_scale: impl Into<Option<f32>>) -> Self {
         self.weights_scale = weights_scale.into();
@@ -135,9 +137,9 @@ pub struct AttentionStats {
     /// Pairs of a query and a key that it attends to by lengths, positions and blocks, whatever the bias, over all heads; in
     /// uniform rows all keys.
     pub pairs: u64,
-    /// Pairs whose weight is exactly 0, where the softmax is clipped.
+    /// Pairs whose weight is exactly 0, where the softmax is clipped; of bytes those whose rounded weight is.
     pub zeros: u64,
-    /// Pairs of weight 0 whose v was not multiplied: whole tiles at a time, so this depends on the tier and on threads.
+    /// Pairs of weight 0 whose v was not multiplied: some queries and 512 keys at a time, so this depends on the tier and on threads.
     pub skipped: u64,
     /// What rounding took from the rows, or gave them.
     pub(super) lost: Lost,
@@ -172,7 +174,7 @@ impl Lost {
 impl AttentionStats {
     /// Of attention of bytes, by how much of a query's weight the sum of its rounded weights is off, on average over queries and
     /// heads: 0 is nothing, 1 all of it. With steps of their own ([`AttentionQuantizers`]) that is made good by their sum, and only how
-    /// weight is shared among keys changes; with one step for all it is missing from the context.
+    /// weight is shared among keys changes; with one step for all that much is missing from the context, or too much in it.
     pub fn lost_weight(&self) -> f64 {
         if self.lost.rows == 0 {
             0.0

@@ -146,6 +146,8 @@ impl Plan<'_> {
             let by = self.scales_of(&self.problem.k, g, &keys);
             scores.iter_mut().for_each(|s| s.by = by.as_ptr().wrapping_sub(keys.start));
             run(scores, &keys);
+            // The factors are there for this pass alone.
+            scores.iter_mut().for_each(|s| s.by = std::ptr::null());
         }
     }
 

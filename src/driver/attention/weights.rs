@@ -45,7 +45,7 @@ impl Plan<'_> {
         let (gamma, zeta) = clipped.unwrap_or((0.0, 1.0));
         let limit = if clips { 1.0 } else { f32::INFINITY };
         let mut w = Normalize { stretch: zeta - gamma, gamma, step: 1.0, limit, normalized: false };
-        // What all keys of a row are together; of one chunk among many the kernels find it.
+        // So it is where all keys of a row are in one chunk; of one chunk among several it is gauged.
         scores.iter_mut().for_each(|s| {
             (s.nonzero, s.weights, s.exact, s.largest) = (0, 0, s.total, 1.0);
         });
@@ -53,29 +53,35 @@ impl Plan<'_> {
         // factors as a chunk has keys.
         unsafe {
             let by_token = self.problem.v.is_per_token();
+            let mut v_scale = g.v_scale;
             match self.mode {
                 Mode::F32 => (passes.normalize[0][usize::from(clips)])(scores, &groups, &w),
                 Mode::Pairs => (passes.normalize[1][usize::from(clips)])(scores, &groups, &w),
                 Mode::Bytes if by_token => {
                     (passes.normalize[0][usize::from(clips)])(scores, &groups, &w);
                     let mut by = self.scales_of(&self.problem.v, g, keys);
-                    // Of keys that weigh nothing, perhaps beyond any float: 0 times that is to be 0.
-                    by.iter_mut().for_each(|scale| *scale = (*scale / g.v_scale).min(f32::MAX));
+                    // By the keys that are there: a power of 2, so that it changes no bit of what is multiplied. Padding, perhaps
+                    // beyond any float, weighs 0, and 0 times that is to be 0.
+                    let there = match g.live.clamp(keys.start, keys.end) - keys.start {
+                        0 => keys.len(),
+                        there => there,
+                    };
+                    v_scale = power_of_2(by[..there].iter().copied().fold(0.0, f32::max));
+                    by.iter_mut().for_each(|scale| *scale = (*scale / v_scale).min(f32::MAX));
                     (passes.gauge[1])(scores, &groups, by.as_ptr());
                     w = Normalize { stretch: 1.0, gamma: 0.0, step: 0.0, limit: 255.0, normalized: true };
-                    (passes.normalize[2][0])(scores, &groups, &w);
+                    // What is counted are bytes.
+                    scores.iter_mut().for_each(|s| s.nonzero = 0);
+                    (passes.normalize[2][usize::from(clips)])(scores, &groups, &w);
                 }
                 Mode::Bytes => {
                     if !alone {
                         (passes.gauge[0])(scores, &groups, std::ptr::null());
                     }
                     w.step = self.problem.call.quantizers.weights_scale.unwrap_or(0.0);
-                    w.limit = match (w.step, clips) {
-                        (0.0, _) => 255.0,
-                        // As far as integers go: bytes saturate.
-                        (step, true) => step.recip().min(1e9),
-                        (_, false) => 255.0,
-                    };
+                    // A weight of 1, where weights are added up before they saturate to bytes; it fits an integer.
+                    let one = if w.step != 0.0 { w.step.recip().min(1e9) } else { 255.0 };
+                    w.limit = if clips { one } else { 255.0 };
                     (passes.normalize[2][usize::from(clips)])(scores, &groups, &w);
                 }
             }
@@ -84,7 +90,7 @@ impl Plan<'_> {
                 for (s, share) in scores.iter().zip(shares) {
                     // Sums of exponentials are to be normalized still.
                     let exact = if clips || by_token { s.exact } else { s.exact / w.total(s) };
-                    *share = share_of(s, &w, exact, (g.v_scale, zero));
+                    *share = share_of(s, &w, exact, (v_scale, zero));
                 }
             }
         }
@@ -133,6 +139,11 @@ impl Plan<'_> {
     pub fn zeros(&self, pairs: usize, nonzero: usize) -> usize {
         if self.problem.layer.clipped.is_some() { pairs.saturating_sub(nonzero) } else { 0 }
     }
+}
+
+/// The largest power of 2 up to a scale; 1 for 0.
+fn power_of_2(scale: f32) -> f32 {
+    if scale == 0.0 { 1.0 } else { f32::from_bits(scale.to_bits() & f32::INFINITY.to_bits()) }
 }
 
 /// What the rounded weights of a row's chunk stand for, which were `exact` together, with v of this scale and zero point.

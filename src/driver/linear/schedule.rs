@@ -38,7 +38,7 @@ impl Sharing {
         let threads = ctx.threads();
         let few = match pieces < threads {
             false => 1,
-            // What is begun is begun once for all pieces.
+            // Weights are widened when a task begins: as few tasks as can be have the same ones.
             true if m.begins() => 4 * threads,
             true => (4 * threads).div_ceil(pieces.max(1)),
         };

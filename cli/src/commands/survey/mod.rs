@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args)]
 pub struct Args {
     /// The checkpoint: a safetensors file, the index of one in several files (model.safetensors.index.json), or the folder of
-    /// either; - is standard input.
+    /// either, which nobody may write meanwhile; - is standard input.
     model: PathBuf,
     /// Fraction of the blocks to prune, 0 to below 1.
     #[arg(long, default_value_t = 0.8)]
@@ -114,7 +114,7 @@ pub fn main(args: &Args) -> Result<()> {
     }
     let mut survey = Survey::new(args)?;
     let files = checkpoint::files(&args.model)?;
-    // One file at a time is in memory.
+    // One file at a time is mapped.
     for file in &files {
         survey.add(args, file, &input::read(file)?)?;
     }
