@@ -98,7 +98,7 @@ cargo build --package siskin --target $target --release
 test=(cargo test --package siskin --target $target)
 "${test[@]}" --tests --no-run
 # What does not depend on the tier and takes minutes here.
-slow=(--skip allocate --skip long_contexts --skip 32_bits --skip largest_k --skip every_pair)
+slow=(--skip allocate --skip need_no_more --skip long_contexts --skip sums_of_many_keys --skip largest_k --skip every_pair)
 chosen=("${SKIP_CHILDREN[@]}" "${slow[@]}")
 sweep=(kernels/{bytes,attention_tiles,attention_decode,attention_passes,codes,float,float_sparse,oracle,digests,guard,tiers}
     attention/{bytes,golden} linear/float_properties ecoformer/{original,codes})

@@ -480,11 +480,10 @@ fn weights() {
                         nonzero += u32::from(if to == 2 { got[at] != 0 } else { want.to_bits() != 0 });
                     }
                     assert_eq!((n.0, n.1), (if clips == 1 { nonzero } else { 0 }, sum), "{case}");
-                    let exact = folded(exact) * step;
-                    assert!(
-                        same(n.2, if clips == 1 && to == 2 { exact } else { 0.0 }),
-                        "{case} {n:?} {exact}"
-                    );
+                    // What rounding put above the limit need not be limited.
+                    let exact = if clips == 1 && to == 2 { folded(exact) * step } else { 0.0 };
+                    let near = same(n.2, exact) || (n.2 - exact).abs() <= 1e-6 * exact;
+                    assert!(near, "{case} {n:?} {exact}");
                     // In place of exponentials, and no others.
                     let before: Vec<u8> = row.0.iter().flat_map(|word| word.to_ne_bytes()).collect();
                     for out in [got, scalar_out] {
