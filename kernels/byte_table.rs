@@ -39,6 +39,21 @@ pub struct GemvKernel {
     pub spill: unsafe fn(&Band<'_>, *mut u32, *mut i32),
 }
 
+/// A block-sparse kernel for few tokens: see `kernels::few`.
+#[derive(Debug, Clone, Copy)]
+pub struct FewKernel {
+    /// See `kernels::table`.
+    pub name: &'static str,
+    /// The layout of x it reads.
+    pub layout: PanelLayout,
+    /// The height of its groups.
+    pub rows: usize,
+    /// The tokens of its panel.
+    pub tokens: usize,
+    /// Exact i32 to `[token][few::STRIDE]`.
+    pub spill: unsafe fn(&Band<'_>, *mut i32),
+}
+
 /// A dense kernel: some tokens times a panel of output features.
 #[derive(Debug, Clone, Copy)]
 pub struct DenseKernel {
@@ -114,6 +129,8 @@ pub struct ByteKernels {
     pub signed: bool,
     /// Block-sparse kernels.
     pub sparse: &'static [SparseKernel],
+    /// Block-sparse kernels for 4 and 8 tokens.
+    pub few: &'static [FewKernel],
     /// Block-sparse kernels for one token.
     pub gemv: &'static [GemvKernel],
     /// The dense kernel.
@@ -218,7 +235,7 @@ macro_rules! bytes {
             pub use super::super::$parent::bytes::{multiply, peak};
             crate::kernels::byte_table::sparse_kernels! { $set, $simd, $types, $sparse }
 
-            pub const BYTES: ByteKernels = ByteKernels { sparse: SPARSE, gemv: GEMV, ..parent::BYTES };
+            pub const BYTES: ByteKernels = ByteKernels { sparse: SPARSE, few: FEW, gemv: GEMV, ..parent::BYTES };
         }
     };
     (
@@ -247,6 +264,7 @@ macro_rules! bytes {
                 ByteKernels {
                 signed: !<$simd as Simd>::MIXED,
                 sparse: SPARSE,
+                few: FEW,
                 gemv: GEMV,
                 dense: tiles::KERNEL,
                 state: None,
@@ -259,10 +277,11 @@ pub(crate) use bytes;
 /// What [`bytes`] has for sparse weights, of sums that `spill` makes: `SPARSE` and `GEMV`.
 macro_rules! sparse_kernels {
     ($set:ident, $simd:ty, $types:literal, [$($rows:literal x $tokens:tt by $vecs:literal),*]) => {
-        use crate::kernels::byte_table::{SparseKernel, ToBytes, GemvKernel, sparse_kernels};
+        use crate::kernels::byte_table::{FewKernel, SparseKernel, ToBytes, GemvKernel, sparse_kernels};
         use crate::kernels::panel::PanelLayout;
         use crate::kernels::epilogue::Finish;
-        use crate::kernels::{gemv as single, sparse as walk};
+        use crate::kernels::{few as of_few, gemv as single, sparse as walk};
+        use crate::kernels::simd::Simd as Registers;
 
         compile! { $set: fn requantize[L: walk::Layout, const ROWS: usize, const VECS: usize](
             band: &walk::Band<'_>, to: &Finish<'_>, out: *mut u8
@@ -276,7 +295,7 @@ macro_rules! sparse_kernels {
                 layout: PanelLayout::KMajor,
                 rows: $rows,
                 tokens: $tokens,
-                spill: sparse_kernels!(@ $tokens spill::<[KMajor KMajor16], $rows, $vecs>),
+                spill: sparse_kernels!(@ $tokens spill::<[KMajor KMajor32 KMajor16], $rows, $vecs>),
                 requantize: sparse_kernels!(@ $tokens requantize::<KMajor, $rows, $vecs>),
             },)*
             $(SparseKernel {
@@ -284,9 +303,23 @@ macro_rules! sparse_kernels {
                 layout: PanelLayout::KMajor4,
                 rows: $rows,
                 tokens: $tokens,
-                spill: sparse_kernels!(@ $tokens spill::<[KMajor4 KMajor4x16], $rows, $vecs>),
+                spill: sparse_kernels!(@ $tokens spill::<[KMajor4 KMajor4x32 KMajor4x16], $rows, $vecs>),
                 requantize: sparse_kernels!(@ $tokens requantize::<KMajor4, $rows, $vecs>),
             },)*
+        ];
+        compile! { $set: fn few[const QUADS: bool, const ROWS: usize, const TOKENS: usize, const VECS: usize](
+            band: &walk::Band<'_>, out: *mut i32
+        ) = of_few::few::<$simd, QUADS, ROWS, TOKENS, VECS> }
+
+        const FEW: &[FewKernel] = &[
+            sparse_kernels!(@few $set, $simd, $types, "kmajor", KMajor false 4 x 8),
+            sparse_kernels!(@few $set, $simd, $types, "kmajor", KMajor false 1 x 8),
+            sparse_kernels!(@few $set, $simd, $types, "kmajor", KMajor false 4 x 4),
+            sparse_kernels!(@few $set, $simd, $types, "kmajor", KMajor false 1 x 4),
+            sparse_kernels!(@few $set, $simd, $types, "kmajor4", KMajor4 true 4 x 8),
+            sparse_kernels!(@few $set, $simd, $types, "kmajor4", KMajor4 true 1 x 8),
+            sparse_kernels!(@few $set, $simd, $types, "kmajor4", KMajor4 true 4 x 4),
+            sparse_kernels!(@few $set, $simd, $types, "kmajor4", KMajor4 true 1 x 4),
         ];
         const GEMV: &[GemvKernel] = &[
             sparse_kernels!(@gemv $set, $types, "kmajor", KMajor 4),
@@ -295,12 +328,22 @@ macro_rules! sparse_kernels {
             sparse_kernels!(@gemv $set, $types, "kmajor4", KMajor4 1),
         ];
     };
-    (@ 64 spill::<[$wide:ident $narrow:ident], $rows:literal, $vecs:literal>) => { spill::<walk::$wide, $rows, $vecs> };
-    (@ 16 spill::<[$wide:ident $narrow:ident], $rows:literal, $vecs:literal>) => { spill::<walk::$narrow, $rows, $vecs> };
+    (@ 64 spill::<[$a:ident $b:ident $c:ident], $rows:literal, $vecs:literal>) => { spill::<walk::$a, $rows, $vecs> };
+    (@ 32 spill::<[$a:ident $b:ident $c:ident], $rows:literal, $vecs:literal>) => { spill::<walk::$b, $rows, $vecs> };
+    (@ 16 spill::<[$a:ident $b:ident $c:ident], $rows:literal, $vecs:literal>) => { spill::<walk::$c, $rows, $vecs> };
     (@ 64 requantize::<$walk:ident, $rows:literal, $vecs:literal>) => {
         Some(requantize::<walk::$walk, $rows, $vecs> as ToBytes)
     };
-    (@ 16 requantize::<$walk:ident, $rows:literal, $vecs:literal>) => { None };
+    (@ $tokens:literal requantize::<$walk:ident, $rows:literal, $vecs:literal>) => { None };
+    (@few $set:ident, $simd:ty, $types:literal, $name:literal, $layout:ident $quads:literal $rows:literal x $tokens:literal) => {
+        FewKernel {
+            name: concat!(stringify!($set), "-", $types, "-sparse-", $name, "-", $rows, "x", $tokens),
+            layout: PanelLayout::$layout,
+            rows: $rows,
+            tokens: $tokens,
+            spill: few::<$quads, $rows, $tokens, { of_few::registers(<$simd as Registers>::LANES, $rows, $tokens) }>,
+        }
+    };
     (@gemv $set:ident, $types:literal, $layout:literal, $walk:ident $rows:literal) => {
         GemvKernel {
             name: concat!(stringify!($set), "-", $types, "-gemv-", $layout, "-", $rows, "x1"),

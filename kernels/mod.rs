@@ -68,6 +68,7 @@ pub mod convert;
 pub mod dense;
 pub mod ecoformer;
 pub mod epilogue;
+pub mod few;
 pub mod fit;
 pub mod float;
 pub mod float_gemv;

@@ -5,7 +5,7 @@
 //! out[m][f] = init[f] + sum over k:  x[m][k] * w[k / KR][f][k % KR]
 //! ```
 //!
-//! The height, width and depth of a dense tile are free. Panels of 64, 16 or 1 tokens and groups of 4 rows or 1 are
+//! The height, width and depth of a dense tile are free. Panels of 64, 32, 16, 8, 4 or 1 tokens and groups of 4 rows or 1 are
 //! the format of block-sparse weights and activations, not properties of a tile; what can be odd there is how many
 //! registers are computed at a time.
 
@@ -13,7 +13,7 @@ use super::byte_table::{ByteKernels, DenseKernel, SparseKernel, ThreadState, ToB
 use super::dense::{Int8, Kernel, Quad8 as Packed, Run, Tile};
 use super::panel::PanelLayout as Layout;
 use super::scalar::Scalar;
-use super::sparse::{self, KMajor, KMajor4, KMajor4x16, KMajor16};
+use super::sparse::{self, KMajor, KMajor4, KMajor4x16, KMajor4x32, KMajor16, KMajor32};
 use super::table::{TIERS, Tier};
 use crate::base::element::Element;
 use std::cell::Cell;
@@ -91,11 +91,15 @@ macro_rules! walk {
 }
 
 /// Sparse kernels of 1 or 2 registers at a time: those of the scalar tier take 4.
-static BY_FEW: [SparseKernel; 8] = [
+static BY_FEW: [SparseKernel; 12] = [
     walk!(KMajor "kmajor" 4 x 64 by 2),
     walk!(KMajor "kmajor" 1 x 64 by 2),
     walk!(KMajor4 "kmajor4" 4 x 64 by 2),
     walk!(KMajor4 "kmajor4" 1 x 64 by 2),
+    walk!(KMajor KMajor32 "kmajor" 4 x 32 by 1, None),
+    walk!(KMajor KMajor32 "kmajor" 1 x 32 by 2, None),
+    walk!(KMajor4 KMajor4x32 "kmajor4" 4 x 32 by 2, None),
+    walk!(KMajor4 KMajor4x32 "kmajor4" 1 x 32 by 2, None),
     walk!(KMajor KMajor16 "kmajor" 4 x 16 by 1, None),
     walk!(KMajor KMajor16 "kmajor" 1 x 16 by 2, None),
     walk!(KMajor4 KMajor4x16 "kmajor4" 4 x 16 by 2, None),

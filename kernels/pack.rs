@@ -29,7 +29,7 @@ pub struct Tokens {
     pub features: usize,
     /// The panel.
     pub panel: *mut u8,
-    /// Tokens of the panel: 64, 16 or 1 of bytes; 1 or any multiple of 16 of words.
+    /// Tokens of the panel: 64, 32, 16, 8, 4 or 1 of bytes; 1 or any multiple of 16 of words.
     pub width: usize,
     /// XORed with each byte: 0x80 turns signed bytes into unsigned ones and back.
     pub flip: u8,
@@ -116,33 +116,45 @@ pub fn quad_offset(width: usize, q: usize, t: usize) -> usize {
     }
 }
 
-/// Packs rows of bytes into `[features][width]`.
+/// A register of the bytes at `offset` of token t, or of zeros where there is no such token.
+#[inline(always)]
+unsafe fn token_bytes<S: Simd>(x: &Tokens, t: usize, offset: usize, flip: S::V) -> S::V {
+    // SAFETY: the caller vouches for the tier, and for a register of bytes from `offset` on in the rows that there are.
+    unsafe {
+        if t < x.tokens { S::xor(S::load(x.rows.add(t * x.stride + offset)), flip) } else { S::splat(0) }
+    }
+}
+
+/// Packs rows of bytes into `[features][width]`. Tokens that do not exist are zero.
 #[inline(always)]
 pub unsafe fn pack_kmajor<S: Simd>(x: &Tokens) {
     let whole = S::LANES * 4;
-    let groups = x.tokens / 16;
-    let features = if x.width < 16 { 0 } else { x.features / whole * whole };
+    let features = if x.width == 1 { 0 } else { x.features / whole * whole };
     // SAFETY: the caller vouches for the tier, the rows and the panel; all offsets are inside these.
     unsafe {
         let flip = S::splat(i32::from_ne_bytes([x.flip; 4]));
-        for g in 0..groups {
-            let mut f = 0;
-            while f < features {
-                let row = x.rows.add(g * 16 * x.stride + f);
-                let mut v = [flip; 16];
+        let mut f = 0;
+        while f < features && x.width < 16 {
+            narrow::<S>(x, f, flip);
+            f += whole;
+        }
+        for first in (0..x.width / 16 * 16).step_by(16) {
+            for f in (0..features).step_by(whole) {
+                let mut v = [S::splat(0); 16];
                 for r in 0..16 {
-                    v[r] = S::xor(S::load(row.add(r * x.stride)), flip);
+                    v[r] = token_bytes::<S>(x, first + r, f, flip);
                 }
-                let v = transpose16::<S>(&v);
+                // Of tokens that do not exist there is nothing to transpose.
+                if first < x.tokens {
+                    v = transpose16::<S>(&v);
+                }
                 for r in 0..16 {
-                    S::store_parts(x.panel.add((f + r) * x.width + g * 16), 16 * x.width, v[r]);
+                    S::store_parts(x.panel.add((f + r) * x.width + first), 16 * x.width, v[r]);
                 }
-                f += whole;
             }
         }
         for t in 0..x.width {
-            let start = if t < groups * 16 { features } else { 0 };
-            for f in start..x.features {
+            for f in features..x.features {
                 let byte = if t < x.tokens { *x.rows.add(t * x.stride + f) ^ x.flip } else { 0 };
                 *x.panel.add(f * x.width + t) = byte;
             }
@@ -150,35 +162,60 @@ pub unsafe fn pack_kmajor<S: Simd>(x: &Tokens) {
     }
 }
 
+/// A register of features of 4 or 8 tokens into their panel.
+///
+/// # Safety
+/// As for [`pack_kmajor`]; there is a register of features from `f` on.
+#[inline(always)]
+unsafe fn narrow<S: Simd>(x: &Tokens, f: usize, flip: S::V) {
+    // SAFETY: the caller vouches for the tier, the rows and the panel.
+    unsafe {
+        let mut fours = [[S::splat(0); 4]; 2];
+        for half in 0..2 {
+            let mut v = [S::splat(0); 4];
+            for r in 0..4 {
+                v[r] = token_bytes::<S>(x, 4 * half + r, f, flip);
+            }
+            // Lane i of part l of register j: four tokens of feature 16 l + 4 j + i.
+            fours[half] = S::interleave(v[0], v[1], v[2], v[3]);
+        }
+        for j in 0..4 {
+            let to = x.panel.add((f + 4 * j) * x.width);
+            if x.width == 4 {
+                S::store_parts(to, 16 * 4, fours[0][j]);
+            } else {
+                let [low, high] = S::zip_lanes(fours[0][j], fours[1][j]);
+                S::store_parts(to, 16 * 8, low);
+                S::store_parts(to.add(16), 16 * 8, high);
+            }
+        }
+    }
+}
+
 /// Packs rows of bytes into `[features / 4][width][4]`, in the token order of [`quad_offset`], with zeros for missing
-/// features.
+/// features and tokens.
 #[inline(always)]
 pub unsafe fn pack_kmajor4<S: Simd>(x: &Tokens) {
     let whole = S::LANES * 4;
-    let fours = x.tokens / 4;
-    let features = if x.width < 16 { 0 } else { x.features / whole * whole };
+    let features = if x.width == 1 { 0 } else { x.features / whole * whole };
     // SAFETY: the caller vouches for the tier, the rows and the panel; all offsets are inside these.
     unsafe {
         let flip = S::splat(i32::from_ne_bytes([x.flip; 4]));
-        let mut f = 0;
-        while f < features {
-            for g in 0..fours {
-                let row = x.rows.add(4 * g * x.stride + f);
-                let mut v = [flip; 4];
+        for f in (0..features).step_by(whole) {
+            for first in (0..x.width).step_by(4) {
+                let mut v = [S::splat(0); 4];
                 for r in 0..4 {
-                    v[r] = S::xor(S::load(row.add(r * x.stride)), flip);
+                    v[r] = token_bytes::<S>(x, first + r, f, flip);
                 }
                 let v = S::transpose4(v);
                 for c in 0..4 {
-                    let at = quad_offset(x.width, f / 4 + c, 4 * g);
+                    let at = quad_offset(x.width, f / 4 + c, first);
                     S::store_parts(x.panel.add(at), 16 * x.width, v[c]);
                 }
             }
-            f += whole;
         }
         for t in 0..x.width {
-            let start = if t < fours * 4 { features } else { 0 };
-            for f in start..x.features.next_multiple_of(4) {
+            for f in features..x.features.next_multiple_of(4) {
                 let inside = t < x.tokens && f < x.features;
                 let byte = if inside { *x.rows.add(t * x.stride + f) ^ x.flip } else { 0 };
                 *x.panel.add(quad_offset(x.width, f / 4, t) + f % 4) = byte;

@@ -8,8 +8,7 @@
 //! Bf16KMajor2                [panel][feature / 2][64 tokens][2]
 //! ```
 //!
-//! What is left over after whole K-major panels goes into panels of 16 tokens while those are cheaper, and a single
-//! token into a panel of its own.
+//! What is left over after whole K-major panels goes into a narrower one: see [`Shape::panels`].
 
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
@@ -111,7 +110,7 @@ pub struct Panel {
     pub token: usize,
     /// How many tokens there are.
     pub tokens: usize,
-    /// How many tokens there is room for: 64, 32, 16 or 1.
+    /// How many tokens there is room for: 64, 32, 16, 8, 4 or 1.
     pub width: usize,
 }
 
@@ -145,15 +144,15 @@ impl Shape {
         tokens * self.features_padded() + 64
     }
 
-    /// The number of panels: whole ones; then what is left over in panels of 16 tokens while those are cheaper, and a
-    /// single token (not of pairs of bfloat16) in one of its own.
+    /// The number of panels: whole ones, then what is left over in narrower ones. Of bytes that is one, of 32, 16, 8, 4 or 1 tokens; of
+    /// floats one of 16 tokens or of a single one (not of pairs of bfloat16), and where 17 to 32 of 64 are left, two of 16.
     pub fn panels(&self) -> usize {
         let width = self.layout.width();
         let whole = self.tokens / width;
         whole
             + match self.tokens % width {
                 0 => 0,
-                17..=32 if width == 64 => 2,
+                17..=32 if self.layout == PanelLayout::Bf16KMajor2 => 2,
                 _ => 1,
             }
     }
@@ -166,12 +165,17 @@ impl Shape {
             return Panel { token: p * width, tokens: width, width };
         }
         let (token, left) = (whole * width, self.tokens % width);
-        match left {
-            1 if self.layout != PanelLayout::Bf16KMajor2 => Panel { token, tokens: 1, width: 1 },
-            1..=16 => Panel { token, tokens: left, width: 16 },
-            17..=32 if width == 64 && p == whole => Panel { token, tokens: 16, width: 16 },
-            17..=32 if width == 64 => Panel { token: token + 16, tokens: left - 16, width: 16 },
-            _ => Panel { token, tokens: left, width },
+        let one = |width| Panel { token, tokens: left, width };
+        match (self.layout, left) {
+            (PanelLayout::Bf16KMajor2, 1..=16) => one(16),
+            (PanelLayout::Bf16KMajor2, 17..=32) if p == whole => Panel { token, tokens: 16, width: 16 },
+            (PanelLayout::Bf16KMajor2, 17..=32) => Panel { token: token + 16, tokens: left - 16, width: 16 },
+            (_, 1) => one(1),
+            (layout, 2..=4) if !layout.is_float() => one(4),
+            (layout, 5..=8) if !layout.is_float() => one(8),
+            (_, 2..=16) => one(16),
+            (layout, 17..=32) if !layout.is_float() => one(32),
+            _ => one(width),
         }
     }
 

@@ -141,6 +141,15 @@ unsafe impl Simd for Scalar {
         }
     }
     #[inline(always)]
+    unsafe fn zip_lanes(a: [i32; 4], b: [i32; 4]) -> [[i32; 4]; 2] {
+        [[a[0], b[0], a[1], b[1]], [a[2], b[2], a[3], b[3]]]
+    }
+    #[inline(always)]
+    unsafe fn each_part(p: *const u8) -> [i32; 4] {
+        // SAFETY: the caller vouches for 16 bytes.
+        unsafe { Self::load(p) }
+    }
+    #[inline(always)]
     unsafe fn quad(p: *const u8) -> [i32; 4] {
         // SAFETY: the caller vouches for 4 bytes.
         [unsafe { p.cast::<i32>().read_unaligned() }; 4]

@@ -112,6 +112,62 @@ pub unsafe trait Simd: Copy + 'static {
     /// Interleaves four columns of 16 tokens by 4: each lane holds the four bytes of a token, result i those of
     /// tokens `i * LANES ..`. 16 bytes are read at each pointer; only the first `16 / LANES` results count.
     unsafe fn gather16(lines: [*const u8; 4]) -> [Self::V; 4];
+    /// Interleaves four columns of 32 tokens by 4. Where a register is 64 bytes wide, the lower half of result i, 0 or 1, holds
+    /// tokens `8 i ..` and the upper one tokens `8 i + 16 ..`.
+    #[inline(always)]
+    unsafe fn gather32(_lines: [*const u8; 4]) -> [Self::V; 2] {
+        unreachable!("registers are narrower than the four bytes of 16 tokens")
+    }
+    /// Stores the lower half of a register of 64 bytes at `p`, and the upper one 64 bytes further.
+    #[inline(always)]
+    unsafe fn store_halves(_p: *mut u8, _v: Self::V) {
+        unreachable!("registers are narrower than 64 bytes")
+    }
+    /// The four bytes of four columns for each of `TOKENS` tokens, 4 or 8, repeated in the four lanes of a 16-byte part: part p of
+    /// result j is token `LANES / 4 * j + p`. `TOKENS` bytes are read at each pointer.
+    #[inline(always)]
+    unsafe fn each_token<const TOKENS: usize, const VECS: usize>(lines: [*const u8; 4]) -> [Self::V; VECS] {
+        let mut quads = [[0u8; 4]; 8];
+        // SAFETY: the caller vouches for the tier, and for the bytes at pointers; `repeat` reads the quads of its own tokens.
+        unsafe {
+            for t in 0..TOKENS {
+                for c in 0..4 {
+                    quads[t][c] = *lines[c].add(t);
+                }
+            }
+            let mut v = [Self::splat(0); VECS];
+            for j in 0..VECS {
+                v[j] = Self::repeat::<4>(quads.as_ptr().cast::<u8>().add(j * Self::LANES));
+            }
+            v
+        }
+    }
+    /// The four bytes of four columns for each of `TOKENS` tokens, 4 or 8, one in each lane, in order: what is left of the last
+    /// register is anything. `TOKENS` bytes are read at each pointer.
+    #[inline(always)]
+    unsafe fn gather_tokens<const TOKENS: usize, const VECS: usize>(
+        lines: [*const u8; 4],
+    ) -> [Self::V; VECS] {
+        let mut quads = [[0u8; 4]; 8];
+        // SAFETY: the caller vouches for the tier, and for the bytes at pointers.
+        unsafe {
+            for t in 0..TOKENS {
+                for c in 0..4 {
+                    quads[t][c] = *lines[c].add(t);
+                }
+            }
+            Self::load_tokens::<TOKENS, VECS>(quads.as_ptr().cast())
+        }
+    }
+    /// Loads the four bytes of each of `TOKENS` tokens, 4 or 8, one in each lane: what is left of the last register is anything.
+    #[inline(always)]
+    unsafe fn load_tokens<const TOKENS: usize, const VECS: usize>(p: *const u8) -> [Self::V; VECS] {
+        const { assert!(Self::LANES == 4) };
+        // SAFETY: the caller vouches for the tier, and for four bytes of each token.
+        unsafe { Self::loads::<VECS, 0>(p) }
+    }
+    /// Loads 16 bytes at `p` into each 16-byte part.
+    unsafe fn each_part(p: *const u8) -> Self::V;
     /// Loads four bytes at `p`, as element 0.
     unsafe fn quad(p: *const u8) -> Self::Q;
     /// Loads `QUADS * 4` bytes, `16 * I` bytes behind `p`.
@@ -162,6 +218,8 @@ pub unsafe trait Simd: Copy + 'static {
     }
     /// Transposes 4 x 4 lanes inside each 16-byte part: result c holds lane c of v[0], v[1], v[2], v[3].
     unsafe fn transpose4(v: [Self::V; 4]) -> [Self::V; 4];
+    /// The lanes of a and b by turns, inside each 16-byte part: those of its lower half, then of its upper half.
+    unsafe fn zip_lanes(a: Self::V, b: Self::V) -> [Self::V; 2];
     /// Stores 16-byte part i of the register at `p + i * stride` (bytes).
     unsafe fn store_parts(p: *mut u8, stride: usize, v: Self::V);
     /// Loads 16-byte part i of the register from `p + i * stride` (bytes).

@@ -65,6 +65,8 @@ pub trait Layout {
     const INDICES: usize;
     /// Tokens of the panel.
     const TOKENS: usize;
+    /// Whether lines are interleaved in registers, so that tokens leave in the order that `interleave` gives.
+    const INTERLEAVED: bool;
 
     /// `VECS` registers of one entry, each lane being the four bytes of one token: those numbered `HI * VECS ..`, of
     /// the tokens that begin at byte `offset` of each 64-byte row of the panel.
@@ -79,9 +81,13 @@ pub trait Layout {
 pub struct KMajor;
 /// `[K / 4][64][4]`: interleaved by 4, so that four columns of a token are adjacent.
 pub struct KMajor4;
-/// `[K][16]`, for tails of up to 16 tokens.
+/// `[K][32]`, for tails of 17 to 32 tokens.
+pub struct KMajor32;
+/// `[K / 4][32][4]`, for tails of 17 to 32 tokens.
+pub struct KMajor4x32;
+/// `[K][16]`, for tails of 9 to 16 tokens.
 pub struct KMajor16;
-/// `[K / 4][16][4]`, for tails of up to 16 tokens.
+/// `[K / 4][16][4]`, for tails of 9 to 16 tokens.
 pub struct KMajor4x16;
 
 /// Reads index `i` of an entry.
@@ -94,6 +100,7 @@ pub unsafe fn index(indices: *const u16, i: usize) -> usize {
 impl Layout for KMajor {
     const INDICES: usize = 4;
     const TOKENS: usize = 64;
+    const INTERLEAVED: bool = true;
 
     #[inline(always)]
     unsafe fn quads<S: Simd, const VECS: usize, const HI: usize>(
@@ -120,6 +127,7 @@ impl Layout for KMajor {
 impl Layout for KMajor4 {
     const INDICES: usize = 1;
     const TOKENS: usize = 64;
+    const INTERLEAVED: bool = true;
 
     #[inline(always)]
     unsafe fn quads<S: Simd, const VECS: usize, const HI: usize>(
@@ -144,6 +152,7 @@ impl Layout for KMajor4 {
 impl Layout for KMajor16 {
     const INDICES: usize = 4;
     const TOKENS: usize = 16;
+    const INTERLEAVED: bool = false;
 
     #[inline(always)]
     unsafe fn quads<S: Simd, const VECS: usize, const HI: usize>(
@@ -168,28 +177,78 @@ impl Layout for KMajor16 {
     }
 }
 
-impl Layout for KMajor4x16 {
-    const INDICES: usize = 1;
-    const TOKENS: usize = 16;
+impl Layout for KMajor32 {
+    const INDICES: usize = 4;
+    const TOKENS: usize = 32;
+    const INTERLEAVED: bool = true;
 
     #[inline(always)]
     unsafe fn quads<S: Simd, const VECS: usize, const HI: usize>(
         panel: *const u8,
         indices: *const u16,
-        _offset: usize,
+        offset: usize,
     ) -> [S::X; VECS] {
-        // SAFETY: the driver made the index, four adjacent columns of the panel: 64 bytes.
+        // SAFETY: the driver made the indices, which are columns of the panel: 32 bytes each, of which offset is one.
         unsafe {
-            let quad = panel.add(index(indices, 0) * 64);
-            let quads = S::loads::<VECS, 0>(quad.add(HI * VECS * S::LANES * 4));
-            let mut x = [S::x(quads[0]); VECS];
+            let four = indices.cast::<u64>().read_unaligned() as usize;
+            let panel = panel.add(offset);
+            let line = 0xffff << 5;
+            let lines = [
+                panel.add(four << 5 & line),
+                panel.add(four >> 11 & line),
+                panel.add(four >> 27 & line),
+                panel.add(four >> 43 & line),
+            ];
+            if const { S::LANES == 16 } {
+                let quads = S::gather32(lines);
+                let mut x = [S::x(quads[HI * VECS]); VECS];
+                for v in 1..VECS {
+                    x[v] = S::x(quads[HI * VECS + v]);
+                }
+                return x;
+            }
+            let quads =
+                S::interleave(S::load(lines[0]), S::load(lines[1]), S::load(lines[2]), S::load(lines[3]));
+            let mut x = [S::x(quads[HI * VECS]); VECS];
             for v in 1..VECS {
-                x[v] = S::x(quads[v]);
+                x[v] = S::x(quads[HI * VECS + v]);
             }
             x
         }
     }
 }
+
+/// Quads that lie ready in a panel of `TOKENS` tokens, in their own order.
+macro_rules! ready {
+    ($name:ident $tokens:literal) => {
+        impl Layout for $name {
+            const INDICES: usize = 1;
+            const TOKENS: usize = $tokens;
+            const INTERLEAVED: bool = false;
+
+            #[inline(always)]
+            unsafe fn quads<S: Simd, const VECS: usize, const HI: usize>(
+                panel: *const u8,
+                indices: *const u16,
+                _offset: usize,
+            ) -> [S::X; VECS] {
+                // SAFETY: the driver made the index, four adjacent columns of the panel: four bytes a token.
+                unsafe {
+                    let quad = panel.add(index(indices, 0) * ($tokens * 4));
+                    let quads = S::loads::<VECS, 0>(quad.add(HI * VECS * S::LANES * 4));
+                    let mut x = [S::x(quads[0]); VECS];
+                    for v in 1..VECS {
+                        x[v] = S::x(quads[v]);
+                    }
+                    x
+                }
+            }
+        }
+    };
+}
+
+ready!(KMajor4x32 32);
+ready!(KMajor4x16 16);
 
 /// Where the sums of one group are stored.
 trait Store {
@@ -223,7 +282,9 @@ impl Store for Spill {
             let out = self.out.add((group.row as usize + r - self.first_row) * L::TOKENS);
             for v in 0..VECS {
                 let j = HI * VECS + v;
-                if const { L::TOKENS == 64 } {
+                if const { L::TOKENS == 32 && L::INTERLEAVED && S::LANES == 16 } {
+                    S::store_halves(out.add(8 * j).cast(), acc[v]);
+                } else if const { L::INTERLEAVED } {
                     S::store_parts(out.add(offset + 4 * j).cast(), 64, acc[v]);
                 } else {
                     S::store(out.add(j * S::LANES).cast(), acc[v]);
@@ -428,7 +489,11 @@ unsafe fn blocked<S: Simd, L: Layout, F: Store, const VECS: usize, const HI: usi
 
 /// Registers of sums for one output feature and the tokens at one byte offset of a panel.
 const fn registers<S: Simd, L: Layout>() -> usize {
-    if L::TOKENS == 64 { 4 } else { 16 / S::LANES }
+    match (L::INTERLEAVED, L::TOKENS) {
+        (true, 32) if S::LANES == 16 => 2,
+        (true, _) => 4,
+        (false, tokens) => tokens / S::LANES,
+    }
 }
 
 /// All groups of a band, tokens of a panel in steps of one register's bytes of each column.
@@ -437,8 +502,8 @@ unsafe fn groups<S: Simd, L: Layout, F: Store, const ROWS: usize, const VECS: us
     band: &Band<'_>,
     finish: &F,
 ) {
-    // Bytes of each column of K that are computed at a time.
-    let step = if L::TOKENS == 64 { S::LANES * 4 } else { 64 };
+    // Bytes of each column of K that are computed at a time: where quads lie ready, or a register takes all, there is one step.
+    let step = if L::INTERLEAVED { S::LANES * 4 } else { 64 };
     // The loop over blocks of K pays only where a dot product is one instruction: otherwise x arrives in time. Groups
     // are ordered by length: the one in the middle stands for all, and must have enough entries in each block.
     let quads = band.panel.len() / 256;
@@ -467,7 +532,7 @@ unsafe fn groups<S: Simd, L: Layout, F: Store, const ROWS: usize, const VECS: us
     }
     for group in band.groups {
         let mut offset = 0;
-        while offset < 64 {
+        while offset < L::TOKENS {
             // SAFETY: the caller vouches for the tier, for a band whose entries are inside its arrays, and for room
             // in the output.
             unsafe {
@@ -479,6 +544,7 @@ unsafe fn groups<S: Simd, L: Layout, F: Store, const ROWS: usize, const VECS: us
                     part::<S, L, F, ROWS, VECS, 2>(band, group, offset, finish);
                     part::<S, L, F, ROWS, VECS, 3>(band, group, offset, finish);
                 }
+                const { assert!(registers::<S, L>() <= 4 * VECS) };
             }
             offset += step;
         }

@@ -43,7 +43,7 @@ mod portable {
             packing { Scalar }
             bytes {
                 Scalar, types "u8i8",
-                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 4, 1 x 16 by 4],
+                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 32 by 4, 1 x 32 by 4, 4 x 16 by 4, 1 x 16 by 4],
                 dense 3 x 8: 2 registers x [1, 2, 3],
                 attention "u8i8" 3 x 8 [2 x [1, 2, 3], 1 x [1, 2, 3]]
             }

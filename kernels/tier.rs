@@ -1,7 +1,7 @@
 //! What a row of the table is made of, and the macro that writes rows (see `table`).
 
 use super::attention::table::Multiply;
-use super::byte_table::{ByteKernels, GemvKernel, Packing, SparseKernel, ToBytes};
+use super::byte_table::{ByteKernels, FewKernel, GemvKernel, Packing, SparseKernel, ToBytes};
 use super::codes::table::Codes;
 use super::float_table::{FloatKernels, FloatTier};
 use super::panel::PanelLayout as Layout;
@@ -140,6 +140,12 @@ impl Tier {
             Some(pairs) if element == Element::Bf16 => pairs,
             _ => &self.float.f32,
         }
+    }
+
+    /// The kernel for a panel of few tokens, 4 or 8.
+    pub fn few_kernel(&self, layout: Layout, rows: usize, tokens: usize) -> &'static FewKernel {
+        let fits = |k: &&FewKernel| k.layout == layout && k.rows == rows && k.tokens == tokens;
+        self.bytes.few.iter().find(fits).unwrap_or_else(|| unreachable!("no {layout:?} {rows}x{tokens}"))
     }
 
     /// The kernel for one token.

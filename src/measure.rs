@@ -62,7 +62,8 @@ pub fn codes_kernel(isa: Isa) -> &'static str {
 pub fn kernels(isa: Isa) -> Vec<&'static str> {
     let tier = tier(isa);
     let sparse = tier.bytes.sparse.iter().map(|k| k.name);
-    let token = tier.bytes.gemv.iter().map(|k| k.name);
+    let few = tier.bytes.few.iter().map(|k| k.name);
+    let token = few.chain(tier.bytes.gemv.iter().map(|k| k.name));
     let float = |k: &'static FloatKernels| {
         let dense = k.dense.iter().map(|k| k.name);
         let gather = k.gather.iter().map(|k| k.name);

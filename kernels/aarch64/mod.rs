@@ -52,6 +52,26 @@ mod sve;
 #[cfg(siskin_sve)]
 mod sve_tiles;
 
+/// The four bytes of four columns for each of four tokens, those from `first` on.
+///
+/// # Safety
+/// Four bytes can be read at each pointer plus `first`.
+#[inline(always)]
+unsafe fn quads_of_4(lines: [*const u8; 4], first: usize) -> std::arch::aarch64::int32x4_t {
+    use std::arch::aarch64::*;
+    // Byte `4 c + t` is column c of token t.
+    const OF: [u8; 16] = [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15];
+    // SAFETY: the caller vouches for four bytes at each place.
+    unsafe {
+        let four = |c: usize| lines[c].add(first).cast::<i32>().read_unaligned();
+        let all = vsetq_lane_s32::<0>(four(0), vdupq_n_s32(0));
+        let all = vsetq_lane_s32::<1>(four(1), all);
+        let all = vsetq_lane_s32::<2>(four(2), all);
+        let all = vsetq_lane_s32::<3>(four(3), all);
+        vreinterpretq_s32_u8(vqtbl1q_u8(vreinterpretq_u8_s32(all), vld1q_u8(OF.as_ptr())))
+    }
+}
+
 /// The rows of these CPUs, lowest first: see `kernels::table`.
 pub mod rows {
     use super::bf16::NeonBf16;
@@ -68,7 +88,7 @@ pub mod rows {
             packing { Neon }
             bytes {
                 Neon, types "i8i8",
-                sparse [4 x 64 by 2, 1 x 64 by 4, 4 x 16 by 2, 1 x 16 by 4],
+                sparse [4 x 64 by 2, 1 x 64 by 4, 4 x 32 by 2, 1 x 32 by 4, 4 x 16 by 2, 1 x 16 by 4],
                 dense 2 x 8: 2 registers x [1 unroll 2, 2],
                 attention "u8u8" 3 x 8 [2 x [1, 2, 3], 1 x [1, 2, 3]]
             }
@@ -95,7 +115,7 @@ pub mod rows {
             packing { of neon }
             bytes {
                 NeonDot, types "i8i8",
-                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 4, 1 x 16 by 4],
+                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 32 by 4, 1 x 32 by 4, 4 x 16 by 4, 1 x 16 by 4],
                 dense 5 x 16: 4 registers x [1 unroll 4, 2 unroll 2, 3, 4, 5],
                 attention "u8u8" 5 x 16 [4 x [1, 2, 3, 4, 5], 2 x [1, 2, 3, 4, 5], 1 x [1, 2, 3, 4, 5]]
             }
@@ -108,7 +128,7 @@ pub mod rows {
             packing { of neon }
             bytes {
                 NeonI8mm, types "u8i8",
-                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 4, 1 x 16 by 4],
+                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 32 by 4, 1 x 32 by 4, 4 x 16 by 4, 1 x 16 by 4],
                 dense 6 x 16: 4 registers x [1, 2, 3, 4, 5, 6],
                 attention "u8i8" 6 x 16 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
             }

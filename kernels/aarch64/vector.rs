@@ -162,6 +162,46 @@ macro_rules! vector {
         }
 
         #[inline(always)]
+        unsafe fn zip_lanes(a: int32x4_t, b: int32x4_t) -> [int32x4_t; 2] {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { [vzip1q_s32(a, b), vzip2q_s32(a, b)] }
+        }
+
+        #[inline(always)]
+        unsafe fn each_part(p: *const u8) -> int32x4_t {
+            // SAFETY: the caller vouches for the tier, and for 16 bytes at p.
+            unsafe { Self::load(p) }
+        }
+
+        #[inline(always)]
+        unsafe fn each_token<const TOKENS: usize, const VECS: usize>(lines: [*const u8; 4]) -> [int32x4_t; VECS] {
+            // SAFETY: the caller vouches for the tier, and for `TOKENS` bytes at each pointer.
+            unsafe {
+                let mut v = [vdupq_n_s32(0); VECS];
+                for half in 0..TOKENS / 4 {
+                    let quads = $crate::kernels::aarch64::quads_of_4(lines, 4 * half);
+                    v[4 * half] = vdupq_laneq_s32::<0>(quads);
+                    v[4 * half + 1] = vdupq_laneq_s32::<1>(quads);
+                    v[4 * half + 2] = vdupq_laneq_s32::<2>(quads);
+                    v[4 * half + 3] = vdupq_laneq_s32::<3>(quads);
+                }
+                v
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn gather_tokens<const TOKENS: usize, const VECS: usize>(lines: [*const u8; 4]) -> [int32x4_t; VECS] {
+            // SAFETY: the caller vouches for the tier, and for `TOKENS` bytes at each pointer.
+            unsafe {
+                let mut v = [vdupq_n_s32(0); VECS];
+                for four in 0..VECS {
+                    v[four] = $crate::kernels::aarch64::quads_of_4(lines, 4 * four);
+                }
+                v
+            }
+        }
+
+        #[inline(always)]
         unsafe fn quad(p: *const u8) -> int32x4_t {
             // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe { vsetq_lane_s32::<0>(p.cast::<i32>().read_unaligned(), vdupq_n_s32(0)) }

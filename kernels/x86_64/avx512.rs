@@ -20,6 +20,7 @@ unsafe impl Simd for Avx512 {
     type X = [__m512i; 2];
     type W = [__m512i; 2];
     zmm!();
+    gathers!();
 
     #[inline(always)]
     unsafe fn x(quads: __m512i) -> [__m512i; 2] {

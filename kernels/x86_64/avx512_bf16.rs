@@ -14,6 +14,7 @@ pub struct Avx512Bf16;
 // SAFETY: each method is the instruction of that meaning; `vpdpbusd` (without s) does not saturate.
 unsafe impl Simd for Avx512Bf16 {
     vnni!();
+    gathers!();
 }
 
 // SAFETY: the instruction of that meaning.

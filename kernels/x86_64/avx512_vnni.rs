@@ -52,4 +52,5 @@ pub struct Avx512Vnni;
 // SAFETY: each method is the instruction of that meaning; `vpdpbusd` (without s) does not saturate.
 unsafe impl Simd for Avx512Vnni {
     vnni!();
+    gathers!();
 }

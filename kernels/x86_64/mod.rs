@@ -64,7 +64,7 @@ pub mod rows {
             packing { Avx2 }
             bytes {
                 Avx2, types "u8i8",
-                sparse [4 x 64 by 2, 1 x 64 by 4, 4 x 16 by 2, 1 x 16 by 2],
+                sparse [4 x 64 by 2, 1 x 64 by 4, 4 x 32 by 2, 1 x 32 by 4, 4 x 16 by 2, 1 x 16 by 2],
                 dense 6 x 16: 2 registers x [1 unroll 2, 2, 3, 4, 5, 6],
                 attention "u8i8" 6 x 16 [2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
             }
@@ -82,7 +82,7 @@ pub mod rows {
             packing { of avx2 }
             bytes {
                 AvxVnni, types "u8i8",
-                sparse [4 x 64 by 2, 1 x 64 by 4, 4 x 16 by 2, 1 x 16 by 2],
+                sparse [4 x 64 by 2, 1 x 64 by 4, 4 x 32 by 2, 1 x 32 by 4, 4 x 16 by 2, 1 x 16 by 2],
                 dense 6 x 16: 2 registers x [1 unroll 4, 2 unroll 2, 3, 4, 5, 6],
                 attention "u8i8" 6 x 16 [2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
             }
@@ -95,7 +95,7 @@ pub mod rows {
             packing { Avx512 }
             bytes {
                 Avx512, types "u8i8",
-                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 1, 1 x 16 by 1],
+                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 32 by 2, 1 x 32 by 2, 4 x 16 by 1, 1 x 16 by 1],
                 dense 12 x 32: 2 registers x [1 unroll 4, 2 unroll 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
                 attention "u8i8" 6 x 64 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
             }
@@ -113,7 +113,7 @@ pub mod rows {
             packing { of avx512 }
             bytes {
                 Avx512Vnni, types "u8i8",
-                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 1, 1 x 16 by 1],
+                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 32 by 2, 1 x 32 by 2, 4 x 16 by 1, 1 x 16 by 1],
                 dense 12 x 32: 2 registers x [1 unroll 4, 2 unroll 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
                 attention "u8i8" 6 x 64 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
             }
@@ -126,7 +126,7 @@ pub mod rows {
             packing { of avx512 }
             bytes {
                 Avx512Vbmi, types "u8i8", sums of avx512_vnni,
-                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 1, 1 x 16 by 1]
+                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 32 by 2, 1 x 32 by 2, 4 x 16 by 1, 1 x 16 by 1]
             }
             floats { of avx512 }
             pairs { none }
@@ -157,6 +157,36 @@ unsafe fn two_parts(p: *const u8, stride: usize) -> std::arch::x86_64::__m128i {
     use std::arch::x86_64::*;
     // SAFETY: the caller vouches for 8 bytes at both places.
     unsafe { _mm_unpacklo_epi64(_mm_loadl_epi64(p.cast()), _mm_loadl_epi64(p.add(stride).cast())) }
+}
+
+/// The four bytes of four columns for each of four tokens.
+///
+/// # Safety
+/// The CPU has AVX; four bytes can be read at each pointer.
+#[inline(always)]
+unsafe fn quads_of_4(lines: [*const u8; 4]) -> std::arch::x86_64::__m128i {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller vouches for four bytes at each pointer.
+    unsafe {
+        let four = |c: usize| _mm_cvtsi32_si128(lines[c].cast::<i32>().read_unaligned());
+        let (ab, cd) = (_mm_unpacklo_epi8(four(0), four(1)), _mm_unpacklo_epi8(four(2), four(3)));
+        _mm_unpacklo_epi16(ab, cd)
+    }
+}
+
+/// The four bytes of four columns for each of eight tokens.
+///
+/// # Safety
+/// The CPU has AVX; eight bytes can be read at each pointer.
+#[inline(always)]
+unsafe fn quads_of_8(lines: [*const u8; 4]) -> [std::arch::x86_64::__m128i; 2] {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller vouches for eight bytes at each pointer.
+    unsafe {
+        let eight = |c: usize| _mm_loadl_epi64(lines[c].cast());
+        let (ab, cd) = (_mm_unpacklo_epi8(eight(0), eight(1)), _mm_unpacklo_epi8(eight(2), eight(3)));
+        [_mm_unpacklo_epi16(ab, cd), _mm_unpackhi_epi16(ab, cd)]
+    }
 }
 
 /// Rounds f32 to bfloat16, to nearest even, into the upper half of each lane; NaN stays NaN. The lower half is

@@ -76,6 +76,70 @@ macro_rules! ymm {
         }
 
         #[inline(always)]
+        unsafe fn gather_tokens<const TOKENS: usize, const VECS: usize>(
+            lines: [*const u8; 4],
+        ) -> [__m256i; VECS] {
+            // SAFETY: the caller vouches for the tier, and for `TOKENS` bytes at each pointer.
+            unsafe {
+                if TOKENS == 4 {
+                    return [_mm256_castsi128_si256($crate::kernels::x86_64::quads_of_4(lines)); VECS];
+                }
+                let [low, high] = $crate::kernels::x86_64::quads_of_8(lines);
+                [_mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high); VECS]
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_tokens<const TOKENS: usize, const VECS: usize>(p: *const u8) -> [__m256i; VECS] {
+            // SAFETY: the caller vouches for the tier, and for four bytes of each token.
+            unsafe {
+                match TOKENS {
+                    4 => [_mm256_castsi128_si256(_mm_loadu_si128(p.cast())); VECS],
+                    _ => [_mm256_loadu_si256(p.cast()); VECS],
+                }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn zip_lanes(a: __m256i, b: __m256i) -> [__m256i; 2] {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { [_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)] }
+        }
+
+        #[inline(always)]
+        unsafe fn each_part(p: *const u8) -> __m256i {
+            // SAFETY: the caller vouches for the tier, and for 16 bytes at p.
+            unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(p.cast())) }
+        }
+
+        #[inline(always)]
+        unsafe fn each_token<const TOKENS: usize, const VECS: usize>(
+            lines: [*const u8; 4],
+        ) -> [__m256i; VECS] {
+            // SAFETY: the caller vouches for the tier, and for `TOKENS` bytes at each pointer.
+            unsafe {
+                let mut v = [_mm256_setzero_si256(); VECS];
+                for half in 0..TOKENS / 4 {
+                    // Four bytes of each column, in both parts.
+                    let a = Self::quad(lines[0].add(4 * half));
+                    let b = Self::quad(lines[1].add(4 * half));
+                    let c = Self::quad(lines[2].add(4 * half));
+                    let d = Self::quad(lines[3].add(4 * half));
+                    let ab = _mm256_blend_epi32::<0b1010_1010>(a, b);
+                    let cd = _mm256_blend_epi32::<0b1010_1010>(c, d);
+                    let all = _mm256_blend_epi32::<0b1100_1100>(ab, cd);
+                    // Byte `4 c + t` is column c of token t: token 0 to the lower part and 1 to the upper, then 2 and 3.
+                    let (low, high) = (0x0c08_0400, 0x0d09_0501);
+                    let first = _mm256_setr_epi32(low, low, low, low, high, high, high, high);
+                    let second = _mm256_add_epi8(first, _mm256_set1_epi8(2));
+                    v[2 * half] = _mm256_shuffle_epi8(all, first);
+                    v[2 * half + 1] = _mm256_shuffle_epi8(all, second);
+                }
+                v
+            }
+        }
+
+        #[inline(always)]
         unsafe fn quad(p: *const u8) -> __m256i {
             // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }

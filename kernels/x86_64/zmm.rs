@@ -6,7 +6,7 @@
 //! ```
 
 /// The methods of [`Simd`](crate::kernels::simd::Simd) that need nothing beyond this tier. A tier that uses them adds
-/// its own dot products.
+/// its own dot products, and how it gathers bytes of few tokens.
 macro_rules! zmm {
     () => {
         gather!();
@@ -58,21 +58,61 @@ macro_rules! zmm {
         }
 
         #[inline(always)]
-        unsafe fn gather16(lines: [*const u8; 4]) -> [__m512i; 4] {
-            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
+        unsafe fn gather32(lines: [*const u8; 4]) -> [__m512i; 2] {
+            const PAIRS: [u16; 32] = {
+                let mut select = [0; 32];
+                let mut i = 0;
+                while i < 32 {
+                    select[i] = (i / 2 + i % 2 * 16) as u16;
+                    i += 1;
+                }
+                select
+            };
+            // SAFETY: the caller vouches for the tier, and for 32 bytes at each pointer.
             unsafe {
-                let a = _mm_loadu_si128(lines[0].cast());
-                let b = _mm_loadu_si128(lines[1].cast());
-                let c = _mm_loadu_si128(lines[2].cast());
-                let d = _mm_loadu_si128(lines[3].cast());
-                let (ab0, ab1) = (_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b));
-                let (cd0, cd1) = (_mm_unpacklo_epi8(c, d), _mm_unpackhi_epi8(c, d));
-                let (q0, q1) = (_mm_unpacklo_epi16(ab0, cd0), _mm_unpackhi_epi16(ab0, cd0));
-                let (q2, q3) = (_mm_unpacklo_epi16(ab1, cd1), _mm_unpackhi_epi16(ab1, cd1));
-                let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(q0), q1);
-                let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(q2), q3);
-                [_mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high); 4]
+                let (a, b) = (_mm256_loadu_si256(lines[0].cast()), _mm256_loadu_si256(lines[1].cast()));
+                let (c, d) = (_mm256_loadu_si256(lines[2].cast()), _mm256_loadu_si256(lines[3].cast()));
+                let ac = _mm512_mask_broadcast_i64x4(_mm512_castsi256_si512(a), 0xf0, c);
+                let bd = _mm512_mask_broadcast_i64x4(_mm512_castsi256_si512(b), 0xf0, d);
+                // Pairs of columns 0 and 1 in the lower half, of 2 and 3 in the upper: a lane takes one of each.
+                let pairs = _mm512_loadu_si512(PAIRS.as_ptr().cast());
+                [
+                    _mm512_permutexvar_epi16(pairs, _mm512_unpacklo_epi8(ac, bd)),
+                    _mm512_permutexvar_epi16(pairs, _mm512_unpackhi_epi8(ac, bd)),
+                ]
             }
+        }
+
+        #[inline(always)]
+        unsafe fn store_halves(p: *mut u8, v: __m512i) {
+            // SAFETY: the caller vouches for the tier, and for 32 bytes at both places.
+            unsafe {
+                _mm256_storeu_si256(p.cast(), _mm512_castsi512_si256(v));
+                _mm256_storeu_si256(p.add(64).cast(), _mm512_extracti64x4_epi64::<1>(v));
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_tokens<const TOKENS: usize, const VECS: usize>(p: *const u8) -> [__m512i; VECS] {
+            // SAFETY: the caller vouches for the tier, and for four bytes of each token.
+            unsafe {
+                match TOKENS {
+                    4 => [_mm512_castsi128_si512(_mm_loadu_si128(p.cast())); VECS],
+                    _ => [_mm512_castsi256_si512(_mm256_loadu_si256(p.cast())); VECS],
+                }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn zip_lanes(a: __m512i, b: __m512i) -> [__m512i; 2] {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { [_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)] }
+        }
+
+        #[inline(always)]
+        unsafe fn each_part(p: *const u8) -> __m512i {
+            // SAFETY: the caller vouches for the tier, and for 16 bytes at p.
+            unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(p.cast())) }
         }
 
         #[inline(always)]
@@ -510,6 +550,66 @@ macro_rules! zmm {
             // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(v));
+            }
+        }
+    };
+}
+
+/// The methods of 512-bit registers that gather bytes of few tokens, without VBMI.
+macro_rules! gathers {
+    () => {
+        #[inline(always)]
+        unsafe fn gather16(lines: [*const u8; 4]) -> [__m512i; 4] {
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
+            unsafe {
+                let a = _mm_loadu_si128(lines[0].cast());
+                let b = _mm_loadu_si128(lines[1].cast());
+                let c = _mm_loadu_si128(lines[2].cast());
+                let d = _mm_loadu_si128(lines[3].cast());
+                let (ab0, ab1) = (_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b));
+                let (cd0, cd1) = (_mm_unpacklo_epi8(c, d), _mm_unpackhi_epi8(c, d));
+                let (q0, q1) = (_mm_unpacklo_epi16(ab0, cd0), _mm_unpackhi_epi16(ab0, cd0));
+                let (q2, q3) = (_mm_unpacklo_epi16(ab1, cd1), _mm_unpackhi_epi16(ab1, cd1));
+                let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(q0), q1);
+                let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(q2), q3);
+                [_mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high); 4]
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn each_token<const TOKENS: usize, const VECS: usize>(
+            lines: [*const u8; 4],
+        ) -> [__m512i; VECS] {
+            // SAFETY: the caller vouches for the tier, and for `TOKENS` bytes at each pointer.
+            unsafe {
+                let mut v = [_mm512_setzero_si512(); VECS];
+                for half in 0..TOKENS / 4 {
+                    let four = |c: usize| lines[c].add(4 * half).cast::<i32>().read_unaligned();
+                    // Four bytes of each column, in every part: one masked broadcast from memory each.
+                    let all = _mm512_set1_epi32(four(0));
+                    let all = _mm512_mask_set1_epi32(all, 0x2222, four(1));
+                    let all = _mm512_mask_set1_epi32(all, 0x4444, four(2));
+                    let all = _mm512_mask_set1_epi32(all, 0x8888, four(3));
+                    // Byte `4 c + t` is column c of token t.
+                    let (a, b, c, d) = (0x0c08_0400, 0x0d09_0501, 0x0e0a_0602, 0x0f0b_0703);
+                    let of = _mm512_setr_epi32(a, a, a, a, b, b, b, b, c, c, c, c, d, d, d, d);
+                    v[half] = _mm512_shuffle_epi8(all, of);
+                }
+                v
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn gather_tokens<const TOKENS: usize, const VECS: usize>(
+            lines: [*const u8; 4],
+        ) -> [__m512i; VECS] {
+            // SAFETY: the caller vouches for the tier, and for `TOKENS` bytes at each pointer.
+            unsafe {
+                if TOKENS == 4 {
+                    return [_mm512_castsi128_si512($crate::kernels::x86_64::quads_of_4(lines)); VECS];
+                }
+                let [low, high] = $crate::kernels::x86_64::quads_of_8(lines);
+                [_mm512_castsi256_si512(_mm256_set_m128i(high, low)); VECS]
             }
         }
     };

@@ -73,7 +73,7 @@ mod packed;
 
 pub use crate::base::element::Weight;
 pub use crate::driver::linear::weights::{MAX_FEATURES, MAX_FEATURES_ZERO_POINTS};
-use crate::kernels::panel::PanelLayout;
+use crate::kernels::panel::{PanelLayout, Shape};
 pub use builder::{LinearBuilder, MAX_GROUP_SIZE, MAX_OUT_FEATURES};
 pub use epilogue::{Activation, ByteTable, Epilogue, gelu_table, gelu_tanh_table, silu_table};
 pub use io::{InputQuantization, LinearInput, LinearOutput};
@@ -147,20 +147,18 @@ impl Linear {
 
     /// The name of the kernel that multiplies `tokens` tokens (most of them, where a tail goes to another).
     pub fn kernel(&self, tokens: usize) -> &'static str {
-        let layout = self.input_layout();
-        // As `Shape` has it.
-        let width = if tokens <= 16 || tokens <= 32 && layout.width() == 64 { 16 } else { layout.width() };
+        let shape = Shape { tokens, features: self.in_features, layout: self.input_layout() };
+        // Of no tokens there is no panel; any will do.
+        let width = if tokens == 0 { 1 } else { shape.panel(0).width };
         match &self.weights {
             Packed::Dense(w, _) => w.kernel().name,
-            Packed::Sparse(w) => match (w.layout().element(), w.height()) {
-                (Element::U8, height) => match tokens {
-                    1 => self.tier.gemv_kernel(w.layout(), height).name,
-                    2..=32 => self.tier.sparse_kernel(w.layout(), height, 16).name,
-                    _ => self.tier.sparse_kernel(w.layout(), height, 64).name,
-                },
-                (Element::F32, _) if tokens == 1 => self.tier.float.gemv.name,
-                (element, 0) => self.tier.floats(element).scatter(width).name,
-                (element, height) => self.tier.floats(element).gather(height, width).name,
+            Packed::Sparse(w) => match (w.layout().element(), w.height(), width) {
+                (Element::U8, height, 1) => self.tier.gemv_kernel(w.layout(), height).name,
+                (Element::U8, height, 4 | 8) => self.tier.few_kernel(w.layout(), height, width).name,
+                (Element::U8, height, _) => self.tier.sparse_kernel(w.layout(), height, width).name,
+                (Element::F32, _, 1) => self.tier.float.gemv.name,
+                (element, 0, _) => self.tier.floats(element).scatter(width).name,
+                (element, height, _) => self.tier.floats(element).gather(height, width).name,
             },
         }
     }

@@ -8,6 +8,7 @@ use siskin::internal::driver::linear::weights::Dense;
 use siskin::internal::kernels::activation::{Curve, evaluate};
 use siskin::internal::kernels::dense::Tile;
 use siskin::internal::kernels::epilogue::Finish;
+use siskin::internal::kernels::few::STRIDE;
 use siskin::internal::kernels::gemv::GATHER;
 use siskin::internal::kernels::pack::{Tokens, quad_offset};
 use siskin::internal::kernels::panel::PanelLayout as Layout;
@@ -141,7 +142,7 @@ const POISON: i32 = 0x5a5a_5a5a;
 fn sparse_kernels() {
     let mut r = Rng::new(1);
     for tier in tiers("sparse_kernels") {
-        assert_eq!(tier.bytes.sparse.len(), 8);
+        assert_eq!(tier.bytes.sparse.len(), 12);
         for kernel in tier.bytes.sparse {
             for round in 0..cases(8) {
                 let lens: Vec<usize> = (0..6).map(|i| LENS[(round as usize * 6 + i) % LENS.len()]).collect();
@@ -162,6 +163,30 @@ fn sparse_kernels() {
                 unsafe { (kernel.spill)(&p.band(), got.as_mut_ptr()) };
                 assert_eq!(got[..want.len()], want, "{} {lens:?}", kernel.name);
                 assert!(got[want.len()..].iter().all(|&v| v == POISON), "{} wrote too far", kernel.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn sparse_kernels_of_few_tokens() {
+    let mut r = Rng::new(11);
+    for tier in tiers("sparse_kernels_of_few_tokens") {
+        assert_eq!(tier.bytes.few.len(), 8);
+        for kernel in tier.bytes.few {
+            for round in 0..cases(12) {
+                let lens: Vec<usize> = (0..6).map(|i| LENS[(round as usize * 6 + i) % LENS.len()]).collect();
+                let (rows, tokens) = (kernel.rows, kernel.tokens);
+                let p = Problem::new(&mut r, kernel.layout, rows, tokens, &lens, round % 8 == 3);
+                let want = p.expected(kernel.layout, rows, tokens, tier.bytes.signed);
+                let mut got = vec![POISON; tokens * STRIDE];
+                // SAFETY: the tier is supported; the problem's groups, indices and panel fit each other; there is room.
+                unsafe { (kernel.spill)(&p.band(), got.as_mut_ptr()) };
+                for (i, &got) in got.iter().enumerate() {
+                    let (t, row) = (i / STRIDE, i % STRIDE);
+                    let want = if row < p.rows { want[row * tokens + t] } else { POISON };
+                    assert_eq!(got, want, "{} {lens:?} row {row} token {t}", kernel.name);
+                }
             }
         }
     }
@@ -359,9 +384,9 @@ fn dense_kernels() {
 const FEATURES: [usize; 14] = [0, 1, 3, 4, 5, 15, 16, 17, 31, 63, 64, 65, 100, 131];
 
 fn each_panel(r: &mut Rng, mut f: impl FnMut(&mut Rng, usize, usize, usize, usize, u8)) {
-    for width in [64, 16, 1] {
+    for width in [64, 32, 16, 8, 4, 1] {
         for features in FEATURES {
-            for tokens in [1, 3, 4, 5, 15, 16, 17, 31, 32, 33, 47, 60, 63, 64] {
+            for tokens in [1, 3, 4, 5, 8, 15, 16, 17, 31, 32, 33, 47, 60, 63, 64] {
                 if tokens <= width {
                     let stride = features + [0, 1, 13][r.below(3)];
                     let flip = [0, 0x80][r.below(2)];
@@ -410,8 +435,9 @@ fn rows_to_panels() {
                 let what =
                     format!("{} {layout:?} width={width} features={features} tokens={tokens}", tier.isa);
                 for f in 0..padded {
-                    for t in 0..tokens {
-                        let want = if f < features { rows[t * stride + f] ^ flip } else { 0 };
+                    for t in 0..width {
+                        let inside = f < features && t < tokens;
+                        let want = if inside { rows[t * stride + f] ^ flip } else { 0 };
                         assert_eq!(panel[place(layout, width, f, t)], want, "{what} ({t}, {f})");
                     }
                 }
@@ -473,7 +499,7 @@ fn interleave_kmajor() {
 fn sums_to_rows() {
     let mut r = Rng::new(7);
     for tier in tiers("sums_to_rows") {
-        for width in [64, 16, 1] {
+        for width in [64, 32, 16, 1] {
             for features in [0, 4, 8, 12, 60, 64] {
                 let ld = features + [0, 4, 64][r.below(3)];
                 let sums: Vec<i32> = (0..features * width).map(|_| r.next() as i32).collect();
@@ -499,7 +525,10 @@ fn every_tier_has_every_kernel() {
         for layout in [Layout::KMajor, Layout::KMajor4] {
             for rows in [4, 1] {
                 assert_eq!(tier.sparse_kernel(layout, rows, 64).tokens, 64);
+                assert_eq!(tier.sparse_kernel(layout, rows, 32).tokens, 32);
                 assert_eq!(tier.sparse_kernel(layout, rows, 16).tokens, 16);
+                assert_eq!(tier.few_kernel(layout, rows, 8).tokens, 8);
+                assert_eq!(tier.few_kernel(layout, rows, 4).tokens, 4);
                 assert!(tier.bytes.sparse.iter().all(|k| k.requantize.is_some() == (k.tokens == 64)));
                 assert_eq!(tier.gemv_kernel(layout, rows).rows, rows);
             }

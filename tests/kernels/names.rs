@@ -84,6 +84,9 @@ fn bytes(tier: &'static Tier) -> Vec<Said> {
 fn said(tier: &'static Tier) -> Vec<Said> {
     let types = if tier.bytes.signed { ["i8", "i8"] } else { ["u8", "i8"] };
     let mut all = bytes(tier);
+    all.extend(
+        tier.bytes.few.iter().map(|k| (k.name, types, "sparse", layout(k.layout), [k.rows, k.tokens])),
+    );
     all.extend(tier.bytes.gemv.iter().map(|k| (k.name, types, "gemv", layout(k.layout), [k.rows, 1])));
     for kernel in tier.float.f32.dense {
         all.push(dense(kernel, ["f32", kernel.stored.name()]));

@@ -7,14 +7,16 @@ use crate::base::buffer::as_i32;
 use crate::base::ctx::Ctx;
 use crate::kernels::activation::Curve;
 use crate::kernels::attention::pack::flip;
-use crate::kernels::gemv;
 use crate::kernels::pack::Tokens;
 use crate::kernels::panel::{Panel, PanelLayout};
 use crate::kernels::sparse;
+use crate::kernels::{few, gemv};
 use std::ops::Range;
 
 /// Bytes of a tile of sums: a band of a panel of 64 tokens.
 const SUMS: usize = BAND * 64 * 4;
+/// The sums of few tokens are rows of the tile as they leave their kernels.
+const _: () = assert!(few::STRIDE == BAND);
 /// Bytes of a tile of bytes.
 const BYTES: usize = BAND * 64;
 
@@ -160,17 +162,23 @@ fn general(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], band: usize, tile:
     // SAFETY: as in `fused`.
     unsafe {
         spill(job, w, width, x, band, [&mut *sums, &mut *rows], gathered);
-        if width > 1 {
+        let sums = if by_token(width) {
+            sums
+        } else {
             let padded = features.next_multiple_of(4);
             (job.tier.packing.sums_to_rows)(sums.as_ptr(), padded, width, rows.as_mut_ptr(), BAND);
-        } else {
-            rows[..features].copy_from_slice(&sums[..features]);
-        }
-        finish(job, TileOf { token, tokens, feature: first, features }, (rows.as_ptr(), BAND, false), bytes);
+            rows
+        };
+        finish(job, TileOf { token, tokens, feature: first, features }, (sums.as_ptr(), BAND, false), bytes);
     }
 }
 
-/// The exact sums of a band, `[feature][width]`.
+/// Whether kernels of panels of so many tokens leave their sums token by token.
+fn by_token(width: usize) -> bool {
+    width < 16
+}
+
+/// The exact sums of a band, `[feature][width]`, or `[token][BAND]` where they leave token by token.
 ///
 /// # Safety
 /// As for the kernels: x is a panel of `width` tokens with all features of the layer.
@@ -186,12 +194,13 @@ unsafe fn spill(
     for s in 0..HEIGHTS.len() {
         let Some(whole) = band_of(job, w, x, band, s) else { continue };
         let run = |band: &sparse::Band<'_>, out: *mut i32, gathered: *mut u8| {
+            let (layout, height) = (w.layout(), HEIGHTS[s]);
             // SAFETY: as the caller.
             unsafe {
-                if width == 1 {
-                    (job.tier.gemv_kernel(w.layout(), HEIGHTS[s]).spill)(band, gathered.cast(), out);
-                } else {
-                    (job.tier.sparse_kernel(w.layout(), HEIGHTS[s], width).spill)(band, out);
+                match width {
+                    1 => (job.tier.gemv_kernel(layout, height).spill)(band, gathered.cast(), out),
+                    4 | 8 => (job.tier.few_kernel(layout, height, width).spill)(band, out),
+                    _ => (job.tier.sparse_kernel(layout, height, width).spill)(band, out),
                 }
             }
         };
@@ -203,10 +212,10 @@ unsafe fn spill(
             run(&sparse::Band { groups: far, ..whole }, more.as_mut_ptr(), gathered.as_mut_ptr());
             for row in far.iter().flat_map(|g| g.row as usize..(g.row + g.rows) as usize) {
                 // Both halves started there.
-                let init = job.init[row];
-                let start = (row - whole.first_row) * width;
-                for (sum, more) in sums[start..start + width].iter_mut().zip(&more[start..]) {
-                    *sum = sum.wrapping_add(more.wrapping_sub(init));
+                let (init, own) = (job.init[row], row - whole.first_row);
+                for t in 0..width {
+                    let at = if by_token(width) { t * BAND + own } else { own * width + t };
+                    sums[at] = sums[at].wrapping_add(more[at].wrapping_sub(init));
                 }
             }
         }
