@@ -144,8 +144,11 @@ unsafe fn store<S: Simd, const ROWS: usize, const TOKENS: usize, const VECS: usi
             S::store(sums.as_mut_ptr().add(v * S::LANES).cast(), acc[v]);
         }
         for t in 0..TOKENS {
-            for r in 0..group.rows as usize {
-                *out.add(t * STRIDE + r) = sums.get_unchecked(t * ROWS + r).assume_init();
+            // Not a loop of as many rows, of which the compiler would make a call.
+            for r in 0..ROWS {
+                if r < group.rows as usize {
+                    *out.add(t * STRIDE + r) = sums.get_unchecked(t * ROWS + r).assume_init();
+                }
             }
         }
     }

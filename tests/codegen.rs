@@ -159,6 +159,16 @@ fn hot_loops() {
         check(&asm, &of("avx512_vnni", "bytes", &["spill", layout], &[4, 4]), "vpdpbusd", 16);
         check(&asm, &of("avx512_vbmi", "bytes", &["requantize", layout], &[4, 4]), "vpdpbusd", 16);
     }
+    // Few tokens: 4 rows x 4 or 8 tokens, two entries at a time where a product is one instruction.
+    let few = |row, numbers: &[usize]| {
+        let mut parts = of(row, "bytes", &["few"], numbers);
+        parts.insert(3, "Kb0_".to_string());
+        parts
+    };
+    check(&asm, &few("avx512_vbmi", &[4, 8, 2]), "vpdpbusd", 4);
+    check(&asm, &few("avx512_vnni", &[4, 8, 2]), "vpdpbusd", 4);
+    check(&asm, &few("avx2", &[4, 8, 4]), "vpmaddwd", 8);
+    check(&asm, &of("avx512_vnni", "bytes", &["spill", "KMajor32"], &[4, 2]), "vpdpbusd", 8);
     // Dense: 12 tokens x 2 registers, of one panel, without unrolling.
     check(&asm, &of("avx512_vnni", "bytes", &["tiles", "tile"], &[12, 1, 1]), "vpdpbusd", 24);
     // 6 tokens x 2 registers; a step is two 16-bit elements of K.

@@ -6,7 +6,7 @@
 //! token:      sums of a group for one token (GEMV)        x is looked up in registers, see `token.rs`
 //! ```
 
-use super::token;
+use super::{opaque, token};
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 
@@ -31,9 +31,9 @@ unsafe fn fours(lines: [*const u8; 4]) -> __m512i {
     unsafe {
         let four = |c: usize| lines[c].cast::<i32>().read_unaligned();
         let all = _mm_set1_epi32(four(0));
-        let all = _mm_mask_set1_epi32(all, 2, four(1));
-        let all = _mm_mask_set1_epi32(all, 4, four(2));
-        _mm512_castsi128_si512(_mm_mask_set1_epi32(all, 8, four(3)))
+        let all = _mm_mask_set1_epi32(all, opaque::<2>() as u8, four(1));
+        let all = _mm_mask_set1_epi32(all, opaque::<4>() as u8, four(2));
+        _mm512_castsi128_si512(_mm_mask_set1_epi32(all, opaque::<8>() as u8, four(3)))
     }
 }
 
@@ -47,9 +47,9 @@ unsafe fn eights(lines: [*const u8; 4]) -> __m512i {
     unsafe {
         let eight = |c: usize| lines[c].cast::<i64>().read_unaligned();
         let all = _mm256_set1_epi64x(eight(0));
-        let all = _mm256_mask_set1_epi64(all, 2, eight(1));
-        let all = _mm256_mask_set1_epi64(all, 4, eight(2));
-        _mm512_castsi256_si512(_mm256_mask_set1_epi64(all, 8, eight(3)))
+        let all = _mm256_mask_set1_epi64(all, opaque::<2>() as u8, eight(1));
+        let all = _mm256_mask_set1_epi64(all, opaque::<4>() as u8, eight(2));
+        _mm512_castsi256_si512(_mm256_mask_set1_epi64(all, opaque::<8>() as u8, eight(3)))
     }
 }
 

@@ -159,6 +159,18 @@ unsafe fn two_parts(p: *const u8, stride: usize) -> std::arch::x86_64::__m128i {
     unsafe { _mm_unpacklo_epi64(_mm_loadl_epi64(p.cast()), _mm_loadl_epi64(p.add(stride).cast())) }
 }
 
+/// A mask of lanes that the compiler cannot see through. With a known constant it makes moves and shuffles of masked broadcasts from
+/// memory, and shuffles are what there is one port for on Intel's cores.
+#[inline(always)]
+fn opaque<const MASK: u16>() -> u16 {
+    let mask: u32;
+    // SAFETY: the instruction writes its one register and nothing else.
+    unsafe {
+        std::arch::asm!("mov {0:e}, {1}", out(reg) mask, const MASK, options(pure, nomem, nostack, preserves_flags));
+    }
+    mask as u16
+}
+
 /// The four bytes of four columns for each of four tokens.
 ///
 /// # Safety

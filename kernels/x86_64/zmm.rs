@@ -587,9 +587,12 @@ macro_rules! gathers {
                     let four = |c: usize| lines[c].add(4 * half).cast::<i32>().read_unaligned();
                     // Four bytes of each column, in every part: one masked broadcast from memory each.
                     let all = _mm512_set1_epi32(four(0));
-                    let all = _mm512_mask_set1_epi32(all, 0x2222, four(1));
-                    let all = _mm512_mask_set1_epi32(all, 0x4444, four(2));
-                    let all = _mm512_mask_set1_epi32(all, 0x8888, four(3));
+                    let all =
+                        _mm512_mask_set1_epi32(all, $crate::kernels::x86_64::opaque::<0x2222>(), four(1));
+                    let all =
+                        _mm512_mask_set1_epi32(all, $crate::kernels::x86_64::opaque::<0x4444>(), four(2));
+                    let all =
+                        _mm512_mask_set1_epi32(all, $crate::kernels::x86_64::opaque::<0x8888>(), four(3));
                     // Byte `4 c + t` is column c of token t.
                     let (a, b, c, d) = (0x0c08_0400, 0x0d09_0501, 0x0e0a_0602, 0x0f0b_0703);
                     let of = _mm512_setr_epi32(a, a, a, a, b, b, b, b, c, c, c, c, d, d, d, d);
