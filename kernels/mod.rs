@@ -23,8 +23,20 @@ macro_rules! compile {
 /// One plain Rust body, left to the compiler to vectorize for each kind of CPU.
 ///
 /// `autovec!(pub fn name(args) -> ret = body);` makes `name::pick(isa)`, which returns the version of the
-/// `#[inline(always)]` function `body` that the list of ISAs names for `isa`.
+/// `#[inline(always)]` function `body` that the list of ISAs names for `isa`. A body can take the constant `FUSED` as a parameter:
+/// whether a fused multiply-add is an instruction there.
 macro_rules! autovec {
+    (@ $version:ident $set:ident $fused:expr, ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = $body:path) => {
+        mod $version {
+            #[allow(unused_imports)]
+            use super::*;
+
+            #[allow(dead_code)]
+            const FUSED: bool = $fused;
+
+            compile! { $set: pub fn run($($arg: $ty),*) $(-> $ret)? = $body }
+        }
+    };
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
         $(#[$doc])*
         $vis mod $name {
@@ -35,20 +47,20 @@ macro_rules! autovec {
             /// The kernel's type. Safe to call where the ISA it was picked for is supported.
             pub type Fn = unsafe fn($($ty),*) $(-> $ret)?;
 
-            compile! { scalar: fn baseline($($arg: $ty),*) $(-> $ret)? = $body }
+            autovec!(@ baseline scalar cfg!(target_arch = "aarch64"), ($($arg: $ty),*) $(-> $ret)? = $body);
             #[cfg(target_arch = "x86_64")]
-            compile! { avx2: fn avx2($($arg: $ty),*) $(-> $ret)? = $body }
+            autovec!(@ avx2 avx2 true, ($($arg: $ty),*) $(-> $ret)? = $body);
             #[cfg(target_arch = "x86_64")]
-            compile! { avx512: fn avx512($($arg: $ty),*) $(-> $ret)? = $body }
+            autovec!(@ avx512 avx512 true, ($($arg: $ty),*) $(-> $ret)? = $body);
 
             /// The version for an ISA.
             pub fn pick(isa: Isa) -> Fn {
                 match isa.loops() {
-                    Loops::Baseline => baseline,
+                    Loops::Baseline => baseline::run,
                     #[cfg(target_arch = "x86_64")]
-                    Loops::Avx2 => avx2,
+                    Loops::Avx2 => avx2::run,
                     #[cfg(target_arch = "x86_64")]
-                    Loops::Avx512 => avx512,
+                    Loops::Avx512 => avx512::run,
                     #[cfg(not(target_arch = "x86_64"))]
                     Loops::Avx2 | Loops::Avx512 => unreachable!("{isa} is of another architecture"),
                 }
@@ -65,6 +77,7 @@ pub mod attention;
 pub mod byte_table;
 pub mod codes;
 pub mod convert;
+pub mod core;
 pub mod dense;
 pub mod ecoformer;
 pub mod epilogue;

@@ -10,6 +10,11 @@
 //! Rounding half to even is an addition: the f32 around 1.5 * 2^23 are spaced by 1, so that adding this number
 //! rounds, and the low byte of the sum's bits is the integer. As the bounds are integers, clamping before rounding
 //! gives the same result.
+//!
+//! A division takes as long as some ten multiplications. So where a fused multiply-add is an instruction, quotients are products
+//! with the reciprocal, corrected twice by what is left (P. Markstein, Computation of elementary functions on the IBM RISC
+//! System/6000 processor, 1990): the first correction leaves an error below one unit in the last place, the second the quotient as it
+//! is rounded.
 
 use crate::base::ctx::Ctx;
 use crate::base::isa::Isa;
@@ -140,21 +145,46 @@ pub fn range<X: Real>(x: &[X], ctx: &Ctx) -> Range {
     unsafe { X::range(ctx.isa())(x) }
 }
 
-autovec!(fn quantize_f32(x: &[f32], to: Affine, y: &mut [u8]) = quantize_body::<f32>);
-autovec!(fn quantize_bf16(x: &[bf16], to: Affine, y: &mut [u8]) = quantize_body::<bf16>);
-autovec!(fn quantize_f16(x: &[f16], to: Affine, y: &mut [u8]) = quantize_body::<f16>);
+autovec!(fn quantize_f32(x: &[f32], to: Affine, y: &mut [u8]) = quantize_body::<f32, FUSED>);
+autovec!(fn quantize_bf16(x: &[bf16], to: Affine, y: &mut [u8]) = quantize_body::<bf16, FUSED>);
+autovec!(fn quantize_f16(x: &[f16], to: Affine, y: &mut [u8]) = quantize_body::<f16, FUSED>);
 autovec!(fn dequantize_u8(x: &[u8], scale: f32, offset: (u8, i32), y: &mut [f32]) = dequantize_body);
 autovec!(fn range_f32(x: &[f32]) -> Range = range_body::<f32>);
 autovec!(fn range_bf16(x: &[bf16]) -> Range = range_body::<bf16>);
 autovec!(fn range_f16(x: &[f16]) -> Range = range_body::<f16>);
 
+/// Scales between which everything that the corrections of a quotient compute is exact where it must be: what is left of x is not
+/// subnormal, and neither is the reciprocal.
+const CORRECTED: std::ops::Range<f32> = f32::from_bits((127 - 60) << 23)..f32::from_bits((127 + 60) << 23);
+/// As many steps and more are beyond every integer of 8 bits, however they are rounded.
+const FAR: f32 = 1_048_576.0;
+
 #[inline(always)]
-fn quantize_body<X: Real>(x: &[X], to: Affine, y: &mut [u8]) {
+fn quantize_body<X: Real, const FUSED: bool>(x: &[X], to: Affine, y: &mut [u8]) {
+    if !FUSED || !CORRECTED.contains(&to.scale) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = to.byte(x.widen() / to.scale);
+        }
+        return;
+    }
+    let reciprocal = 1.0 / to.scale;
     for (y, x) in y.iter_mut().zip(x) {
-        let steps = x.widen() / to.scale;
+        let x = x.widen();
+        let rough = x * reciprocal;
+        let near = rough.mul_add(-to.scale, x).mul_add(reciprocal, rough);
+        let exact = near.mul_add(-to.scale, x).mul_add(reciprocal, near);
+        // What is left of an infinite x is NaN.
+        *y = to.byte(if rough.abs() < FAR { exact } else { rough });
+    }
+}
+
+impl Affine {
+    /// The integer that so many steps are, as a byte.
+    #[inline(always)]
+    fn byte(self, steps: f32) -> u8 {
         let steps = if steps.is_nan() { 0.0 } else { steps };
-        let steps = least(greatest(steps, to.low), to.high);
-        *y = ((steps + ROUND).to_bits() as u8).wrapping_add(to.zero);
+        let steps = least(greatest(steps, self.low), self.high);
+        ((steps + ROUND).to_bits() as u8).wrapping_add(self.zero)
     }
 }
 

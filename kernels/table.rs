@@ -94,6 +94,6 @@ impl Tier {
         let Some(row) = architecture::ROWS.iter().rev().chain(portable::ROWS).find(fits) else {
             unreachable!("this CPU has no {}", target.isa)
         };
-        if target.core.bf16_pairs { row.tier } else { row.widening }
+        if target.pairs { row.tier } else { row.widening }
     }
 }

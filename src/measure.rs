@@ -1,6 +1,6 @@
 //! Yardsticks for benchmarks: how fast this CPU multiplies and reads when it does nothing else.
 
-use crate::base::core::{Core, Target};
+use crate::base::core::Target;
 use crate::base::isa::Isa;
 use crate::kernels::float_table::FloatKernels;
 use crate::kernels::measure;
@@ -9,7 +9,7 @@ use crate::kernels::table::Tier;
 /// The kernels of an ISA; of one that this CPU does not have, those of [`Isa::Scalar`].
 fn tier(isa: Isa) -> &'static Tier {
     let isa = if isa.is_supported() { isa } else { Isa::Scalar };
-    Tier::of(Target { isa, core: Core::ANY })
+    Tier::of(Target { isa, pairs: true })
 }
 
 /// Runs the dot products of an ISA, or its products of matrices, on registers alone, `rounds` times, and returns the operations done (a

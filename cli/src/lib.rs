@@ -42,7 +42,7 @@ pub mod internal {
 use base::error::{Error, Result};
 use base::signals;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
-use commands::{bench, energy, info, plot, run, survey, tour, verify};
+use commands::{bench, energy, info, plot, run, survey, tour, tune, verify};
 use std::io::{Write, stdout};
 use std::process::ExitCode;
 
@@ -58,6 +58,7 @@ struct Siskin;
 enum What {
     Energy(energy::Args),
     Info(info::Args),
+    Tune(tune::Args),
     Verify(verify::Args),
     Survey(survey::Args),
     Plot(plot::Args),
@@ -92,6 +93,7 @@ fn obey(matches: &ArgMatches) -> Result<()> {
         Some(_) => match What::from_arg_matches(matches).unwrap_or_else(|e| e.exit()) {
             What::Energy(args) => energy::main(&args),
             What::Info(args) => info::main(&args),
+            What::Tune(args) => tune::main(&args),
             What::Verify(args) => verify::main(&args),
             What::Survey(args) => survey::main(&args),
             What::Plot(args) => plot::main(&args),

@@ -97,7 +97,7 @@ impl Attention {
 
 /// q, k and v of a call, `[tokens, heads, head_dim]` each: all of floats, of any types, or all of bytes, of any types and parameters.
 ///
-/// bfloat16 is multiplied in pairs where q, k and v are all of it and the CPU has the instruction; else, as f16, it is widened.
+/// bfloat16 is multiplied in pairs where q, k and v are all of it and [`Ctx::pairs_bf16`]; else, as f16, it is widened.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionInputs<'a> {
     /// `[q tokens, num_heads, head_dim]`.

@@ -1,5 +1,6 @@
 //! What a call may use: instructions and threads. Passed in, never global.
 
+use crate::base::core::{Bf16Pairs, Core};
 use crate::base::error::{Error, Result};
 use crate::base::isa::Isa;
 use crate::base::parallel::Parallelism;
@@ -11,6 +12,9 @@ pub struct Ctx {
     parallelism: Parallelism,
     /// What a caller's executor answered when it was given: a call that asked twice could be told two numbers.
     executor_threads: usize,
+    /// In the place of the core of this CPU.
+    core: Option<Core>,
+    bf16_pairs: Bf16Pairs,
 }
 
 impl Ctx {
@@ -23,7 +27,13 @@ impl Ctx {
     /// # Errors
     /// [`Error::Value`] if `SISKIN_MAX_ISA` is set to something that is not a tier.
     pub fn new() -> Result<Self> {
-        Ok(Self { isa: Isa::detect()?, parallelism: Parallelism::default(), executor_threads: 1 })
+        Ok(Self {
+            isa: Isa::detect()?,
+            parallelism: Parallelism::default(),
+            executor_threads: 1,
+            core: None,
+            bf16_pairs: Bf16Pairs::default(),
+        })
     }
 
     /// Uses the calling thread alone, and starts no other: else as [`Ctx::new`].
@@ -69,6 +79,30 @@ impl Ctx {
         }
         self.parallelism = parallelism;
         self
+    }
+
+    /// Chooses kernels and the sizes of their blocks for `core`, in the place of what is known of this CPU's.
+    #[must_use]
+    pub fn with_core(mut self, core: Core) -> Self {
+        self.core = Some(core);
+        self
+    }
+
+    /// Whether bfloat16 is multiplied in pairs. A layer keeps what its context said when it was packed.
+    #[must_use]
+    pub fn with_bf16_pairs(mut self, pairs: Bf16Pairs) -> Self {
+        self.bf16_pairs = pairs;
+        self
+    }
+
+    /// What [`Ctx::with_core`] gave.
+    pub(crate) fn given_core(&self) -> Option<Core> {
+        self.core
+    }
+
+    /// What [`Ctx::with_bf16_pairs`] gave.
+    pub fn bf16_pairs(&self) -> Bf16Pairs {
+        self.bf16_pairs
     }
 
     /// The tier in use.

@@ -11,7 +11,7 @@
 //! | `f32`, `f16` | floats | f32: one chain of fused multiply-adds in the order of k, from 0 |
 //! | `i8`, [`LinearBuilder::weight_only`] | floats | the same, of the 8-bit numbers; the scale comes with the epilogue |
 //! | `i8`, [`LinearBuilder::group_scales`] | floats | the same within each group; `total = fma(sum, scale, total)` from group to group |
-//! | `bf16` | floats | as `f32`; on the tier `avx512-bf16` the CPU's own product of pairs, see below |
+//! | `bf16` | floats | as `f32`; or, on the tier `avx512-bf16`, by the CPU's own product of pairs, see below |
 //!
 //! Narrow weights and x are widened, which is exact. Chains are never split, so floats too have the same bits on every tier,
 //! at every number of threads, in any batch, and in a sparse layer as in the dense one with the same zeros. Pruned blocks
@@ -20,11 +20,12 @@
 //! bytes, NaN becomes the zero point, whatever the activation's limits, and infinities clamp; with a table, NaN becomes the
 //! zero point of the table's input, and the output is the table's byte for that.
 //!
-//! **bfloat16 in pairs.** Where the CPU has `vdpbf16ps` (the tier `avx512-bf16`), dense layers of bfloat16, and block-sparse
-//! ones whose blocks are an even number of columns wide, use it. x is rounded to bfloat16 then, if it is not that already; each
+//! **bfloat16 in pairs.** Where the CPU has `vdpbf16ps` (the tier `avx512-bf16`) and its core is faster so, dense layers of bfloat16,
+//! and block-sparse ones whose blocks are an even number of columns wide, use it
+//! ([`Ctx::with_bf16_pairs`](crate::Ctx::with_bf16_pairs) says always or never). x is rounded to bfloat16 then, if it is not that already; each
 //! instruction adds two products to a sum with roundings of its own, and takes subnormals for zero. With S the sum of
 //! `|x * w|`, a sum is within `(2^-9 + K * 2^-23) * S` of the exact one, without the first term if x is bfloat16. Within the
-//! tier the bits are the same for any threads and batch. `SISKIN_MAX_ISA=avx512-vnni` has the bits of all other tiers.
+//! tier the bits are the same for any threads and batch. [`Bf16Pairs::Never`](crate::Bf16Pairs) has the bits of all other tiers.
 //!
 //! ```
 //! use siskin::linear::{Epilogue, Linear};

@@ -12,7 +12,7 @@ pub mod layer;
 use siskin::internal::isa::FeatureSet;
 use siskin::internal::kernels::codes::table::Codes;
 use siskin::internal::kernels::table::{TIERS, Tier};
-use siskin::{Ctx, Executor, Isa, Parallelism};
+use siskin::{Bf16Pairs, Ctx, Executor, Isa, Parallelism};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -95,8 +95,9 @@ impl Rng {
     }
 }
 
+/// A context of an ISA, with all kernels that it has.
 pub fn serial(isa: Isa) -> Ctx {
-    Ctx::serial().unwrap().with_isa(isa).unwrap()
+    Ctx::serial().unwrap().with_isa(isa).unwrap().with_bf16_pairs(Bf16Pairs::Always)
 }
 
 /// What an executor does with the numbers it is given.

@@ -4,11 +4,13 @@
 //! * `SISKIN_EXPECT_ISA=avx-vnni`: [`Isa::detect`] must say exactly this (after `SISKIN_MAX_ISA`, where set).
 //! * `SISKIN_REQUIRE_ISA=avx2,avx512`: each of these must be supported; a missing one fails instead of being skipped.
 
-use crate::common::implies;
-use siskin::internal::core::{Core, Target};
+use crate::common::{Rng, implies};
+use siskin::internal::core::Target;
 use siskin::internal::isa::FeatureSet;
 use siskin::internal::kernels::table::Tier;
-use siskin::{Ctx, Isa};
+use siskin::linear::{Epilogue, Linear};
+use siskin::sparse::{BlockShape, Norm, prune};
+use siskin::{Bf16Pairs, Core, Ctx, Element, Isa, MatMut, MatRef, Scratch, bf16};
 use std::io::Write;
 
 /// Past libtest's capture, so that it is seen without `--nocapture` too.
@@ -113,28 +115,107 @@ fn sets_of_an_isa_grow() {
     }
 }
 
-/// The best row of each ISA; without pairs of bfloat16 where the core is better without.
+/// The best row of each ISA; without pairs of bfloat16 where they are not wanted.
 #[test]
 fn a_target_gets_its_row() {
     for isa in Isa::supported() {
-        let tier = Tier::of(Target { isa, core: Core::ANY });
+        let tier = Tier::of(Target { isa, pairs: true });
         let best = FeatureSet::all().iter().rfind(|set| set.isa == isa && set.is_supported()).unwrap();
         assert_eq!((tier.isa, tier.set.name), (isa, best.name));
         assert_eq!(
             (tier.pairs.is_some(), tier.multiply_pairs.is_some()),
             (isa.pairs_bf16(), isa.pairs_bf16())
         );
-        let widening = Tier::of(Target { isa, core: Core { bf16_pairs: false, ..Core::ANY } });
+        let widening = Tier::of(Target { isa, pairs: false });
         assert_eq!((widening.isa, widening.set.name), (isa, best.name));
         assert!(widening.pairs.is_none() && widening.multiply_pairs.is_none());
         assert_eq!(widening.bytes.dense.name, tier.bytes.dense.name);
     }
 }
 
-/// Cache sizes that blocks were measured with.
+/// Blocks of any size give the same bits.
 #[test]
-fn blocks_of_any_core() {
-    assert_eq!((Core::ANY.block_bytes(), Core::ANY.share_bytes()), (256 << 10, 400 << 10));
+fn caches_change_no_answer() {
+    let (m, n, k) = (150, 130, 300);
+    let mut r = Rng::new(12);
+    let mut floats = |len: usize| (0..len).map(|_| r.float(-1.0, 1.0)).collect::<Vec<_>>();
+    let (w, x) = (floats(n * k), floats(m * k));
+    let (w, x) = (MatRef::new(&w, n, k).unwrap(), MatRef::new(&x, m, k).unwrap());
+    let pruned = prune::magnitude(w, BlockShape::B4X1, 0.6, Norm::L2).unwrap();
+    let layers = |ctx: &Ctx| {
+        [
+            Linear::quantize_dense(w).unwrap().build(ctx).unwrap(),
+            Linear::quantize_sparse(&pruned).unwrap().build(ctx).unwrap(),
+            Linear::dense(w).build(ctx).unwrap(),
+            Linear::sparse(&pruned).build(ctx).unwrap(),
+        ]
+    };
+    for isa in Isa::supported() {
+        let outputs = |core: &str| {
+            let ctx = Ctx::serial().unwrap().with_isa(isa).unwrap().with_core(core.parse().unwrap());
+            layers(&ctx).map(|layer| {
+                let mut y = vec![0.0f32; m * n];
+                let to = MatMut::new(&mut y, m, n).unwrap();
+                layer.forward(x, Epilogue::new(), to, &ctx, &mut Scratch::new()).unwrap();
+                y
+            })
+        };
+        let small = outputs("bf16-pairs=1 l1d=4096 l2=4096");
+        assert_eq!(small, outputs("bf16-pairs=1 l1d=32768 l2=1073741824"), "{isa}");
+    }
+}
+
+/// A layer of bfloat16 is packed for pairs where the context says so, and only where the ISA has them.
+#[test]
+fn pairs_are_a_choice() {
+    let w = [bf16::ONE; 8];
+    for isa in Isa::supported() {
+        let ctx = Ctx::serial().unwrap().with_isa(isa).unwrap();
+        let slow: Core = "bf16-pairs=0.5 l1d=32768 l2=524288".parse().unwrap();
+        let fast: Core = "bf16-pairs=1.5 l1d=32768 l2=524288".parse().unwrap();
+        let has = isa.pairs_bf16();
+        for (ctx, pairs) in [
+            (ctx.clone().with_core(slow), false),
+            (ctx.clone().with_core(fast), has),
+            (ctx.clone().with_core(slow).with_bf16_pairs(Bf16Pairs::Always), has),
+            (ctx.clone().with_core(fast).with_bf16_pairs(Bf16Pairs::Never), false),
+        ] {
+            assert_eq!(ctx.pairs_bf16(), pairs, "{isa} {:?} {}", ctx.bf16_pairs(), ctx.core());
+            let layer = Linear::dense(MatRef::new(&w, 2, 4).unwrap()).build(&ctx).unwrap();
+            assert_eq!(layer.input_element(), if pairs { Element::Bf16 } else { Element::F32 });
+            // What packed the layer decides, not what calls it.
+            let (mut y, mut scratch) = ([0.0f32; 2], Scratch::new());
+            let x = [1.0f32, 2.0, 3.0, 4.0];
+            let other = ctx.clone().with_bf16_pairs(if pairs { Bf16Pairs::Never } else { Bf16Pairs::Always });
+            let (x, to) = (MatRef::new(&x, 1, 4).unwrap(), MatMut::new(&mut y, 1, 2).unwrap());
+            layer.forward(x, Epilogue::new(), to, &other, &mut scratch).unwrap();
+            assert_eq!(y, [10.0, 10.0]);
+        }
+    }
+}
+
+/// A core can be kept as text; the one that is measured too.
+#[test]
+fn a_core_is_what_its_text_says() {
+    for core in [Core::ANY, Ctx::new().unwrap().core(), Ctx::tuned().unwrap().core()] {
+        let again: Core = core.to_string().parse().unwrap();
+        assert_eq!((again.bf16_pairs, again.l1d, again.l2), (core.bf16_pairs, core.l1d, core.l2));
+        assert!(!core.name.is_empty() && !core.source.is_empty());
+    }
+    for wrong in [
+        "",
+        "l2=524288",
+        "bf16-pairs=2 l1d=32768",
+        "bf16-pairs=2 l1d=32768 l2=524288 l2=524288",
+        "bf16-pairs=2 l1d=32768 l2=524288 l3=1",
+        "bf16-pairs=NaN l1d=32768 l2=524288",
+        "bf16-pairs=-1 l1d=32768 l2=524288",
+        "bf16-pairs=2 l1d=1 l2=524288",
+        "bf16-pairs=2 l1d=32768 l2=99999999999",
+        "bf16-pairs=two l1d=32768 l2=524288",
+    ] {
+        assert!(wrong.parse::<Core>().is_err(), "{wrong:?}");
+    }
 }
 
 #[test]

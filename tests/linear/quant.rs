@@ -530,3 +530,48 @@ fn bad_matrices_are_refused_and_nothing_is_written() {
     assert_eq!(blamed(quant::per_channel(thin, U8, &ctx)), "x");
     quant::quantize(thin, &p, MatMut::<u8>::new(&mut [], usize::MAX, 0).unwrap(), &ctx).unwrap();
 }
+
+/// Quotients that a corrected reciprocal could round to the other side: next to every half, for scales of all magnitudes and of
+/// mantissas that are all ones, all zeros and anything.
+#[test]
+fn quotients_next_to_halves() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u32
+    };
+    for round in 0..400_u32 {
+        let exponent =
+            [1, 2, 66, 67, 68, 100, 120, 126, 127, 128, 186, 187, 188, 250, 251][round as usize % 15];
+        let mantissa =
+            [0, 1, 0x7f_ffff, 0x7f_fffe, 0x40_0000, 0x2a_aaaa, next() & 0x7f_ffff, next() & 0x7f_ffff];
+        let scale = f32::from_bits(exponent << 23 | mantissa[round as usize % 8]);
+        let p = QuantParams::u8(scale, (next() % 256) as i32).unwrap();
+        let mut x = vec![
+            f32::NAN,
+            f32::INFINITY,
+            -f32::INFINITY,
+            f32::MAX,
+            f32::MIN,
+            0.0,
+            -0.0,
+            f32::MIN_POSITIVE,
+            1e-45,
+        ];
+        for k in -260..=260_i32 {
+            let half = (k as f32 + 0.5) * scale;
+            let ulps = if half.is_finite() { -3..=3 } else { 0..=0 };
+            x.extend(ulps.map(|ulp: i32| f32::from_bits(half.to_bits().wrapping_add_signed(ulp))));
+        }
+        let want: Vec<i32> = x.iter().map(|&x| p.quantize(x)).collect();
+        for isa in Isa::supported() {
+            let ctx = Ctx::serial().unwrap().with_isa(isa).unwrap();
+            let mut q = vec![0_u8; x.len()];
+            let to = MatMut::new(&mut q, 1, x.len()).unwrap();
+            quant::quantize(MatRef::new(&x, 1, x.len()).unwrap(), &p, to, &ctx).unwrap();
+            for (i, &q) in q.iter().enumerate() {
+                assert_eq!(i32::from(q), want[i], "{} / {scale} on {}", x[i], ctx.isa());
+            }
+        }
+    }
+}

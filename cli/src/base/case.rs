@@ -50,6 +50,9 @@ macro_rules! case {
             /// Tier of instructions; the best of this CPU if not given.
             #[arg(long)]
             pub isa: Option<String>,
+            /// How bfloat16 is multiplied on a tier that has products of pairs.
+            #[arg(long, value_enum, default_value_t)]
+            pub bf16_pairs: $crate::base::settings::Bf16Pairs,
             /// Seed of everything random.
             #[arg(long, default_value_t = 1)]
             pub seed: u64,
@@ -63,6 +66,7 @@ macro_rules! case {
                     threads: 1,
                     min_ms: 200,
                     isa: None,
+                    bf16_pairs: Default::default(),
                     seed: 1,
                 }
             }
@@ -85,6 +89,10 @@ macro_rules! case {
                 self.isa.as_deref()
             }
 
+            fn bf16_pairs(&self) -> $crate::base::settings::Bf16Pairs {
+                self.bf16_pairs
+            }
+
             fn threads(&self) -> usize {
                 self.threads
             }
@@ -104,18 +112,23 @@ macro_rules! params {
         pub struct Params {
             $($(#[$meta])* $field: $type,)*
             isa: Option<String>,
+            bf16_pairs: $crate::base::settings::Bf16Pairs,
             threads: usize,
         }
 
         impl Default for Params {
             fn default() -> Self {
-                Self { $($field: $crate::base::case::or_default!($($default)?),)* isa: None, threads: 1 }
+                Self { $($field: $crate::base::case::or_default!($($default)?),)* isa: None, bf16_pairs: Default::default(), threads: 1 }
             }
         }
 
         impl $crate::base::settings::Settings for Params {
             fn isa(&self) -> Option<&str> {
                 self.isa.as_deref()
+            }
+
+            fn bf16_pairs(&self) -> $crate::base::settings::Bf16Pairs {
+                self.bf16_pairs
             }
 
             fn threads(&self) -> usize {

@@ -1,11 +1,35 @@
 //! The tier and the threads that cases and runs ask for.
 
+use super::case::choices;
 use super::error::{Error, Result};
 use siskin::{Ctx, Isa, Parallelism};
+
+choices! {
+    Bf16Pairs {
+        /// In pairs where the core is faster so.
+        IfFaster,
+        /// In pairs wherever the tier has the instruction.
+        Always,
+        /// Widened: the same bits on every CPU.
+        Never,
+    }
+}
+
+impl From<Bf16Pairs> for siskin::Bf16Pairs {
+    fn from(pairs: Bf16Pairs) -> Self {
+        match pairs {
+            Bf16Pairs::IfFaster => Self::IfFaster,
+            Bf16Pairs::Always => Self::Always,
+            Bf16Pairs::Never => Self::Never,
+        }
+    }
+}
 
 /// What every case and every run says about how it is computed.
 pub trait Settings: Sync {
     fn isa(&self) -> Option<&str>;
+
+    fn bf16_pairs(&self) -> Bf16Pairs;
 
     fn threads(&self) -> usize;
 
@@ -26,6 +50,7 @@ pub trait Settings: Sync {
     /// Calls `f` where so many threads are.
     fn on_threads<T: Send>(&self, f: impl FnOnce(&Ctx) -> Result<T> + Send) -> Result<T> {
         let (ctx, threads) = (ctx(self.isa(), self.threads())?, self.threads());
+        let ctx = ctx.with_bf16_pairs(self.bf16_pairs().into());
         if threads == 1 {
             return f(&ctx);
         }
@@ -47,9 +72,10 @@ pub fn ctx(isa: Option<&str>, threads: usize) -> Result<Ctx> {
     .with_parallelism(parallelism(threads)))
 }
 
-/// A tier that this CPU has.
+/// A tier that this CPU has, with all kernels that it has.
 pub fn tier(isa: Isa, threads: usize) -> Result<Ctx> {
-    Ok(Ctx::serial()?.with_isa(isa)?.with_parallelism(parallelism(threads)))
+    let ctx = Ctx::serial()?.with_isa(isa)?.with_parallelism(parallelism(threads));
+    Ok(ctx.with_bf16_pairs(siskin::Bf16Pairs::Always))
 }
 
 fn parallelism(threads: usize) -> Parallelism {

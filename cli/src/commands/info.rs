@@ -29,6 +29,37 @@ pub struct Info {
     pub tiers: Vec<TierInfo>,
     /// Of the first core, where the system tells.
     pub caches: Vec<Cache>,
+    /// What is known of the core.
+    pub core: CoreInfo,
+}
+
+#[derive(Serialize)]
+pub struct CoreInfo {
+    pub name: &'static str,
+    pub source: &'static str,
+    /// What is chosen by it, as `Core` reads it again.
+    pub text: String,
+    /// How bfloat16 is multiplied, and why.
+    pub bf16: String,
+}
+
+impl CoreInfo {
+    pub fn new(ctx: &Ctx) -> Self {
+        let core = ctx.core();
+        let gain = format!("times {} of multiply-adds of f32 on this core", core.bf16_pairs);
+        let bf16 = match (ctx.isa().pairs_bf16(), ctx.pairs_bf16()) {
+            (false, _) => "widened to f32: the tier has no products of pairs".into(),
+            (true, true) => format!("in pairs: {gain}"),
+            (true, false) => format!("widened to f32: pairs are {gain}"),
+        };
+        Self { name: core.name, source: core.source, text: core.to_string(), bf16 }
+    }
+
+    pub fn print(&self, out: &mut impl Write) -> Result<()> {
+        writeln!(out, "  core: {} ({})", self.name, self.source)?;
+        writeln!(out, "    chosen by: {}", self.text)?;
+        Ok(writeln!(out, "    bfloat16: {}", self.bf16)?)
+    }
 }
 
 #[derive(Serialize)]
@@ -47,7 +78,8 @@ pub struct Cache {
 
 impl Info {
     pub fn new() -> Result<Self> {
-        let isa = Ctx::new()?.isa();
+        let ctx = Ctx::new()?;
+        let isa = ctx.isa();
         let tier = |&isa: &Isa| TierInfo {
             isa: isa.name(),
             supported: isa.is_supported(),
@@ -62,6 +94,7 @@ impl Info {
             vbmi: measure::uses_vbmi(isa),
             tiers: Isa::ALL.iter().map(tier).collect(),
             caches: caches(),
+            core: CoreInfo::new(&ctx),
         })
     }
 
@@ -81,7 +114,7 @@ impl Info {
         if !self.caches.is_empty() {
             writeln!(out, "  {}", self.caches.iter().map(cache).collect::<Vec<_>>().join(", "))?;
         }
-        Ok(())
+        self.core.print(out)
     }
 }
 

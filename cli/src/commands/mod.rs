@@ -8,4 +8,5 @@ pub mod run;
 pub mod serve;
 pub mod survey;
 pub mod tour;
+pub mod tune;
 pub mod verify;

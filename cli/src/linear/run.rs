@@ -74,9 +74,10 @@ quantized (no x_scale):
   s = fma(x[k], w[k], s) in f32, in the order of k, pruned blocks left out
   with groups, each group's own s from 0, then v = fma(s, w_scale, v) by group
   v = fma(s, w_scale, bias), w_scale being 1 for floats and for groups; and so on
-Where this CPU multiplies pairs of bfloat16 (avx512-bf16), layers of BF16 weights,
-dense or in blocks of 2, 4, 6 .. columns, do: x is rounded to bfloat16, and the
-order is another. The "isa" "avx512-vnni" has that above.
+Where bfloat16 is multiplied in pairs (the tier avx512-bf16, on cores that are
+faster so), layers of BF16 weights, dense or in blocks of 2, 4, 6 .. columns, do:
+x is rounded to bfloat16, and the order is another. "bf16_pairs": "never" has the
+above everywhere, "always" pairs wherever the tier has them.
 
 Example, with NumPy:
   import json, subprocess, numpy as np

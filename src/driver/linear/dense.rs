@@ -34,7 +34,7 @@ fn rows(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
     };
     let k_block = k_block(job, w);
     let in_use = stride.max(wide).min((4 * k_block).max(1));
-    let block = (2 * ctx.target().core.block_bytes() / in_use).clamp(1, m.max(1)).next_multiple_of(most);
+    let block = (2 * ctx.core().block_bytes() / in_use).clamp(1, m.max(1)).next_multiple_of(most);
     let several = kernel.several.iter().enumerate().map(|(m, s)| (m + 1) * s.panels).max();
     let sums = if k_block < w.steps() { block } else { most.max(several.unwrap_or(0)) };
     // The epilogue reads whole registers of sums, beyond the last where a panel is not so wide.

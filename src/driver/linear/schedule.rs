@@ -44,7 +44,7 @@ impl Sharing {
         };
         // Packed floats are large too: shared out by bands, they would all be read again by every range.
         let alone = threads == 1 || (job.shape.layout.is_float() && pieces >= 2 * threads);
-        let share = ctx.target().core.share_bytes();
+        let share = ctx.core().share_bytes();
         let ranges = if alone { 1 } else { m.weight_bytes().div_ceil(share).max(few) };
         let ranges = ranges.clamp(1, m.weights().bands());
         Sharing { ranges, groups: (4 * threads).div_ceil(ranges).min(pieces) }
@@ -71,7 +71,7 @@ impl Own {
         let threads = ctx.threads();
         let tasks = if pieces.is_multiple_of(threads) { threads } else { 4 * threads };
         let tasks = tasks.min(pieces);
-        let block = (2 * ctx.target().core.block_bytes() / job.shape.piece_bytes().max(1))
+        let block = (2 * ctx.core().block_bytes() / job.shape.piece_bytes().max(1))
             .clamp(1, pieces.div_ceil(tasks.max(1)).max(1));
         let region = match job.source {
             Source::Packed(_) => 0,
@@ -93,7 +93,7 @@ impl Own {
 pub fn run<M: Multiply>(job: &Job<'_>, m: &M, ctx: &Ctx, mut memory: Memory<'_>) {
     let (pieces, w) = (job.shape.pieces(), m.weights());
     let sharing = Sharing::new(job, m, ctx, pieces);
-    let chunks = m.weight_bytes().div_ceil(ctx.target().core.block_bytes()).clamp(1, w.bands().max(1));
+    let chunks = m.weight_bytes().div_ceil(ctx.core().block_bytes()).clamp(1, w.bands().max(1));
     if ctx.threads() > 1 {
         reserve(job, m, ctx, chunks, &mut memory);
     }
