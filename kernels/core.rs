@@ -1,15 +1,16 @@
 //! Which core this is, and what a call makes of it.
 
+use super::quantize::{Affine, Real};
 #[cfg(feature = "linear")]
 use super::table::Tier;
 use crate::base::core::{Bf16Pairs, Core, KNOWN, Known, Target};
 use crate::base::ctx::Ctx;
 use crate::base::error::Result;
 use crate::base::isa::Isa;
+use std::hint::black_box;
 use std::ops::RangeInclusive;
 use std::sync::OnceLock;
-#[cfg(feature = "linear")]
-use std::{hint::black_box, time::Instant};
+use std::time::Instant;
 
 /// What CPUID says of this CPU.
 struct Identity {
@@ -91,34 +92,60 @@ pub fn detected() -> Core {
 }
 
 /// The core as measured now, on this thread: in well under a millisecond.
-#[cfg(feature = "linear")]
 fn measured(isa: Isa) -> Core {
-    let known = detected();
+    let core = Core { name: "measured", source: "measured just now, in a moment", ..detected() };
+    Core { bf16_pairs: pairs(isa).unwrap_or(core.bf16_pairs), division: division(isa), ..core }
+}
+
+/// How long a call takes, in seconds: the least of some.
+fn time(call: &mut dyn FnMut()) -> f64 {
+    (0..8).fold(f64::INFINITY, |least, _| {
+        let start = Instant::now();
+        call();
+        least.min(start.elapsed().as_secs_f64())
+    })
+}
+
+/// As a number of two digits, which is what such a moment can tell.
+fn two_digits(ratio: f64) -> f32 {
+    ((ratio * 100.0).round() / 100.0).clamp(0.0, 1000.0) as f32
+}
+
+/// The operations of pairs of bfloat16 in a time over those of multiply-adds; none where there are none.
+#[cfg(feature = "linear")]
+fn pairs(isa: Isa) -> Option<f32> {
     let tier = Tier::of(Target { isa, pairs: true });
-    let Some(pairs) = tier.pairs.filter(|_| tier.is_supported()) else {
-        return Core { name: "measured", source: "no products of pairs of bfloat16 to measure", ..known };
-    };
+    let pairs = tier.pairs.filter(|_| tier.is_supported())?;
     let rate = |operations: unsafe fn(u64) -> u64| {
         // SAFETY: the tier is supported; the kernel works on registers alone.
         let run = |rounds| unsafe { operations(rounds) };
         // Some ten thousand cycles, whatever a round does.
         let rounds = 1 + 500_000 / run(1).max(1);
-        (0..5).fold(0.0f64, |best, _| {
-            let start = Instant::now();
-            let done = black_box(run(rounds));
-            best.max(done as f64 / start.elapsed().as_secs_f64().max(1e-9))
-        })
+        let mut done = 0;
+        let time = time(&mut || done = black_box(run(rounds)));
+        done as f64 / time.max(1e-9)
     };
-    let ratio = rate(pairs.peak) / rate(tier.float.f32.peak);
-    // Two digits are what such a moment can tell.
-    let bf16_pairs = ((ratio * 100.0).round() / 100.0) as f32;
-    Core { name: "measured", source: "measured just now", bf16_pairs, ..known }
+    Some(two_digits(rate(pairs.peak) / rate(tier.float.f32.peak)))
 }
 
-/// Nothing that depends on the core is in this build.
+/// Nothing that depends on it is in this build.
 #[cfg(not(feature = "linear"))]
-fn measured(_isa: Isa) -> Core {
-    detected()
+fn pairs(_isa: Isa) -> Option<f32> {
+    None
+}
+
+/// The time of quantizing by divisions over that by corrected reciprocals.
+fn division(isa: Isa) -> f32 {
+    let x: [f32; 2048] = std::array::from_fn(|i| i as f32 * 0.1 - 100.0);
+    let mut y = [0; 2048];
+    let to = Affine::UNIT;
+    let [divide, correct] = f32::quantize(isa).map(|run| {
+        time(&mut || {
+            // SAFETY: the ISA is that of a context, so this CPU has it.
+            unsafe { run(black_box(&x), to, black_box(&mut y)) }
+        })
+    });
+    two_digits(divide / correct.max(1e-9))
 }
 
 impl Ctx {

@@ -23,20 +23,8 @@ macro_rules! compile {
 /// One plain Rust body, left to the compiler to vectorize for each kind of CPU.
 ///
 /// `autovec!(pub fn name(args) -> ret = body);` makes `name::pick(isa)`, which returns the version of the
-/// `#[inline(always)]` function `body` that the list of ISAs names for `isa`. A body can take the constant `FUSED` as a parameter:
-/// whether a fused multiply-add is an instruction there.
+/// `#[inline(always)]` function `body` that the list of ISAs names for `isa`.
 macro_rules! autovec {
-    (@ $version:ident $set:ident $fused:expr, ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = $body:path) => {
-        mod $version {
-            #[allow(unused_imports)]
-            use super::*;
-
-            #[allow(dead_code)]
-            const FUSED: bool = $fused;
-
-            compile! { $set: pub fn run($($arg: $ty),*) $(-> $ret)? = $body }
-        }
-    };
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
         $(#[$doc])*
         $vis mod $name {
@@ -47,20 +35,20 @@ macro_rules! autovec {
             /// The kernel's type. Safe to call where the ISA it was picked for is supported.
             pub type Fn = unsafe fn($($ty),*) $(-> $ret)?;
 
-            autovec!(@ baseline scalar cfg!(target_arch = "aarch64"), ($($arg: $ty),*) $(-> $ret)? = $body);
+            compile! { scalar: fn baseline($($arg: $ty),*) $(-> $ret)? = $body }
             #[cfg(target_arch = "x86_64")]
-            autovec!(@ avx2 avx2 true, ($($arg: $ty),*) $(-> $ret)? = $body);
+            compile! { avx2: fn avx2($($arg: $ty),*) $(-> $ret)? = $body }
             #[cfg(target_arch = "x86_64")]
-            autovec!(@ avx512 avx512 true, ($($arg: $ty),*) $(-> $ret)? = $body);
+            compile! { avx512: fn avx512($($arg: $ty),*) $(-> $ret)? = $body }
 
             /// The version for an ISA.
             pub fn pick(isa: Isa) -> Fn {
                 match isa.loops() {
-                    Loops::Baseline => baseline::run,
+                    Loops::Baseline => baseline,
                     #[cfg(target_arch = "x86_64")]
-                    Loops::Avx2 => avx2::run,
+                    Loops::Avx2 => avx2,
                     #[cfg(target_arch = "x86_64")]
-                    Loops::Avx512 => avx512::run,
+                    Loops::Avx512 => avx512,
                     #[cfg(not(target_arch = "x86_64"))]
                     Loops::Avx2 | Loops::Avx512 => unreachable!("{isa} is of another architecture"),
                 }

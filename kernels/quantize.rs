@@ -11,13 +11,12 @@
 //! rounds, and the low byte of the sum's bits is the integer. As the bounds are integers, clamping before rounding
 //! gives the same result.
 //!
-//! A division takes as long as some ten multiplications. So where a fused multiply-add is an instruction, quotients are products
-//! with the reciprocal, corrected twice by what is left (P. Markstein, Computation of elementary functions on the IBM RISC
-//! System/6000 processor, 1990): the first correction leaves an error below one unit in the last place, the second the quotient as it
-//! is rounded.
+//! On cores whose divisions are slow ([`Core::division`](crate::Core)), quotients are products with the reciprocal, corrected twice by
+//! what is left (P. Markstein, Computation of elementary functions on the IBM RISC System/6000 processor, 1990): the first correction
+//! leaves an error below one unit in the last place, the second the very quotient that a division rounds to.
 
 use crate::base::ctx::Ctx;
-use crate::base::isa::Isa;
+use crate::base::isa::{Isa, Loops};
 use crate::base::params::QuantParams;
 use half::{bf16, f16};
 
@@ -36,6 +35,11 @@ pub struct Affine {
     high: f32,
     /// The low byte of the zero point.
     zero: u8,
+}
+
+impl Affine {
+    /// A scale and a range to measure with.
+    pub const UNIT: Affine = Affine { scale: 0.7, low: -128.0, high: 127.0, zero: 0 };
 }
 
 impl From<&QuantParams> for Affine {
@@ -63,12 +67,15 @@ impl Range {
     pub const INFINITE: u32 = 0x7f80_0000;
 }
 
+/// A kernel of [`quantize`].
+pub type Quantize<X> = unsafe fn(&[X], Affine, &mut [u8]);
+
 /// An element type that can be quantized.
 pub trait Real: Copy {
     /// The number as an f32.
     fn widen(self) -> f32;
-    /// The kernel of [`quantize`] for an ISA.
-    fn quantize(isa: Isa) -> unsafe fn(&[Self], Affine, &mut [u8]);
+    /// The kernels of [`quantize`] for an ISA: by divisions, and by corrected reciprocals.
+    fn quantize(isa: Isa) -> [Quantize<Self>; 2];
     /// The kernel of [`range`] for an ISA.
     fn range(isa: Isa) -> unsafe fn(&[Self]) -> Range;
 }
@@ -79,8 +86,8 @@ impl Real for f32 {
         self
     }
 
-    fn quantize(isa: Isa) -> unsafe fn(&[f32], Affine, &mut [u8]) {
-        quantize_f32::pick(isa)
+    fn quantize(isa: Isa) -> [Quantize<f32>; 2] {
+        [divide_f32::pick(isa), correct_f32::pick(isa)]
     }
 
     fn range(isa: Isa) -> unsafe fn(&[f32]) -> Range {
@@ -95,8 +102,8 @@ impl Real for bf16 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
-    fn quantize(isa: Isa) -> unsafe fn(&[bf16], Affine, &mut [u8]) {
-        quantize_bf16::pick(isa)
+    fn quantize(isa: Isa) -> [Quantize<bf16>; 2] {
+        [divide_bf16::pick(isa), correct_bf16::pick(isa)]
     }
 
     fn range(isa: Isa) -> unsafe fn(&[bf16]) -> Range {
@@ -115,8 +122,8 @@ impl Real for f16 {
         f32::from_bits(magnitude.to_bits() | special | (bits & 0x8000) << 16)
     }
 
-    fn quantize(isa: Isa) -> unsafe fn(&[f16], Affine, &mut [u8]) {
-        quantize_f16::pick(isa)
+    fn quantize(isa: Isa) -> [Quantize<f16>; 2] {
+        [divide_f16::pick(isa), correct_f16::pick(isa)]
     }
 
     fn range(isa: Isa) -> unsafe fn(&[f16]) -> Range {
@@ -126,8 +133,12 @@ impl Real for f16 {
 
 /// `y[i] = params.quantize(x[i])` as bytes, up to the shorter length.
 pub fn quantize<X: Real>(x: &[X], params: &QuantParams, y: &mut [u8], ctx: &Ctx) {
+    let [divide, correct] = X::quantize(ctx.isa());
+    // Without vectors a fused multiply-add may be a call.
+    let corrects = ctx.core().division > 1.0 && ctx.isa().loops() != Loops::Baseline;
+    let run = if corrects && CORRECTED.contains(&params.scale()) { correct } else { divide };
     // SAFETY: a Ctx only holds a tier that this CPU has.
-    unsafe { X::quantize(ctx.isa())(x, params.into(), y) }
+    unsafe { run(x, params.into(), y) }
 }
 
 /// `y[i] = params.dequantize(x[i])` from bytes, up to the shorter length.
@@ -145,9 +156,12 @@ pub fn range<X: Real>(x: &[X], ctx: &Ctx) -> Range {
     unsafe { X::range(ctx.isa())(x) }
 }
 
-autovec!(fn quantize_f32(x: &[f32], to: Affine, y: &mut [u8]) = quantize_body::<f32, FUSED>);
-autovec!(fn quantize_bf16(x: &[bf16], to: Affine, y: &mut [u8]) = quantize_body::<bf16, FUSED>);
-autovec!(fn quantize_f16(x: &[f16], to: Affine, y: &mut [u8]) = quantize_body::<f16, FUSED>);
+autovec!(fn divide_f32(x: &[f32], to: Affine, y: &mut [u8]) = divide_body::<f32>);
+autovec!(fn correct_f32(x: &[f32], to: Affine, y: &mut [u8]) = correct_body::<f32>);
+autovec!(fn divide_bf16(x: &[bf16], to: Affine, y: &mut [u8]) = divide_body::<bf16>);
+autovec!(fn correct_bf16(x: &[bf16], to: Affine, y: &mut [u8]) = correct_body::<bf16>);
+autovec!(fn divide_f16(x: &[f16], to: Affine, y: &mut [u8]) = divide_body::<f16>);
+autovec!(fn correct_f16(x: &[f16], to: Affine, y: &mut [u8]) = correct_body::<f16>);
 autovec!(fn dequantize_u8(x: &[u8], scale: f32, offset: (u8, i32), y: &mut [f32]) = dequantize_body);
 autovec!(fn range_f32(x: &[f32]) -> Range = range_body::<f32>);
 autovec!(fn range_bf16(x: &[bf16]) -> Range = range_body::<bf16>);
@@ -160,13 +174,15 @@ const CORRECTED: std::ops::Range<f32> = f32::from_bits((127 - 60) << 23)..f32::f
 const FAR: f32 = 1_048_576.0;
 
 #[inline(always)]
-fn quantize_body<X: Real, const FUSED: bool>(x: &[X], to: Affine, y: &mut [u8]) {
-    if !FUSED || !CORRECTED.contains(&to.scale) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y = to.byte(x.widen() / to.scale);
-        }
-        return;
+fn divide_body<X: Real>(x: &[X], to: Affine, y: &mut [u8]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = to.byte(x.widen() / to.scale);
     }
+}
+
+/// The bytes of [`divide_body`], for a scale in [`CORRECTED`].
+#[inline(always)]
+fn correct_body<X: Real>(x: &[X], to: Affine, y: &mut [u8]) {
     let reciprocal = 1.0 / to.scale;
     for (y, x) in y.iter_mut().zip(x) {
         let x = x.widen();

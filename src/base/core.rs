@@ -9,7 +9,7 @@ use std::str::FromStr;
 /// What a core is good at, beside what it can do: what the choice of kernels and the sizes of their blocks depend on. No answer
 /// depends on it, but for bfloat16 in pairs: see [`Bf16Pairs`].
 ///
-/// As text it is what decides, `bf16-pairs=2 l1d=32768 l2=1048576`, from which it can be had again: what
+/// As text it is what decides, `bf16-pairs=2 division=0.6 l1d=32768 l2=1048576`, from which it can be had again: what
 /// [`Ctx::tuned`](crate::Ctx::tuned) measured can be kept, and given to [`Ctx::with_core`](crate::Ctx::with_core).
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
@@ -23,6 +23,8 @@ pub struct Core {
     /// How many times as fast as one by fused multiply-adds, with bfloat16 widened, a layer by products of pairs is where arithmetic
     /// is what binds it. Only where the ISA has such products.
     pub bf16_pairs: f32,
+    /// How many times as long numbers take to be quantized by divisions as by a reciprocal that is corrected.
+    pub division: f32,
     /// Bytes of the first-level cache of data.
     pub l1d: usize,
     /// Bytes of the second-level cache.
@@ -50,6 +52,7 @@ impl Core {
         source: "what suits every core",
         starts: None,
         bf16_pairs: 2.0,
+        division: 1.0,
         l1d: 32 << 10,
         l2: 512 << 10,
     };
@@ -82,58 +85,63 @@ pub(crate) struct Known {
 const MEASURED: &str = "measured by siskin (docs/benchmarks); caches as the CPU tells";
 const TABLES: &str = "public tables of instructions; caches as the CPU tells";
 
-const fn core(name: &'static str, source: &'static str, starts: [f32; 4], bf16_pairs: f32) -> Core {
+const fn core(
+    name: &'static str,
+    source: &'static str,
+    starts: [f32; 4],
+    [bf16_pairs, division]: [f32; 2],
+) -> Core {
     let [bits, fmas, dots, shuffles] = starts;
     let starts = Some(Starts { bits: bits as u32, fmas, dots, shuffles });
-    Core { name, source, starts, bf16_pairs, ..Core::ANY }
+    Core { name, source, starts, bf16_pairs, division, ..Core::ANY }
 }
 
 /// Cores that are known. Of each: bits of its widest registers; multiply-adds, dot products and byte shuffles that start in a cycle;
-/// and what pairs of bfloat16 gain. Of several that fit, the first.
+/// what pairs of bfloat16 gain, and what divisions cost (1 where it was not measured). Of several that fit, the first.
 pub(crate) const KNOWN: &[Known] = &[
     Known {
         vendor: "AuthenticAMD",
         family: 25,
         models: &[0x00..=0x0f, 0x20..=0x2f, 0x40..=0x5f],
-        core: core("AMD Zen 3", MEASURED, [256.0, 2.0, 2.0, 2.0], 2.0),
+        core: core("AMD Zen 3", MEASURED, [256.0, 2.0, 2.0, 2.0], [2.0, 0.6]),
     },
     // Its units are 256 bits wide: a register of 512 takes each of them twice, which still pays, for it is one instruction.
     Known {
         vendor: "AuthenticAMD",
         family: 25,
         models: &[0x10..=0x1f, 0x60..=0x7f, 0xa0..=0xaf],
-        core: core("AMD Zen 4", MEASURED, [512.0, 1.0, 1.0, 1.0], 2.0),
+        core: core("AMD Zen 4", MEASURED, [512.0, 1.0, 1.0, 1.0], [2.0, 1.0]),
     },
     Known {
         vendor: "AuthenticAMD",
         family: 26,
         models: &[0x00..=0xff],
-        core: core("AMD Zen 5", MEASURED, [512.0, 2.0, 2.0, 2.0], 1.85),
+        core: core("AMD Zen 5", MEASURED, [512.0, 2.0, 2.0, 2.0], [1.85, 1.0]),
     },
     // Sapphire Rapids and Emerald Rapids: a product of pairs starts every second cycle.
     Known {
         vendor: "GenuineIntel",
         family: 6,
         models: &[143..=143, 207..=207],
-        core: core("Intel Golden Cove", MEASURED, [512.0, 2.0, 2.0, 1.0], 0.5),
+        core: core("Intel Golden Cove", MEASURED, [512.0, 2.0, 2.0, 1.0], [0.5, 2.0]),
     },
     Known {
         vendor: "GenuineIntel",
         family: 6,
         models: &[151..=151, 154..=154, 183..=183, 186..=186, 191..=191],
-        core: core("Intel Golden Cove, clients", TABLES, [256.0, 2.0, 2.0, 2.0], 0.5),
+        core: core("Intel Golden Cove, clients", TABLES, [256.0, 2.0, 2.0, 2.0], [0.5, 1.0]),
     },
     Known {
         vendor: "GenuineIntel",
         family: 6,
         models: &[106..=106, 108..=108],
-        core: core("Intel Ice Lake, servers", TABLES, [512.0, 2.0, 2.0, 1.0], 0.5),
+        core: core("Intel Ice Lake, servers", TABLES, [512.0, 2.0, 2.0, 1.0], [0.5, 1.0]),
     },
     Known {
         vendor: "GenuineIntel",
         family: 6,
         models: &[85..=85],
-        core: core("Intel Skylake, servers", TABLES, [512.0, 2.0, 2.0, 1.0], 0.5),
+        core: core("Intel Skylake, servers", TABLES, [512.0, 2.0, 2.0, 1.0], [0.5, 1.0]),
     },
     // No core of Intel's is known on which pairs win: others can be measured.
     Known {
@@ -173,7 +181,7 @@ pub struct Target {
 
 impl fmt::Display for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "bf16-pairs={} l1d={} l2={}", self.bf16_pairs, self.l1d, self.l2)
+        write!(f, "bf16-pairs={} division={} l1d={} l2={}", self.bf16_pairs, self.division, self.l1d, self.l2)
     }
 }
 
@@ -181,7 +189,9 @@ impl FromStr for Core {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || Error::value("core", "bf16-pairs=, l1d= and l2=, each once", format_args!("{text:?}"));
+        let wrong = || {
+            Error::value("core", "bf16-pairs=, division=, l1d= and l2=, each once", format_args!("{text:?}"))
+        };
         let field = |name: &str| {
             let mut values = text.split_whitespace().filter_map(|f| f.strip_prefix(name)?.strip_prefix('='));
             match (values.next(), values.next()) {
@@ -198,10 +208,14 @@ impl FromStr for Core {
             )),
         };
         let (l1d, l2) = (bytes("l1d")?, bytes("l2")?);
-        let bf16_pairs = field("bf16-pairs")?.parse().map_err(|_| wrong())?;
-        if text.split_whitespace().count() != 3 || !(0.0..=1000.0).contains(&bf16_pairs) {
+        let ratio = |name| match field(name)?.parse::<f32>() {
+            Ok(ratio) if (0.0..=1000.0).contains(&ratio) => Ok(ratio),
+            _ => Err(Error::value("core", format_args!("{name} of 0 to 1000"), format_args!("{text:?}"))),
+        };
+        let (bf16_pairs, division) = (ratio("bf16-pairs")?, ratio("division")?);
+        if text.split_whitespace().count() != 4 {
             return Err(wrong());
         }
-        Ok(Core { name: "as given", source: "text", bf16_pairs, l1d, l2, ..Core::ANY })
+        Ok(Core { name: "as given", source: "text", bf16_pairs, division, l1d, l2, ..Core::ANY })
     }
 }

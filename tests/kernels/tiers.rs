@@ -160,8 +160,8 @@ fn caches_change_no_answer() {
                 y
             })
         };
-        let small = outputs("bf16-pairs=1 l1d=4096 l2=4096");
-        assert_eq!(small, outputs("bf16-pairs=1 l1d=32768 l2=1073741824"), "{isa}");
+        let small = outputs("bf16-pairs=1 division=1 l1d=4096 l2=4096");
+        assert_eq!(small, outputs("bf16-pairs=1 division=1 l1d=32768 l2=1073741824"), "{isa}");
     }
 }
 
@@ -171,8 +171,8 @@ fn pairs_are_a_choice() {
     let w = [bf16::ONE; 8];
     for isa in Isa::supported() {
         let ctx = Ctx::serial().unwrap().with_isa(isa).unwrap();
-        let slow: Core = "bf16-pairs=0.5 l1d=32768 l2=524288".parse().unwrap();
-        let fast: Core = "bf16-pairs=1.5 l1d=32768 l2=524288".parse().unwrap();
+        let slow: Core = "bf16-pairs=0.5 division=1 l1d=32768 l2=524288".parse().unwrap();
+        let fast: Core = "bf16-pairs=1.5 division=1 l1d=32768 l2=524288".parse().unwrap();
         let has = isa.pairs_bf16();
         for (ctx, pairs) in [
             (ctx.clone().with_core(slow), false),
@@ -199,20 +199,21 @@ fn pairs_are_a_choice() {
 fn a_core_is_what_its_text_says() {
     for core in [Core::ANY, Ctx::new().unwrap().core(), Ctx::tuned().unwrap().core()] {
         let again: Core = core.to_string().parse().unwrap();
-        assert_eq!((again.bf16_pairs, again.l1d, again.l2), (core.bf16_pairs, core.l1d, core.l2));
+        assert_eq!((again.bf16_pairs, again.division), (core.bf16_pairs, core.division));
+        assert_eq!((again.l1d, again.l2), (core.l1d, core.l2));
         assert!(!core.name.is_empty() && !core.source.is_empty());
     }
     for wrong in [
         "",
         "l2=524288",
-        "bf16-pairs=2 l1d=32768",
-        "bf16-pairs=2 l1d=32768 l2=524288 l2=524288",
-        "bf16-pairs=2 l1d=32768 l2=524288 l3=1",
-        "bf16-pairs=NaN l1d=32768 l2=524288",
-        "bf16-pairs=-1 l1d=32768 l2=524288",
-        "bf16-pairs=2 l1d=1 l2=524288",
-        "bf16-pairs=2 l1d=32768 l2=99999999999",
-        "bf16-pairs=two l1d=32768 l2=524288",
+        "bf16-pairs=2 division=1 l1d=32768",
+        "bf16-pairs=2 division=1 l1d=32768 l2=524288 l2=524288",
+        "bf16-pairs=2 division=1 l1d=32768 l2=524288 l3=1",
+        "bf16-pairs=NaN division=1 l1d=32768 l2=524288",
+        "bf16-pairs=-1 division=1 l1d=32768 l2=524288",
+        "bf16-pairs=2 division=1 l1d=1 l2=524288",
+        "bf16-pairs=2 division=1 l1d=32768 l2=99999999999",
+        "bf16-pairs=two division=1 l1d=32768 l2=524288",
     ] {
         assert!(wrong.parse::<Core>().is_err(), "{wrong:?}");
     }

@@ -565,12 +565,16 @@ fn quotients_next_to_halves() {
         }
         let want: Vec<i32> = x.iter().map(|&x| p.quantize(x)).collect();
         for isa in Isa::supported() {
-            let ctx = Ctx::serial().unwrap().with_isa(isa).unwrap();
-            let mut q = vec![0_u8; x.len()];
-            let to = MatMut::new(&mut q, 1, x.len()).unwrap();
-            quant::quantize(MatRef::new(&x, 1, x.len()).unwrap(), &p, to, &ctx).unwrap();
-            for (i, &q) in q.iter().enumerate() {
-                assert_eq!(i32::from(q), want[i], "{} / {scale} on {}", x[i], ctx.isa());
+            // By divisions, and by reciprocals.
+            for core in ["division=0.5", "division=2"] {
+                let core = format!("bf16-pairs=1 {core} l1d=32768 l2=524288").parse().unwrap();
+                let ctx = Ctx::serial().unwrap().with_isa(isa).unwrap().with_core(core);
+                let mut q = vec![0_u8; x.len()];
+                let to = MatMut::new(&mut q, 1, x.len()).unwrap();
+                quant::quantize(MatRef::new(&x, 1, x.len()).unwrap(), &p, to, &ctx).unwrap();
+                for (i, &q) in q.iter().enumerate() {
+                    assert_eq!(i32::from(q), want[i], "{} / {scale} on {isa}, {core}", x[i]);
+                }
             }
         }
     }

@@ -41,6 +41,8 @@ pub struct CoreInfo {
     pub text: String,
     /// How bfloat16 is multiplied, and why.
     pub bf16: String,
+    /// How numbers are quantized, and why.
+    pub quantize: String,
 }
 
 impl CoreInfo {
@@ -52,13 +54,21 @@ impl CoreInfo {
             (true, true) => format!("in pairs: {gain}"),
             (true, false) => format!("widened to f32: pairs are {gain}"),
         };
-        Self { name: core.name, source: core.source, text: core.to_string(), bf16 }
+        let quantize = match core.division {
+            1.0 => "by divisions".into(),
+            d if d > 1.0 => {
+                format!("by a corrected reciprocal: divisions take {d} times as long on this core")
+            }
+            d => format!("by divisions, which take {d} of the time of a corrected reciprocal on this core"),
+        };
+        Self { name: core.name, source: core.source, text: core.to_string(), bf16, quantize }
     }
 
     pub fn print(&self, out: &mut impl Write) -> Result<()> {
         writeln!(out, "  core: {} ({})", self.name, self.source)?;
         writeln!(out, "    chosen by: {}", self.text)?;
-        Ok(writeln!(out, "    bfloat16: {}", self.bf16)?)
+        writeln!(out, "    bfloat16: {}", self.bf16)?;
+        Ok(writeln!(out, "    quantizing: {}", self.quantize)?)
     }
 }
 
