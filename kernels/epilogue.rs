@@ -115,7 +115,7 @@ pub unsafe fn run<S: Simd, const FLOAT: bool>(to: &Finish<'_>, tile: &Sums) {
         if done < tile.features {
             rows::<S, FLOAT>(to, tile, done);
         }
-        finish_bytes(to, tile);
+        finish_bytes::<S>(to, tile);
     }
 }
 
@@ -344,17 +344,35 @@ unsafe fn limited<S: Simd>(to: &Finish<'_>, y: S::F) -> S::F {
 
 /// The table, and the flip to signed bytes.
 #[inline(always)]
-unsafe fn finish_bytes(to: &Finish<'_>, tile: &Sums) {
+unsafe fn finish_bytes<S: Simd>(to: &Finish<'_>, tile: &Sums) {
     if to.table.is_none() && to.flip == 0 {
         return;
     }
     for m in 0..tile.tokens {
         // SAFETY: as `Run`: this tile's bytes of the token.
         let y = unsafe { std::slice::from_raw_parts_mut(tile.out.add(m * tile.stride), tile.features) };
-        if let Some(table) = to.table {
-            y.iter_mut().for_each(|y| *y = table[usize::from(*y)]);
+        match to.table {
+            // SAFETY: the caller vouches for the tier.
+            Some(table) if S::LOOKS_UP_BYTES => unsafe { look_up::<S>(table, y) },
+            Some(table) => y.iter_mut().for_each(|y| *y = table[usize::from(*y)]),
+            None => {}
         }
         y.iter_mut().for_each(|y| *y ^= to.flip);
+    }
+}
+
+/// The table of each byte, in registers.
+///
+/// # Safety
+/// The CPU has the tier of `S`.
+#[inline(always)]
+unsafe fn look_up<S: Simd>(table: &[u8; 256], y: &mut [u8]) {
+    for part in y.chunks_mut(S::LANES * 4) {
+        let mut bytes = [0; 64];
+        bytes[..part.len()].copy_from_slice(part);
+        // SAFETY: the caller vouches for the tier; no register is wider than 64 bytes.
+        unsafe { S::store(bytes.as_mut_ptr(), S::lookup256(table, S::load(bytes.as_ptr()))) };
+        part.copy_from_slice(&bytes[..part.len()]);
     }
 }
 

@@ -430,6 +430,8 @@ pub unsafe trait Simd: Copy + 'static {
     unsafe fn store_pack2(p: *mut u8, a: Self::V, b: Self::V, zero: i32, low: u8, high: u8);
     /// Bytes limited to `low ..= high`.
     unsafe fn clamp_bytes(v: Self::V, low: u8, high: u8) -> Self::V;
+    /// Whether [`Simd::lookup256`] is made of instructions on registers.
+    const LOOKS_UP_BYTES: bool = false;
     /// `table[b]` for each byte b.
     #[inline(always)]
     unsafe fn lookup256(table: &[u8; 256], v: Self::V) -> Self::V {

@@ -562,6 +562,8 @@ macro_rules! vector {
             }
         }
 
+        const LOOKS_UP_BYTES: bool = true;
+
         #[inline(always)]
         unsafe fn lookup256(table: &[u8; 256], v: int32x4_t) -> int32x4_t {
             // SAFETY: the caller vouches for the tier.

@@ -122,6 +122,8 @@ unsafe impl Simd for Avx512Vbmi {
         unsafe { token::group::<R, QUADS>(x, indices, weights, len) }
     }
 
+    const LOOKS_UP_BYTES: bool = true;
+
     #[inline(always)]
     unsafe fn lookup256(table: &[u8; 256], v: __m512i) -> __m512i {
         // SAFETY: the caller vouches for the tier; a table of 256 bytes is four registers.

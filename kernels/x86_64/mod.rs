@@ -123,7 +123,7 @@ pub mod rows {
         }
 
         avx512_vbmi {
-            packing { of avx512 }
+            packing { Avx512Vbmi }
             bytes {
                 Avx512Vbmi, types "u8i8", sums of avx512_vnni,
                 sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 32 by 2, 1 x 32 by 2, 4 x 16 by 1, 1 x 16 by 1]
@@ -134,7 +134,7 @@ pub mod rows {
         }
 
         avx512_bf16 {
-            packing { of avx512 }
+            packing { of avx512_vbmi }
             bytes { of avx512_vbmi }
             floats { of avx512 }
             pairs {
