@@ -120,7 +120,7 @@ pub mod internal {
     }
 }
 
-pub use base::core::{Bf16Pairs, Core, Starts};
+pub use base::core::{Bf16Pairs, Core, SparseCost, Starts};
 pub use base::ctx::Ctx;
 pub use base::element::{Element, ElementType};
 pub use base::error::{Error, Result};

@@ -129,7 +129,7 @@ impl Case {
             _ => InputQuantization::Static(QuantParams::u8(scale, zero)?),
         };
         let builder = builder.scales(&self.scales).zero_points(&self.zero_points).bias(&self.bias);
-        let layer = builder.input_quantization(quantization).build(&ctx)?;
+        let layer = builder.input_quantization(quantization).keep_sparse().build(&ctx)?;
         assert_eq!((layer.in_features(), layer.out_features()), (k, n));
 
         let mut scratch = Scratch::new();

@@ -9,7 +9,7 @@ use std::str::FromStr;
 /// What a core is good at, beside what it can do: what the choice of kernels and the sizes of their blocks depend on. No answer
 /// depends on it, but for bfloat16 in pairs: see [`Bf16Pairs`].
 ///
-/// As text it is what decides, `bf16-pairs=2 division=0.6 l1d=32768 l2=1048576`, from which it can be had again: what
+/// As text it is what decides, `bf16-pairs=2 division=0.6 sparse=1,1,2,1.5 l1d=32768 l2=1048576`, from which it can be had again: what
 /// [`Ctx::tuned`](crate::Ctx::tuned) measured can be kept, and given to [`Ctx::with_core`](crate::Ctx::with_core).
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
@@ -25,10 +25,39 @@ pub struct Core {
     pub bf16_pairs: f32,
     /// How many times as long numbers take to be quantized by divisions as by a reciprocal that is corrected.
     pub division: f32,
+    /// Of layers of INT8, how many times as long a stored weight takes in a block-sparse layer as one in a dense layer, where arithmetic
+    /// is what binds both.
+    pub sparse: SparseCost,
     /// Bytes of the first-level cache of data.
     pub l1d: usize,
     /// Bytes of the second-level cache.
     pub l2: usize,
+}
+
+/// Costs of a stored weight, in times of a dense one, by what a block lets four columns of K be, and by how many rows share them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct SparseCost {
+    /// Blocks of a multiple of four rows, and of any width (4x1).
+    pub any_4: f32,
+    /// Blocks of a multiple of four rows and of four columns (4x4, 16x16).
+    pub adjacent_4: f32,
+    /// Single rows, of any width (1x1).
+    pub any_1: f32,
+    /// Single rows, of a multiple of four columns (1x4).
+    pub adjacent_1: f32,
+}
+
+impl SparseCost {
+    /// What layers are packed by: of four rows or of one, of adjacent columns or not.
+    pub(crate) fn of(&self, rows: usize, adjacent: bool) -> f32 {
+        match (rows, adjacent) {
+            (1, false) => self.any_1,
+            (1, true) => self.adjacent_1,
+            (_, false) => self.any_4,
+            (_, true) => self.adjacent_4,
+        }
+    }
 }
 
 /// How many instructions on the widest registers that kernels use start in a cycle.
@@ -53,6 +82,7 @@ impl Core {
         starts: None,
         bf16_pairs: 2.0,
         division: 1.0,
+        sparse: SparseCost { any_4: 1.0, adjacent_4: 1.0, any_1: 1.0, adjacent_1: 1.0 },
         l1d: 32 << 10,
         l2: 512 << 10,
     };
@@ -90,58 +120,73 @@ const fn core(
     source: &'static str,
     starts: [f32; 4],
     [bf16_pairs, division]: [f32; 2],
+    [any_4, adjacent_4, any_1, adjacent_1]: [f32; 4],
 ) -> Core {
+    let sparse = SparseCost { any_4, adjacent_4, any_1, adjacent_1 };
     let [bits, fmas, dots, shuffles] = starts;
     let starts = Some(Starts { bits: bits as u32, fmas, dots, shuffles });
-    Core { name, source, starts, bf16_pairs, division, ..Core::ANY }
+    Core { name, source, starts, bf16_pairs, division, sparse, ..Core::ANY }
 }
 
 /// Cores that are known. Of each: bits of its widest registers; multiply-adds, dot products and byte shuffles that start in a cycle;
-/// what pairs of bfloat16 gain, and what divisions cost (1 where it was not measured). Of several that fit, the first.
+/// what pairs of bfloat16 gain, and what divisions cost (1 where it was not measured); and the costs of sparse weights, as in
+/// [`SparseCost`]. Of several that fit, the first.
 pub(crate) const KNOWN: &[Known] = &[
     Known {
         vendor: "AuthenticAMD",
         family: 25,
         models: &[0x00..=0x0f, 0x20..=0x2f, 0x40..=0x5f],
-        core: core("AMD Zen 3", MEASURED, [256.0, 2.0, 2.0, 2.0], [2.0, 0.6]),
+        core: core("AMD Zen 3", MEASURED, [256.0, 2.0, 2.0, 2.0], [2.0, 0.6], [1.5, 1.1, 2.8, 1.4]),
     },
     // Its units are 256 bits wide: a register of 512 takes each of them twice, which still pays, for it is one instruction.
     Known {
         vendor: "AuthenticAMD",
         family: 25,
         models: &[0x10..=0x1f, 0x60..=0x7f, 0xa0..=0xaf],
-        core: core("AMD Zen 4", MEASURED, [512.0, 1.0, 1.0, 1.0], [2.0, 1.0]),
+        core: core("AMD Zen 4", MEASURED, [512.0, 1.0, 1.0, 1.0], [2.0, 1.0], [1.0, 1.0, 2.0, 1.5]),
     },
     Known {
         vendor: "AuthenticAMD",
         family: 26,
         models: &[0x00..=0xff],
-        core: core("AMD Zen 5", MEASURED, [512.0, 2.0, 2.0, 2.0], [1.85, 1.0]),
+        core: core("AMD Zen 5", MEASURED, [512.0, 2.0, 2.0, 2.0], [1.85, 1.0], [1.0, 1.0, 2.0, 1.5]),
     },
     // Sapphire Rapids and Emerald Rapids: a product of pairs starts every second cycle.
     Known {
         vendor: "GenuineIntel",
         family: 6,
         models: &[143..=143, 207..=207],
-        core: core("Intel Golden Cove", MEASURED, [512.0, 2.0, 2.0, 1.0], [0.5, 2.0]),
+        core: core("Intel Golden Cove", MEASURED, [512.0, 2.0, 2.0, 1.0], [0.5, 2.0], [1.5, 1.1, 3.6, 2.0]),
     },
     Known {
         vendor: "GenuineIntel",
         family: 6,
         models: &[151..=151, 154..=154, 183..=183, 186..=186, 191..=191],
-        core: core("Intel Golden Cove, clients", TABLES, [256.0, 2.0, 2.0, 2.0], [0.5, 1.0]),
+        core: core("Intel Golden Cove, clients", TABLES, [256.0, 2.0, 2.0, 2.0], [0.5, 1.0], [1.0; 4]),
     },
     Known {
         vendor: "GenuineIntel",
         family: 6,
         models: &[106..=106, 108..=108],
-        core: core("Intel Ice Lake, servers", TABLES, [512.0, 2.0, 2.0, 1.0], [0.5, 1.0]),
+        core: core(
+            "Intel Ice Lake, servers",
+            TABLES,
+            [512.0, 2.0, 2.0, 1.0],
+            [0.5, 1.0],
+            [1.5, 1.1, 3.6, 2.0],
+        ),
     },
     Known {
         vendor: "GenuineIntel",
         family: 6,
         models: &[85..=85],
-        core: core("Intel Skylake, servers", TABLES, [512.0, 2.0, 2.0, 1.0], [0.5, 1.0]),
+        core: core(
+            "Intel Skylake, servers",
+            TABLES,
+            [512.0, 2.0, 2.0, 1.0],
+            [0.5, 1.0],
+            [1.5, 1.1, 3.6, 2.0],
+        ),
     },
     // No core of Intel's is known on which pairs win: others can be measured.
     Known {
@@ -181,7 +226,9 @@ pub struct Target {
 
 impl fmt::Display for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "bf16-pairs={} division={} l1d={} l2={}", self.bf16_pairs, self.division, self.l1d, self.l2)
+        let SparseCost { any_4, adjacent_4, any_1, adjacent_1 } = self.sparse;
+        write!(f, "bf16-pairs={} division={}", self.bf16_pairs, self.division)?;
+        write!(f, " sparse={any_4},{adjacent_4},{any_1},{adjacent_1} l1d={} l2={}", self.l1d, self.l2)
     }
 }
 
@@ -190,7 +237,11 @@ impl FromStr for Core {
 
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
-            Error::value("core", "bf16-pairs=, division=, l1d= and l2=, each once", format_args!("{text:?}"))
+            Error::value(
+                "core",
+                "bf16-pairs=, division=, sparse=, l1d= and l2=, each once",
+                format_args!("{text:?}"),
+            )
         };
         let field = |name: &str| {
             let mut values = text.split_whitespace().filter_map(|f| f.strip_prefix(name)?.strip_prefix('='));
@@ -208,14 +259,18 @@ impl FromStr for Core {
             )),
         };
         let (l1d, l2) = (bytes("l1d")?, bytes("l2")?);
-        let ratio = |name| match field(name)?.parse::<f32>() {
+        let number = |value: &str| match value.parse::<f32>() {
             Ok(ratio) if (0.0..=1000.0).contains(&ratio) => Ok(ratio),
-            _ => Err(Error::value("core", format_args!("{name} of 0 to 1000"), format_args!("{text:?}"))),
+            _ => Err(Error::value("core", "ratios of 0 to 1000", format_args!("{text:?}"))),
         };
+        let ratio = |name| number(field(name)?);
+        let costs: Vec<f32> = field("sparse")?.split(',').map(number).collect::<Result<_>>()?;
+        let &[any_4, adjacent_4, any_1, adjacent_1] = &costs[..] else { return Err(wrong()) };
+        let sparse = SparseCost { any_4, adjacent_4, any_1, adjacent_1 };
         let (bf16_pairs, division) = (ratio("bf16-pairs")?, ratio("division")?);
-        if text.split_whitespace().count() != 4 {
+        if text.split_whitespace().count() != 5 {
             return Err(wrong());
         }
-        Ok(Core { name: "as given", source: "text", bf16_pairs, division, l1d, l2, ..Core::ANY })
+        Ok(Core { name: "as given", source: "text", bf16_pairs, division, sparse, l1d, l2, ..Core::ANY })
     }
 }

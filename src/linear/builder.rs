@@ -2,6 +2,7 @@
 
 use super::forward::PADDING;
 use super::{InputQuantization, Linear, MAX_FEATURES, MAX_FEATURES_ZERO_POINTS, Packed, PanelLayout, Weight};
+use crate::base::core::SparseCost;
 use crate::base::ctx::Ctx;
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
@@ -26,6 +27,7 @@ pub struct LinearBuilder<'a, T: Weight = i8> {
     weight_only: bool,
     bias: &'a [f32],
     input: Option<InputQuantization>,
+    keep_sparse: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -210,6 +212,7 @@ impl<'a, T: Weight> LinearBuilder<'a, T> {
             weight_only: T::ELEMENT.is_float(),
             bias: &[],
             input: None,
+            keep_sparse: false,
         }
     }
 
@@ -227,7 +230,18 @@ impl<'a, T: Weight> LinearBuilder<'a, T> {
         self
     }
 
+    /// Keeps block-sparse weights of INT8 block-sparse, however few of them are pruned: for measurements, and where a few tokens at a
+    /// time are multiplied by weights from memory, of which there are fewer so.
+    #[must_use]
+    pub fn keep_sparse(mut self) -> Self {
+        self.keep_sparse = true;
+        self
+    }
+
     /// Packs the weights for the tier of `ctx`.
+    ///
+    /// Block-sparse weights of INT8 of which too few are pruned to gain by it, on the core of `ctx`, are packed as dense ones (see
+    /// [`Linear::dense_below`]). The answer is the same: its sums are exact.
     ///
     /// # Errors
     /// [`Error::Shape`] if scales, zero points or bias have the wrong length, if N is above [`MAX_OUT_FEATURES`], or, where
@@ -237,17 +251,17 @@ impl<'a, T: Weight> LinearBuilder<'a, T> {
     /// weights (a pruned weight is 0) or of weight-only layers, for both scales and group scales, and for an input quantization of a
     /// layer that computes in floats.
     pub fn build(&self, ctx: &Ctx) -> Result<Linear> {
-        self.build_for(Tier::of(ctx.target()))
+        self.build_for(Tier::of(ctx.target()), &ctx.core().sparse)
     }
 
     /// As [`LinearBuilder::build`], on tier i of those that only tests have, for a scalar [`Ctx`].
     #[cfg(feature = "internal")]
     #[doc(hidden)]
     pub fn build_odd(&self, i: usize) -> Result<Linear> {
-        self.build_for(crate::kernels::odd::ODD[i])
+        self.build_for(crate::kernels::odd::ODD[i], &crate::base::core::Core::ANY.sparse)
     }
 
-    fn build_for(&self, tier: &'static Tier) -> Result<Linear> {
+    fn build_for(&self, tier: &'static Tier, cost: &SparseCost) -> Result<Linear> {
         let (n, k) = match &self.weights {
             Weights::Dense(w) => (w.rows(), w.cols()),
             Weights::OwnDense(_, n, k) => (*n, *k),
@@ -318,6 +332,7 @@ impl<'a, T: Weight> LinearBuilder<'a, T> {
             };
             (Packed::Dense(Dense::pack(w, kernel, groups.clone()), layout), n * k)
         };
+        let mut dense_below = None;
         let (weights, stored) = match &self.weights {
             Weights::Dense(w) => dense(*w),
             Weights::OwnDense(q, n, k) => dense(MatRef::new(q, *n, *k)?),
@@ -337,7 +352,20 @@ impl<'a, T: Weight> LinearBuilder<'a, T> {
                     indices: w.indices(),
                     values: w.values(),
                 };
-                (Packed::Sparse(Sparse::pack(&blocks, layout, groups)?), w.stored_values())
+                let sparse = Sparse::pack(&blocks, layout, groups)?;
+                let of_all = |weights: f64| weights / (n as f64 * k as f64).max(1.0);
+                // Cost grows with what is stored: where it reaches that of a dense layer, both are equally fast.
+                let relative = if self.weight_only { 0.0 } else { of_all(sparse.cost(cost)) };
+                if relative > 0.0 {
+                    dense_below = Some((1.0 - of_all(w.stored_values() as f64) / relative).max(0.0));
+                }
+                if relative <= 1.0 || self.keep_sparse {
+                    (Packed::Sparse(sparse), w.stored_values())
+                } else {
+                    drop(sparse);
+                    let packed = Dense::pack(MatRef::new(&w.to_dense()?, n, k)?, tier.bytes.dense, None);
+                    (Packed::Dense(packed, PanelLayout::Rows), w.stored_values())
+                }
             }
         };
         // Kernels read whole registers of these.
@@ -362,6 +390,7 @@ impl<'a, T: Weight> LinearBuilder<'a, T> {
             most_bias,
             zero_points,
             stored,
+            dense_below,
             input: self.input.unwrap_or_default(),
         })
     }

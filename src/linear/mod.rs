@@ -105,6 +105,8 @@ pub struct Linear {
     zero_points: Option<Vec<i32>>,
     /// Values that the caller stored.
     stored: usize,
+    /// The sparsity below which these blocks are faster as dense weights.
+    dense_below: Option<f64>,
     /// How an x of floats becomes bytes, where the layer computes in bytes.
     input: InputQuantization,
 }
@@ -162,6 +164,17 @@ impl Linear {
                 (element, height, _) => self.tier.floats(element).gather(height, width).name,
             },
         }
+    }
+
+    /// Of a block-sparse layer of INT8: the fraction of pruned weights below which weights of this pattern run as dense ones, because
+    /// they are faster so on the core that the layer was packed for.
+    pub fn dense_below(&self) -> Option<f64> {
+        self.dense_below
+    }
+
+    /// Whether weights are packed as those of a dense layer.
+    pub fn is_dense(&self) -> bool {
+        matches!(self.weights, Packed::Dense(..))
     }
 
     /// Values that are stored: all of a dense weight, the blocks of a sparse one (without what lies beyond the edge).

@@ -95,9 +95,10 @@ impl Rng {
     }
 }
 
-/// A context of an ISA, with all kernels that it has.
+/// A context of an ISA, with all kernels that it has, where block-sparse layers stay so.
 pub fn serial(isa: Isa) -> Ctx {
-    Ctx::serial().unwrap().with_isa(isa).unwrap().with_bf16_pairs(Bf16Pairs::Always)
+    let core = "bf16-pairs=2 division=1 sparse=0,0,0,0 l1d=32768 l2=524288".parse().unwrap();
+    Ctx::serial().unwrap().with_isa(isa).unwrap().with_core(core).with_bf16_pairs(Bf16Pairs::Always)
 }
 
 /// What an executor does with the numbers it is given.

@@ -160,8 +160,8 @@ fn caches_change_no_answer() {
                 y
             })
         };
-        let small = outputs("bf16-pairs=1 division=1 l1d=4096 l2=4096");
-        assert_eq!(small, outputs("bf16-pairs=1 division=1 l1d=32768 l2=1073741824"), "{isa}");
+        let small = outputs("bf16-pairs=1 division=1 sparse=1,1,1,1 l1d=4096 l2=4096");
+        assert_eq!(small, outputs("bf16-pairs=1 division=1 sparse=1,1,1,1 l1d=32768 l2=1073741824"), "{isa}");
     }
 }
 
@@ -171,8 +171,8 @@ fn pairs_are_a_choice() {
     let w = [bf16::ONE; 8];
     for isa in Isa::supported() {
         let ctx = Ctx::serial().unwrap().with_isa(isa).unwrap();
-        let slow: Core = "bf16-pairs=0.5 division=1 l1d=32768 l2=524288".parse().unwrap();
-        let fast: Core = "bf16-pairs=1.5 division=1 l1d=32768 l2=524288".parse().unwrap();
+        let slow: Core = "bf16-pairs=0.5 division=1 sparse=1,1,1,1 l1d=32768 l2=524288".parse().unwrap();
+        let fast: Core = "bf16-pairs=1.5 division=1 sparse=1,1,1,1 l1d=32768 l2=524288".parse().unwrap();
         let has = isa.pairs_bf16();
         for (ctx, pairs) in [
             (ctx.clone().with_core(slow), false),
@@ -194,26 +194,74 @@ fn pairs_are_a_choice() {
     }
 }
 
+/// Sparse layers of INT8 run dense where that is faster, with the same answers, and say at which sparsity that turns.
+#[test]
+fn sparse_layers_run_dense_where_that_is_faster() {
+    let (n, k, m) = (64, 96, 5);
+    let mut r = Rng::new(13);
+    let w: Vec<f32> = (0..n * k).map(|_| r.float(-1.0, 1.0)).collect();
+    let w = MatRef::new(&w, n, k).unwrap();
+    let x: Vec<f32> = (0..m * k).map(|_| r.float(-1.0, 1.0)).collect();
+    let ctx = |cost: f32| {
+        let core = format!("bf16-pairs=1 division=1 sparse={cost},{cost},{cost},{cost} l1d=32768 l2=524288");
+        Ctx::serial().unwrap().with_core(core.parse().unwrap())
+    };
+    for (rows, cols) in [(4, 1), (4, 4), (1, 1), (1, 4)] {
+        for sparsity in [0.1, 0.4, 0.6, 0.9] {
+            let block = BlockShape::new(rows, cols).unwrap();
+            let pruned = prune::magnitude(w, block, sparsity, Norm::L2).unwrap();
+            let builder = || Linear::quantize_sparse(&pruned).unwrap();
+            let answer = |layer: &Linear| {
+                let mut y = vec![0.0f32; m * n];
+                let to = MatMut::new(&mut y, m, n).unwrap();
+                let x = MatRef::new(&x, m, k).unwrap();
+                layer.forward(x, Epilogue::new(), to, &ctx(1.0), &mut Scratch::new()).unwrap();
+                y
+            };
+            let kept = builder().keep_sparse().build(&ctx(9.0)).unwrap();
+            assert!(!kept.is_dense());
+            for cost in [1.0, 2.0, 3.0] {
+                let layer = builder().build(&ctx(cost)).unwrap();
+                let turn = layer.dense_below().unwrap();
+                let own = pruned.statistics().sparsity();
+                assert_eq!(layer.is_dense(), own < turn, "{block} {own} {turn}");
+                // What four columns are padded to costs too.
+                let unpadded = 1.0 - 1.0 / f64::from(cost);
+                assert!((unpadded - 1e-9..unpadded + 0.45).contains(&turn), "{block} {cost} {turn}");
+                assert_eq!(layer.kernel(m).contains("dense"), layer.is_dense());
+                assert_eq!(answer(&layer), answer(&kept));
+                assert_eq!(layer.stored_values(), kept.stored_values());
+            }
+        }
+    }
+    // Floats stay: a pruned weight is not multiplied, and infinity times 0 would be NaN.
+    let pruned = prune::magnitude(w, BlockShape::B4X1, 0.1, Norm::L2).unwrap();
+    let layer = Linear::sparse(&pruned).build(&ctx(9.0)).unwrap();
+    assert!(!layer.is_dense() && layer.dense_below().is_none());
+}
+
 /// A core can be kept as text; the one that is measured too.
 #[test]
 fn a_core_is_what_its_text_says() {
     for core in [Core::ANY, Ctx::new().unwrap().core(), Ctx::tuned().unwrap().core()] {
         let again: Core = core.to_string().parse().unwrap();
         assert_eq!((again.bf16_pairs, again.division), (core.bf16_pairs, core.division));
-        assert_eq!((again.l1d, again.l2), (core.l1d, core.l2));
+        assert_eq!((again.l1d, again.l2, again.sparse), (core.l1d, core.l2, core.sparse));
         assert!(!core.name.is_empty() && !core.source.is_empty());
     }
     for wrong in [
         "",
         "l2=524288",
-        "bf16-pairs=2 division=1 l1d=32768",
-        "bf16-pairs=2 division=1 l1d=32768 l2=524288 l2=524288",
-        "bf16-pairs=2 division=1 l1d=32768 l2=524288 l3=1",
-        "bf16-pairs=NaN division=1 l1d=32768 l2=524288",
-        "bf16-pairs=-1 division=1 l1d=32768 l2=524288",
-        "bf16-pairs=2 division=1 l1d=1 l2=524288",
-        "bf16-pairs=2 division=1 l1d=32768 l2=99999999999",
-        "bf16-pairs=two division=1 l1d=32768 l2=524288",
+        "bf16-pairs=2 division=1 sparse=1,1,1,1 l1d=32768",
+        "bf16-pairs=2 division=1 sparse=1,1,1,1 l1d=32768 l2=524288 l2=524288",
+        "bf16-pairs=2 division=1 sparse=1,1,1,1 l1d=32768 l2=524288 l3=1",
+        "bf16-pairs=NaN division=1 sparse=1,1,1,1 l1d=32768 l2=524288",
+        "bf16-pairs=-1 division=1 sparse=1,1,1,1 l1d=32768 l2=524288",
+        "bf16-pairs=2 division=1 sparse=1,1,1,1 l1d=1 l2=524288",
+        "bf16-pairs=2 division=1 sparse=1,1,1,1 l1d=32768 l2=99999999999",
+        "bf16-pairs=2 division=1 sparse=1,1,1 l1d=32768 l2=524288",
+        "bf16-pairs=2 division=1 sparse=1,1,1,-1 l1d=32768 l2=524288",
+        "bf16-pairs=two division=1 sparse=1,1,1,1 l1d=32768 l2=524288",
     ] {
         assert!(wrong.parse::<Core>().is_err(), "{wrong:?}");
     }

@@ -49,6 +49,9 @@ case! {
         /// Fraction of the blocks that are pruned, chosen at random; no matter for dense weights.
         #[arg(long)]
         sparsity: f64 = 0.8,
+        /// Keep pruned weights of INT8 block-sparse where dense ones are faster.
+        #[arg(long)]
+        keep_sparse: bool,
         /// What happens to the sums, comma-separated: bias, residual, and one activation.
         #[arg(long, value_enum, value_delimiter = ',')]
         epilogue: Vec<Step>,

@@ -68,6 +68,7 @@ pub struct Problem {
     pub out: Place,
     pub in_floats: bool,
     pub weight_only: bool,
+    pub keep_sparse: bool,
     pub group_size: usize,
     pub weights: Weights,
     pub scales: Vec<f32>,
@@ -100,6 +101,7 @@ impl Problem {
             out: case.out,
             in_floats: case.in_floats(),
             weight_only: case.weight_only,
+            keep_sparse: case.keep_sparse,
             group_size: case.group_size,
             weights,
             scales: (0..n * groups).map(|_| 0.001 * (0.5 + rng.unit())).collect(),
@@ -162,6 +164,7 @@ impl Problem {
             scales: &self.scales,
             zero_points: &self.zero_points,
             weight_only: self.weight_only,
+            keep_sparse: self.keep_sparse,
             group_size: self.group_size,
             input: None,
         };

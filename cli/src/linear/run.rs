@@ -201,6 +201,7 @@ fn linear(params: &Params, mut tensors: Tensors<'_>, most: u128, ctx: &Ctx) -> R
         scales: &scales,
         zero_points: &zero_points,
         weight_only: params.weight_only,
+        keep_sparse: false,
         group_size: params.group_size,
         input,
     };

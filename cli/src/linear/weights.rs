@@ -83,6 +83,7 @@ pub struct Scales<'a> {
     pub scales: &'a [f32],
     pub zero_points: &'a [i32],
     pub weight_only: bool,
+    pub keep_sparse: bool,
     /// 0: no groups.
     pub group_size: usize,
     /// How a layer of bytes quantizes an x of floats, where not token by token.
@@ -104,6 +105,9 @@ impl Weights {
         Ok(match self {
             Weights::I8(w) => {
                 let mut builder = w.builder()?.zero_points(of_i8.zero_points);
+                if of_i8.keep_sparse {
+                    builder = builder.keep_sparse();
+                }
                 if let Some(input) = of_i8.input {
                     builder = builder.input_quantization(input);
                 }

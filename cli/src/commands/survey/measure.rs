@@ -51,6 +51,10 @@ pub fn row(args: &Args, weight: &Weight, ctx: &Ctx, scratch: &mut Scratch) -> Re
     let (rows, cols) = (args.block.rows(), args.block.cols());
     let larger = rows > n || cols > k;
     let note = match (enough, larger) {
+        _ if sparse.is_dense() => {
+            let turn = 100.0 * sparse.dense_below().unwrap_or_default();
+            Some(format!("runs dense: blocks of {} pay above {turn:.0} % on this core", args.block))
+        }
         (_, true) => Some(format!("the block {} is larger than {n} x {k}", args.block)),
         (true, _) => Some(format!("pruned as it came: {:.1} % of its blocks are zero", 100.0 * zero_blocks)),
         _ => None,
@@ -69,6 +73,7 @@ pub fn row(args: &Args, weight: &Weight, ctx: &Ctx, scratch: &mut Scratch) -> Re
         dense_us,
         sparse_us,
         speed_up: dense_us / sparse_us,
+        dense_below: sparse.dense_below(),
         note,
     })
 }

@@ -95,6 +95,8 @@ struct Row {
     dense_us: f64,
     sparse_us: f64,
     speed_up: f64,
+    /// The sparsity below which such blocks run as dense weights, which are faster then.
+    dense_below: Option<f64>,
     /// What is to be known of it.
     note: Option<String>,
 }

@@ -84,13 +84,14 @@ pub fn print(args: &Args, survey: &Survey) -> Result<()> {
 /// A line for each weight, then one for each tensor that was skipped, which has no numbers.
 fn csv(out: &mut impl Write, survey: &Survey) -> Result<()> {
     write!(out, "name,dtype,out,in,sparsity,quantized_db,pruned_db,both_db,dense_us,sparse_us,speed_up,")?;
-    writeln!(out, "zeros,zero_blocks,note")?;
+    writeln!(out, "zeros,zero_blocks,dense_below,note")?;
     for r in &survey.weights {
         write!(out, "{},{},{},{},{:.4},", quoted(&r.name), r.dtype, r.out, r.input, r.sparsity)?;
         write!(out, "{:.2},{:.2},{:.2},", r.quantized_db, r.pruned_db, r.both_db)?;
         write!(out, "{},{},{:.3},", r.dense_us, r.sparse_us, r.speed_up)?;
         let note = r.note.as_deref().map(quoted).unwrap_or_default();
-        writeln!(out, "{:.4},{:.4},{note}", r.zeros, r.zero_blocks)?;
+        let turn = r.dense_below.map(|turn| format!("{turn:.4}")).unwrap_or_default();
+        writeln!(out, "{:.4},{:.4},{turn},{note}", r.zeros, r.zero_blocks)?;
     }
     for s in &survey.skipped {
         writeln!(out, "{},,,,,,,,,,,,,{}", quoted(&s.name), quoted(&format!("skipped: {}", s.why)))?;

@@ -1,6 +1,7 @@
 //! Block-sparse weights: groups of rows that share their columns, and single rows column by column.
 
 use super::{BAND, Bands, Blocks, GroupScales};
+use crate::base::core::SparseCost;
 use crate::base::element::{Element, Weight};
 use crate::base::error::{Error, Result};
 use crate::kernels::float::Chunk;
@@ -254,6 +255,17 @@ impl Sparse {
         band.cost += 4 * items.len();
         items.clear();
         self.bands.push(band);
+    }
+
+    /// What weights of INT8 cost on a core, in times of those of a dense layer.
+    pub fn cost(&self, of: &SparseCost) -> f64 {
+        let adjacent = self.layout == PanelLayout::KMajor4;
+        let cost = |s: usize| {
+            let per_entry = HEIGHTS[s] * self.layout.slots();
+            let weights = self.bands.last().map_or(0, |b| b.entries[s].end) * per_entry;
+            weights as f64 * f64::from(of.of(HEIGHTS[s], adjacent))
+        };
+        (0..HEIGHTS.len()).map(cost).sum()
     }
 
     /// How the panels of x must be laid out.
