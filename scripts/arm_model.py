@@ -4,27 +4,27 @@
 Builds the library's assembly for aarch64-unknown-linux-gnu, takes the innermost loop of each kernel that matters, counts, and
 has llvm-mca predict its cycles. A core's peak is what llvm-mca says of 16 independent products in a row.
 
-Needs std for aarch64 (`rustup target add aarch64-unknown-linux-gnu`), aarch64-linux-gnu-gcc and llvm-mca of LLVM 20 or later: $LLVM_MCA, one on the
-path, or Debian's, unpacked into ~/.cache/siskin.
+Needs std for aarch64 (`rustup target add aarch64-unknown-linux-gnu`), aarch64-linux-gnu-gcc and llvm-mca of LLVM 20 or later:
+scripts/model.py says where it is looked for.
 
     scripts/arm_model.py            writes the report
     scripts/arm_model.py --check    fails where a promise of the report does not hold
 """
 
-import os
 import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+import model
+from model import ROOT, symbol
+
 REPORT = ROOT / "kernels/aarch64/MODEL.md"
 TARGET = "aarch64-unknown-linux-gnu"
 CORES = ["neoverse-n1", "neoverse-v1", "neoverse-v2", "apple-m1"]
 # What each core's CPUs run: where a tier is above this, its loop is not that core's.
 HAS_I8MM = HAS_SVE = ["neoverse-v1", "neoverse-v2"]
-VERSION = "22"
+VERSIONS = model.VERSIONS[:3]
+JUMP = r"(?:b\.?\w*|cbn?z|tbn?z)\s.*?(\.L\w+)$"
 
 INT8, F32 = "sdot|udot", "fmla"
 MATRIX, MATRIX_BF16, BF16 = "usmmla", "bfmmla", "bfdot"
@@ -32,22 +32,16 @@ MATRIX, MATRIX_BF16, BF16 = "usmmla", "bfmmla", "bfdot"
 SVE_INT8, SVE_F32 = "sdot\\s+z\\S+", "fmla\\s+z\\S+"
 
 
-def kernel(row, part, *names, numbers):
-    """Parts of the symbol of a kernel in the table: lengths and names, then constants, of which one that was there before is a reference."""
-    constants = "".join("KB " if n in numbers[:i] else f"Kj{n:x}_" for i, n in enumerate(numbers)).split()
-    return [f"4rows{len(row)}{row}", *(f"{len(name)}{name}" for name in (part, *names)), *constants]
-
-
 def dense(row, part, tiles, tokens, unroll=1):
-    return kernel(row, part, tiles, "tile", numbers=[tokens, 1, unroll])
+    return symbol(row, part, tiles, "tile", numbers=[tokens, 1, unroll])
 
 
 def blocks(row, layout, rows):
-    return kernel(row, "bytes", "spill", layout, numbers=[rows, 4])
+    return symbol(row, "bytes", "spill", layout, numbers=[rows, 4])
 
 
 def attention(row, part, rows):
-    return kernel(row, part, "multiply", "tile", numbers=[rows, 4])
+    return symbol(row, part, "multiply", "tile", numbers=[rows, 4])
 
 
 # Name, parts of the symbol, the instruction, multiply-adds of it (of SVE: in 128 bits), cores, and what of the peak is promised of which.
@@ -66,11 +60,11 @@ LOOPS = [
     ("INT8 dense, NEON alone, 2 x 8", dense("neon", "bytes", "tiles", 2), "smull2?", 8, ["neoverse-n1"], {}),
     ("f32 dense, 4 tokens x 16", dense("neon", "floats", "f32_weights", 4), F32, 4, CORES, {c: 90 for c in CORES[:3]}),
     ("f32 dense, bfloat16 weights", dense("neon", "floats", "bf16_weights", 4), F32, 4, CORES, {}),
-    ("f32 blocks of 4x1 and more", kernel("neon", "floats", "gather", numbers=[4, 4, 32]), F32, 4, CORES, {c: 90 for c in CORES[:3]}),
-    ("f32 blocks of 1x4", kernel("neon", "floats", "scatter", numbers=[4, 32]), F32, 4, CORES, {}),
+    ("f32 blocks of 4x1 and more", symbol("neon", "floats", "gather", numbers=[4, 4, 32]), F32, 4, CORES, {c: 90 for c in CORES[:3]}),
+    ("f32 blocks of 1x4", symbol("neon", "floats", "scatter", numbers=[4, 32]), F32, 4, CORES, {}),
     ("f32 attention, 4 rows x 16", attention("neon", "floats", 4), F32, 4, CORES, {}),
     ("bfloat16 dense, 6 tokens x 16", dense("neon_bf16", "pairs", "bf16_weights", 6), MATRIX_BF16, 16, HAS_I8MM, {"neoverse-v1": 170, "neoverse-v2": 150}),
-    ("bfloat16 blocks of 4x1 and more", kernel("neon_bf16", "pairs", "gather", numbers=[4, 4, 64]), BF16, 8, HAS_I8MM, {"neoverse-v1": 90, "neoverse-v2": 90}),
+    ("bfloat16 blocks of 4x1 and more", symbol("neon_bf16", "pairs", "gather", numbers=[4, 4, 64]), BF16, 8, HAS_I8MM, {"neoverse-v1": 90, "neoverse-v2": 90}),
     ("bfloat16 attention, 6 rows x 16", attention("neon_bf16", "pairs", 6), MATRIX_BF16, 16, HAS_I8MM, {"neoverse-v1": 130, "neoverse-v2": 125}),
     ("INT8 dense, SVE", ["siskin_sve_dense_i8_4"], SVE_INT8, 16, HAS_SVE, {}),
     ("INT8 blocks of 4x4 and more, SVE", ["siskin_sve_quads"], SVE_INT8, 16, HAS_SVE, {}),
@@ -79,43 +73,11 @@ LOOPS = [
 ]
 
 
-def llvm_mca():
-    """The command, and its environment."""
-    named = os.environ.get("LLVM_MCA") or shutil.which(f"llvm-mca-{VERSION}")
-    if named:
-        return [named], os.environ
-    cache = Path(os.environ.get("SISKIN_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "siskin")
-    home = cache / "llvm-mca"
-    tool = home / f"usr/lib/llvm-{VERSION}/bin/llvm-mca"
-    if not tool.exists():
-        packages = [f"llvm-{VERSION}", f"libllvm{VERSION}", "libpfm4"]
-        (home / "packages").mkdir(parents=True, exist_ok=True)
-        fetch = ["apt-get", "-q", "download", *packages]
-        done = subprocess.run(fetch, cwd=home / "packages", capture_output=True)
-        if done.returncode != 0:
-            sys.exit("NOT RUN: no llvm-mca: set LLVM_MCA (on Debian, apt-get update first)")
-        for package in (home / "packages").glob("*.deb"):
-            subprocess.run(["dpkg", "-x", package, home], check=True)
-        shutil.rmtree(home / "packages")
-    libraries = f"{home}/usr/lib/x86_64-linux-gnu:{home}/usr/lib/llvm-{VERSION}/lib"
-    return [str(tool)], {**os.environ, "LD_LIBRARY_PATH": libraries}
+def arguments(core):
+    return ["-mtriple=aarch64", f"-mcpu={core}", "-mattr=+dotprod,+i8mm,+bf16,+sve"]
 
 
-MCA, ENVIRONMENT = llvm_mca()
-
-
-def cycles(body, core):
-    """Of one turn of a loop, in the long run."""
-    turns = 200
-    command = [*MCA, "-mtriple=aarch64", f"-mcpu={core}", "-mattr=+dotprod,+i8mm,+bf16,+sve", f"-iterations={turns}"]
-    done = subprocess.run(command, input="\n".join(body) + "\n", capture_output=True, text=True, env=ENVIRONMENT)
-    found = re.search(r"Total Cycles:\s+(\d+)", done.stdout)
-    if not found:
-        sys.exit(f"llvm-mca on {core}: {done.stderr}")
-    return int(found.group(1)) / turns
-
-
-def peak(line, core):
+def peak(mca, line, core):
     """Products like this one in a cycle, where they do not wait for each other."""
     name, rest = line.split(maxsplit=1)
     first, rest = rest.split(",", 1)
@@ -124,16 +86,11 @@ def peak(line, core):
     *others, last = [re.sub(r"[vz]\d+", f"{register[0]}31", other) for other in rest.split(",")]
     last = last if register[0] == "v" else re.sub(r"z31", "z7", last)
     chains = range(8, 24)
-    return round(16 / cycles([f"{name} {register[0]}{i}.{shape},{','.join([*others, last])}" for i in chains], core))
+    return round(16 / mca.cycles([f"{name} {register[0]}{i}.{shape},{','.join([*others, last])}" for i in chains], arguments(core)))
 
 
 def assembly():
-    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "model"
-    subprocess.run(
-        ["cargo", "rustc", "--release", "--lib", "--quiet", "--target", TARGET, "--target-dir", target, "--",
-         "--emit", "asm", "-C", "codegen-units=1", "-C", "debuginfo=0", "-C", "symbol-mangling-version=v0"], cwd=ROOT, check=True)
-    files = (target / TARGET / "release/deps").glob("siskin-*.s")
-    rust = max(files, key=lambda f: f.stat().st_mtime).read_text()
+    rust = model.rust_assembly(model.target_dir() / "model", "--target", TARGET)
     return (rust + sve()).splitlines()
 
 
@@ -145,41 +102,19 @@ def sve():
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def function(lines, parts):
-    pattern = re.compile(r"^\w*" + ".*".join(map(re.escape, parts)) + ".*:$")
-    start = next((i for i, line in enumerate(lines) if pattern.match(line)), None)
-    if start is None:
-        sys.exit(f"no function {parts}")
-    end = next(i for i in range(start, len(lines)) if lines[i].strip().startswith((".Lfunc_end", ".size")))
-    body = [line.strip() for line in lines[start + 1:end]]
-    return [line for line in body if line and (line.startswith(".L") or line[0] not in "./")]
-
-
-def innermost(body):
-    """The loops without a loop in them."""
-    labels = {line[:-1]: i for i, line in enumerate(body) if line.endswith(":")}
-    loops = []
-    for i, line in enumerate(body):
-        found = re.match(r"(b\.?\w*|cbn?z|tbn?z)\s.*?(\.L\w+)$", line)
-        if found and labels.get(found.group(2), i) < i:
-            loops.append((labels[found.group(2)], i))
-    inner = [(s, e) for s, e in loops if not any((a, b) != (s, e) and a >= s and b <= e for a, b in loops)]
-    return [[line for line in body[s:e + 1] if not line.endswith(":")] for s, e in inner]
-
-
 def is_spill(line):
     return re.match(r"(ld|st)\w*\s+[vqdsz]\d+.*\[sp", line)
 
 
 def main():
+    try:
+        mca = model.Mca(VERSIONS)
+    except model.Missing as missing:
+        mca = model.missing("cycles on models of Arm cores", missing)
     lines = assembly()
     rows, broken = [], []
     for name, parts, product, adds, cores, promised in LOOPS:
-        count = lambda body: sum(bool(re.match(f"({product})\\s", line)) for line in body)
-        loops = innermost(function(lines, parts))
-        # Of loops with as many products (with and without prefetches) the shorter.
-        body = min(loops, key=lambda body: (-count(body), len(body)))
-        products = count(body)
+        body, products = model.hottest(model.innermost(model.function(lines, parts, name), JUMP), product, name)
         spills = sum(bool(is_spill(line)) for line in body)
         loads = sum(line.startswith("ld") for line in body)
         if spills:
@@ -187,31 +122,27 @@ def main():
         one = next(line for line in body if re.match(f"({product})\\s", line))
         shares = []
         for core in CORES:
-            if core not in cores:
+            if core not in cores or not mca:
                 shares.append("")
                 continue
-            most, taken = peak(one, core), cycles(body, core)
+            most, taken = peak(mca, one, core), mca.cycles(body, arguments(core))
             share = 100 * products / most / taken * (2 if product in (MATRIX, MATRIX_BF16) else 1)
             shares.append(f"{taken:.1f} ({share:.0f} %)")
             if share < promised.get(core, 0):
                 broken.append(f"{name}: {share:.0f} % of the peak of {core}, not {promised[core]}")
         rows.append(f"| {name} | {products} | {len(body)} | {len(body) / products / adds:.3f} | {loads / products:.2f} | {spills} | "
                     + " | ".join(shares) + " |")
-    peaks = {core: [peak("sdot v0.4s, v1.16b, v2.4b[1]", core), peak("fmla v0.4s, v1.4s, v2.s[1]", core)] for core in CORES}
+    if not mca:
+        model.finish(None, "", rows, broken)
+    ones = "sdot v0.4s, v1.16b, v2.4b[1]", "fmla v0.4s, v1.4s, v2.s[1]"
+    peaks = {core: [peak(mca, one, core) for one in ones] for core in CORES}
     text = TEXT.format(
         cores=" | ".join(CORES),
         rule="|---" * (6 + len(CORES)) + "|",
         rows="\n".join(rows),
         peaks="; ".join(f"{core} {dots} and {fmas}" for core, (dots, fmas) in peaks.items()),
     )
-    if "--check" in sys.argv:
-        if REPORT.read_text() != text:
-            print(f"{REPORT.relative_to(ROOT)} is not what the script writes: another compiler, or it is out of date")
-    else:
-        REPORT.write_text(text)
-    print("\n".join(rows + broken))
-    if broken:
-        sys.exit(1)
+    model.finish(REPORT, text, rows, broken)
 
 
 TEXT = """# Hot loops on models of real cores
