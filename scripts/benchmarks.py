@@ -1,27 +1,34 @@
 #!/usr/bin/env python3
-"""Makes the pages and charts of docs/benchmarks, and docs/speedup.svg, from the records beside them.
+"""Measures this CPU, and makes the pages and charts of docs/benchmarks, and docs/speedup.svg, from the records beside them.
 
-    scripts/benchmarks.py pages     writes them anew
-    scripts/benchmarks.py check     fails if one is missing, out of date, or left over
+    scripts/benchmarks.py measure           measures with target/release/siskin for some 5 minutes, writes the record of this CPU and
+                                            the pages, and fails if a figure of the record as it was before fell by more than its noise
+    scripts/benchmarks.py measure --full    for some 40 minutes, more shapes and lengths
+    scripts/benchmarks.py measure --compare-only OLD.json NEW.json
+    scripts/benchmarks.py pages             writes the pages anew
+    scripts/benchmarks.py check             fails if a page is missing, out of date, or left over
 
 A record is a JSON file that holds what was measured on one CPU model, `<vendor>-<family>-<model>.json`. It is written by the
-scripts that measure (`scripts/bert_table.py --json docs/benchmarks`, `benches/peers/peers.py --json docs/benchmarks`), a run at
-a time; docs/benchmarks/README.md explains its fields. Needs nothing but Python's standard library.
+scripts that measure (this one, scripts/bert_table.py, benches/peers/peers.py), a run at a time; docs/benchmarks/README.md explains its
+fields. Needs nothing but Python's standard library.
 """
 
 import argparse
 import datetime
 import json
 import math
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+import compare
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "benchmarks"
-INDEX = FOLDER / "README.md"
-HEADLINE = ROOT / "docs" / "speedup.svg"
+HEADLINE = "speedup.svg"
 # Tables of this title, of all CPUs, are the chart of the project's README.
 HEADLINE_TITLE = "Speed-up over dense"
 # Columns that are printed in the unit of their table.
@@ -101,6 +108,8 @@ def text(table, column, value):
         return value
     if column in FIGURES:
         return f"{value:.{table['digits']}f} {table['unit']}".rstrip()
+    if column == "noise":
+        return f"{value:.1f} %"
     if column == table.get("bar"):
         return f"{value:.{table['digits']}f}"
     return f"{value:g}"
@@ -140,12 +149,14 @@ def provenance(run):
     if "isa" in run:
         words.append(f"kernels of `{run['isa']}`")
     words.append("one thread where nothing else is said")
+    if "rounds" in run:
+        words.append(f"the least times of {run['rounds']} rounds")
     if run.get("peaks"):
         words.append("peaks measured around the cases: " + ", ".join(f"{k} {v:g} GOP/s" for k, v in run["peaks"].items()))
     return "; ".join(words) + "."
 
 
-def index(records):
+def index(records, folder):
     """The index with its table of CPUs made anew."""
     rows = ["| CPU | kernels | what was measured |", "|---|---|---|"]
     for record in records:
@@ -153,7 +164,7 @@ def index(records):
         tiers = sorted({run["isa"] for run in record["runs"] if "isa" in run})
         titles = "; ".join(run["title"] for run in record["runs"])
         rows.append(f"| [{title(cpu)}]({stem(cpu)}.md) | {', '.join(f'`{t}`' for t in tiers)} | {titles} |")
-    before, _, rest = INDEX.read_text(encoding="utf-8").partition(MARK[0])
+    before, _, rest = (folder / "README.md").read_text(encoding="utf-8").partition(MARK[0])
     _, _, after = rest.partition(MARK[1])
     return f"{before}{MARK[0]}\n" + "\n".join(rows) + f"\n{MARK[1]}{after}"
 
@@ -234,15 +245,18 @@ def svg(heading, panels, same_scale=False):
 def headline(records):
     panels = []
     for record in records:
-        tables = [t for run in record["runs"] for t in run["tables"] if t["title"].startswith(HEADLINE_TITLE)]
+        names = {run["name"] for run in record["runs"]}
+        # A quick run speaks only where there is no full one.
+        runs = [run for run in record["runs"] if run["name"].removesuffix(QUICK) not in names - {run["name"]}]
+        tables = [t for run in runs for t in run["tables"] if t["title"].startswith(HEADLINE_TITLE)]
         panels += [(f"{title(record['cpu'])}: {name[0].lower()}{name[1:]}", u, rows) for name, u, rows in charted(tables)]
     return svg("Pruned layers beside dense ones: how many times as fast (dense is the dashed line)", panels, same_scale=True)
 
 
-def files():
-    """Every file that is made, and what it should hold."""
+def files(folder=FOLDER):
+    """Every file that is made of the records in a folder, and what it should hold."""
     records = []
-    for path in sorted(FOLDER.glob("*.json")):
+    for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         if path.stem != stem(record["cpu"]):
             raise SystemExit(f"{path.name} holds the record of {stem(record['cpu'])}")
@@ -250,32 +264,175 @@ def files():
             if any(len(row) != len(table["columns"]) for row in table["rows"]):
                 raise SystemExit(f"{path.name}: a row of {table['title']!r} has not as many cells as there are columns")
         records.append(record)
-    made = {INDEX: index(records), HEADLINE: headline(records)}
+    made = {folder / "README.md": index(records, folder), folder.parent / HEADLINE: headline(records)}
     for record in records:
         name = stem(record["cpu"])
-        made[FOLDER / f"{name}.md"] = page(record)
+        made[folder / f"{name}.md"] = page(record)
         for run in record["runs"]:
             if panels := charted(run["tables"]):
-                made[FOLDER / f"{name}-{run['name']}.svg"] = svg(f"{title(record['cpu'])}: {run['title']}", panels)
+                made[folder / f"{name}-{run['name']}.svg"] = svg(f"{title(record['cpu'])}: {run['title']}", panels)
     return made
+
+
+def left_over(folder, made):
+    return [p for p in sorted(folder.iterdir()) if p.suffix in (".md", ".svg") and p not in made]
+
+
+def write_pages(folder=FOLDER):
+    made = files(folder)
+    for path, content in made.items():
+        path.write_text(content, encoding="utf-8")
+    for path in left_over(folder, made):
+        path.unlink()
+
+
+def wrong_pages():
+    made = files()
+    stale = [p for p, content in made.items() if not p.exists() or p.read_text(encoding="utf-8") != content]
+    return stale + left_over(FOLDER, made)
+
+
+# Measuring
+
+QUICK = "-quick"
+# Seconds that all rounds may take, and milliseconds of each case (none: the tables' own).
+BUDGET = {"quick": 270, "full": 2300}
+MIN_MS = {"quick": 40, "full": None}
+
+
+def scope(how):
+    """How much of the tables is measured: as little as leaves time for several rounds."""
+    from bert_table import ALL
+
+    if how == "full":
+        return ALL._replace(
+            tokens=(128, 384), layers=ALL.layers[:3], low=(0.7, 0.8), high=(0.9,), repeats=2, seqs=ALL.seqs[:4], kv_lens=ALL.kv_lens[:2],
+        )
+    return ALL._replace(
+        tokens=(128,), layers=ALL.layers[:1], blocks=("4x1", "1x4", "4x4"), float_blocks={"f32": ("4x1", "4x4", "1x4"), "bf16": ("4x4",)},
+        low=(0.8,), high=(0.9,), pruned=(0.8, 0.9), few=(768,), repeats=1, large=(), seqs=(128, 384), sequences=4, kv_lens=(4096,),
+        codes=(784, 3136),
+    )
+
+
+def with_noise(whole, even, odd):
+    """Tables of all rounds, with what those of their halves tell of noise: how far apart their figures are, in percent."""
+    made = []
+    for table, a, b in zip(whole, even, odd):
+        rows = []
+        for row, one, other in zip(table["rows"], a["rows"], b["rows"]):
+            cells, left, right = (dict(zip(table["columns"], r))["median"] for r in (row, one, other))
+            rows.append([*row, round(100 * abs(left - right) / cells, 1) if cells else 0.0])
+        made.append(table | {"columns": [*table["columns"], "noise"], "rows": rows})
+    return made
+
+
+def tables_of(kind, scope, rounds):
+    """The tables of a kind of run, of the answers of its rounds: of each case that with the least time."""
+    from bert_table import Tables
+
+    def made(some):
+        answers = iter([min(turns, key=lambda answer: answer["us_min"]) for turns in zip(*some)])
+        tables = Tables(lambda case: next(answers), scope, lambda line: None)
+        kind(tables)
+        return tables.tables
+
+    return with_noise(made(rounds), made(rounds[::2]), made(rounds[1::2]))
+
+
+def measure(how, path):
+    """Runs of all kinds, measured in rounds: each table once, then all of them again, while there is time."""
+    from bert_table import KINDS, Siskin, Tables, run_of
+
+    chosen = scope(how)
+    programs = {kind: Siskin(path, None, MIN_MS[how]) for kind in KINDS}
+    rounds = {kind: [] for kind in KINDS}
+    start, done = time.monotonic(), 0
+    while done < 2 or (time.monotonic() - start) * (done + 1) / done < BUDGET[how]:
+        for kind, program in programs.items():
+            answers = []
+
+            def run(case):
+                answers.append(program(case))
+                return answers[-1]
+
+            kind(Tables(run, chosen, lambda line: None))
+            rounds[kind].append(answers)
+            print(f"round {done + 1}, {kind.__name__}: {len(answers)} cases, after {time.monotonic() - start:.0f} s", flush=True)
+        done += 1
+    command = "cargo build --release -p siskin-cli && scripts/benchmarks.py measure" + " --full" * (how == "full")
+    runs = []
+    for kind, program in programs.items():
+        run = run_of(kind, program, tables_of(kind, chosen, rounds[kind]), command) | {"rounds": done}
+        if how == "quick":
+            run["name"] += QUICK
+            run["title"] += ", a few shapes"
+        if kind.__name__ in ("int8", "floats"):
+            run["about"] = [*run["about"], narrowed(chosen)]
+        runs.append(run)
+    return runs
+
+
+def narrowed(scope):
+    """What was measured of the layers that a page describes."""
+    layers, tokens = (", ".join(map(str, some)) for some in ([f"{n}x{k}" for n, k in scope.layers], scope.tokens))
+    return f"Of these this run has {layers} with {tokens} tokens, where a row says nothing else."
+
+
+def read(path):
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def compared(old, new):
+    """Prints what differs, and returns the exit status."""
+    if stem(old["cpu"]) != stem(new["cpu"]):
+        raise SystemExit(f"a record of {stem(old['cpu'])}, and one of {stem(new['cpu'])}")
+    comparison = compare.compare(old, new)
+    print("\n".join(compare.said(comparison)))
+    print(f"{len(comparison.fell)} figures fell by more than their noise, {len(comparison.rose)} rose")
+    return compare.status(comparison)
+
+
+def measured(args):
+    """`measure`: the exit status."""
+    if args.compare_only:
+        return compared(*map(read, args.compare_only))
+    if not Path(args.siskin).exists():
+        raise SystemExit(f"there is no {args.siskin}: cargo build --release -p siskin-cli")
+    folder = FOLDER
+    if args.out:
+        folder = Path(args.out) / FOLDER.name
+        if not folder.exists():
+            shutil.copytree(FOLDER, folder)
+    path = folder / f"{stem(cpu())}.json"
+    before = read(path) if path.exists() else {"cpu": cpu(), "runs": []}
+    for run in measure("full" if args.full else "quick", args.siskin):
+        record_run(folder, run)
+    write_pages(folder)
+    print(f"written: {path}, and the pages beside it")
+    return compared(before, read(path))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("do", choices=["pages", "check"])
-    do = parser.parse_args().do
-    made = files()
-    left_over = [p for p in sorted(FOLDER.iterdir()) if p.suffix in (".md", ".svg") and p not in made]
-    if do == "pages":
-        for path, content in made.items():
-            path.write_text(content, encoding="utf-8")
-        for path in left_over:
-            path.unlink()
-        return
-    wrong = [p for p, content in made.items() if not p.exists() or p.read_text(encoding="utf-8") != content] + left_over
-    for path in wrong:
-        print(f"{path.relative_to(ROOT)} is not what scripts/benchmarks.py pages makes")
-    sys.exit(bool(wrong))
+    commands = parser.add_subparsers(dest="do", required=True)
+    commands.add_parser("pages")
+    commands.add_parser("check")
+    measuring = commands.add_parser("measure")
+    measuring.add_argument("--full", action="store_true", help="more shapes and lengths: some 40 minutes instead of 5")
+    measuring.add_argument("--siskin", default=ROOT / "target" / "release" / "siskin", help="the siskin to measure")
+    measuring.add_argument("--out", metavar="DIR", help="leave docs/ alone, and write into a copy of docs/benchmarks in this folder")
+    measuring.add_argument("--compare-only", nargs=2, metavar=("OLD", "NEW"), help="measure nothing: compare two records")
+    args = parser.parse_args()
+    if args.do == "pages":
+        write_pages()
+    elif args.do == "check":
+        wrong = wrong_pages()
+        for path in wrong:
+            print(f"{path.relative_to(ROOT)} is not what scripts/benchmarks.py pages makes")
+        sys.exit(bool(wrong))
+    else:
+        sys.exit(measured(args))
 
 
 if __name__ == "__main__":
