@@ -56,12 +56,17 @@ def single(**more):
     return "cases", f"`{json.dumps(case, separators=(',', ':'))}`"
 
 
+# In the order in which they are looked for; a record of ranges has `f32` and `INT8` alone.
+ATTENTION_OF = {
+    dtype: [(ATTENTION, f"{dtype}, {tokens} tokens") for tokens in (1024, 384)] + [(ATTENTION, other)]
+    for dtype, other in (("f32", "f32"), ("int8", "INT8"), ("bf16", "bf16"))
+}
 PACKED = {"in": "packed", "out": "packed"}
 OF_FLOATS = {"w": "f32", "x": "f32", "y": "f32"}
 
 
-def dense(row, part, tiles, tokens):
-    return symbol(row, part, tiles, "tile", numbers=[tokens, 1, 1])
+def dense(row, part, tiles, tokens, panels=1, unroll=1):
+    return symbol(row, part, tiles, "tile", numbers=[tokens, panels, unroll])
 
 
 def blocks(row, layout, rows, registers):
@@ -82,11 +87,11 @@ SPILLS = {"INT8 attention, AVX2, 6 x 16": 10}
 # Name, parts of the symbol, the instruction that counts as a product, cores, what of the peak is promised of which, and where it may be
 # measured: a run and a row of a record, the first that there is.
 LOOPS = [
-    ("INT8 dense, AVX2, 6 x 16", dense("avx2", "bytes", "tiles", 6), WORDS, [ZEN3], {ZEN3: 60}, []),
-    ("INT8 4x1, AVX2, 4 x 64", blocks("avx2", "KMajor", 4, 2), WORDS, [ZEN3], {ZEN3: 53}, []),
-    ("INT8 4x4, AVX2, 4 x 64", blocks("avx2", "KMajor4", 4, 2), WORDS, [ZEN3], {ZEN3: 58}, []),
-    ("INT8 1x4, AVX2, 1 x 64", blocks("avx2", "KMajor4", 1, 4), WORDS, [ZEN3], {ZEN3: 52}, []),
-    ("INT8 attention, AVX2, 6 x 16", attention("avx2", "bytes", 2), WORDS, [ZEN3], {ZEN3: 60}, [(ATTENTION, "INT8")]),
+    ("INT8 dense, AVX2, 6 x 16", dense("avx2", "bytes", "tiles", 6), WORDS, [ZEN3], {ZEN3: 60}, [(INT8, "dense, u8 to u8")]),
+    ("INT8 4x1, AVX2, 4 x 64", blocks("avx2", "KMajor", 4, 2), WORDS, [ZEN3], {ZEN3: 53}, [(INT8, "4x1, packed to packed")]),
+    ("INT8 4x4, AVX2, 4 x 64", blocks("avx2", "KMajor4", 4, 2), WORDS, [ZEN3], {ZEN3: 58}, [(INT8, "4x4, packed to packed")]),
+    ("INT8 1x4, AVX2, 1 x 64", blocks("avx2", "KMajor4", 1, 4), WORDS, [ZEN3], {ZEN3: 52}, [(INT8, "1x4, packed to packed")]),
+    ("INT8 attention, AVX2, 6 x 16", attention("avx2", "bytes", 2), WORDS, [ZEN3], {ZEN3: 60}, ATTENTION_OF["int8"]),
     ("INT8 dense, AVX-VNNI, 6 x 16", dense("avx_vnni", "bytes", "tiles", 6), DOT, [ALDER_LAKE], {ALDER_LAKE: 82}, []),
     ("INT8 4x1, AVX-VNNI, 4 x 64", blocks("avx_vnni", "KMajor", 4, 2), DOT, [ALDER_LAKE], {ALDER_LAKE: 65}, []),
     ("INT8 4x4, AVX-VNNI, 4 x 64", blocks("avx_vnni", "KMajor4", 4, 2), DOT, [ALDER_LAKE], {ALDER_LAKE: 75}, []),
@@ -94,38 +99,44 @@ LOOPS = [
     ("INT8 4x1, AVX-512, 4 x 64", blocks("avx512", "KMajor", 4, 4), WORDS, [SKYLAKE], {SKYLAKE: 31}, []),
     ("INT8 4x4, AVX-512, 4 x 64", blocks("avx512", "KMajor4", 4, 4), WORDS, [SKYLAKE], {SKYLAKE: 34}, []),
     ("INT8 dense, 12 x 32", dense("avx512_vnni", "bytes", "tiles", 12), DOT, NEW, new(95, 95, 84), [(INT8, "dense, u8 to u8")]),
+    ("INT8 dense, 1 x 32", dense("avx512_vnni", "bytes", "tiles", 1, unroll=4), DOT, NEW, {}, []),
     ("INT8 4x1, 4 x 64",
-     blocks("avx512_vnni", "KMajor", 4, 4), DOT, NEW, new(95, 93, 54), [(INT8, "4x1, packed to packed, 70-90 %"), single(block="4x1", sparsity=0.8, **PACKED)]),
+     blocks("avx512_vnni", "KMajor", 4, 4), DOT, NEW, new(95, 93, 54),
+     [(INT8, "4x1, packed to packed"), single(block="4x1", sparsity=0.8, **PACKED)]),
     ("INT8 4x4 and more, 4 x 64",
-     blocks("avx512_vnni", "KMajor4", 4, 4), DOT, NEW, new(95, 95, 95), [(INT8, "4x4, packed to packed, 70-90 %")]),
+     blocks("avx512_vnni", "KMajor4", 4, 4), DOT, NEW, new(95, 95, 95), [(INT8, "4x4, packed to packed")]),
     ("INT8 1x1, 1 x 64",
      blocks("avx512_vnni", "KMajor", 1, 4), DOT, NEW, new(40, 35, 22), [single(m=128, n=3072, block="1x1", sparsity=0.8)]),
-    ("INT8 1x4, 1 x 64", blocks("avx512_vnni", "KMajor4", 1, 4), DOT, NEW, new(95, 75, 54), [(INT8, "1x4, packed to packed, 70-90 %")]),
+    ("INT8 1x4, 1 x 64", blocks("avx512_vnni", "KMajor4", 1, 4), DOT, NEW, new(95, 75, 54), [(INT8, "1x4, packed to packed")]),
     ("INT8 4x1, 4 x 16", blocks("avx512_vnni", "KMajor16", 4, 1), DOT, NEW, new(25, 14, 11), []),
     ("INT8 4x4, 4 x 16", blocks("avx512_vnni", "KMajor4x16", 4, 1), DOT, NEW, new(93, 46, 36), []),
     ("INT8 4x1, one token, 64 columns by tables", symbol("avx512_vbmi", "bytes", "gemv", "KMajor", numbers=[4]), DOT, NEW, {}, []),
-    ("INT8 attention, 6 x 64", attention("avx512_vnni", "bytes", 4), DOT, NEW, new(95, 95, 95), [(ATTENTION, "int8, 1024 tokens")]),
-    ("f32 dense, AVX2, 6 x 16", dense("avx2", "floats", "f32_weights", 6), FMA, [ZEN3, ALDER_LAKE], {ZEN3: 95, ALDER_LAKE: 82}, []),
+    ("INT8 attention, 6 x 64", attention("avx512_vnni", "bytes", 4), DOT, NEW, new(95, 95, 95), ATTENTION_OF["int8"]),
+    ("f32 dense, AVX2, 6 x 16",
+     dense("avx2", "floats", "f32_weights", 6), FMA, [ZEN3, ALDER_LAKE], {ZEN3: 95, ALDER_LAKE: 82}, [(FLOATS, "f32 dense")]),
     ("f32 4x1 and more, AVX2, 4 x 32",
-     symbol("avx2", "floats", "gather", numbers=[4, 2, 32]), FMA, [ZEN3, ALDER_LAKE], {ZEN3: 93, ALDER_LAKE: 93}, []),
+     symbol("avx2", "floats", "gather", numbers=[4, 2, 32]), FMA, [ZEN3, ALDER_LAKE], {ZEN3: 93, ALDER_LAKE: 93}, [(FLOATS, "f32 4x1")]),
     ("f32 single rows, AVX2, 4 x 32",
-     symbol("avx2", "floats", "scatter", numbers=[2, 32]), FMA, [ZEN3, ALDER_LAKE], {ZEN3: 87, ALDER_LAKE: 89}, []),
+     symbol("avx2", "floats", "scatter", numbers=[2, 32]), FMA, [ZEN3, ALDER_LAKE], {ZEN3: 87, ALDER_LAKE: 89}, [(FLOATS, "f32 1x4")]),
     ("f32 attention, AVX2, 6 x 16",
-     attention("avx2", "floats", 2), FMA, [ZEN3, ALDER_LAKE], {ZEN3: 95, ALDER_LAKE: 82}, [(ATTENTION, "f32")]),
+     attention("avx2", "floats", 2), FMA, [ZEN3, ALDER_LAKE], {ZEN3: 95, ALDER_LAKE: 82}, ATTENTION_OF["f32"]),
     ("f32 dense, 12 x 32", dense("avx512", "floats", "f32_weights", 12), FMA, WIDE, new(95, 95, 84), [(FLOATS, "f32 dense")]),
+    ("f32 dense, 1 x 128", dense("avx512", "floats", "f32_weights", 1, panels=4), FMA, WIDE, {}, []),
     ("f32 dense, bfloat16 weights, 12 x 32", dense("avx512", "floats", "bf16_weights", 12), FMA, WIDE, new(90, 87, 68), []),
     ("f32 4x1 and more, 4 x 32",
-     symbol("avx512", "floats", "gather", numbers=[4, 2, 32]), FMA, WIDE, new(95, 93, 75), [(FLOATS, "f32 4x1, 70-90 %"), single(**OF_FLOATS, block="4x1", sparsity=0.8, **PACKED)]),
+     symbol("avx512", "floats", "gather", numbers=[4, 2, 32]), FMA, WIDE, new(95, 93, 75),
+     [(FLOATS, "f32 4x1"), single(**OF_FLOATS, block="4x1", sparsity=0.8, **PACKED)]),
+    ("f32 4x1 and more, 4 x 16", symbol("avx512", "floats", "gather", numbers=[4, 1, 16]), FMA, WIDE, {}, []),
     ("f32 single rows, 4 x 32",
-     symbol("avx512", "floats", "scatter", numbers=[2, 32]), FMA, WIDE, new(93, 87, 74), [(FLOATS, "f32 1x4, 70-90 %")]),
-    ("f32 attention, 6 x 64", attention("avx512", "floats", 4), FMA, WIDE, new(95, 95, 95), [(ATTENTION, "f32, 1024 tokens")]),
+     symbol("avx512", "floats", "scatter", numbers=[2, 32]), FMA, WIDE, new(93, 87, 74), [(FLOATS, "f32 1x4")]),
+    ("f32 attention, 6 x 64", attention("avx512", "floats", 4), FMA, WIDE, new(95, 95, 95), ATTENTION_OF["f32"]),
     ("bf16 pairs, dense, 12 x 32",
      dense("avx512_bf16", "pairs", "bf16_weights", 12), PAIRS, NEW, new(95, 95, 95), [(FLOATS, "bf16 dense")]),
     ("bf16 pairs, 4x4 and more, 4 x 64",
-     symbol("avx512_bf16", "pairs", "gather", numbers=[4, 4, 64]), PAIRS, NEW, new(95, 95, 95), [(FLOATS, "bf16 4x4, 70-90 %")]),
+     symbol("avx512_bf16", "pairs", "gather", numbers=[4, 4, 64]), PAIRS, NEW, new(95, 95, 95), [(FLOATS, "bf16 4x4")]),
     ("bf16 pairs, single rows, 2 x 64", symbol("avx512_bf16", "pairs", "scatter", numbers=[4, 64]), PAIRS, NEW, new(95, 74, 95), []),
     ("bf16 pairs, attention, 6 x 64",
-     attention("avx512_bf16", "pairs", 4), PAIRS, NEW, new(95, 95, 95), [(ATTENTION, "bf16, 1024 tokens")]),
+     attention("avx512_bf16", "pairs", 4), PAIRS, NEW, new(95, 95, 95), ATTENTION_OF["bf16"]),
     ("Softmax, exponentials of f32", symbol("avx512", "floats", "passes", "exp_floats"), FMA, WIDE, {}, []),
     ("EcoFormer, features of a hash", symbol("avx512", "floats", "features"), FMA, WIDE, {}, []),
     ("EcoFormer, sums looked up", symbol("avx512", "floats", "lookup"), "vaddps", WIDE, {}, []),
@@ -163,7 +174,7 @@ def peak(mca, line, core, product):
     return round(len(body) / predict(mca, body, core, product).cycles, 1)
 
 
-# What loops of nothing else do in a cycle, of 512 bits: an instruction, and what was measured. None: it was not.
+# What loops of nothing else do in a cycle, of 512 bits: an instruction, and what was measured, where it was.
 FACTS = [
     ("vpdpbusd", "vpdpbusd %zmm0, %zmm1, %zmm2", {ZEN4: "1", ZEN5: "2", GOLDEN_COVE: "2"}),
     ("vfmadd231ps", "vfmadd231ps %zmm0, %zmm1, %zmm2", {ZEN4: "1", ZEN5: "2", GOLDEN_COVE: "2"}),
@@ -189,16 +200,17 @@ def facts(mca):
 
 
 def measured(core, places):
-    """The first of these rows that the record of the core has, as words."""
+    """The first of these rows that the record of the core has, as words: of full runs before quick ones. A row may say more behind a comma."""
     path = RECORDS / f"{core.record}.json"
     if not core.record or not path.exists():
         return ""
     runs = {run["name"]: run for run in json.loads(path.read_text(encoding="utf-8"))["runs"]}
-    for name, first in places:
-        for table in runs.get(name, {"tables": []})["tables"]:
-            for row in table["rows"]:
-                if row[0] == first:
-                    return words(dict(zip(table["columns"], row)))
+    for ending in ("", "-quick"):
+        for name, first in places:
+            for table in runs.get(name + ending, {"tables": []})["tables"]:
+                for row in table["rows"]:
+                    if f"{row[0]},".startswith(f"{first},"):
+                        return words(dict(zip(table["columns"], row)))
     return ""
 
 
