@@ -418,7 +418,8 @@ def compared(old, new):
     if stem(old["cpu"]) != stem(new["cpu"]):
         raise SystemExit(f"a record of {stem(old['cpu'])}, and one of {stem(new['cpu'])}")
     comparison = compare.compare(old, new)
-    print("\n".join(compare.said(comparison)))
+    for line in compare.said(comparison):
+        print(line)
     print(f"{len(comparison.fell)} figures fell by more than their noise, {len(comparison.rose)} rose")
     return compare.status(comparison)
 
@@ -462,7 +463,17 @@ def main():
             print(f"{path.relative_to(ROOT)} is not what scripts/benchmarks.py pages makes")
         sys.exit(bool(wrong))
     else:
-        sys.exit(measured(args))
+        # 1 means that something fell: what could not be measured or read is 2.
+        try:
+            status = measured(args)
+        except (OSError, ValueError) as error:
+            status = str(error)
+        except SystemExit as error:
+            status = error.code
+        if isinstance(status, str):
+            print(status, file=sys.stderr)
+            status = 2
+        sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -358,8 +358,9 @@ of 16 bytes, three insertions, and four indices that the compiler extends, shift
 another four operations of port 5 on an Intel core. So it reaches an eighth of the peak there. *4x4* has four chains only, of four
 or five cycles.
 
-**INT8, one token.** The columns of x are looked up in tables of 128 bytes (`vpermt2b`, two operations of port 5 on Golden Cove),
-so products are few: look-ups and the front end bind.
+**One token.** A dense layer loads a register of weights for each product: loads bind, and where weights come from memory, that does
+long before. Through 4x1 of INT8 the columns of x are looked up in tables of 128 bytes (`vpermt2b`, two operations of port 5 on
+Golden Cove), so products are few: look-ups and the front end bind.
 
 **f32.** Dense layers and attention have 24 chains, and products bind (on Intel's models the arithmetic of pointers takes some of
 their ports: twelve rows of x are twelve addresses). *4x1 and more* has 8 chains on every tier: on Golden Cove and Zen 5 two
