@@ -11,9 +11,11 @@
 //! pairs. A column of K below is a row of this array: the tokens of one float, or of one pair of bfloat16 features.
 //!
 //! - [`gather`] keeps the sums of up to four rows in registers and loads the columns of K that they have. For blocks
-//!   of more than one row, where a column that was loaded is used several times.
+//!   of more than one row, where a column that was loaded is used several times; and for single rows whose blocks are
+//!   not a multiple of four wide, two of them side by side, whose columns the order of weights keeps in the first-level
+//!   cache.
 //! - [`scatter`] keeps four columns of K in registers and loads and stores the sums of the rows that have them. For
-//!   blocks of one row: there, gathering would load a column of K for each product.
+//!   blocks of one row that are a multiple of four wide: there, gathering would load a column of K for each product.
 //!
 //! Both add in the order of K, so that a sum is the same chain of operations in either.
 
@@ -21,7 +23,7 @@ use super::dense::Product;
 use super::simd::Simd;
 use super::sparse::Group;
 
-/// What [`gather`] reads: some rows of a layer, and one panel of x.
+/// What [`gather`] reads: some rows of a layer, and one panel of x, or two neighbouring ones.
 #[derive(Clone, Copy)]
 pub struct Band<'a> {
     /// The groups to compute.
@@ -32,8 +34,12 @@ pub struct Band<'a> {
     pub weights: *const u8,
     /// The entry of the layer at which `weights` begin.
     pub first_entry: usize,
-    /// The panel of x.
+    /// The panel of x, or several neighbouring ones.
     pub panel: &'a [u8],
+    /// Bytes from a panel to the next.
+    pub panel_stride: usize,
+    /// Sums from those of a panel to those of the next.
+    pub out_stride: usize,
     /// `[group of K][scales_stride]`, by output feature, where weights have scales by groups of K.
     pub scales: Option<&'a [f32]>,
     /// Scales from one group of K to the next.
@@ -85,80 +91,203 @@ pub struct Columns<'a> {
     pub panel: &'a [u8],
 }
 
-/// The sums of all groups, `[row][TOKENS]`. A group whose base is not 0 adds to what is in `out`.
+/// The sums of all groups, `[row][TOKENS]`, for each of `PANELS` panels. A group whose base is not 0 adds to what is in
+/// `out`.
 ///
 /// # Safety
-/// The CPU has the tier of `S`; the band's groups are inside its arrays and its panel; `out` has room for all rows of
-/// the groups from `band.first_row`.
+/// The CPU has the tier of `S`; the band's groups are inside its arrays and its panels; `out` has room for all rows of
+/// the groups from `band.first_row`, for each panel.
 #[inline(always)]
-pub unsafe fn gather<S: Simd, P: Product<S>, const ROWS: usize, const VECS: usize, const TOKENS: usize>(
+pub unsafe fn gather<
+    S: Simd,
+    P: Product<S>,
+    const ROWS: usize,
+    const VECS: usize,
+    const TOKENS: usize,
+    const PANELS: usize,
+>(
     band: &Band<'_>,
     out: *mut f32,
 ) {
-    // SAFETY: the caller vouches for the tier, for a band whose entries are inside its arrays, and for room in `out`.
+    let groups = band.groups;
+    let mut g = 0;
+    while g < groups.len() {
+        // Neighbours have about the same length. A single row alone would have too few sums to keep the CPU busy.
+        let two = ROWS == 1 && g + 1 < groups.len() && groups[g].base == groups[g + 1].base;
+        let mut first = 0;
+        while first < TOKENS {
+            // SAFETY: the caller vouches for the tier, for a band whose entries are inside its arrays, and for room in
+            // `out`; groups that go side by side begin at the same column of K.
+            unsafe {
+                if two {
+                    side_by_side::<S, P, ROWS, VECS, TOKENS, PANELS, 2>(band, g, first, out);
+                } else {
+                    side_by_side::<S, P, ROWS, VECS, TOKENS, PANELS, 1>(band, g, first, out);
+                }
+            }
+            first += VECS * S::LANES;
+        }
+        g += 1 + usize::from(two);
+    }
+}
+
+/// `GROUPS` groups from number `g` on, `VECS` registers of each panel from token `first` on.
+#[inline(always)]
+unsafe fn side_by_side<
+    S: Simd,
+    P: Product<S>,
+    const ROWS: usize,
+    const VECS: usize,
+    const TOKENS: usize,
+    const PANELS: usize,
+    const GROUPS: usize,
+>(
+    band: &Band<'_>,
+    g: usize,
+    first: usize,
+    out: *mut f32,
+) {
+    // SAFETY: the caller of `gather` vouches for the tier, for entries, columns and scales of all groups, and for `out`;
+    // `gather` passes numbers of groups of the band, which begin at the same column of K.
     unsafe {
-        for group in band.groups {
-            let start = group.start as usize;
-            let panel = band.panel.as_ptr().add(group.base as usize * TOKENS * 4);
-            let row = group.row as usize;
-            let to = out.add((row - band.first_row) * TOKENS);
-            let mut first = 0;
-            while first < TOKENS {
-                let mut indices = band.indices.as_ptr().add(start);
-                let mut weights = band.weights_of::<ROWS>(group).cast::<u8>();
-                let mut acc = [[P::zero(); VECS]; ROWS];
-                // Without scales, a later part of a row continues the chains of sums of the part before it.
-                if group.base > 0 && band.scales.is_none() {
-                    for r in 0..ROWS {
-                        if r < group.rows as usize {
+        let groups = band.groups.get_unchecked(g..g + GROUPS);
+        let base = groups[0].base as usize;
+        let lines = band.panel.as_ptr().add((base * TOKENS + first) * 4);
+        let mut indices = [band.indices.as_ptr(); GROUPS];
+        let mut weights = [band.weights; GROUPS];
+        let mut to = [out; GROUPS];
+        let mut acc = [[[[P::zero(); VECS]; PANELS]; ROWS]; GROUPS];
+        let mut len = groups[0].len;
+        for i in 0..GROUPS {
+            indices[i] = indices[i].add(groups[i].start as usize);
+            weights[i] = band.weights_of::<ROWS>(&groups[i]).cast();
+            to[i] = out.add((groups[i].row as usize - band.first_row) * TOKENS + first);
+            len = len.min(groups[i].len);
+            // Without scales, a later part of a row continues the chains of sums of the part before it.
+            if base > 0 && band.scales.is_none() {
+                for r in 0..ROWS {
+                    if r < groups[i].rows as usize {
+                        for p in 0..PANELS {
                             for v in 0..VECS {
-                                acc[r][v] = P::load(to.add(r * TOKENS + first + v * S::LANES).cast());
+                                let at = p * band.out_stride + r * TOKENS + v * S::LANES;
+                                acc[i][r][p][v] = P::load(to[i].add(at).cast());
                             }
                         }
                     }
                 }
-                let lines = panel.add(first * 4);
-                let mut len = group.len;
-                if const { ROWS > 1 && S::QUADS == 4 } {
-                    // Two entries a turn: the loop counter and addresses are a good part of the work of an entry on
-                    // these CPUs.
-                    for _ in 0..len / 2 {
-                        entry::<S, P, ROWS, VECS, TOKENS, 0>(&mut acc, lines, indices, weights);
-                        entry::<S, P, ROWS, VECS, TOKENS, 1>(&mut acc, lines, indices, weights);
-                        indices = indices.add(2);
-                        weights = weights.add(8 * ROWS);
-                    }
-                    len %= 2;
+            }
+        }
+        let mut left = len;
+        if const { ROWS == 1 || S::QUADS == 4 } {
+            // Two entries a turn: the loop counter and addresses are a good part of the work of an entry there.
+            for _ in 0..len / 2 {
+                for i in 0..GROUPS {
+                    two_entries::<S, P, ROWS, VECS, TOKENS, PANELS>(
+                        &mut acc[i],
+                        (lines, band.panel_stride),
+                        indices[i],
+                        weights[i],
+                    );
+                    indices[i] = indices[i].add(2);
+                    weights[i] = weights[i].add(8 * ROWS);
                 }
-                for _ in 0..len {
-                    entry::<S, P, ROWS, VECS, TOKENS, 0>(&mut acc, lines, indices, weights);
-                    indices = indices.add(1);
-                    weights = weights.add(4 * ROWS);
-                }
-                for r in 0..ROWS {
-                    if r < group.rows as usize {
-                        let to = to.add(r * TOKENS + first);
+            }
+            left %= 2;
+        }
+        for i in 0..GROUPS {
+            for _ in 0..left + (groups[i].len - len) {
+                entry::<S, P, ROWS, VECS, TOKENS, PANELS, 0>(
+                    &mut acc[i],
+                    (lines, band.panel_stride),
+                    indices[i],
+                    weights[i],
+                );
+                indices[i] = indices[i].add(1);
+                weights[i] = weights[i].add(4 * ROWS);
+            }
+        }
+        for i in 0..GROUPS {
+            for r in 0..ROWS {
+                if r < groups[i].rows as usize {
+                    for p in 0..PANELS {
+                        let to = to[i].add(p * band.out_stride + r * TOKENS);
                         if let Some(scales) = band.scales {
-                            let at = band.scale_row(group) + r;
-                            let scale = S::splat_f(*scales.get_unchecked(at));
+                            let scale = S::splat_f(*scales.get_unchecked(band.scale_row(&groups[i]) + r));
                             for v in 0..VECS {
                                 let to = to.add(v * S::LANES).cast();
-                                let before = if group.base > 0 { P::load(to) } else { P::zero() };
-                                acc[r][v] = P::scale(acc[r][v], scale, before);
+                                let before = if base > 0 { P::load(to) } else { P::zero() };
+                                acc[i][r][p][v] = P::scale(acc[i][r][p][v], scale, before);
                             }
                         }
                         for v in 0..VECS {
-                            P::store(to.add(v * S::LANES).cast(), acc[r][v]);
+                            P::store(to.add(v * S::LANES).cast(), acc[i][r][p][v]);
                         }
                     }
                 }
-                first += VECS * S::LANES;
             }
         }
     }
 }
 
-/// Adds entry `I`: `VECS` registers of its column of K (`lines` is column 0) times 4 bytes of weights of each row.
+/// Adds two entries.
+#[inline(always)]
+unsafe fn two_entries<
+    S: Simd,
+    P: Product<S>,
+    const ROWS: usize,
+    const VECS: usize,
+    const TOKENS: usize,
+    const PANELS: usize,
+>(
+    acc: &mut [[[P::Acc; VECS]; PANELS]; ROWS],
+    panels: (*const u8, usize),
+    indices: *const u16,
+    weights: *const u8,
+) {
+    // SAFETY: the caller of `gather` vouches for the tier, and for entries whose columns are inside the panels.
+    unsafe {
+        if const { S::QUADS == 4 && ROWS == 2 } {
+            // One register holds the weights of both.
+            let w = S::quads::<0>(weights);
+            let x = columns::<S, VECS, TOKENS, PANELS>(panels, indices);
+            let y = columns::<S, VECS, TOKENS, PANELS>(panels, indices.add(1));
+            for p in 0..PANELS {
+                for v in 0..VECS {
+                    acc[0][p][v] = P::dot::<0>(acc[0][p][v], w, x[p][v]);
+                    acc[1][p][v] = P::dot::<1>(acc[1][p][v], w, x[p][v]);
+                }
+            }
+            for p in 0..PANELS {
+                for v in 0..VECS {
+                    acc[0][p][v] = P::dot::<2>(acc[0][p][v], w, y[p][v]);
+                    acc[1][p][v] = P::dot::<3>(acc[1][p][v], w, y[p][v]);
+                }
+            }
+        } else {
+            entry::<S, P, ROWS, VECS, TOKENS, PANELS, 0>(acc, panels, indices, weights);
+            entry::<S, P, ROWS, VECS, TOKENS, PANELS, 1>(acc, panels, indices, weights);
+        }
+    }
+}
+
+/// Loads a column of K: `VECS` registers of each panel. `panels` is column 0, and the bytes from a panel to the next.
+#[inline(always)]
+unsafe fn columns<S: Simd, const VECS: usize, const TOKENS: usize, const PANELS: usize>(
+    panels: (*const u8, usize),
+    index: *const u16,
+) -> [[S::V; VECS]; PANELS] {
+    // SAFETY: the caller of `gather` vouches for the tier, and for entries whose columns are inside the panels.
+    unsafe {
+        let line = panels.0.add(usize::from(*index) * (TOKENS * 4));
+        let mut x = [S::loads::<VECS, 0>(line); PANELS];
+        for p in 1..PANELS {
+            x[p] = S::loads::<VECS, 0>(line.add(p * panels.1));
+        }
+        x
+    }
+}
+
+/// Adds entry `I`: its column of K times 4 bytes of weights of each row.
 #[inline(always)]
 unsafe fn entry<
     S: Simd,
@@ -166,30 +295,34 @@ unsafe fn entry<
     const ROWS: usize,
     const VECS: usize,
     const TOKENS: usize,
+    const PANELS: usize,
     const I: i32,
 >(
-    acc: &mut [[P::Acc; VECS]; ROWS],
-    lines: *const u8,
+    acc: &mut [[[P::Acc; VECS]; PANELS]; ROWS],
+    panels: (*const u8, usize),
     indices: *const u16,
     weights: *const u8,
 ) {
-    // SAFETY: the caller of `gather` vouches for the tier, and for entries whose columns are inside the panel.
+    // SAFETY: the caller of `gather` vouches for the tier, and for entries whose columns are inside the panels.
     unsafe {
-        let line = lines.add(usize::from(*indices.add(I as usize)) * (TOKENS * 4));
-        let x = S::loads::<VECS, 0>(line);
+        let x = columns::<S, VECS, TOKENS, PANELS>(panels, indices.add(I as usize));
         if const { S::QUADS == 4 && ROWS == 4 } {
             let w = S::quads::<I>(weights);
-            for v in 0..VECS {
-                acc[0][v] = P::dot::<0>(acc[0][v], w, x[v]);
-                acc[1][v] = P::dot::<1>(acc[1][v], w, x[v]);
-                acc[2][v] = P::dot::<2>(acc[2][v], w, x[v]);
-                acc[3][v] = P::dot::<3>(acc[3][v], w, x[v]);
+            for p in 0..PANELS {
+                for v in 0..VECS {
+                    acc[0][p][v] = P::dot::<0>(acc[0][p][v], w, x[p][v]);
+                    acc[1][p][v] = P::dot::<1>(acc[1][p][v], w, x[p][v]);
+                    acc[2][p][v] = P::dot::<2>(acc[2][p][v], w, x[p][v]);
+                    acc[3][p][v] = P::dot::<3>(acc[3][p][v], w, x[p][v]);
+                }
             }
         } else {
             for r in 0..ROWS {
                 let w = S::quad(weights.add(4 * (I as usize * ROWS + r)));
-                for v in 0..VECS {
-                    acc[r][v] = P::dot::<0>(acc[r][v], w, x[v]);
+                for p in 0..PANELS {
+                    for v in 0..VECS {
+                        acc[r][p][v] = P::dot::<0>(acc[r][p][v], w, x[p][v]);
+                    }
                 }
             }
         }

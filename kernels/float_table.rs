@@ -10,16 +10,16 @@ use crate::base::element::Element;
 /// A kernel for the groups of a band.
 pub type Gather = unsafe fn(&Band<'_>, *mut f32);
 
-/// A block-sparse kernel that gathers lines: some groups of rows times one panel of tokens.
+/// A block-sparse kernel that gathers lines: some groups of rows times one panel of tokens, or two.
 #[derive(Debug, Clone, Copy)]
 pub struct GatherKernel {
     /// See `kernels::table`.
     pub name: &'static str,
     /// The height of its groups.
     pub rows: usize,
-    /// The tokens of its panel.
+    /// The tokens of its panel, or of both.
     pub tokens: usize,
-    /// Sums to `[row][tokens]`.
+    /// Sums to `[row][tokens of a panel]`.
     pub run: Gather,
 }
 
@@ -39,9 +39,11 @@ pub struct ScatterKernel {
 pub struct FloatKernels {
     /// Dense: by how weights are stored (of pairs, one).
     pub dense: &'static [DenseKernel],
-    /// Block-sparse, rows of blocks of more than one row.
+    /// Block-sparse, rows that are gathered.
     pub gather: &'static [GatherKernel],
-    /// Block-sparse, rows of blocks of one row.
+    /// The same for two neighbouring whole panels at once: of all heights, or of none where nothing is gained.
+    pub two: &'static [GatherKernel],
+    /// Block-sparse, rows that are scattered.
     pub scatter: &'static [ScatterKernel],
     /// The products of registers alone, for the peak: so many times the number of operations returned.
     pub peak: unsafe fn(u64) -> u64,
@@ -62,6 +64,8 @@ pub struct GemvKernels {
     pub name: &'static str,
     /// Sums to `[row]`, of groups of 4 rows.
     pub gather4: Gather,
+    /// Sums to `[row]`, of groups of 2 rows.
+    pub gather2: Gather,
     /// Sums to `[row]`, of groups of 1 row.
     pub gather1: Gather,
     /// Sums to `[row]`, for so many rows.
@@ -69,9 +73,13 @@ pub struct GemvKernels {
 }
 
 impl GemvKernels {
-    /// The gathering kernel for a height of groups, 4 or 1.
+    /// The gathering kernel for a height of groups, 4, 2 or 1.
     pub fn gather(&self, rows: usize) -> Gather {
-        if rows == 4 { self.gather4 } else { self.gather1 }
+        match rows {
+            4 => self.gather4,
+            2 => self.gather2,
+            _ => self.gather1,
+        }
     }
 }
 
@@ -152,7 +160,7 @@ pub struct FloatTier {
     pub hashing: Hashing,
 }
 
-/// `floats! { set, Registers, dense .., gather [..], scatter [..], attention .. }`: a module `floats` with `FLOATS`. `floats! { set, of parent }`: that of another row.
+/// `floats! { set, Registers, dense .., gather [..], two [..], scatter [..], attention .. }`: a module `floats` with `FLOATS`. `floats! { set, of parent }`: that of another row.
 macro_rules! floats {
     ($set:ident, of $parent:ident) => {
         pub use super::$parent::floats;
@@ -160,7 +168,7 @@ macro_rules! floats {
     (
         $set:ident, $simd:ty,
         dense $dense_rows:literal x $dense_columns:literal: $nv:literal registers x $dense:tt, panels $several:tt,
-        gather $gather:tt, scatter $scatter:tt,
+        gather $gather:tt, two $two:tt, scatter $scatter:tt,
         attention $rows:literal x $widest:literal $attention:tt
     ) => {
         pub mod floats {
@@ -179,7 +187,7 @@ macro_rules! floats {
             dense_kernel! { bf16_weights: $set, $simd, F32, StoredBf16 => Bf16, 4 as 4, "f32bf16", $dense_rows x $dense_columns: $nv x $dense, $several }
             dense_kernel! { f16_weights: $set, $simd, F32, StoredF16 => F16, 4 as 4, "f32f16", $dense_rows x $dense_columns: $nv x $dense, $several }
             dense_kernel! { i8_weights: $set, $simd, F32, Bytes => I8, 4 as 4, "f32i8", $dense_rows x $dense_columns: $nv x $dense, $several }
-            sparse_floats! { $set, $simd, F32, 4, "f32f32", "kmajor", gather $gather, scatter $scatter }
+            sparse_floats! { $set, $simd, F32, 4, "f32f32", "kmajor", gather $gather, two $two, scatter $scatter }
             multiply! { $set, $simd, F32, "f32f32", "kmajor", $rows x $widest $attention }
             passes! { $set, $simd }
             compile! { $set: fn gemv[const ROWS: usize](band: &Band<'_>, out: *mut f32) = float_gemv::gather::<ROWS> }
@@ -203,6 +211,7 @@ macro_rules! floats {
                 f32: FloatKernels {
                     dense: &[f32_weights::KERNEL, bf16_weights::KERNEL, f16_weights::KERNEL, i8_weights::KERNEL],
                     gather: GATHER,
+                    two: TWO,
                     scatter: SCATTER,
                     peak,
                 },
@@ -210,6 +219,7 @@ macro_rules! floats {
                 gemv: GemvKernels {
                     name: concat!(stringify!($set), "-f32f32-gemv-kmajor-4x1"),
                     gather4: gemv::<4>,
+                    gather2: gemv::<2>,
                     gather1: gemv::<1>,
                     scatter: gemv_scatter,
                 },
@@ -230,7 +240,7 @@ macro_rules! floats {
 }
 pub(crate) use floats;
 
-/// `pairs! { set, Registers, dense .., gather [..], scatter [..], attention .. }`: a module `pairs` with `KERNELS` and `MULTIPLY`, of
+/// `pairs! { set, Registers, dense .., gather [..], two [..], scatter [..], attention .. }`: a module `pairs` with `KERNELS` and `MULTIPLY`, of
 /// pairs of bfloat16. `pairs! { set, none }`: on registers that do not multiply them.
 macro_rules! pairs {
     ($set:ident, none) => {
@@ -244,7 +254,7 @@ macro_rules! pairs {
     (
         $set:ident, $simd:ty,
         dense $dense_rows:literal x $dense_columns:literal: $nv:literal registers x $dense:tt, panels $several:tt,
-        gather $gather:tt, scatter $scatter:tt,
+        gather $gather:tt, two $two:tt, scatter $scatter:tt,
         attention $rows:literal x $widest:literal $attention:tt
     ) => {
         pub mod pairs {
@@ -256,11 +266,11 @@ macro_rules! pairs {
             use crate::kernels::float_table::{FloatKernels, sparse_floats};
 
             dense_kernel! { bf16_weights: $set, $simd, Pairs, Words => Bf16, 2 as 2, "bf16bf16", $dense_rows x $dense_columns: $nv x $dense, $several }
-            sparse_floats! { $set, $simd, Pairs, 2, "bf16bf16", "kmajor2", gather $gather, scatter $scatter }
+            sparse_floats! { $set, $simd, Pairs, 2, "bf16bf16", "kmajor2", gather $gather, two $two, scatter $scatter }
             multiply! { $set, $simd, Pairs, "bf16bf16", "kmajor2", $rows x $widest $attention }
             compile! { $set: fn peak(times: u64) -> u64 = float_peak::<$simd, Pairs, 2> }
 
-            static ALL: FloatKernels = FloatKernels { dense: &[bf16_weights::KERNEL], gather: GATHER, scatter: SCATTER, peak };
+            static ALL: FloatKernels = FloatKernels { dense: &[bf16_weights::KERNEL], gather: GATHER, two: TWO, scatter: SCATTER, peak };
             pub const KERNELS: Option<&FloatKernels> = Some(&ALL);
             pub const MULTIPLY: Option<&Multiply> = Some(&multiply::KERNELS);
         }
@@ -268,18 +278,19 @@ macro_rules! pairs {
 }
 pub(crate) use pairs;
 
-/// What [`floats`] and [`pairs`] have for sparse weights, so many lines at a time: `GATHER` and `SCATTER`.
+/// What [`floats`] and [`pairs`] have for sparse weights, so many lines at a time: `GATHER`, `TWO` and `SCATTER`.
 macro_rules! sparse_floats {
     (
         $set:ident, $simd:ty, $product:ty, $lines:literal, $types:literal, $layout:literal,
         gather [$($rows:literal x $tokens:literal by $vecs:literal),*],
+        two [$($two_rows:literal x $both:literal by $two_vecs:literal),*],
         scatter [$($to:literal by $parts:literal),*]
     ) => {
         use crate::kernels::float;
         use crate::kernels::float_table::{GatherKernel, ScatterKernel};
 
-        compile! { $set: fn gather[const ROWS: usize, const VECS: usize, const TOKENS: usize](band: &Band<'_>, out: *mut f32)
-            = float::gather::<$simd, $product, ROWS, VECS, TOKENS> }
+        compile! { $set: fn gather[const PANELS: usize, const ROWS: usize, const VECS: usize, const TOKENS: usize](band: &Band<'_>, out: *mut f32)
+            = float::gather::<$simd, $product, ROWS, VECS, TOKENS, PANELS> }
         compile! { $set: fn scatter[const VECS: usize, const TOKENS: usize](columns: &Columns<'_>, rows: usize, out: *mut f32)
             = float::scatter::<$simd, $product, $lines, VECS, TOKENS> }
 
@@ -287,7 +298,13 @@ macro_rules! sparse_floats {
             name: concat!(stringify!($set), "-", $types, "-gather-", $layout, "-", $rows, "x", $tokens),
             rows: $rows,
             tokens: $tokens,
-            run: gather::<$rows, $vecs, $tokens>,
+            run: gather::<1, $rows, $vecs, $tokens>,
+        }),*];
+        pub const TWO: &[GatherKernel] = &[$(GatherKernel {
+            name: concat!(stringify!($set), "-", $types, "-gather-", $layout, "-", $two_rows, "x", $both),
+            rows: $two_rows,
+            tokens: $both,
+            run: gather::<2, $two_rows, $two_vecs, { $both / 2 }>,
         }),*];
         pub const SCATTER: &[ScatterKernel] = &[$(ScatterKernel {
             name: concat!(stringify!($set), "-", $types, "-scatter-", $layout, "-4x", $to),
@@ -303,6 +320,17 @@ impl FloatKernels {
     pub fn gather(&self, rows: usize, tokens: usize) -> &'static GatherKernel {
         let fits = |k: &&GatherKernel| k.rows == rows && k.tokens == tokens;
         self.gather.iter().find(fits).unwrap_or_else(|| unreachable!("no gather {rows}x{tokens}"))
+    }
+
+    /// How many whole panels are gathered from at once.
+    pub fn panels(&self) -> usize {
+        if self.two.is_empty() { 1 } else { 2 }
+    }
+
+    /// The gathering kernel for a height of groups and two panels: a list that is not empty has all of them.
+    pub fn two(&self, rows: usize) -> &'static GatherKernel {
+        let fits = |k: &&GatherKernel| k.rows == rows;
+        self.two.iter().find(fits).unwrap_or_else(|| unreachable!("no gather of two panels for {rows} rows"))
     }
 
     /// The scattering kernel for a width of panels.

@@ -10,7 +10,8 @@
 //! * `dense tokens x features: registers x [tokens unroll steps, ..], panels [tokens x panels, ..]`: the largest tile; then
 //!   the number of tokens of each tile that is one panel wide, and how far it is unrolled; then tiles of several panels.
 //! * `attention queries x keys [registers x [queries, ..], ..]`: the largest tile; then the tiles of each width.
-//! * `gather [rows x tokens by registers, ..]` and `scatter [tokens by registers, ..]`: sparse weights of floats.
+//! * `gather [rows x tokens by registers, ..]` and `scatter [tokens by registers, ..]`: sparse weights of floats; `two [..]`: the
+//!   same as `gather`, with the tokens of two panels, and so many registers of each.
 //! * `codes`: `codes x codes of a register: [slices of 16 bits x codes, ..]`.
 //!
 //! **Names of kernels** are `set-types-operation-layout-rowsxcolumns`:
@@ -50,7 +51,8 @@ mod portable {
             floats {
                 Scalar,
                 dense 3 x 8: 2 registers x [1, 2, 3], panels [1 x 2],
-                gather [4 x 32 by 2, 1 x 32 by 4, 4 x 16 by 2, 1 x 16 by 4], scatter [32 by 2, 16 by 2],
+                gather [4 x 32 by 2, 2 x 32 by 4, 1 x 32 by 4, 4 x 16 by 2, 2 x 16 by 4, 1 x 16 by 4],
+                two [4 x 64 by 2, 2 x 64 by 2, 1 x 64 by 2], scatter [32 by 2, 16 by 2],
                 attention 3 x 8 [2 x [1, 2, 3], 1 x [1, 2, 3]]
             }
             pairs { none }

@@ -66,7 +66,7 @@ pub fn kernels(isa: Isa) -> Vec<&'static str> {
     let token = few.chain(tier.bytes.gemv.iter().map(|k| k.name));
     let float = |k: &'static FloatKernels| {
         let dense = k.dense.iter().map(|k| k.name);
-        let gather = k.gather.iter().map(|k| k.name);
+        let gather = k.gather.iter().chain(k.two).map(|k| k.name);
         dense.chain(gather).chain(k.scatter.iter().map(|k| k.name))
     };
     let floats = float(&tier.float.f32).chain([tier.float.gemv.name]);

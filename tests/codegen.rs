@@ -177,11 +177,17 @@ fn hot_loops() {
     for storage in ["f32_weights", "bf16_weights", "f16_weights", "i8_weights"] {
         check(&asm, &of("avx512", "floats", &[storage, "tile"], &[12, 1, 1]), "vfmadd", 24);
     }
-    check(&asm, &of("avx512", "floats", &["gather"], &[4, 2, 32]), "vfmadd", 8);
+    check(&asm, &of("avx512", "floats", &["gather"], &[1, 4, 2, 32]), "vfmadd", 8);
+    // Two panels: 16 sums of four rows, 8 of two, and of two single rows side by side, two entries at a time.
+    check_tight(&asm, &of("avx512", "floats", &["gather"], &[2, 4, 2, 32]), "vfmadd", 16);
+    check_tight(&asm, &of("avx512", "floats", &["gather"], &[2, 2, 2, 32]), "vfmadd", 8);
+    check_tight(&asm, &of("avx512", "floats", &["gather"], &[2, 1, 2, 32]), "vfmadd", 16);
+    check_tight(&asm, &of("avx2", "floats", &["gather"], &[1, 2, 4, 32]), "vfmadd", 8);
+    check_tight(&asm, &of("avx2", "floats", &["gather"], &[1, 1, 4, 32]), "vfmadd", 16);
     check(&asm, &of("avx512", "floats", &["scatter"], &[2, 32]), "vfmadd", 8);
     check(&asm, &of("avx2", "floats", &["f32_weights", "tile"], &[6, 1, 1]), "vfmadd", 12);
     check(&asm, &of("avx512_bf16", "pairs", &["bf16_weights", "tile"], &[12, 1, 1]), "vdpbf16ps", 24);
-    check(&asm, &of("avx512_bf16", "pairs", &["gather"], &[4, 4, 64]), "vdpbf16ps", 16);
+    check(&asm, &of("avx512_bf16", "pairs", &["gather"], &[1, 4, 4, 64]), "vdpbf16ps", 16);
     check(&asm, &of("avx512_bf16", "pairs", &["scatter"], &[4, 64]), "vdpbf16ps", 8);
     // Attention: 6 rows x 4 registers, x 2 where there are 16 of them.
     let attention = |row, part, registers| of(row, part, &["multiply", "tile"], &[6, registers]);

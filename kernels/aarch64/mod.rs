@@ -95,7 +95,8 @@ pub mod rows {
             floats {
                 Neon,
                 dense 4 x 16: 4 registers x [1, 2, 3, 4], panels [1 x 4, 2 x 2],
-                gather [4 x 32 by 4, 1 x 32 by 8, 4 x 16 by 4, 1 x 16 by 4], scatter [32 by 4, 16 by 4],
+                gather [4 x 32 by 4, 2 x 32 by 8, 1 x 32 by 8, 4 x 16 by 4, 2 x 16 by 4, 1 x 16 by 4],
+                two [], scatter [32 by 4, 16 by 4],
                 attention 5 x 16 [4 x [1, 2, 3, 4, 5], 2 x [1, 2, 3, 4, 5], 1 x [1, 2, 3, 4, 5]]
             }
             pairs { none }
@@ -144,7 +145,8 @@ pub mod rows {
             pairs {
                 NeonBf16,
                 dense 6 x 16: 4 registers x [1, 2, 3, 4, 5, 6], panels [],
-                gather [4 x 64 by 4, 1 x 64 by 8, 4 x 16 by 4, 1 x 16 by 4], scatter [64 by 8, 16 by 4],
+                gather [4 x 64 by 4, 2 x 64 by 8, 1 x 64 by 8, 4 x 16 by 4, 2 x 16 by 4, 1 x 16 by 4],
+                two [], scatter [64 by 8, 16 by 4],
                 attention 6 x 16 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
             }
             codes { of neon }

@@ -71,7 +71,8 @@ pub mod rows {
             floats {
                 Avx2,
                 dense 6 x 16: 2 registers x [1, 2, 3, 4, 5, 6], panels [1 x 4, 2 x 2, 3 x 2],
-                gather [4 x 32 by 2, 1 x 32 by 4, 4 x 16 by 2, 1 x 16 by 2], scatter [32 by 2, 16 by 2],
+                gather [4 x 32 by 2, 2 x 32 by 4, 1 x 32 by 4, 4 x 16 by 2, 2 x 16 by 2, 1 x 16 by 2],
+                two [], scatter [32 by 2, 16 by 2],
                 attention 6 x 16 [2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
             }
             pairs { none }
@@ -102,7 +103,8 @@ pub mod rows {
             floats {
                 Avx512,
                 dense 12 x 32: 2 registers x [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], panels [1 x 4, 2 x 2, 3 x 2],
-                gather [4 x 32 by 2, 1 x 32 by 2, 4 x 16 by 1, 1 x 16 by 1], scatter [32 by 2, 16 by 1],
+                gather [4 x 32 by 2, 2 x 32 by 2, 1 x 32 by 2, 4 x 16 by 1, 2 x 16 by 1, 1 x 16 by 1],
+                two [4 x 64 by 2, 2 x 64 by 2, 1 x 64 by 2], scatter [32 by 2, 16 by 1],
                 attention 6 x 64 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
             }
             pairs { none }
@@ -140,7 +142,8 @@ pub mod rows {
             pairs {
                 Avx512Bf16,
                 dense 12 x 32: 2 registers x [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], panels [1 x 4, 2 x 2, 3 x 2],
-                gather [4 x 64 by 4, 1 x 64 by 4, 4 x 16 by 1, 1 x 16 by 1], scatter [64 by 4, 16 by 1],
+                gather [4 x 64 by 4, 2 x 64 by 4, 1 x 64 by 4, 4 x 16 by 1, 2 x 16 by 1, 1 x 16 by 1],
+                two [], scatter [64 by 4, 16 by 1],
                 attention 6 x 64 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
             }
             codes { of avx512_vbmi }

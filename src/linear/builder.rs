@@ -352,7 +352,8 @@ impl<'a, T: Weight> LinearBuilder<'a, T> {
                     indices: w.indices(),
                     values: w.values(),
                 };
-                let sparse = Sparse::pack(&blocks, layout, groups)?;
+                let panels = if layout.is_float() { tier.floats(layout.element()).panels() } else { 1 };
+                let sparse = Sparse::pack(&blocks, layout, panels, groups)?;
                 let of_all = |weights: f64| weights / (n as f64 * k as f64).max(1.0);
                 // Cost grows with what is stored: where it reaches that of a dense layer, both are equally fast.
                 let relative = if self.weight_only { 0.0 } else { of_all(sparse.cost(cost)) };

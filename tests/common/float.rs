@@ -113,6 +113,19 @@ impl Case {
         }
     }
 
+    /// Rows, alone or in pairs, whose K may be several blocks long, for tokens enough for a few panels.
+    pub fn by_blocks_of_k(r: &mut Rng) -> Self {
+        const BLOCKS: [(usize, usize); 9] =
+            [(1, 1), (1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 4), (3, 1), (6, 1)];
+        Case {
+            m: [1, 7, 16, 20, 32, 33, 64, 65, 100, 130][r.below(10)],
+            n: 1 + r.below(70),
+            k: [250, 511, 512, 513, 700, 1300][r.below(6)] + r.below(10),
+            block: Some(BLOCKS[r.below(BLOCKS.len())]),
+            ..Case::random(r)
+        }
+    }
+
     pub fn data(self) -> Data {
         let Case { m, n, k, .. } = self;
         let mut r = Rng::new(self.seed);

@@ -78,13 +78,12 @@ fn sparse_layers_of_bytes() {
     bytes("sparse_layers_of_bytes", &BLOCKS[1..], 0x5816_aa4f_77a1_2f97);
 }
 
-#[test]
-fn layers_of_floats() {
-    use crate::common::float::{Case, Kind, Weights};
-    check("layers_of_floats", 0x5881_2f75_bde9_ffdd, |ctx, scratch, digest| {
-        let mut r = Rng::new(102);
-        for _ in 0..40 {
-            let mut case = Case::random(&mut r);
+fn floats(name: &str, expected: u64, (seed, cases): (u64, usize), random: fn(&mut Rng) -> float::Case) {
+    use crate::common::float::{Kind, Weights};
+    check(name, expected, |ctx, scratch, digest| {
+        let mut r = Rng::new(seed);
+        for _ in 0..cases {
+            let mut case = random(&mut r);
             // Pairs of bfloat16 round in their own way where the CPU multiplies them.
             if case.weights == Weights::Float(Kind::Bf16) {
                 case.weights = Weights::Float(Kind::F16);
@@ -93,6 +92,16 @@ fn layers_of_floats() {
             digest.add(&float::bits(&data.forward(&data.layer(ctx), (0, case.m), ctx, scratch)));
         }
     });
+}
+
+#[test]
+fn layers_of_floats() {
+    floats("layers_of_floats", 0x5881_2f75_bde9_ffdd, (102, 40), float::Case::random);
+}
+
+#[test]
+fn layers_of_floats_by_blocks_of_k() {
+    floats("layers_of_floats_by_blocks_of_k", 0x8c90_4f46_ebcf_ef3f, (106, 20), float::Case::by_blocks_of_k);
 }
 
 fn heads(name: &str, bytes: bool, expected: u64) {

@@ -61,7 +61,9 @@ impl Sum {
 /// Groups whose rows lie apart: between them, and around the output, poison must survive.
 struct Gather {
     rows: usize,
+    /// Of a panel.
     tokens: usize,
+    panels: usize,
     pairs: bool,
     /// Parts of K, scaled or not.
     parts: usize,
@@ -73,8 +75,8 @@ const PART: usize = 12;
 
 impl Gather {
     fn run(&self, r: &mut Rng, what: &str, call: impl Fn(&Band<'_>, *mut f32)) {
-        let Gather { rows, tokens, pairs, parts, scaled } = *self;
-        let panel: Vec<u32> = (0..PART * parts * tokens).map(|_| word(r, pairs)).collect();
+        let Gather { rows, tokens, panels, pairs, parts, scaled } = *self;
+        let panel: Vec<u32> = (0..panels * PART * parts * tokens).map(|_| word(r, pairs)).collect();
         // More than four, and not a multiple of it: one token goes through four at a time.
         let count = 1 + r.below(7);
         let own: Vec<usize> = (0..count).map(|_| 1 + r.below(rows)).collect();
@@ -101,7 +103,9 @@ impl Gather {
         }
         let stride = FIRST_ROW + height + 3;
         let scales: Vec<f32> = (0..parts * stride).map(|_| r.float(0.1, 2.0)).collect();
-        let mut got = vec![POISON; height * tokens + 64];
+        // Between the sums of panels too.
+        let out_stride = height * tokens + 16;
+        let mut got = vec![POISON; panels * out_stride + 64];
         call(
             &Band {
                 groups: &groups,
@@ -109,6 +113,8 @@ impl Gather {
                 weights: bytes(&weights).as_ptr(),
                 first_entry: 0,
                 panel: bytes(&panel),
+                panel_stride: PART * parts * tokens * 4,
+                out_stride,
                 scales: scaled.then_some(&scales[..]),
                 scales_stride: stride,
                 scale_lines: PART,
@@ -120,8 +126,9 @@ impl Gather {
         for group in &groups {
             for i in 0..group.rows as usize {
                 let row = group.row as usize + i;
-                for t in 0..tokens {
-                    let to = &mut want[(row - FIRST_ROW) * tokens + t];
+                for (p, t) in (0..panels).flat_map(|p| (0..tokens).map(move |t| (p, t))) {
+                    let panel = &panel[p * PART * parts * tokens..];
+                    let to = &mut want[p * out_stride + (row - FIRST_ROW) * tokens + t];
                     let before = to.unwrap_or(Sum::of(0.0));
                     let mut sum = if scaled { Sum::of(0.0) } else { before };
                     for e in group.start as usize..(group.start + group.len) as usize {
@@ -201,10 +208,11 @@ fn sparse_kernels_of_floats() {
         let both = [(Some(&tier.float.f32), false), (tier.pairs, true)];
         for (kernels, pairs) in both.into_iter().filter_map(|(k, pairs)| Some((k?, pairs))) {
             for _ in 0..cases(25) {
-                for kernel in kernels.gather {
+                let one = kernels.gather.iter().map(|k| (k, 1));
+                for (kernel, panels) in one.chain(kernels.two.iter().map(|k| (k, 2))) {
                     for (parts, scaled) in [(1, false), (3, false), (1, true), (3, true)] {
-                        let (rows, tokens) = (kernel.rows, kernel.tokens);
-                        let gather = Gather { rows, tokens, pairs, parts, scaled };
+                        let (rows, tokens) = (kernel.rows, kernel.tokens / panels);
+                        let gather = Gather { rows, tokens, panels, pairs, parts, scaled };
                         // SAFETY: the tier is supported, and everything has the lengths that the band names.
                         gather.run(&mut r, kernel.name, |band, out| unsafe { (kernel.run)(band, out) });
                     }
@@ -219,10 +227,10 @@ fn sparse_kernels_of_floats() {
         }
         let token = &tier.float.gemv;
         for _ in 0..cases(100) {
-            for rows in [4, 1] {
+            for rows in [4, 2, 1] {
                 let run = token.gather(rows);
                 for (parts, scaled) in [(1, false), (3, false), (1, true), (3, true)] {
-                    let gather = Gather { rows, tokens: 1, pairs: false, parts, scaled };
+                    let gather = Gather { rows, tokens: 1, panels: 1, pairs: false, parts, scaled };
                     // SAFETY: as above.
                     gather.run(&mut r, token.name, |band, out| unsafe { run(band, out) });
                 }

@@ -67,7 +67,11 @@ fn sparse_floats(
     types: [&'static str; 2],
     layout: &'static str,
 ) -> Vec<Said> {
-    let gather = kernels.gather.iter().map(|k| (k.name, types, "gather", layout, [k.rows, k.tokens]));
+    let gather = kernels
+        .gather
+        .iter()
+        .chain(kernels.two)
+        .map(|k| (k.name, types, "gather", layout, [k.rows, k.tokens]));
     let scatter = kernels.scatter.iter().map(|k| (k.name, types, "scatter", layout, [4, k.tokens]));
     gather.chain(scatter).collect()
 }

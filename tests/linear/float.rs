@@ -52,6 +52,30 @@ fn batches_and_threads_change_nothing() {
     }
 }
 
+/// Sums of single rows and of pairs of rows, which go on from block to block of K, and whole panels in pairs and alone.
+#[test]
+fn blocks_of_k() {
+    let mut r = Rng::new(41);
+    let mut scratch = Scratch::new();
+    let isas = isas("float layers by blocks of K");
+    for i in 0..cases(40) as usize {
+        let case = Case::by_blocks_of_k(&mut r);
+        let d = case.data();
+        for &isa in &isas {
+            let ctx = serial(isa);
+            let layer = d.layer(&ctx);
+            let what = format!("{isa} {} {case:?}", layer.kernel(case.m));
+            let whole = d.forward(&layer, (0, case.m), &ctx, &mut scratch);
+            check(&d, &layer, &whole, &what);
+            let got = in_parallel(isa, i, |ctx| d.forward(&layer, (0, case.m), ctx, &mut Scratch::new()));
+            assert_eq!(bits(&got), bits(&whole), "threads {what}");
+            let (t, n) = (r.below(case.m), case.n);
+            let alone = d.forward(&layer, (t, 1), &ctx, &mut scratch);
+            assert_eq!(bits(&alone), bits(&whole[t * n..(t + 1) * n]), "token {t} alone, {what}");
+        }
+    }
+}
+
 /// Columns beyond what 16 bits can index, whose sums go on in a second part.
 #[test]
 fn many_columns() {
@@ -59,7 +83,7 @@ fn many_columns() {
     let (k, n, m) = (70_001, 5, if cases(100) < 100 { 1 } else { 3 });
     let w: Vec<f32> = (0..n * k).map(|i| if (i / 8) % 9 == 0 { r.float(-1.0, 1.0) } else { 0.0 }).collect();
     let x: Vec<f32> = (0..m * k).map(|_| r.float(-1.0, 1.0)).collect();
-    for block in ["4x1", "1x4", "1x1", "4x2"] {
+    for block in ["4x1", "1x4", "1x1", "4x2", "2x1"] {
         let block: BlockShape = block.parse().unwrap();
         let bsr = Bsr::from_dense(MatRef::new(&w, n, k).unwrap(), block).unwrap();
         for isa in isas("float layers of many columns") {

@@ -14,6 +14,9 @@ use std::ops::Range;
 /// Bytes of a tile of sums, or of what comes out of one: a band of a panel of 64 tokens.
 const SUMS: usize = BAND * 64 * 4;
 
+/// Where the weights of columns lie among widened ones: after those of each section.
+const COLUMNS: usize = HEIGHTS.len();
+
 /// y = x · wᵀ with block-sparse w, in floats.
 pub fn sparse_floats(job: &Job<'_>, w: &Sparse, ctx: &Ctx, memory: Memory<'_>) {
     let pairs = w.layout().element() == Element::Bf16;
@@ -37,11 +40,15 @@ struct Floats<'a> {
 }
 
 impl Floats<'_> {
-    /// Where the weights of some bands lie when widened, in floats: the entries of each section, then the columns.
-    fn widened(&self, bands: &Range<usize>) -> [usize; 4] {
-        let entries = |s: usize| self.w.entries_of(bands, s).len() * HEIGHTS[s];
-        let (four, one) = (entries(0), entries(1));
-        [0, four, four + one, four + one + 4 * self.w.columns(bands).1.len()]
+    /// Where the weights of some bands lie when widened, in floats: the entries of each section, then the columns, then
+    /// the end of them.
+    fn widened(&self, bands: &Range<usize>) -> [usize; COLUMNS + 2] {
+        let mut at = [0; COLUMNS + 2];
+        for s in 0..COLUMNS {
+            at[s + 1] = at[s] + self.w.entries_of(bands, s).len() * HEIGHTS[s];
+        }
+        at[COLUMNS + 1] = at[COLUMNS] + 4 * self.w.columns(bands).1.len();
+        at
     }
 }
 
@@ -59,7 +66,7 @@ impl Multiply for Floats<'_> {
     }
 
     fn tile_bytes(&self, chunks: usize) -> usize {
-        let chunk = |i| self.widened(&self.w.bands_by_cost(chunks, i))[3];
+        let chunk = |i| self.widened(&self.w.bands_by_cost(chunks, i))[COLUMNS + 1];
         let most = if self.widens { (0..chunks).map(chunk).max() } else { None };
         3 * SUMS + 4 * most.unwrap_or(0)
     }
@@ -69,7 +76,7 @@ impl Multiply for Floats<'_> {
             return;
         }
         let at = self.widened(&bands);
-        let to = &mut tile[3 * SUMS..][..4 * at[3]];
+        let to = &mut tile[3 * SUMS..][..4 * at[COLUMNS + 1]];
         let stored = self.w.stored();
         let widen = self.job.tier.float.widen.of(stored);
         for s in 0..HEIGHTS.len() {
@@ -83,15 +90,34 @@ impl Multiply for Floats<'_> {
         }
         let from = self.w.columns(&bands).2;
         // SAFETY: as above.
-        unsafe { widen(from.as_ptr(), 8 * from.len() / stored.bits(), to[4 * at[2]..].as_mut_ptr()) };
+        unsafe { widen(from.as_ptr(), 8 * from.len() / stored.bits(), to[4 * at[COLUMNS]..].as_mut_ptr()) };
     }
 
     fn multiply(&self, panel: Panel, x: &[u8], bands: Range<usize>, tile: &mut [u8]) {
+        self.multiply_all(&[panel], x, bands, tile);
+    }
+
+    fn takes_two(&self) -> bool {
+        self.w.height() > 0 && self.kernels.panels() == 2
+    }
+
+    fn multiply_two(&self, panels: [Panel; 2], x: &[u8], bands: Range<usize>, tile: &mut [u8]) {
+        self.multiply_all(&panels, x, bands, tile);
+    }
+}
+
+impl Floats<'_> {
+    /// One panel, or two whole neighbouring ones, times some bands.
+    fn multiply_all(&self, panels: &[Panel], x: &[u8], bands: Range<usize>, tile: &mut [u8]) {
         let Self { job, w, kernels, .. } = *self;
         let (sums, rest) = tile.split_at_mut(SUMS);
         let (rows, rest) = rest.split_at_mut(SUMS);
         let (bytes, widened) = rest.split_at_mut(SUMS);
         let at = self.widened(&bands);
+        let width = panels[0].width;
+        // Each panel has sums of its own.
+        assert!(panels.len() * BAND * width * 4 <= SUMS);
+        let (panel_stride, out_stride) = (x.len() / panels.len(), BAND * width);
         for band in bands.clone() {
             let own = band..band + 1;
             let first = band * BAND;
@@ -99,20 +125,24 @@ impl Multiply for Floats<'_> {
             let sums = as_f32(sums).as_mut_ptr();
             let (chunks, items, weights, item) = w.columns(&own);
             // SAFETY: the weights' constructor proved groups, indices, chunks and rows for x of this many features, of which
-            // this is a whole panel; a tile has room for a band; parameters are padded to whole bands; the output belongs to
-            // this call and this tile of it to this task.
+            // these are whole panels; a tile has room for a band of each; parameters are padded to whole bands; the output
+            // belongs to this call and these tiles of it to this task.
             unsafe {
-                let token = (panel.width == 1).then_some(&job.tier.float.gemv);
-                if !chunks.is_empty() {
-                    let weights = match self.widens {
-                        false => weights.as_ptr(),
-                        true => widened[4 * (at[2] + 4 * (item - w.columns(&bands).3))..].as_ptr(),
-                    };
-                    let columns = Columns { chunks, rows: items.as_ptr(), weights, panel: x };
-                    let run = token.map_or_else(|| kernels.scatter(panel.width).run, |t| t.scatter);
-                    run(&columns, features, sums);
-                } else if w.scatters() {
-                    sums.write_bytes(0, features * panel.width);
+                let token = (width == 1).then_some(&job.tier.float.gemv);
+                for p in 0..panels.len() {
+                    let sums = sums.add(p * out_stride);
+                    if !chunks.is_empty() {
+                        let weights = match self.widens {
+                            false => weights.as_ptr(),
+                            true => widened[4 * (at[COLUMNS] + 4 * (item - w.columns(&bands).3))..].as_ptr(),
+                        };
+                        let panel = &x[p * panel_stride..][..panel_stride];
+                        let columns = Columns { chunks, rows: items.as_ptr(), weights, panel };
+                        let run = token.map_or_else(|| kernels.scatter(width).run, |t| t.scatter);
+                        run(&columns, features, sums);
+                    } else if w.scatters() {
+                        sums.write_bytes(0, features * width);
+                    }
                 }
                 for s in 0..HEIGHTS.len() {
                     let groups = w.groups(band, s);
@@ -128,16 +158,19 @@ impl Multiply for Floats<'_> {
                         None => (None, 0, 1),
                         Some(s) => (Some(&s.scales[..]), s.stride, s.size / w.layout().line_columns()),
                     };
-                    let run = token.map_or_else(
-                        || kernels.gather(HEIGHTS[s], panel.width).run,
-                        |t| t.gather(HEIGHTS[s]),
-                    );
+                    let run = match token {
+                        Some(token) => token.gather(HEIGHTS[s]),
+                        None if panels.len() == 2 => kernels.two(HEIGHTS[s]).run,
+                        None => kernels.gather(HEIGHTS[s], width).run,
+                    };
                     let band = Band {
                         groups,
                         indices,
                         weights,
                         first_entry,
                         panel: x,
+                        panel_stride,
+                        out_stride,
                         scales,
                         scales_stride,
                         scale_lines,
@@ -145,18 +178,20 @@ impl Multiply for Floats<'_> {
                     };
                     run(&band, sums);
                 }
-                let Panel { token, tokens, width } = panel;
-                let whole =
-                    features.is_multiple_of(2 * self.lanes) && width > 1 && job.finish.residual.is_none();
-                let (sums, ld) = if whole {
-                    (sums.cast(), width)
-                } else {
-                    let rows = as_i32(rows);
-                    let padded = features.next_multiple_of(4);
-                    (job.tier.packing.sums_to_rows)(sums.cast(), padded, width, rows.as_mut_ptr(), BAND);
-                    (rows.as_mut_ptr(), BAND)
-                };
-                finish(job, TileOf { token, tokens, feature: first, features }, (sums, ld, whole), bytes);
+                for (p, &Panel { token, tokens, width }) in panels.iter().enumerate() {
+                    let sums = sums.add(p * out_stride);
+                    let whole =
+                        features.is_multiple_of(2 * self.lanes) && width > 1 && job.finish.residual.is_none();
+                    let (sums, ld) = if whole {
+                        (sums.cast(), width)
+                    } else {
+                        let rows = as_i32(rows);
+                        let padded = features.next_multiple_of(4);
+                        (job.tier.packing.sums_to_rows)(sums.cast(), padded, width, rows.as_mut_ptr(), BAND);
+                        (rows.as_mut_ptr(), BAND)
+                    };
+                    finish(job, TileOf { token, tokens, feature: first, features }, (sums, ld, whole), bytes);
+                }
             }
         }
     }

@@ -22,6 +22,14 @@ pub trait Multiply: Sync {
     fn begin(&self, bands: Range<usize>, tile: &mut [u8]);
     /// One panel times those bands.
     fn multiply(&self, panel: Panel, x: &[u8], bands: Range<usize>, tile: &mut [u8]);
+    /// Whether two whole neighbouring panels at once are faster, so that `multiply_two` exists.
+    fn takes_two(&self) -> bool {
+        false
+    }
+    /// Two whole neighbouring panels times those bands.
+    fn multiply_two(&self, _panels: [Panel; 2], _x: &[u8], _bands: Range<usize>, _tile: &mut [u8]) {
+        unreachable!("one panel at a time")
+    }
 }
 
 /// How the pieces of a call are shared out.
@@ -118,9 +126,9 @@ pub fn run<M: Multiply>(job: &Job<'_>, m: &M, ctx: &Ctx, mut memory: Memory<'_>)
         // Tasks that follow each other, which a thread tends to take, have the same weights.
         let bands = w.bands_by_cost(ranges, i / groups);
         m.begin(bands.clone(), tile);
-        for panel in share(pieces, groups, i % groups).flat_map(|i| job.shape.piece(i)) {
-            m.multiply(panel, &x[job.shape.range(panel)], bands.clone(), tile);
-        }
+        let pieces = share(pieces, groups, i % groups);
+        let x = &x[pieces.start * job.shape.piece_bytes()..];
+        multiply_pieces(job.shape, m, pieces, x, &bands, tile);
     });
 }
 
@@ -152,6 +160,34 @@ fn reserve<M: Multiply>(job: &Job<'_>, m: &M, ctx: &Ctx, chunks: usize, memory: 
     }
 }
 
+/// Multiplies some pieces, whose first byte is the first of `x`, by those bands.
+fn multiply_pieces<M: Multiply>(
+    shape: Shape,
+    m: &M,
+    pieces: Range<usize>,
+    x: &[u8],
+    bands: &Range<usize>,
+    tile: &mut [u8],
+) {
+    let start = pieces.start * shape.piece_bytes();
+    let whole = pieces.end.min(shape.tokens / shape.piece_tokens());
+    let mut i = pieces.start;
+    while i < pieces.end {
+        if m.takes_two() && i + 1 < whole {
+            let panels = [shape.panel(i), shape.panel(i + 1)];
+            let own = shape.range(panels[0]).start - start..shape.range(panels[1]).end - start;
+            m.multiply_two(panels, &x[own], bands.clone(), tile);
+            i += 2;
+            continue;
+        }
+        for panel in shape.piece(i) {
+            let own = shape.range(panel);
+            m.multiply(panel, &x[own.start - start..own.end - start], bands.clone(), tile);
+        }
+        i += 1;
+    }
+}
+
 /// Packs and multiplies some pieces: as many at a time as fit the cache, times as many bands as fit it.
 fn own_pieces<M: Multiply>(
     job: &Job<'_>,
@@ -178,11 +214,7 @@ fn own_pieces<M: Multiply>(
         for chunk in 0..chunks {
             let bands = m.weights().bands_by_cost(chunks, chunk);
             m.begin(bands.clone(), tile);
-            for panel in (first..last).flat_map(|i| shape.piece(i)) {
-                let range = shape.range(panel);
-                let x = &x[range.start - start..range.end - start];
-                m.multiply(panel, x, bands.clone(), tile);
-            }
+            multiply_pieces(shape, m, first..last, x, &bands, tile);
         }
         first = last;
     }

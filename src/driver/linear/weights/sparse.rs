@@ -31,9 +31,11 @@ struct Columns {
 pub struct Sparse {
     layout: PanelLayout,
     stored: Element,
-    /// Groups of four rows, and of one.
-    sections: [Section; 2],
+    /// Groups of four rows, of two, and of one.
+    sections: [Section; HEIGHTS.len()],
     columns: Columns,
+    /// Columns of K in a part of a row, for each section, where there are no scales.
+    reach: [usize; HEIGHTS.len()],
     /// What of them each band has.
     bands: Vec<Band>,
     /// Whether some rows are spread over several groups: their sums must be added in memory.
@@ -42,15 +44,41 @@ pub struct Sparse {
     scales: Option<GroupScales>,
 }
 
-/// The rows of a group of each section.
-pub const HEIGHTS: [usize; 2] = [4, 1];
+/// The rows of a group of each section. Only floats have groups of two.
+pub const HEIGHTS: [usize; 3] = [4, 2, 1];
+
+/// The section of groups of so many rows: of the least height that has room for them.
+fn section_of(rows: usize, layout: PanelLayout) -> usize {
+    match rows {
+        1 => 2,
+        2 if layout.is_float() => 1,
+        _ => 0,
+    }
+}
+
+/// Bytes of the lines of a panel of floats in a block of K, for each section. All rows of a band go through one block before
+/// the next, with sums in memory between. Groups of four rows use each line often enough without; of groups of two, a block
+/// stays in the second-level cache beside the weights; single rows load a line for each product, so it stays in the first.
+const BLOCK_BYTES: [usize; HEIGHTS.len()] = [usize::MAX, 64 << 10, 32 << 10];
+
+/// Columns of K in a part of a row, for each section: at most what 16 bits can index.
+fn reach(layout: PanelLayout, panels: usize) -> [usize; HEIGHTS.len()] {
+    let columns = layout.line_columns();
+    let line = layout.width() * columns * layout.element_bytes();
+    let most = 1 << 16;
+    let of = |s: usize| match layout.is_float() {
+        true => (BLOCK_BYTES[s] / line / if HEIGHTS[s] == 1 { panels } else { 1 }).min(most),
+        false => most,
+    };
+    std::array::from_fn(|s| of(s) * columns)
+}
 
 /// 64 output features.
 #[derive(Debug, Clone)]
 struct Band {
-    groups: [Range<usize>; 2],
+    groups: [Range<usize>; HEIGHTS.len()],
     /// Of the entries of each section.
-    entries: [Range<usize>; 2],
+    entries: [Range<usize>; HEIGHTS.len()],
     chunks: Range<usize>,
     /// Of the rows of the columns.
     items: Range<usize>,
@@ -87,13 +115,14 @@ struct Item {
 }
 
 impl Sparse {
-    /// Packs for kernels that read `layout`.
+    /// Packs for kernels that read `layout`, so many panels of it at once.
     ///
     /// # Errors
     /// [`Error::Shape`] if there are 2^32 entries or more.
     pub fn pack<T: Weight>(
         w: &Blocks<'_, T>,
         layout: PanelLayout,
+        panels: usize,
         scales: Option<GroupScales>,
     ) -> Result<Self> {
         let mut this = Sparse {
@@ -101,6 +130,7 @@ impl Sparse {
             stored: T::ELEMENT,
             sections: Default::default(),
             columns: Columns::default(),
+            reach: reach(layout, panels),
             bands: Vec::new(),
             split_rows: false,
             // Only floats have kernels for it, and scales by groups would have to be applied in the middle.
@@ -143,7 +173,7 @@ impl Sparse {
         Ok(this)
     }
 
-    /// One group, or several where the columns reach beyond what 16 bits can index, or have scales by groups of K.
+    /// One group, or several where the columns reach beyond a block of K, or have scales by groups of K.
     fn push_group<T: Weight>(
         &mut self,
         first: usize,
@@ -152,11 +182,14 @@ impl Sparse {
         value: impl Fn(usize, Column) -> T,
     ) -> Result<()> {
         let (slots, line, layout) = (self.layout.slots(), self.layout.line_columns(), self.layout);
-        let section = &mut self.sections[usize::from(rows == 1)];
-        let height = HEIGHTS[usize::from(rows == 1)];
+        let s = section_of(rows, layout);
+        let (section, height) = (&mut self.sections[s], HEIGHTS[s]);
         let stored = self.stored;
         // Columns of a part.
-        let reach = self.scales.as_ref().map_or((1 << 16) * line, |s| s.size);
+        let reach = match &self.scales {
+            Some(scales) => scales.size,
+            None => self.reach[s],
+        };
         let mut rest = columns;
         let mut part = 0;
         loop {
@@ -236,9 +269,12 @@ impl Sparse {
             let per_entry = self.stored.bytes_of(HEIGHTS[s] * self.layout.slots());
             band.groups[s] = before.groups[s].end..section.groups.len();
             band.entries[s] = before.entries[s].end..section.weights.len() / per_entry;
-            let own = &mut section.groups[band.groups[s].clone()];
+            let Section { groups, indices, weights } = section;
+            let own = &mut groups[band.groups[s].clone()];
             own.sort_by_key(|g| (g.base, std::cmp::Reverse(g.len), g.row));
-            band.cost += (band.entries[s].len() + own.len()) * HEIGHTS[s];
+            if self.layout.is_float() {
+                lay_out(own, band.entries[s].start, indices, weights);
+            }
             let gathered = own.iter().map(|g| (g.len as usize).next_multiple_of(GATHER)).sum();
             band.gathered = band.gathered.max(gathered);
         }
@@ -280,10 +316,10 @@ impl Sparse {
 
     /// The height of most groups; 0 where rows are taken column by column.
     pub fn height(&self) -> usize {
-        match (self.sections[0].groups.is_empty(), self.columns.chunks.is_empty()) {
-            (false, _) => HEIGHTS[0],
-            (true, false) => 0,
-            (true, true) => HEIGHTS[1],
+        match self.sections.iter().position(|s| !s.groups.is_empty()) {
+            Some(s) if HEIGHTS[s] > 1 => HEIGHTS[s],
+            _ if self.columns.chunks.is_empty() => 1,
+            _ => 0,
         }
     }
 
@@ -371,7 +407,24 @@ impl Bands for Sparse {
 
 impl Band {
     fn none() -> Self {
-        Band { groups: [0..0, 0..0], entries: [0..0, 0..0], chunks: 0..0, items: 0..0, cost: 0, gathered: 0 }
+        let none = || std::array::from_fn(|_| 0..0);
+        Band { groups: none(), entries: none(), chunks: 0..0, items: 0..0, cost: 0, gathered: 0 }
+    }
+}
+
+/// Moves the entries of the groups of a band, of one index each, into the order of the groups: a kernel then reads all of
+/// them as they lie. They are the last there are, from `first` on.
+fn lay_out(groups: &mut [Group], first: usize, indices: &mut Vec<u16>, weights: &mut Vec<u8>) {
+    let before = indices.split_off(first);
+    let bytes = weights.len().checked_div(first + before.len()).unwrap_or(0);
+    let old = weights.split_off(first * bytes);
+    for group in groups {
+        let start = group.start as usize - first;
+        let own = start..start + group.len as usize;
+        // No more than before, which fitted.
+        group.start = indices.len() as u32;
+        weights.extend_from_slice(&old[own.start * bytes..own.end * bytes]);
+        indices.extend_from_slice(&before[own]);
     }
 }
 
