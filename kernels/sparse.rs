@@ -162,11 +162,13 @@ impl Layout for KMajor16 {
     ) -> [S::X; VECS] {
         // SAFETY: the driver made the indices, which are columns of the panel: 16 bytes each.
         unsafe {
+            let four = indices.cast::<u64>().read_unaligned() as usize;
+            let line = 0xffff << 4;
             let quads = S::gather16([
-                panel.add(index(indices, 0) * 16),
-                panel.add(index(indices, 1) * 16),
-                panel.add(index(indices, 2) * 16),
-                panel.add(index(indices, 3) * 16),
+                panel.add(four << 4 & line),
+                panel.add(four >> 12 & line),
+                panel.add(four >> 28 & line),
+                panel.add(four >> 44 & line),
             ]);
             let mut x = [S::x(quads[HI * VECS]); VECS];
             for v in 1..VECS {
@@ -389,9 +391,8 @@ unsafe fn part<S: Simd, L: Layout, F: Store, const ROWS: usize, const VECS: usiz
             acc[r] = [S::splat(*init.add(r)); VECS];
         }
         let mut len = group.len;
-        if const { ROWS == 1 } {
-            // Sums of one row are a chain of additions, each waiting for the one before: odd entries have sums of
-            // their own.
+        if const { ROWS == 1 || S::ONE_INSTRUCTION && ROWS * VECS < 8 } {
+            // Few sums are chains of additions, each waiting for the one before: odd entries have sums of their own.
             let mut odd = [[S::splat(0); VECS]; ROWS];
             while len >= 2 {
                 entry::<S, L, ROWS, VECS, HI, 0>(&mut acc, panel, indices, weights, offset);
@@ -400,8 +401,10 @@ unsafe fn part<S: Simd, L: Layout, F: Store, const ROWS: usize, const VECS: usiz
                 weights = weights.add(8 * ROWS);
                 len -= 2;
             }
-            for v in 0..VECS {
-                acc[0][v] = S::add(acc[0][v], odd[0][v]);
+            for r in 0..ROWS {
+                for v in 0..VECS {
+                    acc[r][v] = S::add(acc[r][v], odd[r][v]);
+                }
             }
         }
         if const { ROWS > 1 && VECS == 4 && S::QUADS == 4 } {

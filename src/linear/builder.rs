@@ -361,7 +361,7 @@ impl<'a, T: Weight> LinearBuilder<'a, T> {
                     dense_below = Some((1.0 - of_all(w.stored_values() as f64) / relative).max(0.0));
                 }
                 if relative <= 1.0 || self.keep_sparse {
-                    (Packed::Sparse(sparse), w.stored_values())
+                    (Packed::Sparse(Box::new(sparse)), w.stored_values())
                 } else {
                     drop(sparse);
                     let packed = Dense::pack(MatRef::new(&w.to_dense()?, n, k)?, tier.bytes.dense, None);

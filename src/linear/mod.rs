@@ -115,7 +115,7 @@ pub struct Linear {
 enum Packed {
     /// With the layout of x.
     Dense(Dense, PanelLayout),
-    Sparse(Sparse),
+    Sparse(Box<Sparse>),
 }
 
 impl Linear {
