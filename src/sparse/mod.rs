@@ -14,6 +14,7 @@
 
 mod block;
 mod bsr;
+mod elements;
 pub mod prune;
 mod statistics;
 

@@ -1,6 +1,7 @@
 //! Magnitude pruning: keep the heaviest blocks (Han et al. 2015, by blocks as in Gray et al. 2017).
 
 use super::bsr::check_size;
+use super::elements::check_n_m;
 use super::{BlockShape, Bsr};
 use crate::base::error::{Error, Result};
 use crate::base::view::MatRef;
@@ -44,6 +45,20 @@ pub fn magnitude_balanced(
     let kept = kept(block_cols, sparsity)?;
     let keep: Vec<bool> = norms.chunks(block_cols.max(1)).flat_map(|row| heaviest(row, kept)).collect();
     gather(w, block, &keep)
+}
+
+/// Keeps the `n` largest magnitudes of each `m` neighbouring columns (2:4 and the like), counted from column 0; of equal ones the first. Of
+/// what is left over at the end of a row, `n` too. Blocks are 1x1.
+///
+/// # Errors
+/// * [`Error::Value`] if `n` is 0 or above `m`, or if `w` holds a NaN or an infinity;
+/// * [`Error::Shape`] if `w` has more than 2^32 rows or columns.
+pub fn n_m(w: MatRef<'_, f32>, n: usize, m: usize) -> Result<Bsr<f32>> {
+    check_n_m(n, m)?;
+    let norms = norms(w, BlockShape::B1X1, Norm::L1)?;
+    let rows = norms.chunks(w.cols().max(1));
+    let keep: Vec<bool> = rows.flat_map(|row| row.chunks(m).flat_map(|group| heaviest(group, n))).collect();
+    gather(w, BlockShape::B1X1, &keep)
 }
 
 fn gather(w: MatRef<'_, f32>, block: BlockShape, keep: &[bool]) -> Result<Bsr<f32>> {

@@ -259,3 +259,53 @@ fn statistics_count() {
     let s = nothing.statistics();
     assert_eq!((s.min(), s.mean(), s.max(), s.percentile(50.0)), (0, 0.0, 0, 0));
 }
+
+/// Compressed rows are blocks of 1x1, with the same checks.
+#[test]
+fn compressed_rows() {
+    let (indptr, indices, values) = (vec![0, 2, 2, 3], vec![1, 3, 0], vec![5_i8, -6, 7]);
+    let w = Bsr::from_csr((3, 4), indptr.clone(), indices, values.clone()).unwrap();
+    assert_eq!(w.to_dense().unwrap(), [0, 5, 0, -6, 0, 0, 0, 0, 7, 0, 0, 0]);
+    assert_eq!(w.block(), block(1, 1));
+    let unsorted = Bsr::from_csr((3, 4), indptr.clone(), vec![3, 1, 0], values.clone());
+    assert_eq!(blamed(unsorted), "indices");
+    assert_eq!(blamed(Bsr::from_csr((3, 4), indptr, vec![1, 4, 0], values.clone())), "indices");
+    assert_eq!(blamed(Bsr::from_csr((3, 4), vec![0, 3], vec![1, 3, 0], values)), "indptr");
+}
+
+proptest! {
+    /// What is pruned to N of M is taken as that, and one more is not.
+    #[test]
+    fn n_of_m((rows, cols, stride, data) in matrix(), n in 1..5_usize, more in 0..5_usize) {
+        let m = n + more;
+        let w = MatRef::with_stride(&data, rows, cols, stride).unwrap();
+        let pruned = prune::n_m(w, n, m).unwrap();
+        let dense = pruned.to_dense().unwrap();
+        let view = MatRef::new(&dense, rows, cols).unwrap();
+        for (kept, row) in view.iter_rows().zip(w.iter_rows()) {
+            for (kept, group) in kept.chunks(m).zip(row.chunks(m)) {
+                let there = |values: &[f32]| values.iter().filter(|v| **v != 0.0).count();
+                prop_assert_eq!(there(kept), there(group).min(n));
+                // What was left out is no heavier than what was kept.
+                let least = kept.iter().filter(|v| **v != 0.0).map(|v| v.abs()).fold(f32::INFINITY, f32::min);
+                let out = kept.iter().zip(group).filter(|(kept, _)| **kept == 0.0).map(|(_, v)| v.abs());
+                prop_assert!(there(kept) < n || out.fold(0.0, f32::max) <= least);
+            }
+        }
+        prop_assert_eq!(Bsr::from_n_m(view, n, m).unwrap().to_dense().unwrap(), dense);
+        let most = w.iter_rows().flat_map(|row| row.chunks(m)).map(|g| g.iter().filter(|v| **v != 0.0).count()).max();
+        prop_assert_eq!(Bsr::from_n_m(w, n, m).is_ok(), most.unwrap_or(0) <= n);
+    }
+}
+
+#[test]
+fn n_of_m_is_1_to_m() {
+    let w = [1.0f32, 2.0, 3.0, 4.0];
+    let w = MatRef::new(&w, 1, 4).unwrap();
+    for (n, m) in [(0, 4), (5, 4), (0, 0)] {
+        assert_eq!(blamed(prune::n_m(w, n, m)), "n");
+        assert_eq!(blamed(Bsr::from_n_m(w, n, m)), "n");
+    }
+    assert_eq!(blamed(Bsr::from_n_m(w, 2, 4)), "w");
+    assert_eq!(prune::n_m(w, 2, 4).unwrap().to_dense().unwrap(), [0.0, 0.0, 3.0, 4.0]);
+}
