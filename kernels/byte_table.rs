@@ -222,7 +222,7 @@ pub(crate) use packing;
 /// * `bytes! { set, Registers, types "..", sparse [..], dense .., attention "types" .. }`.
 /// * `bytes! { set, of parent }`: that of another row.
 /// * `bytes! { set, Registers, types "..", sums of parent, sparse [..] }`, for registers that are tables of bytes too: what looks bytes
-///   up, which is single tokens and the end of a tile, is this row's; all other sums are the parent's.
+///   up, which is up to 16 tokens and the end of a tile, is this row's; all other sums are the parent's.
 macro_rules! bytes {
     ($set:ident, of $parent:ident) => {
         pub use super::$parent::bytes;
@@ -233,6 +233,10 @@ macro_rules! bytes {
             use super::super::$parent::bytes::{self as parent, spill};
             use crate::kernels::byte_table::ByteKernels;
             pub use super::super::$parent::bytes::{multiply, peak};
+            use crate::kernels::sparse::{Band, Layout, spill as sums};
+
+            compile! { $set: fn narrow[L: Layout, const ROWS: usize, const VECS: usize](band: &Band<'_>, out: *mut i32)
+                = sums::<$simd, L, ROWS, VECS> }
             crate::kernels::byte_table::sparse_kernels! { $set, $simd, $types, $sparse }
 
             pub const BYTES: ByteKernels = ByteKernels { sparse: SPARSE, few: FEW, gemv: GEMV, ..parent::BYTES };
@@ -253,6 +257,7 @@ macro_rules! bytes {
 
             compile! { $set: pub fn spill[L: Layout, const ROWS: usize, const VECS: usize](band: &Band<'_>, out: *mut i32)
                 = sums::<$simd, L, ROWS, VECS> }
+            use spill as narrow;
             compile! { $set: pub fn peak(times: u64) -> u64 = most::<$simd> }
             crate::kernels::byte_table::sparse_kernels! { $set, $simd, $types, $sparse }
             dense_kernel! { tiles: $set, $simd, Int8, Quad8 => I8, 1 as <$simd as Simd>::X_BYTES, $types,
@@ -330,7 +335,7 @@ macro_rules! sparse_kernels {
     };
     (@ 64 spill::<[$a:ident $b:ident $c:ident], $rows:literal, $vecs:literal>) => { spill::<walk::$a, $rows, $vecs> };
     (@ 32 spill::<[$a:ident $b:ident $c:ident], $rows:literal, $vecs:literal>) => { spill::<walk::$b, $rows, $vecs> };
-    (@ 16 spill::<[$a:ident $b:ident $c:ident], $rows:literal, $vecs:literal>) => { spill::<walk::$c, $rows, $vecs> };
+    (@ 16 spill::<[$a:ident $b:ident $c:ident], $rows:literal, $vecs:literal>) => { narrow::<walk::$c, $rows, $vecs> };
     (@ 64 requantize::<$walk:ident, $rows:literal, $vecs:literal>) => {
         Some(requantize::<walk::$walk, $rows, $vecs> as ToBytes)
     };

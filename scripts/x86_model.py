@@ -73,6 +73,12 @@ def blocks(row, layout, rows, registers):
     return symbol(row, "bytes", "spill", layout, numbers=[rows, registers])
 
 
+def few(row, tokens, registers):
+    """Of any four columns, which is a constant before the numbers."""
+    rest = symbol(row, "bytes", "few", numbers=[4, tokens, registers])
+    return [*rest[:3], "Kb0_", *rest[3:]]
+
+
 def attention(row, part, registers):
     return symbol(row, part, "multiply", "tile", numbers=[6, registers])
 
@@ -92,6 +98,8 @@ LOOPS = [
     ("INT8 4x4, AVX2, 4 x 64", blocks("avx2", "KMajor4", 4, 2), WORDS, [ZEN3], {ZEN3: 58}, [(INT8, "4x4, packed to packed")]),
     ("INT8 1x4, AVX2, 1 x 64", blocks("avx2", "KMajor4", 1, 4), WORDS, [ZEN3], {ZEN3: 52}, [(INT8, "1x4, packed to packed")]),
     ("INT8 attention, AVX2, 6 x 16", attention("avx2", "bytes", 2), WORDS, [ZEN3], {ZEN3: 60}, ATTENTION_OF["int8"]),
+    ("INT8 4x1, few tokens, AVX2, 4 x 8", few("avx2", 8, 4), WORDS, [ZEN3], {}, []),
+    ("INT8 4x1, few tokens, AVX2, 4 x 4", few("avx2", 4, 2), WORDS, [ZEN3], {}, []),
     ("INT8 dense, AVX-VNNI, 6 x 16", dense("avx_vnni", "bytes", "tiles", 6), DOT, [ALDER_LAKE], {ALDER_LAKE: 82}, []),
     ("INT8 4x1, AVX-VNNI, 4 x 64", blocks("avx_vnni", "KMajor", 4, 2), DOT, [ALDER_LAKE], {ALDER_LAKE: 65}, []),
     ("INT8 4x4, AVX-VNNI, 4 x 64", blocks("avx_vnni", "KMajor4", 4, 2), DOT, [ALDER_LAKE], {ALDER_LAKE: 75}, []),
@@ -108,14 +116,21 @@ LOOPS = [
     ("INT8 1x1, 1 x 64",
      blocks("avx512_vnni", "KMajor", 1, 4), DOT, NEW, new(40, 35, 22), [single(m=128, n=3072, block="1x1", sparsity=0.8)]),
     ("INT8 1x4, 1 x 64", blocks("avx512_vnni", "KMajor4", 1, 4), DOT, NEW, new(95, 75, 54), [(INT8, "1x4, packed to packed")]),
-    ("INT8 4x1, 4 x 16", blocks("avx512_vnni", "KMajor16", 4, 1), DOT, NEW, new(25, 14, 11), []),
+    ("INT8 4x1, 4 x 32", blocks("avx512_vnni", "KMajor32", 4, 2), DOT, NEW, {}, []),
+    ("INT8 4x1, without VBMI, 4 x 16", blocks("avx512_vnni", "KMajor16", 4, 1), DOT, NEW, {}, []),
+    ("INT8 4x1, 4 x 16", symbol("avx512_vbmi", "bytes", "narrow", "KMajor16", numbers=[4, 1]), DOT, NEW, {}, []),
+    ("INT8 4x1, few tokens, 4 x 8", few("avx512_vbmi", 8, 2), DOT, NEW, {}, []),
+    ("INT8 4x1, few tokens, 4 x 4", few("avx512_vbmi", 4, 1), DOT, NEW, {}, []),
     ("INT8 4x4, 4 x 16", blocks("avx512_vnni", "KMajor4x16", 4, 1), DOT, NEW, new(93, 46, 36), []),
     ("INT8 4x1, one token, 64 columns by tables", symbol("avx512_vbmi", "bytes", "gemv", "KMajor", numbers=[4]), DOT, NEW, {}, []),
     ("INT8 attention, 6 x 64", attention("avx512_vnni", "bytes", 4), DOT, NEW, new(95, 95, 95), ATTENTION_OF["int8"]),
     ("f32 dense, AVX2, 6 x 16",
      dense("avx2", "floats", "f32_weights", 6), FMA, [ZEN3, ALDER_LAKE], {ZEN3: 95, ALDER_LAKE: 82}, [(FLOATS, "f32 dense")]),
     ("f32 4x1 and more, AVX2, 4 x 32",
-     symbol("avx2", "floats", "gather", numbers=[4, 2, 32]), FMA, [ZEN3, ALDER_LAKE], {ZEN3: 93, ALDER_LAKE: 93}, [(FLOATS, "f32 4x1")]),
+     symbol("avx2", "floats", "gather", numbers=[4, 2, 32, 1]), FMA, [ZEN3, ALDER_LAKE], {ZEN3: 93, ALDER_LAKE: 93}, [(FLOATS, "f32 4x1")]),
+    ("f32 2x1, AVX2, 2 x 32", symbol("avx2", "floats", "gather", numbers=[2, 4, 32, 1]), FMA, [ZEN3, ALDER_LAKE], {}, []),
+    ("f32 1x1, AVX2, 2 rows x 32",
+     symbol("avx2", "floats", "gather", numbers=[1, 4, 32, 1]), FMA, [ZEN3, ALDER_LAKE], {}, []),
     ("f32 single rows, AVX2, 4 x 32",
      symbol("avx2", "floats", "scatter", numbers=[2, 32]), FMA, [ZEN3, ALDER_LAKE], {ZEN3: 87, ALDER_LAKE: 89}, [(FLOATS, "f32 1x4")]),
     ("f32 attention, AVX2, 6 x 16",
@@ -124,16 +139,19 @@ LOOPS = [
     ("f32 dense, 1 x 128", dense("avx512", "floats", "f32_weights", 1, panels=4), FMA, WIDE, {}, []),
     ("f32 dense, bfloat16 weights, 12 x 32", dense("avx512", "floats", "bf16_weights", 12), FMA, WIDE, new(90, 87, 68), []),
     ("f32 4x1 and more, 4 x 32",
-     symbol("avx512", "floats", "gather", numbers=[4, 2, 32]), FMA, WIDE, new(95, 93, 75),
+     symbol("avx512", "floats", "gather", numbers=[4, 2, 32, 1]), FMA, WIDE, new(95, 93, 75),
      [(FLOATS, "f32 4x1"), single(**OF_FLOATS, block="4x1", sparsity=0.8, **PACKED)]),
-    ("f32 4x1 and more, 4 x 16", symbol("avx512", "floats", "gather", numbers=[4, 1, 16]), FMA, WIDE, {}, []),
+    ("f32 4x1 and more, two panels, 4 x 64", symbol("avx512", "floats", "gather", numbers=[4, 2, 32, 2]), FMA, WIDE, {}, []),
+    ("f32 2x1, two panels, 2 x 64", symbol("avx512", "floats", "gather", numbers=[2, 2, 32, 2]), FMA, WIDE, {}, []),
+    ("f32 1x1, two panels, 2 rows x 64", symbol("avx512", "floats", "gather", numbers=[1, 2, 32, 2]), FMA, WIDE, {}, []),
+    ("f32 4x1 and more, 4 x 16", symbol("avx512", "floats", "gather", numbers=[4, 1, 16, 1]), FMA, WIDE, {}, []),
     ("f32 single rows, 4 x 32",
      symbol("avx512", "floats", "scatter", numbers=[2, 32]), FMA, WIDE, new(93, 87, 74), [(FLOATS, "f32 1x4")]),
     ("f32 attention, 6 x 64", attention("avx512", "floats", 4), FMA, WIDE, new(95, 95, 95), ATTENTION_OF["f32"]),
     ("bf16 pairs, dense, 12 x 32",
      dense("avx512_bf16", "pairs", "bf16_weights", 12), PAIRS, NEW, new(95, 95, 95), [(FLOATS, "bf16 dense")]),
     ("bf16 pairs, 4x4 and more, 4 x 64",
-     symbol("avx512_bf16", "pairs", "gather", numbers=[4, 4, 64]), PAIRS, NEW, new(95, 95, 95), [(FLOATS, "bf16 4x4")]),
+     symbol("avx512_bf16", "pairs", "gather", numbers=[4, 4, 64, 1]), PAIRS, NEW, new(95, 95, 95), [(FLOATS, "bf16 4x4")]),
     ("bf16 pairs, single rows, 2 x 64", symbol("avx512_bf16", "pairs", "scatter", numbers=[4, 64]), PAIRS, NEW, new(95, 74, 95), []),
     ("bf16 pairs, attention, 6 x 64",
      attention("avx512_bf16", "pairs", 4), PAIRS, NEW, new(95, 95, 95), ATTENTION_OF["bf16"]),

@@ -265,11 +265,14 @@ unsafe fn finish(
     }
 }
 
-/// Whether y comes in the panels of x, so that a tile can be packed when it is done.
+/// Whether y comes in the panels of x, tails too, so that a tile can be packed when it is done.
 fn same_panels(job: &Job<'_>) -> bool {
     match job.out {
         Out::Rows(..) => true,
-        Out::Panels(_, to) => to.layout.width() == job.shape.layout.width(),
+        Out::Panels(_, Shape { layout, .. }) => {
+            let x = job.shape.layout;
+            layout.width() == x.width() && layout.is_float() == x.is_float()
+        }
     }
 }
 
