@@ -371,19 +371,23 @@ that ten chains would be needed, and eight give 80 %.
 two loads a cycle five cycles instead of four, so 80 % of the peak is the most on Golden Cove and Zen 5. *1x1* shuffles too, two
 to a product: a quarter of the peak on Golden Cove, which is reached.
 
-**INT8 in panels of 16 tokens** (tails, and few tokens). *4x1* makes one register of quads for four dot products, with 8 shuffles
-of 16 bytes, three insertions, and four indices that the compiler extends, shifts and extracts in a vector register, which is
-another four operations of port 5 on an Intel core. So it reaches an eighth of the peak there. *4x4* has four chains only, of four
-or five cycles.
+**INT8 4x1 in narrow panels.** *16 tokens*: with VBMI three masked broadcasts from memory and one `vpermb` make a register of quads
+for four dot products, eight operations of port 0 and port 5 on an Intel core; without, eight shuffles of 16 bytes and three
+insertions, which reaches an eighth of the peak there. *Few tokens*, 4 or 8, have rows in the lanes: one load is all weights of an
+entry, so it takes three masked broadcasts, a `vpermb` and a dot product for four tokens, and one more of each for eight. Products
+are few by design, for an entry costs about as much as its loads; entries by turns have sums of their own, so that chains do not bind.
+*32 tokens*: two `vpunpck` and two `vpermw` for eight dot products.
 
 **One token.** A dense layer loads a register of weights for each product: loads bind, and where weights come from memory, that does
 long before. Through 4x1 of INT8 the columns of x are looked up in tables of 128 bytes (`vpermt2b`, two operations of port 5 on
 Golden Cove), so products are few: look-ups and the front end bind.
 
 **f32.** Dense layers and attention have 24 chains, and products bind (on Intel's models the arithmetic of pointers takes some of
-their ports: twelve rows of x are twelve addresses). *4x1 and more* has 8 chains on every tier: on Golden Cove and Zen 5 two
-multiply-adds start a cycle and take four, so eight are just enough and nothing may come late. 77 to 79 % is what a loop of its
-own was measured to do on Golden Cove; sixteen chains, of two panels side by side, did 87 to 90 % there. *Single rows* load and
+their ports: twelve rows of x are twelve addresses). *4x1 and more* has 8 chains with
+one panel of 32 tokens: on Golden Cove and Zen 5 two multiply-adds start a cycle and take four, so eight are just enough and nothing
+may come late. 77 to 79 % is what a loop of its own was measured to do on Golden Cove; sixteen chains, of two panels side by side, did
+87 to 90 % there. So AVX-512 takes two neighbouring panels at once where there are two. *2x1* and *1x1* (two rows of it side by side)
+load as many lines as they multiply, or half as many: loads bind. *Single rows* load and
 store two registers of sums for eight products.
 
 **Weights of bfloat16, widened**, take two shuffles and two shifts a step, which share ports 0 and 5 with 24 multiply-adds: 28
