@@ -356,6 +356,10 @@ fn what_was_pruned_stays_as_it_came() {
     assert!(more["pruned_db"].is_number());
     let large = row(&["--block", "32X32"]);
     assert!(large["note"].as_str().unwrap().contains("larger than 16 x 8"), "{large}");
+    // Nothing of it is pruned, and it is padded: multiplied as a dense weight, whatever the core.
+    let dense = row(&["--dtype", "i8", "--sparsity", "0", "--block", "3x5"]);
+    assert!(dense["note"].as_str().unwrap().contains("runs dense"), "{dense}");
+    assert!(dense["dense_below"].as_f64().unwrap() > 0.0, "{dense}");
 }
 
 /// A checkpoint in several files is read as one: by its index, or as a folder.

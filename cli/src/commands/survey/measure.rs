@@ -50,15 +50,18 @@ pub fn row(args: &Args, weight: &Weight, ctx: &Ctx, scratch: &mut Scratch) -> Re
     let sparse_us = time(args, &sparse, ctx, scratch)?;
     let (rows, cols) = (args.block.rows(), args.block.cols());
     let larger = rows > n || cols > k;
-    let note = match (enough, larger) {
-        _ if sparse.is_dense() => {
-            let turn = 100.0 * sparse.dense_below().unwrap_or_default();
-            Some(format!("runs dense: blocks of {} pay above {turn:.0} % on this core", args.block))
+    let mut notes = Vec::new();
+    match (enough, larger) {
+        (_, true) => notes.push(format!("the block {} is larger than {n} x {k}", args.block)),
+        (true, _) => {
+            notes.push(format!("pruned as it came: {:.1} % of its blocks are zero", 100.0 * zero_blocks))
         }
-        (_, true) => Some(format!("the block {} is larger than {n} x {k}", args.block)),
-        (true, _) => Some(format!("pruned as it came: {:.1} % of its blocks are zero", 100.0 * zero_blocks)),
-        _ => None,
-    };
+        _ => {}
+    }
+    if sparse.is_dense() {
+        let turn = 100.0 * sparse.dense_below().unwrap_or_default();
+        notes.push(format!("runs dense: blocks of {} pay above {turn:.0} % on this core", args.block));
+    }
     Ok(Row {
         name: name.clone(),
         dtype: dtype.clone(),
@@ -74,7 +77,7 @@ pub fn row(args: &Args, weight: &Weight, ctx: &Ctx, scratch: &mut Scratch) -> Re
         sparse_us,
         speed_up: dense_us / sparse_us,
         dense_below: sparse.dense_below(),
-        note,
+        note: (!notes.is_empty()).then(|| notes.join("; ")),
     })
 }
 
