@@ -136,7 +136,7 @@ fn a_target_gets_its_row() {
 /// Blocks of any size give the same bits.
 #[test]
 fn caches_change_no_answer() {
-    let (m, n, k) = (150, 130, 300);
+    let (m, n, k) = (70, 130, 120);
     let mut r = Rng::new(12);
     let mut floats = |len: usize| (0..len).map(|_| r.float(-1.0, 1.0)).collect::<Vec<_>>();
     let (w, x) = (floats(n * k), floats(m * k));
