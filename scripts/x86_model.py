@@ -141,7 +141,7 @@ LOOPS = [
     ("f32 4x1 and more, 4 x 32",
      symbol("avx512", "floats", "gather", numbers=[1, 4, 2, 32]), FMA, WIDE, new(95, 93, 75),
      [(FLOATS, "f32 4x1"), single(**OF_FLOATS, block="4x1", sparsity=0.8, **PACKED)]),
-    ("f32 4x1 and more, two panels, 4 x 64", symbol("avx512", "floats", "gather", numbers=[2, 4, 2, 32]), FMA, WIDE, {}, []),
+    ("f32 4x1 and more, two panels, 4 x 64", symbol("avx512", "floats", "gather", numbers=[2, 4, 2, 32]), FMA, WIDE, new(95, 95, 88), []),
     ("f32 2x1, two panels, 2 x 64", symbol("avx512", "floats", "gather", numbers=[2, 2, 2, 32]), FMA, WIDE, {}, []),
     ("f32 1x1, two panels, 2 rows x 64", symbol("avx512", "floats", "gather", numbers=[2, 1, 2, 32]), FMA, WIDE, {}, []),
     ("f32 4x1 and more, 4 x 16", symbol("avx512", "floats", "gather", numbers=[1, 4, 1, 16]), FMA, WIDE, {}, []),
@@ -373,7 +373,7 @@ to a product: a quarter of the peak on Golden Cove, which is reached.
 
 **INT8 4x1 in narrow panels.** *16 tokens*: with VBMI three masked broadcasts from memory and one `vpermb` make a register of quads
 for four dot products, eight operations of port 0 and port 5 on an Intel core; without, eight shuffles of 16 bytes and three
-insertions, which reaches an eighth of the peak there. *Few tokens*, 4 or 8, have rows in the lanes: one load is all weights of an
+insertions, which reaches a sixth of the peak there. *Few tokens*, 4 or 8, have rows in the lanes: one load is all weights of an
 entry, so it takes three masked broadcasts, a `vpermb` and a dot product for four tokens, and one more of each for eight. Products
 are few by design, for an entry costs about as much as its loads; entries by turns have sums of their own, so that chains do not bind.
 *32 tokens*: two `vpunpck` and two `vpermw` for eight dot products.
