@@ -93,7 +93,11 @@ pub fn detected() -> Core {
 
 /// The core as measured now, on this thread: in well under a millisecond.
 fn measured(isa: Isa) -> Core {
-    let core = Core { name: "measured", source: "measured just now, in a moment", ..detected() };
+    let core = Core {
+        name: "measured",
+        source: "pairs of bfloat16 and divisions measured just now, all else as known",
+        ..detected()
+    };
     Core { bf16_pairs: pairs(isa).unwrap_or(core.bf16_pairs), division: division(isa), ..core }
 }
 
@@ -149,8 +153,10 @@ fn division(isa: Isa) -> f32 {
 }
 
 impl Ctx {
-    /// As [`Ctx::new`], for the core as it is measured now, on this thread: where nobody knows the CPU's model. Takes well under a
-    /// millisecond; keep the context, or its [`Ctx::core`].
+    /// As [`Ctx::new`], for the core as it is measured now, on this thread: where nobody knows the CPU's model. Pairs of bfloat16 and
+    /// divisions are timed, which takes well under a millisecond; all else is as it is known. Keep the context, or its [`Ctx::core`]:
+    /// where pairs are about as fast as multiply-adds, another moment could choose otherwise, and the bits of bfloat16 with it
+    /// ([`Bf16Pairs::Never`] has the same everywhere).
     ///
     /// # Errors
     /// As [`Ctx::new`].

@@ -9,7 +9,7 @@
 //! With tokens in the lanes, as in `sparse`, a panel of 4 or 8 tokens would leave most of a register empty. Here one load puts
 //! the 16 bytes of an entry's weights into every part, and the four bytes of x of each token are repeated in the four lanes of its part.
 //! So an entry costs about as much as its loads, and sums come out token by token, as the end of a tile wants them. Groups of one row
-//! have tokens in the lanes, for one weight is all that an entry has.
+//! have tokens in the lanes, for an entry has four bytes of weights only.
 
 use super::simd::Simd;
 use super::sparse::{Band, Group};

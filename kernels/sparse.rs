@@ -15,7 +15,7 @@
 //!
 //! In a panel of 64 tokens, register j holds token `16 l + 4 j + i` at element i of its 16-byte part l. `interleave`
 //! makes this order from four columns and `pack4` turns it back into a column, so a chain of layers never permutes
-//! tokens. Tails use panels of 16 tokens, in plain order, or of one token.
+//! tokens. Tails use narrower panels, in plain order: of 32 or 16 tokens here, of 8 or 4 in `few`, of one in `gemv`.
 //!
 //! Sums are arrays of registers filled by `for` loops: a closure would not inherit the CPU features of the tier, and
 //! every instruction in it would become a function call.

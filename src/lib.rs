@@ -35,7 +35,8 @@
 //!    expected and what came, never a panic, an over-read or a wrong answer. What would overflow is refused.
 //! 3. **The caller owns the resources.** No global state, no pool of its own: [`Ctx::new`] uses the rayon pool that it is called in, or
 //!    rayon's global one, which rayon starts then (feature `rayon`, on by default); [`Ctx::serial`] the calling thread alone; and
-//!    [`Executor`] is a pool of yours. No allocation once the largest shape was seen with the same [`Scratch`].
+//!    [`Executor`] is a pool of yours. No allocation once the largest shape was seen with the same [`Scratch`]
+//!    and context.
 //! 4. **One binary, every CPU.** Kernels are chosen at run time; the variable `SISKIN_MAX_ISA` and [`Ctx`] only lower the
 //!    choice.
 //!

@@ -97,6 +97,26 @@ impl Core {
         self.l2 / 32 * 25
     }
 
+    /// With ratios that are numbers and sizes that caches have: what is beyond becomes the nearest that is inside.
+    pub(crate) fn limited(self) -> Core {
+        let ratio = |ratio: f32| if ratio.is_nan() { 1.0 } else { ratio.clamp(0.0, 1000.0) };
+        let bytes = |bytes: usize| bytes.clamp(1 << 12, 1 << 30);
+        let SparseCost { any_4, adjacent_4, any_1, adjacent_1 } = self.sparse;
+        Core {
+            bf16_pairs: ratio(self.bf16_pairs),
+            division: ratio(self.division),
+            sparse: SparseCost {
+                any_4: ratio(any_4),
+                adjacent_4: ratio(adjacent_4),
+                any_1: ratio(any_1),
+                adjacent_1: ratio(adjacent_1),
+            },
+            l1d: bytes(self.l1d),
+            l2: bytes(self.l2),
+            ..self
+        }
+    }
+
     /// Whether products of pairs of bfloat16 are faster than to widen bfloat16 and multiply floats.
     pub fn prefers_pairs(self) -> bool {
         self.bf16_pairs > 1.0

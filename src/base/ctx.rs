@@ -81,10 +81,11 @@ impl Ctx {
         self
     }
 
-    /// Chooses kernels and the sizes of their blocks for `core`, in the place of what is known of this CPU's.
+    /// Chooses kernels and the sizes of their blocks for `core`, in the place of what is known of this CPU's. Ratios are limited to 0 to
+    /// 1000 (NaN is 1), sizes of caches to 4 KiB to 1 GiB.
     #[must_use]
     pub fn with_core(mut self, core: Core) -> Self {
-        self.core = Some(core);
+        self.core = Some(core.limited());
         self
     }
 

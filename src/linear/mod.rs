@@ -161,7 +161,11 @@ impl Linear {
                 (Element::U8, height, _) => self.tier.sparse_kernel(w.layout(), height, width).name,
                 (Element::F32, _, 1) => self.tier.float.gemv.name,
                 (element, 0, _) => self.tier.floats(element).scatter(width).name,
-                (element, height, _) => self.tier.floats(element).gather(height, width).name,
+                (element, height, _) => {
+                    let kernels = self.tier.floats(element);
+                    let two = kernels.panels() == 2 && tokens >= 2 * width;
+                    if two { kernels.two(height).name } else { kernels.gather(height, width).name }
+                }
             },
         }
     }

@@ -194,6 +194,18 @@ fn pairs_are_a_choice() {
     }
 }
 
+/// A core that no machine has is brought inside of what kernels can be chosen for.
+#[test]
+fn a_core_is_limited() {
+    let mut core = Core::ANY;
+    (core.l1d, core.l2, core.bf16_pairs, core.division) = (0, usize::MAX, f32::NAN, f32::INFINITY);
+    (core.sparse.any_4, core.sparse.any_1) = (f32::NEG_INFINITY, f32::NAN);
+    let core = Ctx::serial().unwrap().with_core(core).core();
+    assert_eq!((core.l1d, core.l2, core.bf16_pairs, core.division), (4 << 10, 1 << 30, 1.0, 1000.0));
+    assert_eq!((core.sparse.any_4, core.sparse.any_1), (0.0, 1.0));
+    assert_eq!(core.to_string().parse::<Core>().unwrap().sparse, core.sparse);
+}
+
 /// Sparse layers of INT8 run dense where that is faster, with the same answers, and say at which sparsity that turns.
 #[test]
 fn sparse_layers_run_dense_where_that_is_faster() {

@@ -575,6 +575,18 @@ fn quotients_next_to_halves() {
                 for (i, &q) in q.iter().enumerate() {
                     assert_eq!(i32::from(q), want[i], "{} / {scale} on {isa}, {core}", x[i]);
                 }
+                // Of bfloat16, by a kernel of its own.
+                let narrow: Vec<bf16> = x.iter().map(|&x| bf16::from_f32(x)).collect();
+                let to = MatMut::new(&mut q, 1, x.len()).unwrap();
+                quant::quantize(MatRef::new(&narrow, 1, x.len()).unwrap(), &p, to, &ctx).unwrap();
+                for (i, &q) in q.iter().enumerate() {
+                    assert_eq!(
+                        i32::from(q),
+                        p.quantize(narrow[i].to_f32()),
+                        "{} / {scale}, bfloat16",
+                        narrow[i]
+                    );
+                }
             }
         }
     }

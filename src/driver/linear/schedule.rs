@@ -74,13 +74,15 @@ struct Own {
 }
 
 impl Own {
-    /// Of so many pieces, with tiles of so many bytes.
-    fn new(job: &Job<'_>, ctx: &Ctx, pieces: usize, tile: usize) -> Self {
+    /// Of so many pieces, with tiles of so many bytes, multiplied one at a time or two.
+    fn new(job: &Job<'_>, ctx: &Ctx, pieces: usize, tile: usize, two: bool) -> Self {
         let threads = ctx.threads();
         let tasks = if pieces.is_multiple_of(threads) { threads } else { 4 * threads };
         let tasks = tasks.min(pieces);
-        let block = (2 * ctx.core().block_bytes() / job.shape.piece_bytes().max(1))
-            .clamp(1, pieces.div_ceil(tasks.max(1)).max(1));
+        let block = 2 * ctx.core().block_bytes() / job.shape.piece_bytes().max(1);
+        // Where panels are multiplied two at a time, a block has as many pairs of them as fit, and one at least.
+        let block = if two { (block / 2 * 2).max(2) } else { block };
+        let block = block.clamp(1, pieces.div_ceil(tasks.max(1)).max(1));
         let region = match job.source {
             Source::Packed(_) => 0,
             Source::Pack(_) => block * job.shape.piece_bytes() + 64,
@@ -106,7 +108,7 @@ pub fn run<M: Multiply>(job: &Job<'_>, m: &M, ctx: &Ctx, mut memory: Memory<'_>)
         reserve(job, m, ctx, chunks, &mut memory);
     }
     if sharing.ranges == 1 {
-        let own = Own::new(job, ctx, pieces, m.tile_bytes(chunks).next_multiple_of(64));
+        let own = Own::new(job, ctx, pieces, m.tile_bytes(chunks).next_multiple_of(64), m.takes_two());
         memory.tiles.grow(own.bytes(job));
         let (tiles, rest) = memory.tiles.bytes_mut().split_at_mut(own.tile * own.tasks);
         let (regions, rows) = rest.split_at_mut(own.region * own.tasks);
@@ -142,7 +144,7 @@ fn reserve<M: Multiply>(job: &Job<'_>, m: &M, ctx: &Ctx, chunks: usize, memory: 
     for pieces in (1..few).chain(few.max(pieces.saturating_sub(threads))..pieces) {
         let sharing = Sharing::new(job, m, ctx, pieces);
         if sharing.ranges == 1 {
-            tiles = tiles.max(Own::new(job, ctx, pieces, own_tile).bytes(job));
+            tiles = tiles.max(Own::new(job, ctx, pieces, own_tile, m.takes_two()).bytes(job));
             continue;
         }
         packed = pieces;
