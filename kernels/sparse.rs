@@ -162,13 +162,13 @@ impl Layout for KMajor16 {
     ) -> [S::X; VECS] {
         // SAFETY: the driver made the indices, which are columns of the panel: 16 bytes each.
         unsafe {
-            let four = indices.cast::<u64>().read_unaligned() as usize;
+            let four = indices.cast::<u64>().read_unaligned();
             let line = 0xffff << 4;
             let quads = S::gather16([
-                panel.add(four << 4 & line),
-                panel.add(four >> 12 & line),
-                panel.add(four >> 28 & line),
-                panel.add(four >> 44 & line),
+                panel.add((four << 4) as usize & line),
+                panel.add((four >> 12) as usize & line),
+                panel.add((four >> 28) as usize & line),
+                panel.add((four >> 44) as usize & line),
             ]);
             let mut x = [S::x(quads[HI * VECS]); VECS];
             for v in 1..VECS {
@@ -192,14 +192,14 @@ impl Layout for KMajor32 {
     ) -> [S::X; VECS] {
         // SAFETY: the driver made the indices, which are columns of the panel: 32 bytes each, of which offset is one.
         unsafe {
-            let four = indices.cast::<u64>().read_unaligned() as usize;
+            let four = indices.cast::<u64>().read_unaligned();
             let panel = panel.add(offset);
             let line = 0xffff << 5;
             let lines = [
-                panel.add(four << 5 & line),
-                panel.add(four >> 11 & line),
-                panel.add(four >> 27 & line),
-                panel.add(four >> 43 & line),
+                panel.add((four << 5) as usize & line),
+                panel.add((four >> 11) as usize & line),
+                panel.add((four >> 27) as usize & line),
+                panel.add((four >> 43) as usize & line),
             ];
             if const { S::LANES == 16 } {
                 let quads = S::gather32(lines);
