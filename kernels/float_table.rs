@@ -41,7 +41,7 @@ pub struct FloatKernels {
     pub dense: &'static [DenseKernel],
     /// Block-sparse, rows that are gathered.
     pub gather: &'static [GatherKernel],
-    /// The same for two neighbouring whole panels at once: of all heights, or of none where nothing is gained.
+    /// Block-sparse, rows that are gathered from two neighbouring whole panels at once: of all heights, or of none where nothing is gained.
     pub two: &'static [GatherKernel],
     /// Block-sparse, rows that are scattered.
     pub scatter: &'static [ScatterKernel],

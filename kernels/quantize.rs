@@ -11,7 +11,7 @@
 //! rounds, and the low byte of the sum's bits is the integer. As the bounds are integers, clamping before rounding
 //! gives the same result.
 //!
-//! On cores whose divisions are slow ([`Core::division`](crate::Core)), quotients are products with the reciprocal, corrected twice by
+//! On cores whose divisions are slow (`Core::division`), quotients are products with the reciprocal, corrected twice by
 //! what is left (P. Markstein, Computation of elementary functions on the IBM RISC System/6000 processor, 1990): the first correction
 //! leaves an error below one unit in the last place, the second the very quotient that a division rounds to.
 

@@ -39,6 +39,8 @@ mod ymm;
 #[macro_use]
 mod zmm;
 #[macro_use]
+mod zmm_gathers;
+#[macro_use]
 mod avx512_vnni;
 mod avx2;
 mod avx512;

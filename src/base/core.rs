@@ -184,24 +184,13 @@ pub(crate) const KNOWN: &[Known] = &[
         models: &[151..=151, 154..=154, 183..=183, 186..=186, 191..=191],
         core: core("Intel Golden Cove, clients", TABLES, [256.0, 2.0, 2.0, 2.0], [0.5, 1.0], [1.0; 4]),
     },
+    // Their ports are those of Golden Cove, from which the costs of sparse weights are taken.
     Known {
         vendor: "GenuineIntel",
         family: 6,
-        models: &[106..=106, 108..=108],
+        models: &[85..=85, 106..=106, 108..=108],
         core: core(
-            "Intel Ice Lake, servers",
-            TABLES,
-            [512.0, 2.0, 2.0, 1.0],
-            [0.5, 1.0],
-            [1.5, 1.1, 3.6, 2.0],
-        ),
-    },
-    Known {
-        vendor: "GenuineIntel",
-        family: 6,
-        models: &[85..=85],
-        core: core(
-            "Intel Skylake, servers",
+            "Intel Skylake or Ice Lake, servers",
             TABLES,
             [512.0, 2.0, 2.0, 1.0],
             [0.5, 1.0],
