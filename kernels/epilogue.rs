@@ -230,6 +230,51 @@ unsafe fn transposed<S: Simd, A: Function>(f: A, to: &Finish<'_>, tile: &Sums) {
     }
 }
 
+/// Sums of floats on their way to a K-major panel of the next layer, which has as many tokens: a feature's sums are a line of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Lines {
+    /// `[feature][width]`, aligned as floats are.
+    pub sums: *const f32,
+    /// The first output feature.
+    pub feature: usize,
+    /// How many.
+    pub features: usize,
+    /// Tokens of a line, a multiple of 16.
+    pub width: usize,
+    /// The line of the first feature; the others follow.
+    pub out: *mut f32,
+}
+
+/// The lines of some features, where the output is floats and there is no residual: feature by feature what [`run`] does token by
+/// token.
+///
+/// # Safety
+/// The CPU has the tier; the call has parameters for these features; the sums are there, and room for the lines.
+#[inline(always)]
+pub unsafe fn lines<S: Simd>(to: &Finish<'_>, lines: &Lines) {
+    // SAFETY: as the caller.
+    unsafe { with_curve!(to.curve, f => lines_of::<S, _>(f, to, lines)) }
+}
+
+#[inline(always)]
+unsafe fn lines_of<S: Simd, A: Function>(f: A, to: &Finish<'_>, lines: &Lines) {
+    for row in 0..lines.features {
+        let line = row * lines.width;
+        // SAFETY: the caller of `lines` vouches for the tier, the parameters, the sums and the room.
+        unsafe {
+            let scale = S::splat_f(*to.scale.get_unchecked(lines.feature + row));
+            let bias = S::splat_f(*to.bias.get_unchecked(lines.feature + row));
+            let mut t = line;
+            while t < line + lines.width {
+                let mut y = [S::fma(S::load_f(lines.sums.add(t)), scale, bias)];
+                apply::<S, A, 1>(f, &mut y);
+                S::store_f(lines.out.add(t), limited::<S>(to, y[0]));
+                t += S::LANES;
+            }
+        }
+    }
+}
+
 /// A register of sums as floats.
 #[inline(always)]
 unsafe fn real<S: Simd, const FLOAT: bool>(sums: S::V) -> S::F {

@@ -4,7 +4,8 @@ use super::attention::table::{Multiply, Passes};
 use super::byte_table::DenseKernel;
 use super::ecoformer::{Features, Lookup};
 use super::float::{Band, Columns};
-use super::{convert, epilogue, pack};
+use super::epilogue::{self, Finish, Lines};
+use super::{convert, pack};
 use crate::base::element::Element;
 
 /// A kernel for the groups of a band.
@@ -149,6 +150,9 @@ pub struct FloatTier {
     /// The end of a tile of f32 sums.
     #[cfg(feature = "linear")]
     pub epilogue: epilogue::Run,
+    /// f32 sums of a sparse tile to lines of the next layer's panel.
+    #[cfg(feature = "linear")]
+    pub lines: unsafe fn(&Finish<'_>, &Lines),
     /// Tiles of attention.
     #[cfg(any(feature = "attention", feature = "ecoformer"))]
     pub multiply: &'static Multiply,
@@ -178,7 +182,7 @@ macro_rules! floats {
             use crate::kernels::convert::{to_bf16, widen};
             use crate::kernels::dense::{StoredBf16, Bytes, F32, StoredF16, Words, float_peak};
             use crate::kernels::ecoformer::{self, Features, Lookup};
-            use crate::kernels::epilogue::{self, Finish, Sums};
+            use crate::kernels::epilogue::{self, Finish, Lines, Sums};
             use crate::kernels::float::{Band, Columns};
             use crate::kernels::float_table::{FloatKernels, FloatTier, GemvKernels, Hashing, Stored, ToBf16, sparse_floats};
             use crate::kernels::{float_gemv, pack};
@@ -204,6 +208,7 @@ macro_rules! floats {
             compile! { $set: fn signs(y: *const f32, bits: usize, masks: *mut u64) = ecoformer::signs::<$simd> }
             compile! { $set: fn lookup(l: &Lookup) = ecoformer::lookup::<$simd> }
             compile! { $set: fn epilogue(finish: &Finish<'_>, sums: &Sums) = epilogue::run::<$simd, true> }
+            compile! { $set: fn lines(finish: &Finish<'_>, lines: &Lines) = epilogue::lines::<$simd> }
             compile! { $set: fn peak(times: u64) -> u64 = float_peak::<$simd, F32, 1> }
 
             pub static FLOATS: FloatTier = FloatTier {
@@ -228,6 +233,8 @@ macro_rules! floats {
                 pack_kmajor,
                 #[cfg(feature = "linear")]
                 epilogue,
+                #[cfg(feature = "linear")]
+                lines,
                 #[cfg(any(feature = "attention", feature = "ecoformer"))]
                 multiply: &multiply::KERNELS,
                 #[cfg(feature = "attention")]

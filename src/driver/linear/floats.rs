@@ -2,13 +2,14 @@
 
 use super::schedule::{self, Multiply};
 use super::weights::{BAND, Bands, HEIGHTS, Sparse};
-use super::{Job, Memory, TileOf, finish, same_panels, through_rows};
+use super::{Job, Memory, Out, TileOf, finish, same_panels, through_rows};
 use crate::base::buffer::{as_f32, as_i32};
 use crate::base::ctx::Ctx;
 use crate::base::element::Element;
+use crate::kernels::epilogue::Lines;
 use crate::kernels::float::{Band, Columns};
 use crate::kernels::float_table::FloatKernels;
-use crate::kernels::panel::Panel;
+use crate::kernels::panel::{Panel, PanelLayout};
 use std::ops::Range;
 
 /// Bytes of a tile of sums, or of what comes out of one: a band of a panel of 64 tokens.
@@ -106,6 +107,17 @@ impl Multiply for Floats<'_> {
     }
 }
 
+/// Where the sums of a whole panel's band go, if it is to lines of a panel that has the same tokens: from output feature `first` on.
+fn lines_of(job: &Job<'_>, token: usize, tokens: usize, width: usize, first: usize) -> Option<*mut f32> {
+    let Out::Panels(y, to) = job.out else { return None };
+    if to.layout != PanelLayout::F32KMajor || tokens < to.layout.width() || job.finish.residual.is_some() {
+        return None;
+    }
+    let own = to.panel_of(token);
+    assert!(own == Panel { token, tokens, width }, "panels of x and y have the same tokens");
+    Some(y.wrapping_add(to.range(own).start).cast::<f32>().wrapping_add(first * width))
+}
+
 impl Floats<'_> {
     /// One panel, or two whole neighbouring ones, times some bands.
     fn multiply_all(&self, panels: &[Panel], x: &[u8], bands: Range<usize>, tile: &mut [u8]) {
@@ -180,6 +192,13 @@ impl Floats<'_> {
                 }
                 for (p, &Panel { token, tokens, width }) in panels.iter().enumerate() {
                     let sums = sums.add(p * out_stride);
+                    if let Some(out) = lines_of(job, token, tokens, width, first) {
+                        (job.tier.float.lines)(
+                            &job.finish,
+                            &Lines { sums, feature: first, features, width, out },
+                        );
+                        continue;
+                    }
                     let whole =
                         features.is_multiple_of(2 * self.lanes) && width > 1 && job.finish.residual.is_none();
                     let (sums, ld) = if whole {
