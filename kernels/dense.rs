@@ -44,8 +44,15 @@ pub struct Tile {
     pub scales_stride: usize,
     /// Sums, `[token][panel][NR]`, i32 or f32.
     pub out: *mut i32,
+    /// What to prefetch into the second-level cache while a tile of many tokens is computed, so that the weights that come next do
+    /// not have to be waited for: so many cache lines ..
+    pub ahead: *const u8,
+    /// .. in each [`LINE`] steps.
+    pub ahead_lines: usize,
 }
 
+/// Steps of K whose 4 bytes of x are a cache line.
+pub const LINE: usize = 16;
 /// Cache lines of the next panel of weights that a single token prefetches when it ends one.
 const AHEAD: usize = 16;
 
@@ -412,6 +419,27 @@ where
         // SAFETY: the caller keeps the promises of `Run`; `steps` is no more than what is left at `x` and `w`.
         unsafe {
             let at_once = if S::QUADS == 4 { 4 } else { UNROLL };
+            let mut steps = steps;
+            if const { MR >= 8 && S::QUADS * UNROLL == 1 } {
+                // Each of many rows is a stream of its own, more than the CPU follows by itself.
+                let mut ahead = t.ahead;
+                while steps > 0 {
+                    let line = steps.min(LINE);
+                    for m in 0..MR {
+                        S::prefetch(x.wrapping_add(m * t.stride + 128).cast());
+                    }
+                    for _ in 0..t.ahead_lines {
+                        S::prefetch_far(ahead);
+                        ahead = ahead.wrapping_add(64);
+                    }
+                    for _ in 0..line {
+                        Self::step::<0>(&mut acc[0], Err(*x), *w, t);
+                        *x = x.add(4);
+                        *w = w.add(bytes);
+                    }
+                    steps -= line;
+                }
+            }
             for _ in 0..steps / at_once {
                 if const { S::QUADS == 4 } {
                     let mut quads = [S::quads::<0>(*x); MR];

@@ -136,7 +136,15 @@ impl Linear {
         let (source, memory) = match packed {
             // x_memory is lent to the job then.
             Some(bytes) => (Source::Packed(bytes), Memory { x: None, tiles, rows, y_rows }),
-            None => (Source::Pack(&pack), Memory { x: Some(x_memory), tiles, rows, y_rows }),
+            None => {
+                let source = match (&self.weights, x.rows_as_they_lie(shape)) {
+                    (Packed::Dense(w, _), Some((rows, stride))) if k.is_multiple_of(w.kernel().padded) => {
+                        Source::Rows(rows, stride)
+                    }
+                    _ => Source::Pack(&pack),
+                };
+                (source, Memory { x: Some(x_memory), tiles, rows, y_rows })
+            }
         };
         let job = Job { source, ..job };
         match &self.weights {

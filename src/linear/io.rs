@@ -1,13 +1,14 @@
 //! What goes into a layer and what comes out.
 
 use super::{Linear, PackedActivations};
+use crate::base::buffer::memory;
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
 use crate::base::heads::{HeadsMut, HeadsRef};
 use crate::base::params::QuantParams;
 use crate::base::tensor::{TensorMut, TensorRef};
 use crate::base::view::{MatMut, MatRef};
-use crate::kernels::panel::{PanelLayout, Shape};
+use crate::kernels::panel::{PanelLayout, Shape, row_stride};
 use half::{bf16, f16};
 
 /// How a layer of INT8 quantizes an x of floats: a property of the layer ([`super::LinearBuilder::input_quantization`]).
@@ -182,6 +183,21 @@ impl<'a> Input<'a> {
     /// Whether each token is quantized by its own range.
     pub fn by_token(&self) -> bool {
         self.quantization() == Some(InputQuantization::PerToken)
+    }
+
+    /// The caller's rows and the bytes from one to the next, if packing would copy them unchanged, and if some neighbouring ones
+    /// do not fall into few sets of the first-level cache: they are packed then, to lie further apart.
+    pub fn rows_as_they_lie(&self, shape: Shape) -> Option<(&'a [u8], usize)> {
+        /// Bytes that the first-level cache holds of each of the rows of a tile.
+        const ROW: usize = 4096;
+        let (rows, row, stride) = match (self, shape.layout) {
+            (Input::Bytes(x, 0, _), PanelLayout::Rows) => (x.data(), x.cols(), x.stride()),
+            (Input::Floats(Floats::F32(x), None), PanelLayout::F32Rows) => {
+                (memory(x.data()), 4 * x.cols(), 4 * x.stride())
+            }
+            _ => return None,
+        };
+        ((row == stride && row <= ROW) || stride == row_stride(row) || shape.tokens == 1).then_some((rows, stride))
     }
 
     /// Bytes that packing a piece of the shape needs for its rows on the way.

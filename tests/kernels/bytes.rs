@@ -364,6 +364,8 @@ fn dense_kernels() {
                         steps: packed.steps(),
                         init: init.as_ptr(),
                         out: got.as_mut_ptr(),
+                        ahead: std::ptr::null(),
+                        ahead_lines: 0,
                     });
                 }
                 for t in 0..m {

@@ -67,6 +67,9 @@ impl Sweep<'_> {
                 group: if mode == 2 { 4 } else { packed.steps() },
                 scales_stride: n,
                 out: got.as_mut_ptr().cast(),
+                // Nothing is read there.
+                ahead: std::ptr::without_provenance(4096),
+                ahead_lines: 3,
             });
         }
         for t in 0..m {

@@ -1,12 +1,13 @@
 //! Dense: tiles of tokens times panels of output features.
 
 use super::weights::Dense;
-use super::{Job, Memory, Out, all_packed, through_rows};
+use super::{Job, Memory, Out, Source, all_packed, through_rows};
 use crate::base::buffer::as_i32;
 use crate::base::ctx::Ctx;
+use crate::base::element::Element;
 use crate::driver::share;
 use crate::kernels::attention::pack::flip;
-use crate::kernels::dense::Tile;
+use crate::kernels::dense::{LINE, Tile};
 use crate::kernels::epilogue::Sums;
 use crate::kernels::panel::{PanelLayout, row_stride};
 use std::ops::Range;
@@ -19,7 +20,10 @@ pub fn dense(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
 
 fn rows(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
     let x = all_packed(job, ctx, memory.x, memory.rows);
-    let stride = job.shape.features_padded();
+    let stride = match job.source {
+        Source::Rows(_, stride) => stride,
+        _ => job.shape.features_padded(),
+    };
     let (m, n) = (job.shape.tokens, job.out_features);
     let kernel = w.kernel();
     let panels = n.div_ceil(kernel.nr);
@@ -33,13 +37,16 @@ fn rows(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
         _ => 0,
     };
     let k_block = k_block(job, w);
-    let in_use = stride.max(wide).min((4 * k_block).max(1));
-    let block = (2 * ctx.core().block_bytes() / in_use).clamp(1, m.max(1)).next_multiple_of(most);
+    // Every panel of weights goes through all K of a block of tokens.
+    let block = ctx.core().block_bytes() / stride.max(wide).max(1);
+    let block = block.clamp(1, m.max(1)).next_multiple_of(most);
     let several = kernel.several.iter().enumerate().map(|(m, s)| (m + 1) * s.panels).max();
     let sums = if k_block < w.steps() { block } else { most.max(several.unwrap_or(0)) };
     // The epilogue reads whole registers of sums, beyond the last where a panel is not so wide.
     let tile = (sums * kernel.nr * 4 + 60).next_multiple_of(64);
-    let chunk = tile + block * wide;
+    let wide_rows = (block * wide).next_multiple_of(64);
+    let wide_panel = if widens(job, w) { 4 * w.steps() * kernel.nr } else { 0 };
+    let chunk = (tile + wide_rows + wide_panel).next_multiple_of(64);
     let columns = if ctx.threads() == 1 { 1 } else { (4 * ctx.threads()).min(panels) };
     let rows = match ctx.threads() {
         1 => 1,
@@ -49,7 +56,8 @@ fn rows(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
     memory.tiles.grow(chunk * tasks);
     ctx.for_each_chunk(tasks, memory.tiles.bytes_mut(), chunk, &|i, bytes| {
         let _held = job.hold();
-        let (tile, wide_x) = bytes.split_at_mut(tile);
+        let (tile, rest) = bytes.split_at_mut(tile);
+        let (wide_x, wide_w) = rest.split_at_mut(wide_rows);
         let panels = share(panels, columns, i % columns);
         let tokens = share(m, rows, i / columns);
         let mut first = tokens.start;
@@ -69,10 +77,18 @@ fn rows(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
                 widen(x, stride, first..last, job.shape.features, wide_x, wide);
                 Rows { bytes: wide_x, stride: wide }
             };
-            block_of_tokens(job, w, x, first..last, panels.clone(), as_i32(tile));
+            block_of_tokens(job, w, x, first..last, panels.clone(), as_i32(tile), wide_w);
             first = last;
         }
     });
+}
+
+/// Tiles of tokens from which on it pays to widen a panel of narrow weights to memory, for all of them, rather than in each.
+const WIDENED_FOR: usize = 4;
+
+/// Whether weights are stored narrower than products take them, and as they are but for that.
+fn widens(job: &Job<'_>, w: &Dense) -> bool {
+    job.shape.layout == PanelLayout::F32Rows && w.kernel().stored != Element::F32 && w.scales().is_none()
 }
 
 /// Steps of K that are taken at a time, so that a tile's x stays in the first-level cache. Float sums go on where they
@@ -119,10 +135,15 @@ fn block_of_tokens(
     tokens: Range<usize>,
     panels: Range<usize>,
     tile: &mut [i32],
+    wide_w: &mut [u8],
 ) {
     let kernel = w.kernel();
     let count = tokens.len().div_ceil(kernel.run.len());
     let k_block = if count > 1 { k_block(job, w) } else { w.steps() };
+    let widened = count >= WIDENED_FOR && !wide_w.is_empty();
+    // Both have panels of one shape.
+    let kernel = if widened { job.tier.float.f32.dense_of(Element::F32) } else { kernel };
+    assert!(kernel.nr == w.kernel().nr && kernel.run.len() == w.kernel().run.len());
     let mut panel = panels.start;
     while panel < panels.end {
         // A few tokens take several panels at a time, where there are as many.
@@ -134,10 +155,31 @@ fn block_of_tokens(
             None => (std::ptr::null(), w.steps(), 0),
             Some(s) => (s.scales[feature..][..at_once * kernel.nr].as_ptr(), s.size, s.stride),
         };
+        let (weights, panel_bytes) = if widened {
+            let (from, n) = (w.panels(panel..panel + 1), w.steps() * kernel.nr);
+            assert!(4 * n <= wide_w.len() && w.kernel().stored.bytes_of(n) <= from.len());
+            // SAFETY: the tier is supported; the assert gives as many weights, and room for as many floats.
+            unsafe { job.tier.float.widen.of(w.kernel().stored)(from.as_ptr(), n, wide_w.as_mut_ptr()) };
+            (&*wide_w, 4 * n)
+        } else {
+            (w.panels(panel..panel + at_once), w.panel_bytes())
+        };
+        let stored = w.panels(panel..panel + at_once).as_ptr();
+        let step_bytes = panel_bytes / w.steps().max(1);
         let mut step = 0;
         // Once at least: sums of nothing have a bias too.
         loop {
             let steps = k_block.min(w.steps() - step);
+            // What is read after this: where weights are widened, the next panel, else what follows. A single tile reads it in one
+            // stream anyway, without help.
+            let next = if widened { w.steps() } else { steps };
+            let ahead = stored.wrapping_add((step + next) * w.step_bytes());
+            let lines = steps.div_ceil(LINE).max(1);
+            let ahead_lines = match count {
+                1 => 0,
+                _ => (steps * w.step_bytes()).div_ceil(64 * count * lines),
+            };
+            let ahead_bytes = 64 * ahead_lines * lines;
             for i in 0..count {
                 let own = share(tokens.len(), count, i);
                 let x_tile = &x.bytes[own.start * x.stride + step * 4..];
@@ -152,8 +194,8 @@ fn block_of_tokens(
                     run(&Tile {
                         x: x_tile.as_ptr(),
                         stride: x.stride,
-                        weights: w.panels(panel..panel + at_once)[step * w.step_bytes()..].as_ptr(),
-                        panel_bytes: w.panel_bytes(),
+                        weights: weights[step * step_bytes..].as_ptr(),
+                        panel_bytes,
                         steps,
                         init: init.as_ptr(),
                         resume: step > 0,
@@ -161,6 +203,8 @@ fn block_of_tokens(
                         group,
                         scales_stride,
                         out: sums.as_mut_ptr(),
+                        ahead: ahead.wrapping_add(i * ahead_bytes),
+                        ahead_lines,
                     });
                     for p in (0..at_once).filter(|_| step + steps == w.steps()) {
                         let (token, feature) = (tokens.start + own.start, feature + p * kernel.nr);

@@ -27,6 +27,8 @@ pub type Pack<'a> = dyn Fn(Panel, &mut [u8], &mut [u8]) + Sync + 'a;
 pub enum Source<'a> {
     /// It is there, in the layout of the job's shape.
     Packed(&'a [u8]),
+    /// It is there, for a dense layer that reads the caller's rows, so many bytes from one to the next.
+    Rows(&'a [u8], usize),
     /// It is to be packed.
     Pack(&'a Pack<'a>),
 }
@@ -115,7 +117,7 @@ impl Job<'_> {
 /// All of x, packed if it is not yet.
 fn all_packed<'a>(job: &Job<'a>, ctx: &Ctx, memory: Option<&'a mut Buffer>, rows: &mut Buffer) -> &'a [u8] {
     let (pack, memory) = match (job.source, memory) {
-        (Source::Packed(x), _) => return x,
+        (Source::Packed(x) | Source::Rows(x, _), _) => return x,
         (Source::Pack(pack), Some(memory)) => (pack, memory),
         (Source::Pack(_), None) => return &[],
     };

@@ -84,7 +84,7 @@ impl Own {
         let block = if two { (block / 2 * 2).max(2) } else { block };
         let block = block.clamp(1, pieces.div_ceil(tasks.max(1)).max(1));
         let region = match job.source {
-            Source::Packed(_) => 0,
+            Source::Packed(_) | Source::Rows(..) => 0,
             Source::Pack(_) => block * job.shape.piece_bytes() + 64,
         };
         Own { tasks, block, tile, region: region.next_multiple_of(64) }
@@ -204,7 +204,7 @@ fn own_pieces<M: Multiply>(
         let last = (first + block).min(pieces.end);
         let start = first * shape.piece_bytes();
         let x: &[u8] = match job.source {
-            Source::Packed(x) => &x[start..],
+            Source::Packed(x) | Source::Rows(x, _) => &x[start..],
             Source::Pack(pack) => {
                 for i in first..last {
                     let own = &mut region[(i - first) * shape.piece_bytes()..];
