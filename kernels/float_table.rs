@@ -3,8 +3,8 @@
 use super::attention::table::{Multiply, Passes};
 use super::byte_table::DenseKernel;
 use super::ecoformer::{Features, Lookup};
-use super::float::{Band, Columns};
 use super::epilogue::{self, Finish, Lines};
+use super::float::{Band, Columns};
 use super::{convert, pack};
 use crate::base::element::Element;
 

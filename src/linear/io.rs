@@ -197,7 +197,8 @@ impl<'a> Input<'a> {
             }
             _ => return None,
         };
-        ((row == stride && row <= ROW) || stride == row_stride(row) || shape.tokens == 1).then_some((rows, stride))
+        ((row == stride && row <= ROW) || stride == row_stride(row) || shape.tokens == 1)
+            .then_some((rows, stride))
     }
 
     /// Bytes that packing a piece of the shape needs for its rows on the way.
