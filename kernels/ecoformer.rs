@@ -260,12 +260,45 @@ fn add_multiple_body(factor: f32, row: &[f32], sums: &mut [f32]) {
     }
 }
 
-/// Transposes 64 x 64 bits: bit j of word i becomes bit i of word j.
-pub fn transpose(words: &mut [u64; 64]) {
-    // Off-diagonal quarters of blocks change places, for blocks of 64 x 64, 32 x 32 .. 2 x 2 bits.
-    let (mut size, mut mask) = (32, 0x0000_0000_ffff_ffffu64);
+autovec!(
+    /// Masks of 64 tokens, one a bit, to the codes of the tokens, and back: bit j of word i becomes bit i of word j. A code has `bits`
+    /// bits, 64 at most.
+    pub fn transpose(words: &mut [u64; 64], to_codes: bool, bits: usize) = transpose_body
+);
+
+#[inline(always)]
+fn transpose_body(words: &mut [u64; 64], to_codes: bool, bits: usize) {
+    if bits > 16 {
+        return swap::<32, 64>(words);
+    }
+    // Four tokens that are 16 apart share a word: 16 words of four 16 x 16 bits.
+    let mut four = [0; 16];
+    if to_codes {
+        four.copy_from_slice(&words[..16]);
+        swap::<8, 16>(&mut four);
+        for (i, word) in words.iter_mut().enumerate() {
+            *word = four[i % 16] >> (i / 16 * 16) & 0xffff;
+        }
+    } else {
+        for (i, four) in four.iter_mut().enumerate() {
+            *four = words[i] | words[16 + i] << 16 | words[32 + i] << 32 | words[48 + i] << 48;
+        }
+        swap::<8, 16>(&mut four);
+        words[..16].copy_from_slice(&four);
+        words[16..].fill(0);
+    }
+}
+
+/// Transposes squares of N x N bits that lie side by side in N words: off-diagonal quarters of blocks change places, for blocks of
+/// N, N / 2 .. 2 bits. HALF is N / 2.
+#[inline(always)]
+fn swap<const HALF: usize, const N: usize>(words: &mut [u64; N]) {
+    const { assert!(N == 2 * HALF && 64 % N == 0) };
+    let mut size = HALF;
     while size > 0 {
-        for block in (0..64).step_by(2 * size) {
+        // The lower half of each 2 * size bits.
+        let mask = !0 / ((1u64 << size) + 1);
+        for block in (0..N).step_by(2 * size) {
             for i in block..block + size {
                 let moved = (words[i] >> size ^ words[i + size]) & mask;
                 words[i] ^= moved << size;
@@ -273,6 +306,5 @@ pub fn transpose(words: &mut [u64; 64]) {
             }
         }
         size /= 2;
-        mask ^= mask << size;
     }
 }

@@ -175,15 +175,21 @@ fn lookups() {
 #[test]
 fn transposes() {
     let mut r = Rng::new(534);
-    for _ in 0..20 {
-        let words: [u64; 64] = std::array::from_fn(|_| r.next() << 32 ^ r.next());
-        let mut turned = words;
-        transpose(&mut turned);
-        for (i, j) in (0..64).flat_map(|i| (0..64).map(move |j| (i, j))) {
-            assert_eq!(turned[j] >> i & 1, words[i] >> j & 1, "bit {j} of word {i}");
+    for isa in isas("transposes") {
+        for bits in (1..=64).chain([64; 20]) {
+            // SAFETY: the tier is supported.
+            let turn =
+                |words: &mut [u64; 64], to_codes| unsafe { transpose::pick(isa)(words, to_codes, bits) };
+            let masks: [u64; 64] =
+                std::array::from_fn(|b| if b < bits { r.next() << 32 ^ r.next() } else { 0 });
+            let mut codes = masks;
+            turn(&mut codes, true);
+            for (token, bit) in (0..64).flat_map(|i| (0..64).map(move |j| (i, j))) {
+                assert_eq!(codes[token] >> bit & 1, masks[bit] >> token & 1, "{isa} bit {bit} of {token}");
+            }
+            turn(&mut codes, false);
+            assert_eq!(codes, masks, "{isa} {bits} bits");
         }
-        transpose(&mut turned);
-        assert_eq!(turned, words);
     }
 }
 

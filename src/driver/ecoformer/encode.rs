@@ -207,7 +207,8 @@ impl Plan<'_> {
                 (float.hashing.signs)(y, bits, masks.as_mut_ptr().cast());
             }
             for (w, masks) in masks[..words].iter_mut().enumerate() {
-                transpose(masks);
+                // SAFETY: the tier is supported.
+                unsafe { transpose::pick(self.ctx.isa())(masks, true, (bits - 64 * w).min(64)) };
                 for (token, word) in tokens.clone().zip(&*masks) {
                     let at = (unit.head * self.call.x.shape().0 + token) * words + w;
                     // SAFETY: there are as many words as tokens of all heads have; nobody else writes these.

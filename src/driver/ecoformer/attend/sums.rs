@@ -28,8 +28,9 @@ impl Plan<'_> {
             for (token, mask) in tokens.clone().zip(&mut masks) {
                 *mask = self.code(self.call.k, token, head)[w];
             }
-            transpose(&mut masks);
             let bits = 64 * w..(64 * w + 64).min(self.bits());
+            // SAFETY: the tier is supported.
+            unsafe { transpose::pick(self.ctx.isa())(&mut masks, false, bits.len()) };
             for (b, mask) in bits.zip(masks) {
                 sums[b] += 2 * i64::from(mask.count_ones()) - tokens.len() as i64;
                 row(b, mask);
