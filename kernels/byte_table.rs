@@ -1,6 +1,7 @@
 //! What a row of the kernel table has for bytes, and the macros that make it. Dense tiles of floats are described here too.
 
 use super::epilogue::{self, Finish};
+use super::lookup::Lookup;
 use super::panel::PanelLayout;
 use super::sparse::Band;
 use super::{dense, pack};
@@ -133,6 +134,8 @@ pub struct ByteKernels {
     pub few: &'static [FewKernel],
     /// Block-sparse kernels for one token.
     pub gemv: &'static [GemvKernel],
+    /// Block-sparse kernels for up to 4 tokens, of entries of any four columns, where bytes are looked up in registers.
+    pub lookup: Option<&'static Lookup>,
     /// The dense kernel.
     pub dense: DenseKernel,
     /// What all of them need of their thread.
@@ -221,13 +224,13 @@ pub(crate) use packing;
 ///
 /// * `bytes! { set, Registers, types "..", sparse [..], dense .., attention "types" .. }`.
 /// * `bytes! { set, of parent }`: that of another row.
-/// * `bytes! { set, Registers, types "..", sums of parent, sparse [..] }`, for registers that are tables of bytes too: what looks bytes
-///   up, which is up to 16 tokens and the end of a tile, is this row's; all other sums are the parent's.
+/// * `bytes! { set, Registers, types "..", sums of parent, lookup by module, sparse [..] }`, for registers that are tables of bytes too: what looks bytes
+///   up, which is up to 16 tokens and the end of a tile, is this row's; all other sums are the parent's. The module has the loops of `lookup`.
 macro_rules! bytes {
     ($set:ident, of $parent:ident) => {
         pub use super::$parent::bytes;
     };
-    ($set:ident, $simd:ty, types $types:literal, sums of $parent:ident, sparse $sparse:tt) => {
+    ($set:ident, $simd:ty, types $types:literal, sums of $parent:ident, lookup by $lookup:ident, sparse $sparse:tt) => {
         pub mod bytes {
             use super::*;
             use super::super::$parent::bytes::{self as parent, spill};
@@ -239,7 +242,27 @@ macro_rules! bytes {
                 = sums::<$simd, L, ROWS, VECS> }
             crate::kernels::byte_table::sparse_kernels! { $set, $simd, $types, $sparse }
 
-            pub const BYTES: ByteKernels = ByteKernels { sparse: SPARSE, few: FEW, gemv: GEMV, ..parent::BYTES };
+            use crate::kernels::byte_table::lookup_kernels;
+            use crate::kernels::lookup::{Call, Lookup};
+
+            compile! { $set: fn look_up[const ROWS: usize, const TOKENS: usize](call: &Call<'_>, out: *mut i32)
+                = $lookup::sums::<ROWS, TOKENS> }
+            compile! { $set: fn rows(panel: *const u8, features: usize, to: *mut u8, stride: usize) = $lookup::rows }
+
+            pub const BYTES: ByteKernels = ByteKernels {
+                sparse: SPARSE,
+                few: FEW,
+                gemv: GEMV,
+                lookup: Some(&Lookup {
+                    // Where each is as fast as the kernel of a panel was measured on Golden Cove.
+                    kernels: [
+                        lookup_kernels!($set, $types, 4 x [1 from 0, 2 from 22, 3 from 30, 4 from 46]),
+                        lookup_kernels!($set, $types, 1 x [1 from 0, 2 from 22, 3 from 26, 4 from 34]),
+                    ],
+                    rows,
+                }),
+                ..parent::BYTES
+            };
         }
     };
     (
@@ -271,6 +294,7 @@ macro_rules! bytes {
                 sparse: SPARSE,
                 few: FEW,
                 gemv: GEMV,
+                lookup: None,
                 dense: tiles::KERNEL,
                 state: None,
             };
@@ -278,6 +302,20 @@ macro_rules! bytes {
     };
 }
 pub(crate) use bytes;
+
+/// Kernels of [`Lookup`], which `look_up` makes: for groups of so many rows, and so many tokens from so many entries of four chunks.
+macro_rules! lookup_kernels {
+    ($set:ident, $types:literal, $rows:literal x [$($tokens:literal from $least:literal),*]) => {
+        [$(crate::kernels::lookup::LookupKernel {
+            name: concat!(stringify!($set), "-", $types, "-lookup-rows-", $rows, "x", $tokens),
+            rows: $rows,
+            tokens: $tokens,
+            least: $least,
+            spill: look_up::<$rows, $tokens>,
+        }),*]
+    };
+}
+pub(crate) use lookup_kernels;
 
 /// What [`bytes`] has for sparse weights, of sums that `spill` makes: `SPARSE` and `GEMV`.
 macro_rules! sparse_kernels {

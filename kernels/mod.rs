@@ -75,6 +75,7 @@ pub mod float;
 pub mod float_gemv;
 pub mod float_table;
 pub mod gemv;
+pub mod lookup;
 #[cfg(all(feature = "linear", feature = "attention", feature = "ecoformer"))]
 pub mod measure;
 #[cfg(feature = "internal")]

@@ -18,7 +18,8 @@
 //!
 //! * set: the features that it is compiled for, as `base::isa` names them.
 //! * types: the elements of x, then those of w (attention: of q and k; codes: of both): `u8 i8 bf16 f16 f32`, and `b1` for bits.
-//! * operation: `dense`; `sparse`, and of floats `gather` and `scatter`; `gemv`, a single token through sparse weights;
+//! * operation: `dense`; `sparse`, and of floats `gather` and `scatter`; `gemv`, a single token through sparse weights; `lookup`, up
+//!   to four tokens through sparse weights, with x looked up in registers;
 //!   `attention`; `hamming`.
 //! * layout of x (attention: of k; codes: of b): `rows`; `kmajor`, and with 2, 4 or 16 that many elements of K interleaved.
 //! * rows and columns of the largest tile: tokens x output features of a dense one, rows of w x tokens of a sparse one, queries x

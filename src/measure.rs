@@ -63,7 +63,8 @@ pub fn kernels(isa: Isa) -> Vec<&'static str> {
     let tier = tier(isa);
     let sparse = tier.bytes.sparse.iter().map(|k| k.name);
     let few = tier.bytes.few.iter().map(|k| k.name);
-    let token = few.chain(tier.bytes.gemv.iter().map(|k| k.name));
+    let lookup = tier.bytes.lookup.iter().flat_map(|l| l.kernels.as_flattened()).map(|k| k.name);
+    let token = few.chain(tier.bytes.gemv.iter().map(|k| k.name)).chain(lookup);
     let float = |k: &'static FloatKernels| {
         let dense = k.dense.iter().map(|k| k.name);
         let gather = k.gather.iter().chain(k.two).map(|k| k.name);

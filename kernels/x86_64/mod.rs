@@ -1,5 +1,5 @@
 //! x86-64 tiers: the registers of each, as implementations of `Simd` and `Popcount`. All loops but those of
-//! `token.rs` are written over these traits, one level up.
+//! `lookup.rs` and `token.rs` are written over these traits, one level up.
 //!
 //! ```text
 //! ymm!, zmm!    the methods that 256-bit and 512-bit registers share     avx2, avx_vnni, avx512 ..  dot products
@@ -47,6 +47,7 @@ mod avx512;
 mod avx512_bf16;
 mod avx512_vbmi;
 mod avx_vnni;
+mod lookup;
 mod popcount;
 mod token;
 
@@ -58,6 +59,7 @@ pub mod rows {
     use super::avx512_bf16::Avx512Bf16;
     use super::avx512_vbmi::Avx512Vbmi;
     use super::avx512_vnni::Avx512Vnni;
+    use super::lookup;
     use super::popcount::{Avx2Nibbles, Avx512Nibbles, Avx512Words};
     use crate::kernels::tier::tiers;
 
@@ -129,7 +131,7 @@ pub mod rows {
         avx512_vbmi {
             packing { Avx512Vbmi }
             bytes {
-                Avx512Vbmi, types "u8i8", sums of avx512_vnni,
+                Avx512Vbmi, types "u8i8", sums of avx512_vnni, lookup by lookup,
                 sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 32 by 2, 1 x 32 by 2, 4 x 16 by 1, 1 x 16 by 1]
             }
             floats { of avx512 }

@@ -10,6 +10,7 @@
 //!
 //! A load for each column, as the plain gather does, costs about four times as much.
 
+use super::lookup::REPEAT;
 use std::arch::x86_64::*;
 
 /// Columns that one step of the search covers: those whose numbers have one upper byte in common.
@@ -27,18 +28,6 @@ const fn every_other(odd: u8) -> [u8; 64] {
 }
 const LOWER: [u8; 64] = every_other(0);
 const UPPER: [u8; 64] = every_other(1);
-
-/// Which lane takes which of 16 entries where each entry is used by four rows: `REPEAT[j]` takes four entries from
-/// entry 4 j.
-const REPEAT: [[i32; 16]; 4] = {
-    let mut all = [[0; 16]; 4];
-    let mut i = 0;
-    while i < 64 {
-        all[i / 16][i % 16] = (i / 4) as i32;
-        i += 1;
-    }
-    all
-};
 
 /// The most entries that [`few_quads`] loads.
 const FEW: usize = 4;

@@ -353,7 +353,7 @@ impl<'a, T: Weight> LinearBuilder<'a, T> {
                     values: w.values(),
                 };
                 let panels = if layout.is_float() { tier.floats(layout.element()).panels() } else { 1 };
-                let sparse = Sparse::pack(&blocks, layout, panels, groups)?;
+                let mut sparse = Sparse::pack(&blocks, layout, panels, groups)?;
                 let of_all = |weights: f64| weights / (n as f64 * k as f64).max(1.0);
                 // Cost grows with what is stored: where it reaches that of a dense layer, both are equally fast.
                 let relative = if self.weight_only { 0.0 } else { of_all(sparse.cost(cost)) };
@@ -361,6 +361,9 @@ impl<'a, T: Weight> LinearBuilder<'a, T> {
                     dense_below = Some((1.0 - of_all(w.stored_values() as f64) / relative).max(0.0));
                 }
                 if relative <= 1.0 || self.keep_sparse {
+                    if tier.bytes.lookup.is_some() {
+                        sparse.look_up(k);
+                    }
                     (Packed::Sparse(Box::new(sparse)), w.stored_values())
                 } else {
                     drop(sparse);

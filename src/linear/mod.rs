@@ -153,6 +153,11 @@ impl Linear {
         let shape = Shape { tokens, features: self.in_features, layout: self.input_layout() };
         // Of no tokens there is no panel; any will do.
         let width = if tokens == 0 { 1 } else { shape.panel(0).width };
+        if let (Packed::Sparse(w), Some(lookup)) = (&self.weights, self.tier.bytes.lookup)
+            && let Some(kernel) = w.looked_up(lookup, tokens.max(1))
+        {
+            return kernel.name;
+        }
         match &self.weights {
             Packed::Dense(w, _) => w.kernel().name,
             Packed::Sparse(w) => match (w.layout().element(), w.height(), width) {

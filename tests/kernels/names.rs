@@ -11,7 +11,8 @@ use siskin::internal::kernels::table::{TIERS, Tier};
 use std::collections::HashSet;
 
 const ELEMENTS: [&str; 6] = ["u8", "i8", "bf16", "f16", "f32", "b1"];
-const OPERATIONS: [&str; 7] = ["dense", "sparse", "gather", "scatter", "gemv", "attention", "hamming"];
+const OPERATIONS: [&str; 8] =
+    ["dense", "sparse", "gather", "scatter", "gemv", "lookup", "attention", "hamming"];
 const LAYOUTS: [&str; 5] = ["rows", "kmajor", "kmajor2", "kmajor4", "kmajor16"];
 
 /// The parts of a name.
@@ -92,6 +93,8 @@ fn said(tier: &'static Tier) -> Vec<Said> {
         tier.bytes.few.iter().map(|k| (k.name, types, "sparse", layout(k.layout), [k.rows, k.tokens])),
     );
     all.extend(tier.bytes.gemv.iter().map(|k| (k.name, types, "gemv", layout(k.layout), [k.rows, 1])));
+    let lookup = tier.bytes.lookup.iter().flat_map(|l| l.kernels.as_flattened());
+    all.extend(lookup.map(|k| (k.name, types, "lookup", "rows", [k.rows, k.tokens])));
     for kernel in tier.float.f32.dense {
         all.push(dense(kernel, ["f32", kernel.stored.name()]));
     }

@@ -7,8 +7,9 @@ use crate::base::buffer::as_i32;
 use crate::base::ctx::Ctx;
 use crate::kernels::activation::Curve;
 use crate::kernels::attention::pack::flip;
+use crate::kernels::lookup::{self, Lookup};
 use crate::kernels::pack::Tokens;
-use crate::kernels::panel::{Panel, PanelLayout};
+use crate::kernels::panel::{Panel, PanelLayout, row_stride};
 use crate::kernels::sparse;
 use crate::kernels::{few, gemv};
 use std::ops::Range;
@@ -33,6 +34,11 @@ struct Bytes<'a> {
 }
 
 impl Bytes<'_> {
+    /// Memory for the rows of a panel of few tokens, where x is looked up.
+    fn row_bytes(&self) -> usize {
+        if self.w.has_chunks() { lookup::TOKENS * row_stride(self.job.shape.features) } else { 0 }
+    }
+
     /// Memory for a panel of signed bytes, where the tier wants them.
     fn signed_bytes(&self) -> usize {
         if self.job.tier.bytes.signed { self.job.shape.piece_bytes().next_multiple_of(64) } else { 0 }
@@ -53,7 +59,11 @@ impl Multiply for Bytes<'_> {
     }
 
     fn tile_bytes(&self, _chunks: usize) -> usize {
-        self.signed_bytes() + 2 * SUMS + 4 * BYTES + 4 * (self.w.most_gathered() + gemv::GATHER)
+        self.signed_bytes()
+            + self.row_bytes()
+            + 2 * SUMS
+            + 4 * BYTES
+            + 4 * (self.w.most_gathered() + gemv::GATHER)
     }
 
     fn begin(&self, _bands: Range<usize>, _tile: &mut [u8]) {}
@@ -68,15 +78,51 @@ impl Multiply for Bytes<'_> {
         } else {
             x
         };
+        let (rows, tile) = tile.split_at_mut(self.row_bytes());
+        let x = X { panel: x, rows: rows_of(self.job, self.w, panel, x, rows) };
         multiply(self.job, self.w, panel, x, bands, tile);
     }
 }
 
+/// A panel of x.
+#[derive(Clone, Copy)]
+struct X<'a> {
+    panel: &'a [u8],
+    /// Its rows, where some section looks them up.
+    rows: Option<Rows<'a>>,
+}
+
+/// Rows of x, and the kernels that look them up.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    rows: &'a [u8],
+    stride: usize,
+    tokens: usize,
+    lookup: &'static Lookup,
+}
+
+/// The rows of a panel, if some section looks them up: of one token as they lie, of more in `room`.
+fn rows_of<'a>(job: &Job<'_>, w: &Sparse, panel: Panel, x: &'a [u8], room: &'a mut [u8]) -> Option<Rows<'a>> {
+    let lookup = job.tier.bytes.lookup?;
+    let tokens = panel.tokens;
+    if panel.width > lookup::TOKENS || !(0..HEIGHTS.len()).any(|s| w.looks_up(lookup, s, tokens)) {
+        return None;
+    }
+    if panel.width == 1 {
+        return Some(Rows { rows: x, stride: 0, tokens, lookup });
+    }
+    let stride = row_stride(job.shape.features);
+    // SAFETY: the tier is supported; a panel of four tokens has all features; a tile has room for as many rows, whose stride is a
+    // multiple of 16.
+    unsafe { (lookup.rows)(x.as_ptr(), job.shape.features, room.as_mut_ptr(), stride) };
+    Some(Rows { rows: room, stride, tokens, lookup })
+}
+
 /// One panel times some bands.
-fn multiply(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], bands: Range<usize>, tile: &mut [u8]) {
+fn multiply(job: &Job<'_>, w: &Sparse, panel: Panel, x: X<'_>, bands: Range<usize>, tile: &mut [u8]) {
     for band in bands {
         if job.finish.in_registers && panel.width == 64 {
-            fused(job, w, panel, x, band, tile);
+            fused(job, w, panel, x.panel, band, tile);
         } else {
             general(job, w, panel, x, band, tile);
         }
@@ -124,7 +170,7 @@ fn fused(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], band: usize, tile: &
         } else {
             // Beside a curve, sums that go through the first-level cache cost little.
             let sums = as_i32(sums);
-            spill(job, w, 64, x, band, [&mut *sums, as_i32(more)], &mut []);
+            spill(job, w, 64, X { panel: x, rows: None }, band, [&mut *sums, as_i32(more)], &mut []);
             (job.tier.packing.requantize_rows)(&job.finish, sums.as_ptr(), first, features, out);
         }
         match job.out {
@@ -151,7 +197,7 @@ fn fused(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], band: usize, tile: &
 }
 
 /// Through exact sums in memory.
-fn general(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], band: usize, tile: &mut [u8]) {
+fn general(job: &Job<'_>, w: &Sparse, panel: Panel, x: X<'_>, band: usize, tile: &mut [u8]) {
     let first = band * BAND;
     let features = (job.out_features - first).min(BAND);
     let Panel { token, tokens, width } = panel;
@@ -186,13 +232,24 @@ unsafe fn spill(
     job: &Job<'_>,
     w: &Sparse,
     width: usize,
-    x: &[u8],
+    x: X<'_>,
     band: usize,
     [sums, more]: [&mut [i32]; 2],
     gathered: &mut [u8],
 ) {
     for s in 0..HEIGHTS.len() {
-        let Some(whole) = band_of(job, w, x, band, s) else { continue };
+        let Some(whole) = band_of(job, w, x.panel, band, s) else { continue };
+        if let Some((rows, chunks)) =
+            x.rows.filter(|x| w.looks_up(x.lookup, s, x.tokens)).zip(w.chunks(band, s))
+        {
+            let (chunks, places, weights) = chunks;
+            let sparse::Band { groups, init, first_row, .. } = whole;
+            let Rows { rows: x, stride, tokens, lookup } = rows;
+            let call = lookup::Call { groups, chunks, places, weights, x, stride, init, first_row };
+            // SAFETY: as the caller; chunks were made of these groups, of this many features.
+            unsafe { (lookup.kernel(HEIGHTS[s], tokens).spill)(&call, sums.as_mut_ptr()) };
+            continue;
+        }
         let run = |band: &sparse::Band<'_>, out: *mut i32, gathered: *mut u8| {
             let (layout, height) = (w.layout(), HEIGHTS[s]);
             // SAFETY: as the caller.

@@ -1,6 +1,7 @@
 //! Packed weights: indices proven, sums computed, in the order that the kernels read.
 
 mod dense;
+mod lookup;
 mod sparse;
 
 pub use dense::Dense;

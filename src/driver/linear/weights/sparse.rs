@@ -1,21 +1,28 @@
 //! Block-sparse weights: groups of rows that share their columns, and single rows column by column.
 
+use super::lookup::Chunks;
 use super::{BAND, Bands, Blocks, GroupScales};
 use crate::base::core::SparseCost;
 use crate::base::element::{Element, Weight};
 use crate::base::error::{Error, Result};
 use crate::kernels::float::Chunk;
 use crate::kernels::gemv::GATHER;
+use crate::kernels::lookup::{self, Lookup, LookupKernel};
 use crate::kernels::panel::PanelLayout;
 use crate::kernels::sparse::Group;
 use std::ops::Range;
 
 /// Groups of one height.
 #[derive(Debug, Clone, Default)]
-struct Section {
-    groups: Vec<Group>,
-    indices: Vec<u16>,
-    weights: Vec<u8>,
+pub struct Section {
+    /// Its groups, band by band.
+    pub groups: Vec<Group>,
+    /// The indices of their entries.
+    pub indices: Vec<u16>,
+    /// The weights of their entries.
+    pub weights: Vec<u8>,
+    /// How its entries are looked up, where they can be.
+    pub chunks: Option<Chunks>,
 }
 
 /// Single rows, column by column.
@@ -269,7 +276,7 @@ impl Sparse {
             let per_entry = self.stored.bytes_of(HEIGHTS[s] * self.layout.slots());
             band.groups[s] = before.groups[s].end..section.groups.len();
             band.entries[s] = before.entries[s].end..section.weights.len() / per_entry;
-            let Section { groups, indices, weights } = section;
+            let Section { groups, indices, weights, .. } = section;
             let own = &mut groups[band.groups[s].clone()];
             own.sort_by_key(|g| (g.base, std::cmp::Reverse(g.len), g.row));
             if self.layout.is_float() {
@@ -291,6 +298,44 @@ impl Sparse {
         band.cost += 4 * items.len();
         items.clear();
         self.bands.push(band);
+    }
+
+    /// Makes what kernels read that look x up, of so many features: once, after packing.
+    pub fn look_up(&mut self, features: usize) {
+        if self.layout != PanelLayout::KMajor || !Chunks::takes(features) {
+            return;
+        }
+        for (s, section) in self.sections.iter_mut().enumerate() {
+            if !section.groups.is_empty() {
+                let bands = self.bands.iter().map(|b| b.groups[s].clone());
+                section.chunks = Some(Chunks::of(section, bands, features, HEIGHTS[s]));
+            }
+        }
+    }
+
+    /// Whether section s looks x up, of so many tokens.
+    pub fn looks_up(&self, lookup: &Lookup, s: usize, tokens: usize) -> bool {
+        let fits = |c: &Chunks| tokens <= lookup::TOKENS && c.serve(lookup, HEIGHTS[s], tokens);
+        self.sections[s].chunks.as_ref().is_some_and(fits)
+    }
+
+    /// The kernel that looks x up for most groups, if one does.
+    pub fn looked_up<'a>(&self, lookup: &'a Lookup, tokens: usize) -> Option<&'a LookupKernel> {
+        let s = HEIGHTS.iter().position(|&h| h == self.height())?;
+        self.looks_up(lookup, s, tokens).then(|| lookup.kernel(HEIGHTS[s], tokens))
+    }
+
+    /// The chunks of a band and those after it, and the places and weights of their entries.
+    pub fn chunks(&self, band: usize, s: usize) -> Option<(&[lookup::Chunk], &[u8], &[u8])> {
+        let section = &self.sections[s];
+        let entry = section.groups[self.bands[band].groups[s].clone()].first()?.start as usize;
+        let (chunks, places) = section.chunks.as_ref()?.from_band(band, entry);
+        Some((chunks, places, &section.weights[4 * HEIGHTS[s] * entry..]))
+    }
+
+    /// Whether any section can look x up.
+    pub fn has_chunks(&self) -> bool {
+        self.sections.iter().any(|s| s.chunks.is_some())
     }
 
     /// What weights of INT8 cost on a core, in times of those of a dense layer.
@@ -374,7 +419,8 @@ impl Sparse {
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         let section = |s: &Section| {
-            s.weights.len() + s.indices.len() * 2 + s.groups.len() * std::mem::size_of::<Group>()
+            let chunks = s.chunks.as_ref().map_or(0, Chunks::bytes);
+            s.weights.len() + s.indices.len() * 2 + s.groups.len() * std::mem::size_of::<Group>() + chunks
         };
         let columns = self.columns.weights.len() + self.columns.rows.len() + 8 * self.columns.chunks.len();
         let scales = self.scales.as_ref().map_or(0, |s| 4 * s.scales.len());
