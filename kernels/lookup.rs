@@ -85,7 +85,9 @@ pub struct Lookup {
 impl Lookup {
     /// The kernel for groups of so many rows, and so many tokens.
     pub fn kernel(&self, rows: usize, tokens: usize) -> &LookupKernel {
-        &self.kernels[usize::from(rows == 1)][tokens - 1]
+        let kernel = &self.kernels[usize::from(rows == 1)][tokens - 1];
+        debug_assert!(kernel.rows == rows && kernel.tokens == tokens);
+        kernel
     }
 }
 

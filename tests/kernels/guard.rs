@@ -12,7 +12,7 @@ use siskin::sparse::{BlockShape, Bsr};
 use siskin::{ElementType, MatMut, MatRef, Scratch, bf16, f16};
 
 /// Some elements between two pages that may not be touched.
-struct Guarded {
+pub struct Guarded {
     map: *mut u8,
     bytes: usize,
     data: *mut u8,
@@ -21,13 +21,13 @@ struct Guarded {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Side {
+pub enum Side {
     Front,
     Back,
 }
 
 impl Guarded {
-    fn new(len: usize, side: Side) -> Self {
+    pub fn new(len: usize, side: Side) -> Self {
         // SAFETY: an anonymous mapping of our own; the middle of it is opened.
         unsafe {
             let page = libc::sysconf(libc::_SC_PAGESIZE) as usize;
@@ -43,7 +43,7 @@ impl Guarded {
         }
     }
 
-    fn of<T: ElementType>(values: &[T], side: Side) -> Self {
+    pub fn of<T: ElementType>(values: &[T], side: Side) -> Self {
         let this = Self::new(size_of_val(values), side);
         // SAFETY: there is room; the ends of a page are aligned for all elements.
         unsafe {
@@ -53,16 +53,16 @@ impl Guarded {
         this
     }
 
-    fn slice<T: ElementType>(&self, n: usize) -> &[T] {
+    pub fn slice<T: ElementType>(&self, n: usize) -> &[T] {
         // SAFETY: made of at least n elements, any bits of which are values.
         unsafe { std::slice::from_raw_parts(self.data.cast(), n) }
     }
 
-    fn slice_like<T: ElementType>(&self, values: &[T]) -> &[T] {
+    pub fn slice_like<T: ElementType>(&self, values: &[T]) -> &[T] {
         self.slice(values.len())
     }
 
-    fn slice_mut<T: ElementType>(&mut self, n: usize) -> &mut [T] {
+    pub fn slice_mut<T: ElementType>(&mut self, n: usize) -> &mut [T] {
         // SAFETY: as above, writable, borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.data.cast(), n) }
     }

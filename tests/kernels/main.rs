@@ -14,6 +14,8 @@ mod float;
 mod float_sparse;
 #[cfg(unix)]
 mod guard;
+#[cfg(unix)]
+mod lookup;
 mod math;
 mod names;
 mod odd_tiles;
