@@ -84,6 +84,7 @@ pub mod odd;
 pub mod oracle;
 pub mod pack;
 pub mod panel;
+pub mod parameters;
 pub mod quantize;
 pub mod requantize;
 pub mod scalar;

@@ -217,13 +217,13 @@ impl Linear {
             scale[..n].copy_from_slice(&self.scale);
             bias[..n].copy_from_slice(&self.bias);
         } else {
-            scale.iter_mut().zip(&self.scale).for_each(|(to, s)| *to = x_scale * s * fold);
-            bias.iter_mut().zip(&self.bias).for_each(|(to, b)| *to = b * fold);
+            driver::scaled(self.tier, &self.scale, x_scale, fold, scale);
+            driver::scaled(self.tier, &self.bias, 1.0, fold, bias);
         }
         scale[n..].fill(0.0);
         bias[n..].fill(0.0);
         // `sums` is padded.
-        init.iter_mut().zip(&self.sums).for_each(|(to, s)| *to = s.wrapping_mul(zero).wrapping_neg());
+        driver::start(self.tier, &self.sums, zero, init);
     }
 
     /// Whether a sparse tile can finish bytes in its registers: nothing leaves the range of i32 there.

@@ -80,12 +80,11 @@ impl Multiply for Bytes<'_> {
         };
         let (rows, tile) = tile.split_at_mut(self.row_bytes());
         let x = X { panel: x, rows: rows_of(self.job, self.w, panel, x, rows) };
-        multiply(self.job, self.w, panel, x, bands, tile);
+        multiply(self.job, self.w, panel, &x, bands, tile);
     }
 }
 
 /// A panel of x.
-#[derive(Clone, Copy)]
 struct X<'a> {
     panel: &'a [u8],
     /// Its rows, where some section looks them up.
@@ -93,7 +92,6 @@ struct X<'a> {
 }
 
 /// Rows of x, and the kernels that look them up.
-#[derive(Clone, Copy)]
 struct Rows<'a> {
     rows: &'a [u8],
     stride: usize,
@@ -119,7 +117,7 @@ fn rows_of<'a>(job: &Job<'_>, w: &Sparse, panel: Panel, x: &'a [u8], room: &'a m
 }
 
 /// One panel times some bands.
-fn multiply(job: &Job<'_>, w: &Sparse, panel: Panel, x: X<'_>, bands: Range<usize>, tile: &mut [u8]) {
+fn multiply(job: &Job<'_>, w: &Sparse, panel: Panel, x: &X<'_>, bands: Range<usize>, tile: &mut [u8]) {
     for band in bands {
         if job.finish.in_registers && panel.width == 64 {
             fused(job, w, panel, x.panel, band, tile);
@@ -170,7 +168,7 @@ fn fused(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], band: usize, tile: &
         } else {
             // Beside a curve, sums that go through the first-level cache cost little.
             let sums = as_i32(sums);
-            spill(job, w, 64, X { panel: x, rows: None }, band, [&mut *sums, as_i32(more)], &mut []);
+            spill(job, w, 64, &X { panel: x, rows: None }, band, [&mut *sums, as_i32(more)], &mut []);
             (job.tier.packing.requantize_rows)(&job.finish, sums.as_ptr(), first, features, out);
         }
         match job.out {
@@ -197,7 +195,7 @@ fn fused(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], band: usize, tile: &
 }
 
 /// Through exact sums in memory.
-fn general(job: &Job<'_>, w: &Sparse, panel: Panel, x: X<'_>, band: usize, tile: &mut [u8]) {
+fn general(job: &Job<'_>, w: &Sparse, panel: Panel, x: &X<'_>, band: usize, tile: &mut [u8]) {
     let first = band * BAND;
     let features = (job.out_features - first).min(BAND);
     let Panel { token, tokens, width } = panel;
@@ -232,22 +230,29 @@ unsafe fn spill(
     job: &Job<'_>,
     w: &Sparse,
     width: usize,
-    x: X<'_>,
+    x: &X<'_>,
     band: usize,
     [sums, more]: [&mut [i32]; 2],
     gathered: &mut [u8],
 ) {
     for s in 0..HEIGHTS.len() {
         let Some(whole) = band_of(job, w, x.panel, band, s) else { continue };
-        if let Some((rows, chunks)) =
-            x.rows.filter(|x| w.looks_up(x.lookup, s, x.tokens)).zip(w.chunks(band, s))
+        if let Some(x) = &x.rows
+            && w.looks_up(x.lookup, s, x.tokens)
+            && let Some((chunks, places, weights)) = w.chunks(band, s)
         {
-            let (chunks, places, weights) = chunks;
-            let sparse::Band { groups, init, first_row, .. } = whole;
-            let Rows { rows: x, stride, tokens, lookup } = rows;
-            let call = lookup::Call { groups, chunks, places, weights, x, stride, init, first_row };
+            let call = lookup::Call {
+                groups: whole.groups,
+                chunks,
+                places,
+                weights,
+                x: x.rows,
+                stride: x.stride,
+                init: whole.init,
+                first_row: whole.first_row,
+            };
             // SAFETY: as the caller; chunks were made of these groups, of this many features.
-            unsafe { (lookup.kernel(HEIGHTS[s], tokens).spill)(&call, sums.as_mut_ptr()) };
+            unsafe { (x.lookup.kernel(HEIGHTS[s], x.tokens).spill)(&call, sums.as_mut_ptr()) };
             continue;
         }
         let run = |band: &sparse::Band<'_>, out: *mut i32, gathered: *mut u8| {

@@ -16,6 +16,7 @@ use crate::kernels::byte_table::ThreadState;
 use crate::kernels::epilogue::{self, Finish, Sums};
 use crate::kernels::pack::{self, Tokens};
 use crate::kernels::panel::{Panel, PanelLayout, Shape};
+use crate::kernels::parameters;
 use crate::kernels::table::Tier;
 use weights::BAND;
 
@@ -112,6 +113,18 @@ impl Job<'_> {
             _ => self.tier.packing.pack_kmajor,
         }
     }
+}
+
+/// Each of x times two numbers, one after the other.
+pub fn scaled(tier: &Tier, x: &[f32], by: f32, fold: f32, to: &mut [f32]) {
+    // SAFETY: a layer's tier is supported.
+    unsafe { parameters::scaled::pick(tier.isa)(x, by, fold, to) }
+}
+
+/// What sums of products start from, given the sums of weights and the zero point of x.
+pub fn start(tier: &Tier, sums: &[i32], zero: i32, to: &mut [i32]) {
+    // SAFETY: a layer's tier is supported.
+    unsafe { parameters::start::pick(tier.isa)(sums, zero, to) }
 }
 
 /// All of x, packed if it is not yet.
