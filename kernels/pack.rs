@@ -11,10 +11,12 @@
 //! ```
 //!
 //! A 16 x 16 transpose of bytes is two rounds of `interleave`; a register of n 16-byte parts does n of them at once.
-//! Whole cache lines are read on one side and written on the other, so rows a power of two apart cost no more.
+//! Whole cache lines are read on one side and written on the other, so rows a power of two apart cost no more. What moves
+//! between parts is loaded from memory.
 
 use super::simd::Simd;
 use crate::base::view::{MatMut, MatRef};
+use std::mem::MaybeUninit;
 
 /// Some tokens, and the panel that they are packed into or unpacked from.
 #[derive(Debug, Clone, Copy)]
@@ -86,23 +88,19 @@ impl Tokens {
 /// after, part l of register r is feature 16 l + r of 16 tokens. The transposition is its own inverse.
 #[inline(always)]
 unsafe fn transpose16<S: Simd>(v: &[S::V; 16]) -> [S::V; 16] {
-    let (mut c, mut e) = (*v, *v);
+    // Not loops over arrays: where a compiler leaves one of them rolled up, all registers go through memory.
     // SAFETY: the caller vouches for the tier.
     unsafe {
-        for g in 0..4 {
-            let q = S::interleave(v[g], v[g + 4], v[g + 8], v[g + 12]);
-            for i in 0..4 {
-                c[4 * g + i] = q[i];
-            }
-        }
-        for g in 0..4 {
-            let q = S::interleave(c[g], c[g + 4], c[g + 8], c[g + 12]);
-            for i in 0..4 {
-                e[4 * g + i] = q[i];
-            }
-        }
+        let a = S::interleave(v[0], v[4], v[8], v[12]);
+        let b = S::interleave(v[1], v[5], v[9], v[13]);
+        let c = S::interleave(v[2], v[6], v[10], v[14]);
+        let d = S::interleave(v[3], v[7], v[11], v[15]);
+        let [e0, e1, e2, e3] = S::interleave(a[0], b[0], c[0], d[0]);
+        let [f0, f1, f2, f3] = S::interleave(a[1], b[1], c[1], d[1]);
+        let [g0, g1, g2, g3] = S::interleave(a[2], b[2], c[2], d[2]);
+        let [h0, h1, h2, h3] = S::interleave(a[3], b[3], c[3], d[3]);
+        [e0, e1, e2, e3, f0, f1, f2, f3, g0, g1, g2, g3, h0, h1, h2, h3]
     }
-    e
 }
 
 /// The byte offset of token `t` in four interleaved features `q` (features `4 q .. 4 q + 4`) of a panel interleaved
@@ -138,18 +136,26 @@ pub unsafe fn pack_kmajor<S: Simd>(x: &Tokens) {
             narrow::<S>(x, f, flip);
             f += whole;
         }
-        for first in (0..x.width / 16 * 16).step_by(16) {
-            for f in (0..features).step_by(whole) {
-                let mut v = [S::splat(0); 16];
-                for r in 0..16 {
-                    v[r] = token_bytes::<S>(x, first + r, f, flip);
-                }
-                // Of tokens that do not exist there is nothing to transpose.
-                if first < x.tokens {
-                    v = transpose16::<S>(&v);
-                }
-                for r in 0..16 {
-                    S::store_parts(x.panel.add((f + r) * x.width + first), 16 * x.width, v[r]);
+        while const { S::LANES == 16 } && x.tokens == 64 && f < features {
+            square::<S>(x, f, flip);
+            f += whole;
+        }
+        // A line of features of all tokens, and then the next: the lines of the panel that are written stay in the
+        // first-level cache until they are full.
+        for f in (f..features).step_by(64) {
+            for first in (0..x.width / 16 * 16).step_by(16) {
+                for f in (f..features.min(f + 64)).step_by(whole) {
+                    let mut v = [S::splat(0); 16];
+                    for r in 0..16 {
+                        v[r] = token_bytes::<S>(x, first + r, f, flip);
+                    }
+                    // Of tokens that do not exist there is nothing to transpose.
+                    if first < x.tokens {
+                        v = transpose16::<S>(&v);
+                    }
+                    for r in 0..16 {
+                        S::store_parts(x.panel.add((f + r) * x.width + first), 16 * x.width, v[r]);
+                    }
                 }
             }
         }
@@ -157,6 +163,47 @@ pub unsafe fn pack_kmajor<S: Simd>(x: &Tokens) {
             for f in features..x.features {
                 let byte = if t < x.tokens { *x.rows.add(t * x.stride + f) ^ x.flip } else { 0 };
                 *x.panel.add(f * x.width + t) = byte;
+            }
+        }
+    }
+}
+
+/// 64 x 64 bytes on their way through the first-level cache.
+#[repr(align(64))]
+struct Square([MaybeUninit<u8>; 64 * 64]);
+
+/// A register of 64 features of 64 tokens into their panel. Whole registers are read and written: rows of tokens may be
+/// any power of two apart, and lines of the panel are full at once. Between, the 16-byte parts change places in memory, where
+/// loads put them together: shuffles of registers are what the transposes in the parts have enough of.
+///
+/// # Safety
+/// As for [`pack_kmajor`], with registers of 64 bytes and a panel of 64 tokens that all exist; there is a register of
+/// features from `f` on.
+#[inline(always)]
+unsafe fn square<S: Simd>(x: &Tokens, f: usize, flip: S::V) {
+    let mut square = Square([MaybeUninit::uninit(); 64 * 64]);
+    let parts = square.0.as_mut_ptr().cast::<u8>();
+    // SAFETY: the caller vouches for the tier, the rows and the panel. All 64 x 64 bytes of the square are written
+    // before any is read.
+    unsafe {
+        for group in 0..4 {
+            let row = x.rows.add(16 * group * x.stride + f);
+            let mut v = [flip; 16];
+            for r in 0..16 {
+                let line = row.add(r * x.stride);
+                v[r] = S::xor(S::load(line), flip);
+                S::prefetch(line.wrapping_add(64).cast());
+            }
+            // Part l of register r is feature 16 l + r of the tokens of this group.
+            let v = transpose16::<S>(&v);
+            for r in 0..16 {
+                S::store(parts.add(1024 * group + 64 * r), v[r]);
+            }
+        }
+        for l in 0..4 {
+            for r in 0..16 {
+                let line = S::load_parts(parts.add(64 * r + 16 * l), 1024);
+                S::store(x.panel.add((f + 16 * l + r) * 64), line);
             }
         }
     }
@@ -201,7 +248,12 @@ pub unsafe fn pack_kmajor4<S: Simd>(x: &Tokens) {
     // SAFETY: the caller vouches for the tier, the rows and the panel; all offsets are inside these.
     unsafe {
         let flip = S::splat(i32::from_ne_bytes([x.flip; 4]));
-        for f in (0..features).step_by(whole) {
+        let mut f = 0;
+        while const { S::LANES == 16 } && x.tokens == 64 && f < features {
+            square4::<S>(x, f, flip);
+            f += whole;
+        }
+        for f in (f..features).step_by(whole) {
             for first in (0..x.width).step_by(4) {
                 let mut v = [S::splat(0); 4];
                 for r in 0..4 {
@@ -219,6 +271,34 @@ pub unsafe fn pack_kmajor4<S: Simd>(x: &Tokens) {
                 let inside = t < x.tokens && f < x.features;
                 let byte = if inside { *x.rows.add(t * x.stride + f) ^ x.flip } else { 0 };
                 *x.panel.add(quad_offset(x.width, f / 4, t) + f % 4) = byte;
+            }
+        }
+    }
+}
+
+/// A register of 64 features of 64 tokens into their panel, interleaved by 4: parts of four rows 16 tokens apart make a
+/// register, so that whole lines of the panel are written.
+///
+/// # Safety
+/// As for [`pack_kmajor4`], with registers of 64 bytes and a panel of 64 tokens that all exist; there is a register of
+/// features from `f` on.
+#[inline(always)]
+unsafe fn square4<S: Simd>(x: &Tokens, f: usize, flip: S::V) {
+    // SAFETY: the caller vouches for the tier, the rows and the panel.
+    unsafe {
+        for j in 0..4 {
+            for part in 0..4 {
+                let row = x.rows.add(4 * j * x.stride + f + 16 * part);
+                let mut v = [flip; 4];
+                for i in 0..4 {
+                    v[i] = S::xor(S::load_parts(row.add(i * x.stride), 16 * x.stride), flip);
+                }
+                // Part l of register c is the quad c of tokens 16 l + 4 j ..: see `quad_offset`.
+                let v = S::transpose4(v);
+                let quads = x.panel.add((f / 4 + 4 * part) * 256 + 64 * j);
+                for c in 0..4 {
+                    S::store(quads.add(256 * c), v[c]);
+                }
             }
         }
     }
