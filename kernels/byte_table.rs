@@ -130,6 +130,8 @@ pub struct ByteKernels {
     pub signed: bool,
     /// Block-sparse kernels.
     pub sparse: &'static [SparseKernel],
+    /// Of two groups of four rows that share their columns, where that is faster: see `kernels::tall`.
+    pub tall: Option<&'static SparseKernel>,
     /// Block-sparse kernels for 4 and 8 tokens.
     pub few: &'static [FewKernel],
     /// Block-sparse kernels for one token.
@@ -222,15 +224,16 @@ pub(crate) use packing;
 
 /// A module `bytes`, of all that multiplies bytes:
 ///
-/// * `bytes! { set, Registers, types "..", sparse [..], dense .., attention "types" .. }`.
+/// * `bytes! { set, Registers, types "..", sparse [..] and tall, dense .., attention "types" .. }`; without `and tall` where groups of
+///   eight rows gain nothing.
 /// * `bytes! { set, of parent }`: that of another row.
-/// * `bytes! { set, Registers, types "..", sums of parent, lookup by module, sparse [..] }`, for registers that are tables of bytes too: what looks bytes
+/// * `bytes! { set, Registers, types "..", sums of parent, lookup by module, sparse [..] and tall }`, for registers that are tables of bytes too: what looks bytes
 ///   up, which is up to 16 tokens and the end of a tile, is this row's; all other sums are the parent's. The module has the loops of `lookup`.
 macro_rules! bytes {
     ($set:ident, of $parent:ident) => {
         pub use super::$parent::bytes;
     };
-    ($set:ident, $simd:ty, types $types:literal, sums of $parent:ident, lookup by $lookup:ident, sparse $sparse:tt) => {
+    ($set:ident, $simd:ty, types $types:literal, sums of $parent:ident, lookup by $lookup:ident, sparse $sparse:tt $(and $tall:ident)?) => {
         pub mod bytes {
             use super::*;
             use super::super::$parent::bytes::{self as parent, spill};
@@ -240,7 +243,7 @@ macro_rules! bytes {
 
             compile! { $set: fn narrow[L: Layout, const ROWS: usize, const VECS: usize](band: &Band<'_>, out: *mut i32)
                 = sums::<$simd, L, ROWS, VECS> }
-            crate::kernels::byte_table::sparse_kernels! { $set, $simd, $types, $sparse }
+            crate::kernels::byte_table::sparse_kernels! { $set, $simd, $types, $sparse $($tall)? }
 
             use crate::kernels::byte_table::lookup_kernels;
             use crate::kernels::lookup::{Call, Lookup};
@@ -251,6 +254,7 @@ macro_rules! bytes {
 
             pub const BYTES: ByteKernels = ByteKernels {
                 sparse: SPARSE,
+                tall: TALL,
                 few: FEW,
                 gemv: GEMV,
                 lookup: Some(&Lookup {
@@ -267,7 +271,7 @@ macro_rules! bytes {
     };
     (
         $set:ident, $simd:ty, types $types:literal,
-        sparse $sparse:tt,
+        sparse $sparse:tt $(and $tall:ident)?,
         dense $dense_rows:literal x $dense_columns:literal: $nv:literal registers x $dense:tt,
         attention $columns:literal $rows:literal x $widest:literal $attention:tt
     ) => {
@@ -282,7 +286,7 @@ macro_rules! bytes {
                 = sums::<$simd, L, ROWS, VECS> }
             use spill as narrow;
             compile! { $set: pub fn peak(times: u64) -> u64 = most::<$simd> }
-            crate::kernels::byte_table::sparse_kernels! { $set, $simd, $types, $sparse }
+            crate::kernels::byte_table::sparse_kernels! { $set, $simd, $types, $sparse $($tall)? }
             dense_kernel! { tiles: $set, $simd, Int8, Quad8 => I8, 1 as <$simd as Simd>::X_BYTES, $types,
                 $dense_rows x $dense_columns: $nv x $dense, [] }
             crate::kernels::attention::table::multiply! { $set, $simd, crate::kernels::attention::multiply::Bytes, $columns, "kmajor4",
@@ -292,6 +296,7 @@ macro_rules! bytes {
                 ByteKernels {
                 signed: !<$simd as Simd>::MIXED,
                 sparse: SPARSE,
+                tall: TALL,
                 few: FEW,
                 gemv: GEMV,
                 lookup: None,
@@ -317,9 +322,9 @@ macro_rules! lookup_kernels {
 }
 pub(crate) use lookup_kernels;
 
-/// What [`bytes`] has for sparse weights, of sums that `spill` makes: `SPARSE` and `GEMV`.
+/// What [`bytes`] has for sparse weights, of sums that `spill` makes: `SPARSE`, `TALL`, `FEW` and `GEMV`.
 macro_rules! sparse_kernels {
-    ($set:ident, $simd:ty, $types:literal, [$($rows:literal x $tokens:tt by $vecs:literal),*]) => {
+    ($set:ident, $simd:ty, $types:literal, [$($rows:literal x $tokens:tt by $vecs:literal),*] $($tall:ident)?) => {
         use crate::kernels::byte_table::{FewKernel, SparseKernel, ToBytes, GemvKernel, sparse_kernels};
         use crate::kernels::panel::PanelLayout;
         use crate::kernels::epilogue::Finish;
@@ -350,6 +355,7 @@ macro_rules! sparse_kernels {
                 requantize: sparse_kernels!(@ $tokens requantize::<KMajor4, $rows, $vecs>),
             },)*
         ];
+        const TALL: Option<&SparseKernel> = sparse_kernels!(@tall $set, $simd, $types $(, $tall)?);
         compile! { $set: fn few[const QUADS: bool, const ROWS: usize, const TOKENS: usize, const VECS: usize](
             band: &walk::Band<'_>, out: *mut i32
         ) = of_few::few::<$simd, QUADS, ROWS, TOKENS, VECS> }
@@ -378,6 +384,20 @@ macro_rules! sparse_kernels {
         Some(requantize::<walk::$walk, $rows, $vecs> as ToBytes)
     };
     (@ $tokens:literal requantize::<$walk:ident, $rows:literal, $vecs:literal>) => { None };
+    (@tall $set:ident, $simd:ty, $types:literal) => { None };
+    (@tall $set:ident, $simd:ty, $types:literal, tall) => {{
+        compile! { $set: fn tall_sums(band: &walk::Band<'_>, out: *mut i32) = crate::kernels::tall::spill::<$simd> }
+        compile! { $set: fn tall_bytes(band: &walk::Band<'_>, to: &Finish<'_>, out: *mut u8)
+            = crate::kernels::tall::requantize::<$simd> }
+        Some(&SparseKernel {
+            name: concat!(stringify!($set), "-", $types, "-sparse-kmajor-8x64"),
+            layout: PanelLayout::KMajor,
+            rows: crate::kernels::tall::ROWS,
+            tokens: 64,
+            spill: tall_sums,
+            requantize: Some(tall_bytes as ToBytes),
+        })
+    }};
     (@few $set:ident, $simd:ty, $types:literal, $name:literal, $layout:ident $quads:literal $rows:literal x $tokens:literal) => {
         FewKernel {
             name: concat!(stringify!($set), "-", $types, "-sparse-", $name, "-", $rows, "x", $tokens),

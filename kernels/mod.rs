@@ -91,6 +91,7 @@ pub mod scalar;
 pub mod simd;
 pub mod sparse;
 pub mod table;
+pub mod tall;
 pub mod tier;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;

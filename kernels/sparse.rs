@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Weights are packed in *groups*: neighbouring output features that share one list of columns of K. Bytes of x lie
-//! in *panels* of tokens (see `panel.rs`); there are two layouts of 64 tokens:
+//! in *panels* of tokens (see `panel.rs`); there are two layouts of 64 tokens (`tall` has groups of eight rows for one of them):
 //!
 //! - `KMajor`, `[K][64]`: an entry names any four columns of K, which are interleaved in registers. For blocks whose
 //!   width is not a multiple of four (4x1 first of all).
@@ -253,7 +253,7 @@ ready!(KMajor4x32 32);
 ready!(KMajor4x16 16);
 
 /// Where the sums of one group are stored.
-trait Store {
+pub(super) trait Store {
     /// Stores row `r` of the group; `acc` holds registers `HI * VECS ..` of the tokens from byte `offset` on.
     unsafe fn row<S: Simd, L: Layout, const VECS: usize, const HI: usize>(
         &self,
@@ -265,9 +265,9 @@ trait Store {
 }
 
 /// Stores exact i32 sums, `[row][tokens]`, with tokens in their own order.
-struct Spill {
-    out: *mut i32,
-    first_row: usize,
+pub(super) struct Spill {
+    pub(super) out: *mut i32,
+    pub(super) first_row: usize,
 }
 
 impl Store for Spill {
@@ -297,11 +297,11 @@ impl Store for Spill {
 }
 
 /// Stores requantized bytes, `[row][64]`: each row of sums is a column of K of the next layer's panel.
-struct Bytes<'a> {
-    out: *mut u8,
-    first_row: usize,
+pub(super) struct Bytes<'a> {
+    pub(super) out: *mut u8,
+    pub(super) first_row: usize,
     /// A copy: behind a reference, the compiler would reload it after every store of bytes.
-    finish: Finish<'a>,
+    pub(super) finish: Finish<'a>,
 }
 
 impl Store for Bytes<'_> {

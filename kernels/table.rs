@@ -6,7 +6,8 @@
 //! features, and shared. A row that is missing, or a part of one, is an error of compilation. What plain loops are
 //! vectorized for stands in the list of ISAs (`base::isa`). What the parts say:
 //!
-//! * `sparse [rows x tokens by registers, ..]`: groups of rows times a panel of tokens, so many registers of it at a time.
+//! * `sparse [rows x tokens by registers, ..]`: groups of rows times a panel of tokens, so many registers of it at a time. `and tall`:
+//!   of eight rows too.
 //! * `dense tokens x features: registers x [tokens unroll steps, ..], panels [tokens x panels, ..]`: the largest tile; then
 //!   the number of tokens of each tile that is one panel wide, and how far it is unrolled; then tiles of several panels.
 //! * `attention queries x keys [registers x [queries, ..], ..]`: the largest tile; then the tiles of each width.

@@ -128,9 +128,18 @@ impl Tier {
         self.bytes.sparse.iter().find(fits).unwrap_or_else(|| unreachable!("no {layout:?} {rows}x{tokens}"))
     }
 
+    /// The kernel of groups of eight rows of panels of 64 tokens of a layout, where there is one.
+    pub fn tall_kernel(&self, layout: Layout) -> Option<&'static SparseKernel> {
+        self.bytes.tall.filter(|k| k.layout == layout)
+    }
+
     /// The kernel for a layout and a height of groups that makes bytes of 64 tokens in its registers.
     pub fn to_bytes(&self, layout: Layout, rows: usize) -> ToBytes {
-        let kernel = self.sparse_kernel(layout, rows, 64);
+        Self::ends(self.sparse_kernel(layout, rows, 64))
+    }
+
+    /// What makes bytes in the registers of a kernel of 64 tokens: all of these have that.
+    pub fn ends(kernel: &SparseKernel) -> ToBytes {
         kernel.requantize.unwrap_or_else(|| unreachable!("{} makes no bytes", kernel.name))
     }
 

@@ -61,7 +61,7 @@ pub fn codes_kernel(isa: Isa) -> &'static str {
 /// The names of the kernels of an ISA.
 pub fn kernels(isa: Isa) -> Vec<&'static str> {
     let tier = tier(isa);
-    let sparse = tier.bytes.sparse.iter().map(|k| k.name);
+    let sparse = tier.bytes.sparse.iter().chain(tier.bytes.tall).map(|k| k.name);
     let few = tier.bytes.few.iter().map(|k| k.name);
     let lookup = tier.bytes.lookup.iter().flat_map(|l| l.kernels.as_flattened()).map(|k| k.name);
     let token = few.chain(tier.bytes.gemv.iter().map(|k| k.name)).chain(lookup);

@@ -159,6 +159,9 @@ fn hot_loops() {
         check(&asm, &of("avx512_vnni", "bytes", &["spill", layout], &[4, 4]), "vpdpbusd", 16);
         check(&asm, &of("avx512_vbmi", "bytes", &["requantize", layout], &[4, 4]), "vpdpbusd", 16);
     }
+    // 8 rows x 2 registers, of a half of each line.
+    check(&asm, &of("avx512_vnni", "bytes", &["tall_sums"], &[]), "vpdpbusd", 16);
+    check(&asm, &of("avx512_vbmi", "bytes", &["tall_bytes"], &[]), "vpdpbusd", 16);
     // Few tokens: 4 rows x 4 or 8 tokens, two entries at a time where a product is one instruction.
     let few = |row, numbers: &[usize]| {
         let mut parts = of(row, "bytes", &["few"], numbers);

@@ -119,7 +119,7 @@ pub mod rows {
             packing { of avx512 }
             bytes {
                 Avx512Vnni, types "u8i8",
-                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 32 by 2, 1 x 32 by 2, 4 x 16 by 1, 1 x 16 by 1],
+                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 32 by 2, 1 x 32 by 2, 4 x 16 by 1, 1 x 16 by 1] and tall,
                 dense 12 x 32: 2 registers x [1 unroll 4, 2 unroll 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
                 attention "u8i8" 6 x 64 [4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6]]
             }
@@ -132,7 +132,7 @@ pub mod rows {
             packing { Avx512Vbmi }
             bytes {
                 Avx512Vbmi, types "u8i8", sums of avx512_vnni, lookup by lookup,
-                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 32 by 2, 1 x 32 by 2, 4 x 16 by 1, 1 x 16 by 1]
+                sparse [4 x 64 by 4, 1 x 64 by 4, 4 x 32 by 2, 1 x 32 by 2, 4 x 16 by 1, 1 x 16 by 1] and tall
             }
             floats { of avx512 }
             pairs { none }

@@ -364,6 +364,9 @@ impl<'a, T: Weight> LinearBuilder<'a, T> {
                     if tier.bytes.lookup.is_some() {
                         sparse.look_up(k);
                     }
+                    if tier.tall_kernel(layout).is_some() {
+                        sparse.pair_groups();
+                    }
                     (Packed::Sparse(Box::new(sparse)), w.stored_values())
                 } else {
                     drop(sparse);

@@ -163,7 +163,11 @@ impl Linear {
             Packed::Sparse(w) => match (w.layout().element(), w.height(), width) {
                 (Element::U8, height, 1) => self.tier.gemv_kernel(w.layout(), height).name,
                 (Element::U8, height, 4 | 8) => self.tier.few_kernel(w.layout(), height, width).name,
-                (Element::U8, height, _) => self.tier.sparse_kernel(w.layout(), height, width).name,
+                (Element::U8, height, _) => {
+                    let tall =
+                        if width == 64 && w.is_tall() { self.tier.tall_kernel(w.layout()) } else { None };
+                    tall.unwrap_or_else(|| self.tier.sparse_kernel(w.layout(), height, width)).name
+                }
                 (Element::F32, _, 1) => self.tier.float.gemv.name,
                 (element, 0, _) => self.tier.floats(element).scatter(width).name,
                 (element, height, _) => {

@@ -60,7 +60,8 @@ impl Problem {
             this.groups.push(Group {
                 row: row as u32,
                 rows: rows as u32,
-                start: (this.weights.len() / (4 * height)) as u32,
+                // Groups of eight rows are two of four, one behind the other.
+                start: (this.weights.len() / (4 * height.min(4))) as u32,
                 len: len as u32,
                 base: if r.below(3) == 0 { BASE as u32 } else { 0 },
             });
@@ -74,6 +75,9 @@ impl Problem {
             let indices = if layout == Layout::KMajor { 4 * len } else { len };
             let first = this.indices.len() - indices;
             this.indices[first..].sort_unstable();
+            if height == 8 {
+                this.indices.extend_from_within(first..);
+            }
             this.weights.extend(r.signed(len * height * 4));
         }
         this.rows = row - first_row;
@@ -107,7 +111,9 @@ impl Problem {
                 for t in 0..width {
                     let feature = g.row as usize + row;
                     let mut sum = i64::from(self.init[feature]);
+                    let fours = height.min(4);
                     for e in g.start as usize..(g.start + g.len) as usize {
+                        let (own, r) = (e + row / 4 * g.len as usize, row % 4);
                         for i in 0..4 {
                             let at = match layout {
                                 Layout::KMajor => {
@@ -119,7 +125,7 @@ impl Problem {
                                 }
                             };
                             sum += number(self.panel[at], signed)
-                                * i64::from(self.weights[(e * height + row) * 4 + i]);
+                                * i64::from(self.weights[(own * fours + r) * 4 + i]);
                         }
                     }
                     out[(feature - self.first_row) * width + t] = sum as i32;
@@ -138,14 +144,19 @@ fn number(byte: u8, signed: bool) -> i64 {
 const LENS: [usize; 20] = [0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 100];
 const POISON: i32 = 0x5a5a_5a5a;
 
+/// Some numbers of entries, in turn. Groups of eight rows have at least one.
+fn lens(rows: usize, numbers: std::ops::Range<usize>) -> Vec<usize> {
+    numbers.map(|i| LENS[i % LENS.len()].max(rows / 8)).collect()
+}
+
 #[test]
 fn sparse_kernels() {
     let mut r = Rng::new(1);
     for tier in tiers("sparse_kernels") {
         assert_eq!(tier.bytes.sparse.len(), 12);
-        for kernel in tier.bytes.sparse {
+        for kernel in tier.bytes.sparse.iter().chain(tier.bytes.tall) {
             for round in 0..cases(8) {
-                let lens: Vec<usize> = (0..6).map(|i| LENS[(round as usize * 6 + i) % LENS.len()]).collect();
+                let lens = lens(kernel.rows, round as usize * 6..round as usize * 6 + 6);
                 // The last two are cut into blocks of K where a group is one row.
                 let k = [K, K, 1536 - BASE, 2000][round as usize % 4];
                 let extreme = round % 8 == 3;
@@ -197,9 +208,9 @@ fn sparse_kernels_of_few_tokens() {
 fn sparse_kernels_to_bytes() {
     let mut r = Rng::new(8);
     for tier in tiers("sparse_kernels_to_bytes") {
-        for kernel in tier.bytes.sparse.iter().filter(|k| k.tokens == 64) {
+        for kernel in tier.bytes.sparse.iter().filter(|k| k.tokens == 64).chain(tier.bytes.tall) {
             for round in 0..cases(16) {
-                let lens: Vec<usize> = (0..5).map(|i| LENS[(round as usize * 5 + i) % LENS.len()]).collect();
+                let lens = lens(kernel.rows, round as usize * 5..round as usize * 5 + 5);
                 let k = if round % 3 == 2 { 1700 } else { K };
                 let mut p = Problem::with_features(
                     &mut r,
@@ -238,7 +249,7 @@ fn sparse_kernels_to_bytes() {
                 // SAFETY: as above; there are parameters for all rows.
                 unsafe {
                     if activation == Curve::Identity {
-                        tier.to_bytes(kernel.layout, kernel.rows)(&p.band(), &to, got.as_mut_ptr());
+                        Tier::ends(kernel)(&p.band(), &to, got.as_mut_ptr());
                     } else {
                         let rows = sums.len() / 64;
                         (tier.packing.requantize_rows)(

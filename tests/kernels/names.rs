@@ -80,8 +80,10 @@ fn sparse_floats(
 /// What the names of a row of bytes must say.
 fn bytes(tier: &'static Tier) -> Vec<Said> {
     let types = if tier.bytes.signed { ["i8", "i8"] } else { ["u8", "i8"] };
+    let tall = tier.bytes.tall.map(|k| (k.name, types, "sparse", layout(k.layout), [k.rows, k.tokens]));
     let sparse =
         tier.bytes.sparse.iter().map(|k| (k.name, types, "sparse", layout(k.layout), [k.rows, k.tokens]));
+    let sparse = sparse.chain(tall);
     sparse.chain([dense(&tier.bytes.dense, types)]).collect()
 }
 

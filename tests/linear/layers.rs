@@ -4,6 +4,7 @@
 use crate::common::layer::*;
 use crate::common::{BLOCKS, Rng, WAYS, cases, in_parallel, isas, serial};
 use proptest::prelude::*;
+use siskin::internal::kernels::table::TIERS;
 use siskin::internal::linear::PanelLayout;
 use siskin::linear::*;
 use siskin::quant::QuantParams;
@@ -124,6 +125,47 @@ fn every_pair_of_block_and_type() {
     }
 }
 
+/// Blocks of eight rows and more, whose groups of four rows may be taken in pairs: odd ones, tails of rows, tails of K, every width of
+/// a panel, with ends of each kind.
+#[test]
+fn tall_blocks() {
+    let isas = isas("tall_blocks");
+    let mut scratches: Vec<Scratch> = isas.iter().map(|_| Scratch::new()).collect();
+    let mut seed = 0;
+    for block in [(8, 1), (16, 1), (24, 1), (12, 1), (6, 1), (13, 3), (20, 2), (64, 1), (100, 1)] {
+        for (n, k) in [(8, 1), (5, 6), (23, 33), (64, 70), (101, 131), (130, 300)] {
+            for m in [64, 1 + seed as usize % 63, 65 + seed as usize % 70] {
+                seed += 1;
+                let case = Case {
+                    seed,
+                    m,
+                    n,
+                    k,
+                    block: Some(block),
+                    weight_zeros: seed % 2 == 0,
+                    input: INS[seed as usize % INS.len()],
+                    to: TOS[seed as usize % TOS.len()],
+                    residual: Res::None,
+                    act: if seed % 3 == 0 { ACTS[seed as usize % ACTS.len()] } else { Act::Identity },
+                };
+                if let Err(e) = check(case, seed as usize % WAYS, &isas, &mut scratches) {
+                    panic!("{case:?}: {e}");
+                }
+            }
+        }
+    }
+    // Eight rows at a time are not an accident: a tier either has such a kernel and says so, or takes four.
+    for &isa in &isas {
+        let layer = plain(64, 64, 64, (8, 1), 3).layer(&serial(isa));
+        let (wide, narrow) = (layer.kernel(64), layer.kernel(32));
+        let tall = TIERS.iter().any(|t| t.isa == isa && t.bytes.tall.is_some());
+        assert!(
+            wide.ends_with(if tall { "-8x64" } else { "-4x64" }) && narrow.ends_with("-4x32"),
+            "{wide}, {narrow}"
+        );
+    }
+}
+
 fn sums(layer: &Linear, x: &[u8], m: usize, zero: i32, ctx: &Ctx, scratch: &mut Scratch) -> Vec<i32> {
     let mut y = vec![-1; m * layer.out_features()];
     let p = QuantParams::u8(1.0, zero).unwrap();
@@ -184,7 +226,7 @@ fn columns_beyond_sixteen_bits() {
     for isa in isas("columns_beyond_sixteen_bits") {
         let ctx = serial(isa);
         let mut r = Rng::new(5);
-        for b in [(4, 1), (1, 1), (3, 2), (1, 4), (5, 8)] {
+        for b in [(4, 1), (1, 1), (3, 2), (1, 4), (5, 8), (8, 1), (16, 2)] {
             let mut w = vec![0i8; n * k];
             for f in 0..n {
                 for c in [0, 1, 65_534, 65_535, 65_536, 65_537, 65_700, k - 1] {

@@ -7,10 +7,12 @@ use crate::base::buffer::as_i32;
 use crate::base::ctx::Ctx;
 use crate::kernels::activation::Curve;
 use crate::kernels::attention::pack::flip;
+use crate::kernels::byte_table::SparseKernel;
 use crate::kernels::lookup::{self, Lookup};
 use crate::kernels::pack::Tokens;
 use crate::kernels::panel::{Panel, PanelLayout, row_stride};
 use crate::kernels::sparse;
+use crate::kernels::table::Tier;
 use crate::kernels::{few, gemv};
 use std::ops::Range;
 
@@ -143,6 +145,20 @@ fn band_of<'a>(
     Some(sparse::Band { groups, indices, weights, panel: x, init: job.init, first_row: band * BAND })
 }
 
+/// What is left of a band of section s of a panel of 64 tokens when `run` has had the kernel of tall groups, where there is one, and these.
+fn but_tall<'a>(
+    job: &Job<'_>,
+    w: &'a Sparse,
+    (band, s): (usize, usize),
+    whole: sparse::Band<'a>,
+    run: impl FnOnce(&'static SparseKernel, &sparse::Band<'a>),
+) -> sparse::Band<'a> {
+    let Some(kernel) = job.tier.tall_kernel(w.layout()).filter(|_| HEIGHTS[s] == 4) else { return whole };
+    let Some([tall, alone]) = w.tall(band) else { return whole };
+    run(kernel, &sparse::Band { groups: tall, ..whole });
+    sparse::Band { groups: alone, ..whole }
+}
+
 /// Bytes of a panel of 64 tokens, K-major as they come out of the registers of a tile, and from there to where they belong.
 fn fused(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], band: usize, tile: &mut [u8]) {
     let first = band * BAND;
@@ -161,8 +177,11 @@ fn fused(job: &Job<'_>, w: &Sparse, panel: Panel, x: &[u8], band: usize, tile: &
         };
         if job.finish.curve == Curve::Identity {
             for s in 0..HEIGHTS.len() {
-                if let Some(band) = band_of(job, w, x, band, s) {
-                    job.tier.to_bytes(w.layout(), HEIGHTS[s])(&band, &job.finish, out);
+                if let Some(whole) = band_of(job, w, x, band, s) {
+                    let left = but_tall(job, w, (band, s), whole, |kernel, tall| {
+                        Tier::ends(kernel)(tall, &job.finish, out);
+                    });
+                    job.tier.to_bytes(w.layout(), HEIGHTS[s])(&left, &job.finish, out);
                 }
             }
         } else {
@@ -265,6 +284,13 @@ unsafe fn spill(
                     _ => (job.tier.sparse_kernel(layout, height, width).spill)(band, out),
                 }
             }
+        };
+        let whole = match width {
+            64 => but_tall(job, w, (band, s), whole, |kernel, tall| {
+                // SAFETY: as the caller; the weights' constructor proved pairs of groups.
+                unsafe { (kernel.spill)(tall, sums.as_mut_ptr()) };
+            }),
+            _ => whole,
         };
         // Groups that stand for the same rows further along K come last, and are added.
         let near = whole.groups.partition_point(|g| g.base == 0);

@@ -45,6 +45,10 @@ pub struct Sparse {
     reach: [usize; HEIGHTS.len()],
     /// What of them each band has.
     bands: Vec<Band>,
+    /// Of groups of four rows, those that share their columns with the next one, each pair as one group, and the others: see
+    /// `kernels::tall`. Both are empty where a band has no pairs.
+    tall: Vec<Group>,
+    alone: Vec<Group>,
     /// Whether some rows are spread over several groups: their sums must be added in memory.
     split_rows: bool,
     scatters: bool,
@@ -84,6 +88,8 @@ fn reach(layout: PanelLayout, panels: usize) -> [usize; HEIGHTS.len()] {
 #[derive(Debug, Clone)]
 struct Band {
     groups: [Range<usize>; HEIGHTS.len()],
+    tall: Range<usize>,
+    alone: Range<usize>,
     /// Of the entries of each section.
     entries: [Range<usize>; HEIGHTS.len()],
     chunks: Range<usize>,
@@ -139,6 +145,8 @@ impl Sparse {
             columns: Columns::default(),
             reach: reach(layout, panels),
             bands: Vec::new(),
+            tall: Vec::new(),
+            alone: Vec::new(),
             split_rows: false,
             // Only floats have kernels for it, and scales by groups would have to be applied in the middle.
             scatters: layout.is_float() && scales.is_none() && w.block.1.is_multiple_of(4),
@@ -267,8 +275,7 @@ impl Sparse {
         }
     }
 
-    /// Everything since the last band is one. Orders its groups by length (loops of the same length follow each other,
-    /// which branch predictors like).
+    /// Everything since the last band is one. Orders its groups by length, which branch predictors like.
     fn end_band(&mut self, items: &mut Vec<Item>) {
         let before = self.bands.last().cloned().unwrap_or_else(Band::none);
         let mut band = Band { cost: before.cost, ..Band::none() };
@@ -278,7 +285,7 @@ impl Sparse {
             band.entries[s] = before.entries[s].end..section.weights.len() / per_entry;
             let Section { groups, indices, weights, .. } = section;
             let own = &mut groups[band.groups[s].clone()];
-            own.sort_by_key(|g| (g.base, std::cmp::Reverse(g.len), g.row));
+            in_order(own);
             if self.layout.is_float() {
                 lay_out(own, band.entries[s].start, indices, weights);
             }
@@ -298,6 +305,23 @@ impl Sparse {
         band.cost += 4 * items.len();
         items.clear();
         self.bands.push(band);
+    }
+
+    /// Finds the groups of four rows that share their columns with the next one: once, after packing, when entries lie where they stay.
+    pub fn pair_groups(&mut self) {
+        if self.layout != PanelLayout::KMajor {
+            return;
+        }
+        let Section { groups, indices, .. } = &self.sections[0];
+        for band in &mut self.bands {
+            let before = (self.tall.len(), self.alone.len());
+            pair(&groups[band.groups[0].clone()], indices, &mut self.tall, &mut self.alone);
+            if self.tall.len() == before.0 {
+                self.alone.truncate(before.1);
+            }
+            band.tall = before.0..self.tall.len();
+            band.alone = before.1..self.alone.len();
+        }
     }
 
     /// Makes what kernels read that look x up, of so many features: once, after packing.
@@ -329,7 +353,7 @@ impl Sparse {
     pub fn chunks(&self, band: usize, s: usize) -> Option<(&[lookup::Chunk], &[u8], &[u8])> {
         let section = &self.sections[s];
         let entry = section.groups[self.bands[band].groups[s].clone()].first()?.start as usize;
-        let (chunks, places) = section.chunks.as_ref()?.from_band(band, entry);
+        let (chunks, places) = section.chunks.as_ref()?.of_band(band, entry);
         Some((chunks, places, &section.weights[4 * HEIGHTS[s] * entry..]))
     }
 
@@ -378,6 +402,18 @@ impl Sparse {
         &self.sections[s].groups[self.bands[band].groups[s].clone()]
     }
 
+    /// Of the groups of four rows of a band, pairs that share their columns as groups of eight, and the groups that are left. `None`
+    /// if there is no pair.
+    pub fn tall(&self, band: usize) -> Option<[&[Group]; 2]> {
+        let Band { tall, alone, .. } = &self.bands[band];
+        (!tall.is_empty()).then(|| [&self.tall[tall.clone()], &self.alone[alone.clone()]])
+    }
+
+    /// Whether most rows belong to groups of eight.
+    pub fn is_tall(&self) -> bool {
+        4 * self.tall.len() > self.sections[0].groups.len()
+    }
+
     /// Indices and weights of section s.
     pub fn entries(&self, s: usize) -> (&[u16], &[u8]) {
         (&self.sections[s].indices, &self.sections[s].weights)
@@ -424,7 +460,8 @@ impl Sparse {
         };
         let columns = self.columns.weights.len() + self.columns.rows.len() + 8 * self.columns.chunks.len();
         let scales = self.scales.as_ref().map_or(0, |s| 4 * s.scales.len());
-        self.sections.iter().map(section).sum::<usize>() + columns + scales
+        let tall = (self.tall.len() + self.alone.len()) * std::mem::size_of::<Group>();
+        self.sections.iter().map(section).sum::<usize>() + tall + columns + scales
     }
 }
 
@@ -454,7 +491,46 @@ impl Bands for Sparse {
 impl Band {
     fn none() -> Self {
         let none = || std::array::from_fn(|_| 0..0);
-        Band { groups: none(), entries: none(), chunks: 0..0, items: 0..0, cost: 0, gathered: 0 }
+        Band {
+            groups: none(),
+            tall: 0..0,
+            alone: 0..0,
+            entries: none(),
+            chunks: 0..0,
+            items: 0..0,
+            cost: 0,
+            gathered: 0,
+        }
+    }
+}
+
+/// Orders groups by length: loops of the same length follow each other. Parts of rows further along K come last.
+fn in_order(groups: &mut [Group]) {
+    groups.sort_by_key(|g| (g.base, std::cmp::Reverse(g.len), g.row));
+}
+
+/// Finds groups of four rows whose columns are those of the next group, which has the rows behind them and lies behind them, and which is
+/// not a part of its rows. Each such pair becomes one group in `tall`, all others go to `alone`. Groups are ordered by length, and
+/// those of a length by rows, so that such groups follow each other.
+fn pair(groups: &[Group], indices: &[u16], tall: &mut Vec<Group>, alone: &mut Vec<Group>) {
+    let columns = |g: &Group| &indices[4 * g.start as usize..][..4 * g.len as usize];
+    let mut rest = groups;
+    while let [a, later @ ..] = rest {
+        rest = later;
+        match later {
+            [b, after @ ..]
+                if a.rows == 4
+                    && b.row == a.row + 4
+                    && a.len > 0
+                    && (b.start, b.len) == (a.start + a.len, a.len)
+                    && (a.base, b.base) == (0, 0)
+                    && columns(a) == columns(b) =>
+            {
+                tall.push(Group { rows: 4 + b.rows, ..*a });
+                rest = after;
+            }
+            _ => alone.push(*a),
+        }
     }
 }
 
