@@ -78,6 +78,8 @@ pub trait Product<S: Simd>: 'static {
     unsafe fn load(p: *const i32) -> Self::Acc;
     /// Stores sums at `p`.
     unsafe fn store(p: *mut i32, acc: Self::Acc);
+    /// The bits of sums as floats.
+    unsafe fn as_f(acc: Self::Acc) -> S::F;
     /// Adds, in each lane, the product of that lane of w with the 4 bytes of x that are element `I` of the register.
     unsafe fn dot<const I: i32>(acc: Self::Acc, x: S::Q, w: S::V) -> Self::Acc;
     /// Lane by lane `a + b`.
@@ -133,6 +135,11 @@ macro_rules! integer_sums {
         unsafe fn store(p: *mut i32, acc: S::V) {
             // SAFETY: the caller promises what the callee asks for.
             unsafe { S::store(p.cast(), acc) }
+        }
+        #[inline(always)]
+        unsafe fn as_f(acc: S::V) -> S::F {
+            // SAFETY: the caller promises what the callee asks for.
+            unsafe { S::as_f(acc) }
         }
         #[inline(always)]
         unsafe fn add(a: S::V, b: S::V) -> S::V {
@@ -193,6 +200,10 @@ macro_rules! float_sums {
         unsafe fn store(p: *mut i32, acc: S::F) {
             // SAFETY: the caller promises what the callee asks for.
             unsafe { S::store_f(p.cast(), acc) }
+        }
+        #[inline(always)]
+        unsafe fn as_f(acc: S::F) -> S::F {
+            acc
         }
         #[inline(always)]
         unsafe fn add(a: S::F, b: S::F) -> S::F {
@@ -355,6 +366,7 @@ where
                     out: t.out.cast(),
                     out_stride: NV * S::LANES * 4,
                     resume: !P::EXACT && t.resume,
+                    most: std::ptr::null_mut(),
                     ahead: std::ptr::null(),
                     ahead_stride: 0,
                 });

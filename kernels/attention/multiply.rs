@@ -3,11 +3,13 @@
 //! ```text
 //! for each row m of MR, column c of NV * LANES:
 //!     out[m][c] = (out[m][c] to resume, or init[c], or 0) + sum over steps s:  dot(x[m][s], w[s][c])
+//!     most[m][c mod 16] = max(most[m][c mod 16], out[m][c] as f32)                  if it is asked for; NaN is not the largest
 //! ```
 //!
 //! A step is 4 bytes of K: one float, two bfloat16 or four bytes. Sums stay in registers; w is read once, x is
 //! broadcast. Float sums are one chain of products in the order of steps.
 
+use super::LANES;
 use crate::kernels::dense::{Product, integer_sums};
 use crate::kernels::simd::Simd;
 
@@ -32,6 +34,9 @@ pub struct Tile {
     pub out_stride: usize,
     /// Whether sums continue from what is in `out`.
     pub resume: bool,
+    /// Null, or 16 numbers for each row, one row after another: the largest sums so far, which become those of the tile's where these
+    /// are larger. The bits of integer sums are taken as those of floats. Only where [`super::table::Multiply::finds_most`].
+    pub most: *mut f32,
     /// Null, or the memory to prefetch while the tile is computed: in each step as many bytes as the step reads of w.
     pub ahead: *const u8,
     /// Bytes from what one step prefetches to what the next does.
@@ -50,6 +55,7 @@ impl Tile {
         out: std::ptr::null_mut(),
         out_stride: 0,
         resume: false,
+        most: std::ptr::null_mut(),
         ahead: std::ptr::null(),
         ahead_stride: 0,
     };
@@ -136,6 +142,34 @@ unsafe fn step<S: Simd, P: Product<S>, const MR: usize, const NV: usize, const I
     }
 }
 
+/// Where sums are larger than the largest of their row so far, lane by lane, replaces those.
+#[inline(always)]
+unsafe fn largest<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(
+    acc: &[[P::Acc; NV]; MR],
+    most: *mut f32,
+) {
+    let each = LANES / S::LANES;
+    // SAFETY: the caller vouches for the tier, and for 16 numbers of each row.
+    unsafe {
+        for i in 0..if NV < each { NV } else { each } {
+            let most = most.add(i * S::LANES);
+            let mut larger = [S::splat_f(0.0); MR];
+            for m in 0..MR {
+                larger[m] = S::load_f(most.add(m * LANES));
+            }
+            for v in (i..NV).step_by(each) {
+                for m in 0..MR {
+                    // The second where the first is NaN.
+                    larger[m] = S::max_f(P::as_f(acc[m][v]), larger[m]);
+                }
+            }
+            for m in 0..MR {
+                S::store_f(most.add(m * LANES), larger[m]);
+            }
+        }
+    }
+}
+
 /// Computes a tile of `MR` rows times `NV` registers of columns.
 #[inline(always)]
 pub unsafe fn multiply<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(t: &Tile) {
@@ -165,6 +199,9 @@ pub unsafe fn multiply<S: Simd, P: Product<S>, const MR: usize, const NV: usize>
             for v in 0..NV {
                 P::store(t.out.add(m * t.out_stride + v * S::LANES * 4).cast(), acc[m][v]);
             }
+        }
+        if !t.most.is_null() {
+            largest::<S, P, MR, NV>(&acc, t.most);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! add:          total[i] += sums[i]                       sums of a chunk onto those of a row
 //! add_scaled:   total[i] += (sums[i] - offset) * scale    exact sums of a chunk onto those of a row
-//! scale:        sums[i] *= scale
+//! scale_from:   sums[i] = from + sums[i] * scale
 //! gate:         x[i] = (x[i] + 0) * gate
 //! finite:       whether every x[i] is finite
 //! ```
@@ -17,8 +17,8 @@ autovec!(
     pub fn add_scaled(sums: &[i32], offset: i32, scale: f32, total: &mut [f32]) = add_scaled_body
 );
 autovec!(
-    /// Multiplies sums by a number; the products fit.
-    pub fn scale(scale: i32, sums: &mut [i32]) = scale_body
+    /// Multiplies sums by a number and adds another; the products fit, and the sums as they are or as the bits of floats.
+    pub fn scale_from(from: i32, scale: i32, sums: &mut [i32]) = scale_from_body
 );
 autovec!(
     /// Multiplies by a gate, with -0 made 0 before.
@@ -44,9 +44,9 @@ fn add_scaled_body(sums: &[i32], offset: i32, scale: f32, total: &mut [f32]) {
 }
 
 #[inline(always)]
-fn scale_body(scale: i32, sums: &mut [i32]) {
+fn scale_from_body(from: i32, scale: i32, sums: &mut [i32]) {
     for sum in sums {
-        *sum = sum.wrapping_mul(scale);
+        *sum = sum.wrapping_mul(scale).wrapping_add(from);
     }
 }
 

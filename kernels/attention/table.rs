@@ -22,6 +22,8 @@ pub struct Multiply {
     pub gather_rows: unsafe fn(&Weights),
     /// Single queries.
     pub decode: Decode,
+    /// Whether tiles find the largest sums of their rows.
+    pub finds_most: bool,
     /// What columns are to be a multiple of for its context.
     pub context_columns: usize,
 }
@@ -116,6 +118,7 @@ macro_rules! multiply {
                 gather: row,
                 gather_rows: rows,
                 decode: single::DECODE,
+                finds_most: !<$product as Product<$simd>>::MATRIX,
                 context_columns: <$simd as Simd>::LANES * <$product as Product<$simd>>::ELEMENTS,
             };
         }

@@ -1,6 +1,7 @@
 //! Matrix products of any size, by the micro-kernels of attention.
 
 use super::share;
+use crate::kernels::attention::LANES;
 use crate::kernels::attention::multiply::Tile;
 use crate::kernels::attention::table::Multiply;
 
@@ -20,6 +21,7 @@ pub unsafe fn multiply_all(kernels: &Multiply, t: &Tile, rows: usize, columns: u
                     w: t.w.wrapping_add(4 * column),
                     init: if t.init.is_null() { t.init } else { t.init.wrapping_add(column) },
                     out: t.out.wrapping_add(rows.start * t.out_stride + 4 * column),
+                    most: if t.most.is_null() { t.most } else { t.most.wrapping_add(LANES * rows.start) },
                     // The first rows prefetch: the others read the columns that they have brought.
                     ahead: if i > 0 || t.ahead.is_null() {
                         std::ptr::null()

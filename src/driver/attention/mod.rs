@@ -46,6 +46,8 @@ struct Plan<'a> {
     tier: &'static Tier,
     multiply: &'static Multiply,
     mode: Mode,
+    /// Whether sums of bytes begin with [`FLOAT`], so that scores are floats as they are.
+    floating: bool,
     /// Steps of 4 bytes in a head of q or k.
     words: usize,
     /// Bytes of a row of q.
@@ -129,7 +131,18 @@ struct Row {
     last: usize,
 }
 
+/// The bits of 1.5 * 2^23. An integer below 2^22 added to them gives the bits of the float that is as much more; differences
+/// between such floats are exact, and what is added to all scores of a row is no matter.
+const FLOAT: i32 = 12_582_912f32.to_bits() as i32;
+
 impl Plan<'_> {
+    /// Whether scores of bytes can be floats as they leave their sums: none is too large, and nothing but differences is asked for.
+    fn fits_floats(&self) -> bool {
+        // q less its zero point, and k.
+        let most = 255 * if self.multiply.columns == Element::I8 { 128 } else { 255 };
+        self.mode == Mode::Bytes && !self.prepared() && self.problem.layer.head_dim * most < 1 << 22
+    }
+
     /// Whether each head of q goes alone, as where heads have zero points of their own.
     fn by_head(&self) -> bool {
         matches!((self.mode, self.problem.q.params()), (Mode::Bytes, Some(HeadParams::PerHead(_))))
@@ -285,7 +298,7 @@ pub fn attention(
         Mode::Pairs => d.div_ceil(2),
         Mode::Bytes => d.div_ceil(4),
     };
-    let plan = Plan {
+    let mut plan = Plan {
         problem,
         out: SharedTensor::new(out),
         ctx,
@@ -296,6 +309,7 @@ pub fn attention(
             _ => tier.float.multiply,
         },
         mode,
+        floating: false,
         words,
         q_row: 4 * words.next_multiple_of(LANES),
         panel_bytes: 4 * PANEL * words.next_multiple_of(4),
@@ -304,6 +318,7 @@ pub fn attention(
     };
     let rows = q_len * plan.heads_of_group();
     let few = rows <= split::MOST_ROWS;
+    plan.floating = !few && plan.fits_floats();
     let run = if few { split::run } else { whole::run };
     // The only error is that there is not so much memory, which is found out before anything is written.
     run(&plan, rows, scratch).ok_or_else(|| {

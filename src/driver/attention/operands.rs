@@ -1,6 +1,6 @@
 //! q, k and v, and their way into tiles.
 
-use super::{Group, Mode, Plan};
+use super::{FLOAT, Group, Mode, Plan};
 use crate::base::element::Element;
 use crate::base::tensor::TensorRef;
 use crate::driver::multiply::multiply_all;
@@ -21,6 +21,20 @@ impl Plan<'_> {
     pub fn pack_q(&self, token: usize, head: usize, x: &mut [u8]) -> i32 {
         let q = &self.problem.q;
         self.row_to_words(q, q.row(token, head), Element::U8, x)
+    }
+
+    /// Some rows of a group as tiles take them where they lie, and bytes from one to the next: rows of one head, of which nothing is
+    /// to be converted or added up.
+    pub fn q_in_place(&self, g: &Group, rows: &Range<usize>) -> Option<(*const u8, usize)> {
+        let (q, dim) = (&self.problem.q, self.problem.layer.head_dim);
+        let as_it_is = match self.mode {
+            Mode::F32 => q.element() == Element::F32,
+            Mode::Pairs => dim.is_multiple_of(2),
+            Mode::Bytes => dim.is_multiple_of(4) && q.flip(Element::U8).0 == 0 && self.floating,
+        };
+        let head = rows.start / g.q_len;
+        (as_it_is && (rows.end - 1) / g.q_len == head)
+            .then(|| (q.at(g.q + rows.start % g.q_len, g.head + head), q.token_stride()))
     }
 
     /// A head's features, as tiles take them, padded with zeros to whole words; of bytes their sum, unsigned.
@@ -105,7 +119,8 @@ impl Plan<'_> {
             // SAFETY: the tier is supported; the panel was made; there are as many ones as a head has bytes.
             unsafe {
                 multiply_all(self.multiply, &tile, 1, PANEL);
-                sums::scale::pick(self.ctx.isa())(-g.zeros.q, init);
+                let from = if self.floating { FLOAT } else { 0 };
+                sums::scale_from::pick(self.ctx.isa())(from, -g.zeros.q, init);
             }
         }
     }

@@ -41,14 +41,23 @@ impl Plan<'_> {
         }
     }
 
-    fn prepared(&self) -> bool {
+    /// Whether scores are scaled, quantized or biased before their maximum is taken.
+    pub fn prepared(&self) -> bool {
         self.problem.call.bias.is_some()
             || self.problem.k.is_per_token()
             || self.mode == Mode::Bytes && self.problem.call.quantizers.scores.is_some()
     }
 
+    /// Whether tiles of scores can find the largest.
+    pub fn finds_most(&self) -> bool {
+        self.multiply.finds_most
+            && self.ints() == 0
+            && !self.prepared()
+            && self.problem.call.block_mask.is_none()
+    }
+
     fn ints(&self) -> usize {
-        usize::from(self.mode == Mode::Bytes)
+        usize::from(self.mode == Mode::Bytes && !self.floating)
     }
 
     fn bias(&self, g: &Group, row: Row) -> *const f32 {
@@ -60,28 +69,30 @@ impl Plan<'_> {
         bias.data.get(start..).map_or(std::ptr::null(), <[f32]>::as_ptr)
     }
 
-    /// Scores of some rows by the keys of a panel.
+    /// Scores of some rows by the keys of a panel; unless `most` is null, the largest of them and of those before, in 16 lanes a row.
     ///
     /// # Safety
-    /// Rows of q, the panel and rows of scores are there.
+    /// Rows of q, the panel and rows of scores are there, and so are the lanes; tiles find the largest then.
     pub unsafe fn multiply_panel(
         &self,
-        x: *const u8,
+        (x, x_stride): (*const u8, usize),
         rows: usize,
         panel: *const u8,
         init: *const i32,
         keys: usize,
         (out, out_stride): (*mut u8, usize),
+        most: *mut f32,
     ) {
         let tile = Tile {
             x,
-            x_stride: self.q_row,
+            x_stride,
             w: panel,
             w_stride: 4 * PANEL,
             steps: self.words,
             init: if self.mode == Mode::Bytes { init } else { std::ptr::null() },
             out,
             out_stride,
+            most,
             ..Tile::NOTHING
         };
         // SAFETY: as the caller.

@@ -296,7 +296,7 @@ impl<'a> Split<'a> {
                 let out = (self.shared.at::<u8>(part.scores + 4 * keys.start), stride(g.kv_len));
                 let (panel, init) = (room.panel.as_ptr(), room.init.as_ptr());
                 // SAFETY: rows of scores are as long as all panels.
-                unsafe { plan.multiply_panel(x, rows, panel, init, keys.len(), out) };
+                unsafe { plan.multiply_panel((x, plan.q_row), rows, panel, init, keys.len(), out, std::ptr::null_mut()) };
             }
         }
         let mut sums = room.sums.iter();

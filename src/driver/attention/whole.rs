@@ -118,11 +118,17 @@ fn unit_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, tile: usize, roo
         }
         plan.pack_k(g, to, bytes, &mut room.init[panel * PANEL..], room.stage, Prefetch::NOTHING);
     }
+    for row in g.rows_from(plan.problem.layer, rows.start).take(rows.len().min(tile)) {
+        plan.problem.q.prefetch(g.q + row.token, row.head);
+    }
     let ahead = plan.problem.v.ahead_of(g.kv + keys.start + ROWS_AHEAD, g.kv_head);
     plan.pack_v(g, keys.clone(), &mut room.v[plan.v_bytes(keys.start)..], ahead);
     let tiles = rows.len().div_ceil(tile);
     for i in 0..tiles {
-        let own = share(rows.len(), tiles, i);
+        // Whole tiles of the kernel but for the last.
+        let high = plan.multiply.rows();
+        let own = share(rows.len().div_ceil(high), tiles, i);
+        let own = own.start * high..(own.end * high).min(rows.len());
         // SAFETY: all keys that these rows can reach are packed.
         unsafe { tile_of_rows(plan, g, rows.start + own.start..rows.start + own.end, room) };
     }
@@ -134,39 +140,64 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
     let n = rows.len();
     let (scores, stride) = (room.scores.as_mut_ptr(), room.stride);
     let mut keys = NO_KEYS;
+    // Keys that all rows attend to.
+    let mut common = 0..g.live;
     let (mut own, mut known) = ([Row::default(); MOST_ROWS], [Scores::NONE; MOST_ROWS]);
     let mut states = [State::Nothing; MOST_ROWS];
+    let mut most = [[f32::NEG_INFINITY; LANES]; MOST_ROWS];
     let (own, states, known) = (&mut own[..n], &mut states[..n], &mut known[..n]);
+    let in_place = plan.q_in_place(g, &rows);
     for (i, row) in g.rows_from(plan.problem.layer, rows.start).take(n).enumerate() {
-        let x = &mut room.q[i * plan.q_row..][..plan.q_row];
-        plan.problem.q.prefetch(g.q + row.token + ROWS_AHEAD, row.head);
-        let sum = plan.pack_q(g.q + row.token, row.head, x);
+        let mut sum = 0;
+        if in_place.is_none() {
+            plan.problem.q.prefetch(g.q + row.token + ROWS_AHEAD, row.head);
+            sum = plan.pack_q(g.q + row.token, row.head, &mut room.q[i * plan.q_row..][..plan.q_row]);
+        } else {
+            // The rows of the next tile.
+            plan.problem.q.prefetch(g.q + row.token + n, row.head);
+        }
         plan.out.prefetch(g.q + row.token, row.head);
         extend(&mut keys, row.first..row.last);
+        common = common.start.max(row.first)..common.end.min(row.last);
         own[i] = row;
         known[i] = plan.scores(g, row, scores.wrapping_add(i * stride), sum);
     }
+    let q = in_place.unwrap_or((room.q.as_ptr(), plan.q_row));
 
-    // SAFETY: the room has a row of scores for each row, as long as all panels.
+    // SAFETY: the room has a row of scores for each row, as long as all panels; q as it lies has all rows, of one head.
     unsafe {
         let panels = if keys.is_empty() { 0..0 } else { keys.start / PANEL..keys.end.div_ceil(PANEL) };
+        // Of panels whose keys all rows attend to, tiles find the largest scores.
+        let whole = if plan.finds_most() { common.start.div_ceil(PANEL)..common.end / PANEL } else { 0..0 };
         for panel in panels {
             let keys = panel * PANEL..((panel + 1) * PANEL).min(g.kv_len);
             if plan.problem.call.block_mask.is_some() && !own.iter().any(|row| attends(plan, *row, &keys)) {
                 continue;
             }
             plan.multiply_panel(
-                room.q.as_ptr(),
+                q,
                 n,
                 room.k[panel * plan.panel_bytes..].as_ptr(),
                 room.init[panel * PANEL..].as_ptr(),
                 keys.len(),
                 (scores.add(4 * keys.start), stride),
+                if whole.contains(&panel) { most.as_mut_ptr().cast() } else { std::ptr::null_mut() },
             );
         }
 
         // A pass over all rows before the next: the end of a row, a chain of its own, is hidden behind the rows that follow.
-        plan.maximum(g, own, known, &(0..g.kv_len));
+        if whole.is_empty() {
+            plan.maximum(g, own, known, &(0..g.kv_len));
+        } else {
+            for (s, most) in known.iter_mut().zip(&most) {
+                s.most = largest(most);
+            }
+            for rest in [0..PANEL * whole.start, PANEL * whole.end..g.kv_len] {
+                if !rest.is_empty() {
+                    plan.maximum(g, own, known, &rest);
+                }
+            }
+        }
         let mut reach = NO_KEYS;
         for i in 0..n {
             states[i] = plan.state(own[i], &known[i]);
@@ -229,6 +260,20 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
         plan.counts.add(pairs, zeros, if all_listed { zeros } else { skipped });
         plan.counts.lose(lost);
     }
+}
+
+/// The largest of a row's lanes, none of which is NaN.
+#[inline(always)]
+fn largest(lanes: &[f32; LANES]) -> f32 {
+    let (mut lanes, mut width) = (*lanes, LANES);
+    while width > 1 {
+        width /= 2;
+        for i in 0..width {
+            lanes[i] = if lanes[i + width] > lanes[i] { lanes[i + width] } else { lanes[i] };
+        }
+    }
+    // The maximum of 0 and -0 may be either; the addition makes it 0.
+    lanes[0] + 0.0
 }
 
 /// Whether a row attends to any of the keys.
