@@ -134,11 +134,16 @@ impl Real for f16 {
 /// `y[i] = params.quantize(x[i])` as bytes, up to the shorter length.
 pub fn quantize<X: Real>(x: &[X], params: &QuantParams, y: &mut [u8], ctx: &Ctx) {
     let [divide, correct] = X::quantize(ctx.isa());
-    // Without vectors a fused multiply-add may be a call.
-    let corrects = ctx.core().division > 1.0 && ctx.isa().loops() != Loops::Baseline;
-    let run = if corrects && CORRECTED.contains(&params.scale()) { correct } else { divide };
+    let run = if corrects(params, ctx) { correct } else { divide };
     // SAFETY: a Ctx only holds a tier that this CPU has.
     unsafe { run(x, params.into(), y) }
+}
+
+/// Whether quotients by a scale are products with its reciprocal that are corrected, not divisions.
+pub fn corrects(params: &QuantParams, ctx: &Ctx) -> bool {
+    // Without vectors a fused multiply-add may be a call.
+    let fast = ctx.core().division > 1.0 && ctx.isa().loops() != Loops::Baseline;
+    fast && CORRECTED.contains(&params.scale())
 }
 
 /// `y[i] = params.dequantize(x[i])` from bytes, up to the shorter length.
@@ -176,25 +181,42 @@ const FAR: f32 = 1_048_576.0;
 #[inline(always)]
 fn divide_body<X: Real>(x: &[X], to: Affine, y: &mut [u8]) {
     for (y, x) in y.iter_mut().zip(x) {
-        *y = to.byte(x.widen() / to.scale);
+        *y = to.divided(x.widen());
     }
 }
 
 /// The bytes of [`divide_body`], for a scale in [`CORRECTED`].
 #[inline(always)]
 fn correct_body<X: Real>(x: &[X], to: Affine, y: &mut [u8]) {
-    let reciprocal = 1.0 / to.scale;
+    let reciprocal = to.reciprocal();
     for (y, x) in y.iter_mut().zip(x) {
-        let x = x.widen();
-        let rough = x * reciprocal;
-        let near = rough.mul_add(-to.scale, x).mul_add(reciprocal, rough);
-        let exact = near.mul_add(-to.scale, x).mul_add(reciprocal, near);
-        // What is left of an infinite x is NaN.
-        *y = to.byte(if rough.abs() < FAR { exact } else { rough });
+        *y = to.corrected(x.widen(), reciprocal);
     }
 }
 
 impl Affine {
+    /// The reciprocal of the scale.
+    #[inline(always)]
+    pub fn reciprocal(self) -> f32 {
+        1.0 / self.scale
+    }
+
+    /// The byte of a number, by a division.
+    #[inline(always)]
+    pub fn divided(self, x: f32) -> u8 {
+        self.byte(x / self.scale)
+    }
+
+    /// The byte of [`Affine::divided`], for a scale in [`CORRECTED`], by its reciprocal.
+    #[inline(always)]
+    pub fn corrected(self, x: f32, reciprocal: f32) -> u8 {
+        let rough = x * reciprocal;
+        let near = rough.mul_add(-self.scale, x).mul_add(reciprocal, rough);
+        let exact = near.mul_add(-self.scale, x).mul_add(reciprocal, near);
+        // What is left of an infinite x is NaN.
+        self.byte(if rough.abs() < FAR { exact } else { rough })
+    }
+
     /// The integer that so many steps are, as a byte.
     #[inline(always)]
     fn byte(self, steps: f32) -> u8 {

@@ -3,6 +3,7 @@
 //! All see some keys of one row, or some rows, at a time; which, and why, is the driver's business.
 
 pub mod decode;
+pub mod finish;
 pub mod gather;
 pub mod multiply;
 pub mod normalize;

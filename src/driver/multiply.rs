@@ -1,6 +1,5 @@
 //! Matrix products of any size, by the micro-kernels of attention.
 
-use super::share;
 use crate::kernels::attention::LANES;
 use crate::kernels::attention::multiply::Tile;
 use crate::kernels::attention::table::Multiply;
@@ -11,8 +10,10 @@ use crate::kernels::attention::table::Multiply;
 /// As for [`Tile`], of so many rows and columns (a multiple of 16).
 pub unsafe fn multiply_all(kernels: &Multiply, t: &Tile, rows: usize, columns: usize) {
     let tiles = rows.div_ceil(kernels.rows());
+    let (low, mut higher, mut first) = (rows / tiles.max(1), rows % tiles.max(1), 0);
     for i in 0..tiles {
-        let rows = share(rows, tiles, i);
+        let rows = first..first + low + usize::from(higher > 0);
+        (first, higher) = (rows.end, higher.saturating_sub(1));
         let mut column = 0;
         for width in kernels.widths {
             while column + width.columns <= columns {

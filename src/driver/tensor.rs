@@ -101,6 +101,11 @@ impl<'a> SharedTensor<'a> {
         self.element
     }
 
+    /// How it is quantized, if it is of bytes.
+    pub fn params(&self) -> Option<&QuantParams> {
+        self.params.as_ref()
+    }
+
     /// Bytes from one token to the next.
     pub fn token_stride(&self) -> usize {
         self.token

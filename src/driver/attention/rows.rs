@@ -208,6 +208,7 @@ impl Plan<'_> {
     }
 
     /// Exponentials of the scores of a chunk, 0 for all other of `keys` up to whole groups of 16; their sums onto the totals.
+    /// There need be no states where all rows have a largest score.
     ///
     /// # Safety
     /// As [`Plan::maximum`], of `keys` and up to whole groups; keys are those of one chunk.
@@ -220,10 +221,10 @@ impl Plan<'_> {
     ) {
         let prepared = self.prepared();
         let run = self.tier.float.passes.exponentials[if prepared { 0 } else { self.ints() }];
+        if prepared {
+            scores.iter_mut().for_each(|s| s.scale = 1.0);
+        }
         for (s, state) in scores.iter_mut().zip(states) {
-            if prepared {
-                s.scale = 1.0;
-            }
             match state {
                 State::Maximum(most) => s.most = *most,
                 State::Uniform | State::Nothing => (s.first, s.last) = (0, 0),

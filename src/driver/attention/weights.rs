@@ -3,6 +3,7 @@
 use super::rows::{State, whole_groups};
 use super::{Group, Mode, Plan, Row, segments};
 use crate::base::buffer::{as_f32, as_i32};
+use crate::kernels::attention::finish::Part;
 use crate::kernels::attention::normalize::Normalize;
 use crate::kernels::attention::softmax::Scores;
 use crate::kernels::attention::sums;
@@ -11,10 +12,8 @@ use std::ops::Range;
 /// What the byte weights of a chunk of a row stand for.
 #[derive(Debug, Clone, Copy)]
 pub struct Share {
-    /// The real value of 1 in their exact sums with v.
-    scale: f32,
-    /// What the zero point of v adds to those sums.
-    offset: i32,
+    /// What their exact sums with v stand for.
+    pub part: Part,
     /// The sum of the weights before they were rounded.
     pub exact: f32,
     /// The sum of the weights after.
@@ -23,7 +22,7 @@ pub struct Share {
 
 impl Share {
     /// Of no weights.
-    pub const NOTHING: Share = Share { scale: 0.0, offset: 0, exact: 0.0, rounded: 0.0 };
+    pub const NOTHING: Share = Share { part: Part { scale: 0.0, offset: 0 }, exact: 0.0, rounded: 0.0 };
 }
 
 impl Plan<'_> {
@@ -107,7 +106,7 @@ impl Plan<'_> {
         for ((sums, total), share) in sums.chunks_exact_mut(row).zip(total.chunks_exact_mut(row)).zip(shares)
         {
             // SAFETY: the tier is supported.
-            unsafe { add(as_i32(sums), share.offset, share.scale, as_f32(total)) };
+            unsafe { add(as_i32(sums), share.part.offset, share.part.scale, as_f32(total)) };
         }
     }
 
@@ -131,6 +130,9 @@ impl Plan<'_> {
     pub fn pairs(&self, row: Row, state: State, keys: Range<usize>) -> usize {
         match state {
             State::Uniform => keys.len(),
+            _ if self.problem.call.block_mask.is_none() => {
+                keys.end.min(row.last).saturating_sub(keys.start.max(row.first))
+            }
             _ => segments(self.problem.call, row, keys).map(|keys| keys.len()).sum(),
         }
     }
@@ -157,5 +159,5 @@ fn share_of(s: &Scores, w: &Normalize, exact: f32, (v_scale, zero): (f32, i32)) 
         1.. if exact.is_finite() => exact / weights as f32,
         _ => 0.0,
     };
-    Share { scale: scale * v_scale, offset: zero * weights, exact, rounded }
+    Share { part: Part { scale: scale * v_scale, offset: zero * weights }, exact, rounded }
 }

@@ -8,6 +8,7 @@ use crate::base::scratch::Scratch;
 use crate::driver::share;
 use crate::driver::tensor::Prefetch;
 use crate::driver::workers::{Workers, carve, carved};
+use crate::kernels::attention::finish::Part;
 use crate::kernels::attention::gather::List;
 use crate::kernels::attention::softmax::Scores;
 use crate::kernels::attention::{CHUNK, LANES, PANEL};
@@ -40,6 +41,34 @@ struct Workspace<'a> {
     total: &'a mut [u8],
     /// Rows of v that weigh anything, of a chunk.
     sparse_v: &'a mut [u8],
+    rows: Rows,
+}
+
+/// What is known of the rows of a tile.
+struct Rows {
+    own: [Row; MOST_ROWS],
+    known: [Scores; MOST_ROWS],
+    states: [State; MOST_ROWS],
+    most: [[f32; LANES]; MOST_ROWS],
+    shares: [Share; MOST_ROWS],
+    parts: [Part; MOST_ROWS],
+    /// Of all chunks, the sums of weights before and after they were rounded.
+    sums: [(f32, f32); MOST_ROWS],
+    /// And the weights that are not 0.
+    nonzero: [usize; MOST_ROWS],
+}
+
+impl Rows {
+    const NONE: Rows = Rows {
+        own: [Row { token: 0, head: 0, first: 0, last: 0 }; MOST_ROWS],
+        known: [Scores::NONE; MOST_ROWS],
+        states: [State::Nothing; MOST_ROWS],
+        most: [[f32::NEG_INFINITY; LANES]; MOST_ROWS],
+        shares: [Share::NOTHING; MOST_ROWS],
+        parts: [Part { scale: 0.0, offset: 0 }; MOST_ROWS],
+        sums: [(0.0, 0.0); MOST_ROWS],
+        nonzero: [0; MOST_ROWS],
+    };
 }
 
 /// Bytes of the parts of a worker's memory, in the order of [`Workspace`].
@@ -62,7 +91,7 @@ fn extents(plan: &Plan<'_>, kv_len: usize, rows: usize) -> [usize; 9] {
 impl<'a> Workspace<'a> {
     fn new(bytes: &'a mut [u8], extents: [usize; 9], stride: usize) -> Self {
         let [k, init, v, stage, q, scores, sums, total, sparse_v] = carve(bytes, extents);
-        Workspace { k, init: as_i32(init), v, stage, q, scores, stride, sums, total, sparse_v }
+        Workspace { k, init: as_i32(init), v, stage, q, scores, stride, sums, total, sparse_v, rows: Rows::NONE }
     }
 }
 
@@ -139,15 +168,14 @@ fn unit_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, tile: usize, roo
 unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mut Workspace<'_>) {
     let n = rows.len();
     let (scores, stride) = (room.scores.as_mut_ptr(), room.stride);
-    let mut keys = NO_KEYS;
-    // Keys that all rows attend to.
-    let mut common = 0..g.live;
-    let (mut own, mut known) = ([Row::default(); MOST_ROWS], [Scores::NONE; MOST_ROWS]);
-    let mut states = [State::Nothing; MOST_ROWS];
-    let mut most = [[f32::NEG_INFINITY; LANES]; MOST_ROWS];
-    let (own, states, known) = (&mut own[..n], &mut states[..n], &mut known[..n]);
-    let in_place = plan.q_in_place(g, &rows);
-    for (i, row) in g.rows_from(plan.problem.layer, rows.start).take(n).enumerate() {
+    let Rows { own, known, states, most, shares, parts, sums, nonzero } = &mut room.rows;
+    let (own, known, states, most) = (&mut own[..n], &mut known[..n], &mut states[..n], &mut most[..n]);
+    let (shares, parts, sums, nonzero) = (&mut shares[..n], &mut parts[..n], &mut sums[..n], &mut nonzero[..n]);
+    let layer = plan.problem.layer;
+    // Keys that some row attends to, and keys that all rows do.
+    let (mut keys, mut common) = (NO_KEYS, 0..g.live);
+    let (in_place, one_head) = (plan.q_in_place(g, &rows), rows.start / g.q_len == (rows.end - 1) / g.q_len);
+    for (i, row) in g.rows_from(layer, rows.start).take(n).enumerate() {
         let mut sum = 0;
         if in_place.is_none() {
             plan.problem.q.prefetch(g.q + row.token + ROWS_AHEAD, row.head);
@@ -169,6 +197,9 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
         let panels = if keys.is_empty() { 0..0 } else { keys.start / PANEL..keys.end.div_ceil(PANEL) };
         // Of panels whose keys all rows attend to, tiles find the largest scores.
         let whole = if plan.finds_most() { common.start.div_ceil(PANEL)..common.end / PANEL } else { 0..0 };
+        if !whole.is_empty() {
+            most.fill([f32::NEG_INFINITY; LANES]);
+        }
         for panel in panels {
             let keys = panel * PANEL..((panel + 1) * PANEL).min(g.kv_len);
             if plan.problem.call.block_mask.is_some() && !own.iter().any(|row| attends(plan, *row, &keys)) {
@@ -189,7 +220,7 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
         if whole.is_empty() {
             plan.maximum(g, own, known, &(0..g.kv_len));
         } else {
-            for (s, most) in known.iter_mut().zip(&most) {
+            for (s, most) in known.iter_mut().zip(&*most) {
                 s.most = largest(most);
             }
             for rest in [0..PANEL * whole.start, PANEL * whole.end..g.kv_len] {
@@ -198,37 +229,50 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
                 }
             }
         }
-        let mut reach = NO_KEYS;
-        for i in 0..n {
-            states[i] = plan.state(own[i], &known[i]);
-            extend(&mut reach, plan.reach(g, own[i], states[i]));
+        let (mut reach, all) = (keys, known.iter().all(|s| s.most > f32::NEG_INFINITY));
+        if !all {
+            reach = NO_KEYS;
+            for i in 0..n {
+                states[i] = plan.state(own[i], &known[i]);
+                extend(&mut reach, plan.reach(g, own[i], states[i]));
+            }
         }
+        let states = if all { &mut [] } else { states };
+        let state = |i: usize| if all { State::Maximum(0.0) } else { states[i] };
         let reach = if reach.is_empty() { 0..0 } else { reach };
         for chunk in chunks(&reach) {
             plan.exponentials(own, states, known, &aligned(chunk, &reach));
         }
         let row_bytes = 4 * plan.columns;
-        let (mut sums, mut shares) = ([(0.0, 0.0); MOST_ROWS], [Share::NOTHING; MOST_ROWS]);
-        let (mut nonzero, mut skipped) = ([0; MOST_ROWS], 0);
-        let (alone, mut all_listed) = (chunks(&reach).len() <= 1, true);
+        let clips = layer.clipped.is_some();
+        if clips {
+            nonzero.fill(0);
+        }
+        let (alone, mut all_listed, mut skipped) = (chunks(&reach).len() <= 1, true, 0);
+        let at_once = one_head && plan.ends_at_once() && !reach.is_empty();
         // Exact sums are of use only times their scale.
-        let onto = reach.is_empty() || plan.mode == Mode::Bytes;
+        let onto = reach.is_empty() || plan.mode == Mode::Bytes && !(alone && at_once);
         if onto {
             room.total[..n * row_bytes].fill(0);
         }
+        sums.fill((0.0, 0.0));
         for chunk in chunks(&reach) {
             let keys = aligned(chunk, &reach);
-            plan.weigh(g, known, &keys, alone, &mut shares);
+            plan.weigh(g, known, &keys, alone, shares);
             let mut here = 0;
-            for i in 0..n {
-                sums[i] = (sums[i].0 + shares[i].exact, sums[i].1 + shares[i].rounded);
+            if plan.mode == Mode::Bytes {
+                for (sum, share) in sums.iter_mut().zip(&*shares) {
+                    *sum = (sum.0 + share.exact, sum.1 + share.rounded);
+                }
+            }
+            for i in 0..if clips { n } else { 0 } {
                 nonzero[i] += known[i].nonzero as usize;
                 here += known[i].nonzero as usize;
             }
             let list = plan.worth_listing(here, n, keys.len());
             all_listed &= list;
             for i in 0..if list && !alone { n } else { 0 } {
-                let pairs = plan.pairs(own[i], states[i], keys.clone());
+                let pairs = plan.pairs(own[i], state(i), keys.clone());
                 skipped += plan.zeros(pairs, known[i].nonzero as usize);
             }
             let v = (room.v[plan.v_bytes(keys.start)..].as_ptr(), row_bytes);
@@ -241,21 +285,31 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
                 plan.multiply_v(weights, keys, v, out, (false, Prefetch::NOTHING));
             }
             if !first {
-                plan.accumulate(&mut room.sums[..n * row_bytes], room.total, &shares);
+                plan.accumulate(&mut room.sums[..n * row_bytes], room.total, shares);
             }
         }
         let (mut pairs, mut zeros, mut lost) = (0, 0, Lost::default());
         for i in 0..n {
-            let all = plan.pairs(own[i], states[i], 0..g.kv_len);
-            (pairs, zeros) = (pairs + all, zeros + plan.zeros(all, nonzero[i]));
+            let all = plan.pairs(own[i], state(i), 0..g.kv_len);
+            pairs += all;
+            if clips {
+                zeros += plan.zeros(all, nonzero[i]);
+            }
+        }
+        if plan.mode == Mode::Bytes {
+            sums.iter().for_each(|sums| lost.count(sums.0, sums.1));
+            parts.iter_mut().zip(&*shares).for_each(|(part, share)| *part = share.part);
+        }
+        // The rows are of this tile alone.
+        let done = at_once && !onto && plan.finish_rows(g, (own[0], n), room.total, parts);
+        for i in 0..if done { 0 } else { n } {
+            let row = room.rows.own[i];
             let total = i * row_bytes..(i + 1) * row_bytes;
             // Perhaps 0 times infinity: but a key that weighs nothing is not read.
             if !plan.finite(&mut room.total[total.clone()]) {
                 gather_row(plan, g, i, &reach, total.clone(), room);
             }
-            lost.count(sums[i].0, sums[i].1);
-            // The row is of this tile alone.
-            plan.finish(g, own[i], as_f32(&mut room.total[total]));
+            plan.finish(g, row, as_f32(&mut room.total[total]));
         }
         plan.counts.add(pairs, zeros, if all_listed { zeros } else { skipped });
         plan.counts.lose(lost);
