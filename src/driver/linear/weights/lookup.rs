@@ -59,7 +59,7 @@ impl Chunks {
     }
 
     /// Those of a band and all that follow, and the places of their entries, of which this is the first.
-    pub fn of_band(&self, band: usize, entry: usize) -> (&[Chunk], &[u8]) {
+    pub fn after(&self, band: usize, entry: usize) -> (&[Chunk], &[u8]) {
         (&self.chunks[self.first[band]..], &self.places[4 * entry..])
     }
 

@@ -353,7 +353,7 @@ impl Sparse {
     pub fn chunks(&self, band: usize, s: usize) -> Option<(&[lookup::Chunk], &[u8], &[u8])> {
         let section = &self.sections[s];
         let entry = section.groups[self.bands[band].groups[s].clone()].first()?.start as usize;
-        let (chunks, places) = section.chunks.as_ref()?.of_band(band, entry);
+        let (chunks, places) = section.chunks.as_ref()?.after(band, entry);
         Some((chunks, places, &section.weights[4 * HEIGHTS[s] * entry..]))
     }
 
