@@ -309,6 +309,7 @@ macro_rules! bytes {
 pub(crate) use bytes;
 
 /// Kernels of [`Lookup`], which `look_up` makes: for groups of so many rows, and so many tokens from so many entries of four chunks.
+#[cfg(target_arch = "x86_64")]
 macro_rules! lookup_kernels {
     ($set:ident, $types:literal, $rows:literal x [$($tokens:literal from $least:literal),*]) => {
         [$(crate::kernels::lookup::LookupKernel {
@@ -320,6 +321,7 @@ macro_rules! lookup_kernels {
         }),*]
     };
 }
+#[cfg(target_arch = "x86_64")]
 pub(crate) use lookup_kernels;
 
 /// What [`bytes`] has for sparse weights, of sums that `spill` makes: `SPARSE`, `TALL`, `FEW` and `GEMV`.
