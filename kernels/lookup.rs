@@ -38,6 +38,7 @@ pub struct Chunk {
 
 /// What a kernel reads: the groups of a band, without a base, and rows of x.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only kernels of VBMI read it"))]
 pub struct Call<'a> {
     /// The groups to compute.
     pub groups: &'a [Group],
