@@ -10,7 +10,7 @@
 //! shuffle in one of the two ports that also multiply, that is what binds.
 //!
 //! Both groups stay what they are, one behind the other, each with its own indices and weights: narrower panels take them one
-//! by one. Here the indices of the second one, which are the same, are not read.
+//! by one. Here the indices of the second one, which are the same, are not needed.
 
 use super::epilogue::Finish;
 use super::simd::Simd;
@@ -49,9 +49,10 @@ unsafe fn half<S: Simd, const HI: usize>(band: &Band<'_>, group: &Group) -> [[S:
         for r in 1..ROWS {
             acc[r] = [S::splat(*init.add(r)); 2];
         }
-        // An entry ahead: what is interleaved is there when its products start.
+        // An entry ahead: what is interleaved is there when its products start. Behind the last one is the first of the other
+        // group, whose columns are the same.
         let mut x = KMajor::quads::<S, 2, HI>(panel, indices, 0);
-        for _ in 1..len {
+        for _ in 0..len {
             indices = indices.add(KMajor::INDICES);
             let next = KMajor::quads::<S, 2, HI>(panel, indices, 0);
             entry::<S>(&mut acc, x, [upper, lower]);
@@ -59,7 +60,6 @@ unsafe fn half<S: Simd, const HI: usize>(band: &Band<'_>, group: &Group) -> [[S:
             lower = lower.add(16);
             x = next;
         }
-        entry::<S>(&mut acc, x, [upper, lower]);
         acc
     }
 }
@@ -89,7 +89,7 @@ unsafe fn groups<S: Simd, F: Store>(band: &Band<'_>, finish: &F) {
 ///
 /// # Safety
 /// As for `sparse::spill`, where a group has up to 8 rows, and at least one entry: there are `len` entries of four rows from
-/// `start` on, and as many behind them, whose weights are those of the other four rows.
+/// `start` on, and as many behind them, of the same columns, whose weights are those of the other four rows.
 #[inline(always)]
 pub unsafe fn spill<S: Simd>(band: &Band<'_>, out: *mut i32) {
     // SAFETY: the caller promises what `groups` asks for.
