@@ -1,0 +1,100 @@
+"""Siskin and the libraries take turns at a problem, in rounds; what counts is the least time of all rounds.
+
+Each is a process of its own and waits while another has its turn. A round gives each some milliseconds, so that what
+disturbs the machine hits all alike.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ONE = {name: "{threads}" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+# Variables that force a kernel upon OpenBLAS: a library here is to choose its own.
+FORCED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+
+
+# Rounds go on until the least time of each was met twice, as nearly as this, but not for more than so many times the rounds asked for;
+# those that take so many times as long as the fastest do not go on.
+AGREED, MOST, SLOWER = 1.015, 4, 1.2
+
+
+class Library:
+    """A file of libraries/ in a process of its own."""
+
+    def __init__(self, module, threads, environment):
+        self.module = module
+        filled = {key: value.format(lib=Path(sys.prefix) / "lib", threads=threads) for key, value in (ONE | environment).items()}
+        inherited = {key: value for key, value in os.environ.items() if key not in FORCED}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "libraries.serve", module, str(threads)],
+            cwd=HERE, env=inherited | filled, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        started = self.heard()
+        self.missing, self.version = started.get("missing"), started.get("version")
+
+    def heard(self):
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else {"missing": f"it ended with status {self.process.wait()}"}
+
+    def asked(self, **request):
+        if self.process.poll() is None:
+            print(json.dumps(request), file=self.process.stdin, flush=True)
+        answer = self.heard()
+        if "missing" in answer:
+            raise SystemExit(f"{self.module}: {answer['missing']}")
+        return answer
+
+    def solve(self, problem):
+        return self.asked(solve=str(problem.folder))
+
+    def turn(self, ms):
+        answer = self.asked(ms=ms)
+        return {answer["form"]: answer["us"]}
+
+
+def settled(times):
+    """Whether two rounds agree on the least time: one alone may have met a machine that was quiet for this one only."""
+    least = sorted(times)[:2]
+    return len(least) == 2 and least[1] <= AGREED * least[0]
+
+
+def contest(all_of_them, rounds, ms):
+    """The least time of each form of each, and who had not settled when it ended."""
+    times, of_rounds = ({who: start() for who in all_of_them} for start in (dict, list))
+
+    def take_turns(some):
+        for who in some:
+            turn = who.turn(ms)
+            of_rounds[who].append(min(turn.values()))
+            for form, us in turn.items():
+                times[who][form] = min(us, times[who].get(form, us))
+
+    def unsettled():
+        fastest = min(map(min, of_rounds.values()))
+        return [who for who, of in of_rounds.items() if not settled(of) and min(of) <= SLOWER * fastest]
+
+    for _ in range(rounds):
+        take_turns(all_of_them)
+    for _ in range((MOST - 1) * rounds):
+        take_turns(unsettled())
+    return times, unsettled()
+
+
+def measured(problem, siskin, libraries, rounds, ms):
+    """A row of the result: the least time of siskin and of each library that solves the problem, and in which form."""
+    prepared = siskin.solve(problem)
+    solved = {library: library.solve(problem) for library in libraries}
+    able = [library for library in libraries if solved[library]["forms"]]
+    times, unsettled = contest([siskin, *able], rounds, ms)
+    best = {who: min((us, form) for form, us in least.items()) for who, least in times.items()}
+    us, form = best[siskin]
+    return {
+        "row": problem.row.name, "kind": problem.row.kind,
+        "siskin": us, "form": form, "plain": times[siskin][prepared["plain"]], "version": siskin.version,
+        "peers": {library.version: {"us": best[library][0], "form": best[library][1]} for library in able},
+        "failed": {library.version: solved[library]["failed"] for library in libraries if solved[library]["failed"]},
+        "unsettled": [who.version for who in unsettled],
+    }
