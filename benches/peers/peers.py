@@ -33,7 +33,7 @@ def arguments():
     parser.add_argument("--libdnnl", metavar="PATH", action="append", default=[], help="measure this libdnnl.so too")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--siskin", default=ROOT / "target" / "release" / "siskin", help="the siskin to measure")
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=6, help="how often each has a turn, and more often where times are noisy")
     parser.add_argument("--turn-ms", type=float, default=20, help="milliseconds each has in a round")
     parser.add_argument("--keep", metavar="FILE", help="keep rows in this file, and do not measure those again that it has")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end after this time; with --keep, go on later")

@@ -40,7 +40,7 @@ def write(args, results):
         f"{', '.join(peers)}. The fastest peer of each row and its fastest form stand beside siskin's fastest form; "
         "[benches/peers](../../benches/peers/README.md) explains both. A bar is how many times as long the peer takes."
     )
-    flags = f" --quick" * args.quick + f" --rounds {args.rounds}"
+    flags = " --quick" * args.quick + f" --rounds {args.rounds}"
     of_attention = [result for result in results if result["kind"] == "attention"]
     linear = [result for result in results if result["kind"] != "attention"]
     if linear:

@@ -25,7 +25,7 @@ class Library:
     """A file of libraries/ in a process of its own."""
 
     def __init__(self, module, threads, environment):
-        self.module = module
+        self.module, self.solving = module, False
         filled = {key: value.format(lib=Path(sys.prefix) / "lib", threads=threads) for key, value in (ONE | environment).items()}
         inherited = {key: value for key, value in os.environ.items() if key not in FORCED}
         self.process = subprocess.Popen(
@@ -40,19 +40,24 @@ class Library:
         return json.loads(line) if line else {"missing": f"it ended with status {self.process.wait()}"}
 
     def asked(self, **request):
-        if self.process.poll() is None:
-            print(json.dumps(request), file=self.process.stdin, flush=True)
-        answer = self.heard()
-        if "missing" in answer:
-            raise SystemExit(f"{self.module}: {answer['missing']}")
-        return answer
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        return self.heard()
 
     def solve(self, problem):
-        return self.asked(solve=str(problem.folder))
+        answer = self.asked(solve=str(problem.folder))
+        self.solving = "missing" not in answer
+        return answer if self.solving else {"forms": {}, "failed": [answer["missing"]]}
 
     def turn(self, ms):
         answer = self.asked(ms=ms)
+        if "us" not in answer:
+            raise SystemExit(f"{self.version}: {answer['missing']}")
         return {answer["form"]: answer["us"]}
+
+    def done(self):
+        """Ends the problem; there is no answer to that."""
+        if self.solving:
+            print(json.dumps({"done": True}), file=self.process.stdin, flush=True)
 
 
 def settled(times):
@@ -89,6 +94,8 @@ def measured(problem, siskin, libraries, rounds, ms):
     solved = {library: library.solve(problem) for library in libraries}
     able = [library for library in libraries if solved[library]["forms"]]
     times, unsettled = contest([siskin, *able], rounds, ms)
+    for library in libraries:
+        library.done()
     best = {who: min((us, form) for form, us in least.items()) for who, least in times.items()}
     us, form = best[siskin]
     return {

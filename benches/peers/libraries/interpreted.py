@@ -32,12 +32,12 @@ class PythonCall:
 
 
 @cache
-def overhead():
-    """Microseconds of a Python function that does nothing."""
-    return PythonCall(lambda: None).least(5)
+def own(least_call):
+    """What the interpreter and the library add to a call, in words: the microseconds of one that has next to nothing to compute."""
+    return f"from Python, {PythonCall(least_call).least(5):.1f} us of it for the call"
 
 
-def form(name, function, answer):
-    """`answer` makes the problem's answer of what the function returns."""
+def form(name, function, answer, least_call, rough=False):
+    """`answer` makes the problem's answer of what the function returns; `least_call` is the same of a single element."""
     call = PythonCall(function)
-    return Form(f"{name}, from Python ({overhead():.2f} us of each call are its own)", call, lambda: answer(call.answer))
+    return Form(f"{name} ({own(least_call)})", call, lambda: answer(call.answer), rough)

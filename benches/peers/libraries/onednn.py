@@ -126,7 +126,6 @@ def forms(problem, threads):
 
 
 def linear(engine, problem):
-    row = problem.row
     for primitive in ("matmul", "inner product"):
         for activations in ("plain", "its own"):
             try:

@@ -2,10 +2,11 @@
 
     python -m libraries.serve NAME THREADS
 
-{"solve": folder} prepares a problem and says which forms there are, those that answer wrongly, and the time of each; {"ms": ..}
-measures its fastest forms once more: {"us": least time, "form": which}. A file of a library has
+{"solve": folder} prepares a problem and says which forms there are and the time of each, and what failed; {"ms": ..} measures its
+fastest forms once more: {"us": least time, "form": which}; {"done": true} ends it. Each problem has a child of this process, so
+that what libraries allocate for one is gone with it. A file of a library has
 
-    version()         a line
+    version()                  a line
     forms(problem, threads)    yields Forms, or raises Lacks
 """
 
@@ -26,7 +27,7 @@ def solve(library, folder, threads):
     try:
         for form in library.forms(problem, threads):
             form.call.once()
-            if wrong := problem.wrong(form.answer()):
+            if wrong := problem.wrong(form.answer(), form.rough):
                 failed.append(f"{form.name}: {wrong}")
                 continue
             said[form.name] = form.call.least(8)
@@ -37,27 +38,40 @@ def solve(library, folder, threads):
     return [form for form in forms if said[form.name] <= SLOWER * best], {"forms": said, "failed": failed}
 
 
+def serve(library, folder, threads, say):
+    """A problem, until it is done."""
+    forms, answer = solve(library, folder, threads)
+    say(answer)
+    while "ms" in (request := json.loads(sys.stdin.readline() or "{}")):
+        us, form = min((form.call.least(request["ms"] / len(forms)), form.name) for form in forms)
+        say({"us": us, "form": form})
+
+
 def main():
     name, threads = sys.argv[1], int(sys.argv[2])
     # What libraries print is not for whoever reads the answers.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+
+    def say(answer):
+        print(json.dumps(answer), file=out, flush=True)
+
     try:
         library = importlib.import_module(f"libraries.{name}")
-        answer = {"version": library.version()}
+        say({"version": library.version()})
     except (ImportError, OSError) as why:
-        library, answer = None, {"missing": str(why)}
-    print(json.dumps(answer), file=out, flush=True)
-    kept = []
-    for line in sys.stdin if library else ():
-        request = json.loads(line)
-        if "solve" in request:
-            kept.clear()
-            kept, answer = solve(library, request["solve"], threads)
-        else:
-            us, form = min((form.call.least(request["ms"] / len(kept)), form.name) for form in kept)
-            answer = {"us": us, "form": form}
-        print(json.dumps(answer), file=out, flush=True)
+        say({"missing": str(why)})
+        return
+    # The one who asks waits for each answer, so parent and child never read ahead of each other.
+    while line := sys.stdin.readline():
+        child = os.fork()
+        if not child:
+            serve(library, json.loads(line)["solve"], threads, say)
+            out.flush()
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status:
+            say({"missing": f"it ended with status {status}"})
 
 
 if __name__ == "__main__":
