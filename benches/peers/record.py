@@ -18,7 +18,7 @@ def cpu_name():
 def tables(results):
     """One for each kind of rows: siskin beside the fastest peer."""
     columns = ["problem", "siskin", "siskin us", "peer", "peer us", "peer / siskin"]
-    about = {"unit": "x", "digits": 1, "bar": "peer / siskin", "columns": columns}
+    about = {"unit": "x", "digits": 2, "bar": "peer / siskin", "columns": columns}
     made = {}
     for row in map(verdict.row_of, results):
         if row.peer:

@@ -5,6 +5,8 @@ import ctypes
 import math
 import os
 from ctypes import POINTER, byref, c_char_p, c_int, c_int64, c_uint, c_void_p
+from functools import partial
+from itertools import product
 
 import ml_dtypes
 import numpy as np
@@ -19,6 +21,10 @@ NUMPY = {"bf16": ml_dtypes.bfloat16, "f32": np.float32, "i32": np.int32, "i8": n
 SRC, DST, WEIGHTS, BIAS, SCALES, ZERO_POINTS = 1, 17, 33, 41, 4096, 8192
 ANY, ALLOCATE, CPU, INFERENCE = 1, -1, 1, 96
 IMPLEMENTATION, SRC_MD, WEIGHTS_MD, DST_MD = 8, 129, 131, 133
+
+
+class Unimplemented(Exception):
+    """What this version of oneDNN does not have for these types."""
 
 
 class Version(ctypes.Structure):
@@ -40,7 +46,10 @@ def version():
 
 
 def do(name, *args):
-    status = getattr(DNNL, name)(*args)
+    function = getattr(DNNL, name, None)
+    status = function(*args) if function else 3
+    if status == 3:
+        raise Unimplemented(name)
     if status:
         raise OSError(f"{name} returns {status}")
 
@@ -117,23 +126,21 @@ def implementation(pd):
 
 
 def forms(problem, threads):
-    from libraries import onednn_attention
+    from libraries import onednn_attention, onednn_sparse
 
-    engine = Engine()
-    if isinstance(problem.row, rows.Attention):
-        return onednn_attention.forms(engine, problem)
-    return linear(engine, problem)
-
-
-def linear(engine, problem):
-    for primitive in ("matmul", "inner product"):
-        for activations in ("plain", "its own"):
-            try:
-                yield linear_form(engine, problem, primitive, activations)
-            except OSError as why:
-                # Unimplemented, such as s8 inner products of older versions.
-                if "returns 3" not in str(why):
-                    raise
+    row, engine = problem.row, Engine()
+    if isinstance(row, rows.Attention):
+        yield from onednn_attention.forms(engine, problem)
+        return
+    ways = [partial(linear_form, engine, problem, *way) for way in product(("matmul", "inner product"), ("plain", "its own"))]
+    if row.block != "dense" and row.w == "f32":
+        ways.append(partial(onednn_sparse.form, engine, problem))
+    for way in ways:
+        try:
+            yield way()
+        except Unimplemented:
+            # Such as inner products of s8 in some versions.
+            continue
 
 
 def linear_form(engine, problem, primitive, activations):
