@@ -20,6 +20,7 @@ except ImportError as missing:
 import record
 import rows
 import verdict
+from quiet import NEAR, Quiet
 from siskin import Siskin
 from turns import measured
 
@@ -36,6 +37,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=6, help="how often each has a turn, and more often where times are noisy")
     parser.add_argument("--turn-ms", type=float, default=20, help="milliseconds each has in a round")
     parser.add_argument("--keep", metavar="FILE", help="keep rows in this file, and do not measure those again that it has")
+    parser.add_argument("--again", action="store_true", help="measure noisy rows of that file again")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end after this time; with --keep, go on later")
     parser.add_argument("--record", metavar="RECORD", help="write the least times into a record, or into that of this CPU in a folder")
     return parser.parse_args()
@@ -51,8 +53,18 @@ def line(result):
     return f"| {' | '.join(cells)} |"
 
 
+def kept(path):
+    """Rows that were measured before, and are not to be measured again: not those of a machine that was less quiet than it can be."""
+    if not path or not Path(path).exists():
+        return {}
+    done = {result["row"]: result for result in map(json.loads, Path(path).read_text(encoding="utf-8").splitlines())}
+    least = min((result["yardstick"] for result in done.values()), default=0)
+    return {name: result for name, result in done.items() if result["yardstick"] <= NEAR * least}
+
+
 def measure(args, chosen, done):
     """Measures the rows that are not done, until the time is over."""
+    quiet = Quiet(min((result["yardstick"] for result in done.values()), default=float("inf")))
     start = time.monotonic()
     siskin, contestants = Siskin(args.siskin, args.threads), []
     for library in libraries.started(args.peers, args.threads, args.libdnnl):
@@ -72,7 +84,7 @@ def measure(args, chosen, done):
             if time.monotonic() - start > args.seconds:
                 break
             problem.make(row, folder / "problem")
-            result = measured(problem.Problem(folder / "problem"), siskin, contestants, args.rounds, args.turn_ms)
+            result = measured(problem.Problem(folder / "problem"), siskin, contestants, quiet, args.rounds, args.turn_ms)
             done[row.name] = result
             print(line(result), flush=True)
             if args.keep:
@@ -91,10 +103,9 @@ def main():
     if args.list:
         print("\n".join(row.name for row in chosen))
         return
-    done = {}
-    if args.keep and Path(args.keep).exists():
-        kept = (json.loads(text) for text in Path(args.keep).read_text(encoding="utf-8").splitlines())
-        done = {result["row"]: result for result in kept}
+    done = kept(args.keep)
+    if args.again:
+        done = {name: result for name, result in done.items() if not verdict.row_of(result).noisy}
     if any(row.name not in done for row in chosen):
         measure(args, chosen, done)
     results = [done[row.name] for row in chosen if row.name in done]

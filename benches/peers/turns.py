@@ -1,7 +1,7 @@
 """Siskin and the libraries take turns at a problem, in rounds; what counts is the least time of all rounds.
 
 Each is a process of its own and waits while another has its turn. A round gives each some milliseconds, so that what
-disturbs the machine hits all alike.
+disturbs the machine for long hits all alike; quiet.py tells what else does.
 """
 
 import json
@@ -16,8 +16,8 @@ ONE = {name: "{threads}" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
 FORCED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
-# Rounds go on until the least time of each was met twice, as nearly as this, but not for more than so many times the rounds asked for;
-# those that take so many times as long as the fastest do not go on.
+# Rounds go on until the least time of each was met twice on a quiet machine, as nearly as this, but not for more than so many times the
+# rounds asked for; those that take so many times as long as the fastest do not go on.
 AGREED, MOST, SLOWER = 1.015, 4, 1.2
 
 
@@ -66,42 +66,58 @@ def settled(times):
     return len(least) == 2 and least[1] <= AGREED * least[0]
 
 
-def contest(all_of_them, rounds, ms):
-    """The least time of each form of each, and who had not settled when it ended."""
-    times, of_rounds = ({who: start() for who in all_of_them} for start in (dict, list))
+class Contest:
+    """Rounds of turns. Times of turns that began and ended on a quiet machine count before all others."""
 
-    def take_turns(some):
+    def __init__(self, all_of_them, quiet, ms):
+        self.quiet, self.ms = quiet, ms
+        # Of each, by whether the machine was quiet: the least time of each form, and that of each turn.
+        self.forms = {who: {True: {}, False: {}} for who in all_of_them}
+        self.turns = {who: {True: [], False: []} for who in all_of_them}
+
+    def take_turns(self, some):
         for who in some:
-            turn = who.turn(ms)
-            of_rounds[who].append(min(turn.values()))
+            quiet = self.quiet.waits()
+            turn = who.turn(self.ms)
+            quiet = quiet and self.quiet.is_now()
+            self.turns[who][quiet].append(min(turn.values()))
+            forms = self.forms[who][quiet]
             for form, us in turn.items():
-                times[who][form] = min(us, times[who].get(form, us))
+                forms[form] = min(us, forms.get(form, us))
 
-    def unsettled():
-        fastest = min(map(min, of_rounds.values()))
-        return [who for who, of in of_rounds.items() if not settled(of) and min(of) <= SLOWER * fastest]
+    def least(self, who):
+        """The least time of each form."""
+        return self.forms[who][True] or self.forms[who][False]
 
-    for _ in range(rounds):
-        take_turns(all_of_them)
-    for _ in range((MOST - 1) * rounds):
-        take_turns(unsettled())
-    return times, unsettled()
+    def unsettled(self):
+        """Those near the fastest that have not met a least time twice on a quiet machine."""
+        fastest = min(min(self.least(who).values()) for who in self.turns)
+        near = (who for who in self.turns if min(self.least(who).values()) <= SLOWER * fastest)
+        return [who for who in near if not settled(self.turns[who][True])]
+
+    def rounds(self, count):
+        for _ in range(count):
+            self.take_turns(self.turns)
+        for _ in range((MOST - 1) * count):
+            self.take_turns(self.unsettled())
 
 
-def measured(problem, siskin, libraries, rounds, ms):
+def measured(problem, siskin, libraries, quiet, rounds, ms):
     """A row of the result: the least time of siskin and of each library that solves the problem, and in which form."""
     prepared = siskin.solve(problem)
     solved = {library: library.solve(problem) for library in libraries}
     able = [library for library in libraries if solved[library]["forms"]]
-    times, unsettled = contest([siskin, *able], rounds, ms)
+    quiet.new_row()
+    contest = Contest([siskin, *able], quiet, ms)
+    contest.rounds(rounds)
     for library in libraries:
         library.done()
-    best = {who: min((us, form) for form, us in least.items()) for who, least in times.items()}
+    best = {who: min((us, form) for form, us in contest.least(who).items()) for who in contest.turns}
     us, form = best[siskin]
     return {
-        "row": problem.row.name, "kind": problem.row.kind,
-        "siskin": us, "form": form, "plain": times[siskin][prepared["plain"]], "version": siskin.version,
+        "row": problem.row.name, "kind": problem.row.kind, "version": siskin.version,
+        "siskin": us, "form": form, "plain": contest.least(siskin).get(prepared["plain"], us),
         "peers": {library.version: {"us": best[library][0], "form": best[library][1]} for library in able},
         "failed": {library.version: solved[library]["failed"] for library in libraries if solved[library]["failed"]},
-        "unsettled": [who.version for who in unsettled],
+        "unsettled": [who.version for who in contest.unsettled()], "yardstick": quiet.best,
     }
