@@ -14,7 +14,7 @@ NAME = "siskin"
 # Dtypes of safetensors.
 DTYPES = {"uint8": "U8", "int8": "I8", "int32": "I32", "float32": "F32", "bfloat16": "BF16"}
 # Forms that are so much slower than the fastest when the problem is prepared are left out.
-SLOWER = 1.06
+SLOWER = 1.1
 
 
 class Siskin:

@@ -104,10 +104,12 @@ class Contest:
 
 def measured(problem, siskin, libraries, quiet, rounds, ms):
     """A row of the result: the least time of siskin and of each library that solves the problem, and in which form."""
-    prepared = siskin.solve(problem)
-    solved = {library: library.solve(problem) for library in libraries}
-    able = [library for library in libraries if solved[library]["forms"]]
     quiet.new_row()
+    solved = {}
+    for who in (siskin, *libraries):
+        quiet.waits()
+        solved[who] = who.solve(problem)
+    able = [library for library in libraries if solved[library]["forms"]]
     contest = Contest([siskin, *able], quiet, ms)
     contest.rounds(rounds)
     for library in libraries:
@@ -116,7 +118,7 @@ def measured(problem, siskin, libraries, quiet, rounds, ms):
     us, form = best[siskin]
     return {
         "row": problem.row.name, "kind": problem.row.kind, "version": siskin.version,
-        "siskin": us, "form": form, "plain": contest.least(siskin).get(prepared["plain"], us),
+        "siskin": us, "form": form, "plain": contest.least(siskin).get(solved[siskin]["plain"], us),
         "peers": {library.version: {"us": best[library][0], "form": best[library][1]} for library in able},
         "failed": {library.version: solved[library]["failed"] for library in libraries if solved[library]["failed"]},
         "unsettled": [who.version for who in contest.unsettled()], "yardstick": quiet.best,

@@ -28,20 +28,31 @@ double least(trampoline run, const void *call, double ms, long count) {
     }
 }
 
-/* Microseconds of a loop that has all it needs in registers and keeps both ports of multiplications busy: it takes longer while another
- * has a share of this core, or its clock is slower. */
-double yardstick(void) {
-    typedef float vector __attribute__((vector_size(16)));
-    vector sums[12] = {{0}}, factor = {0.5f, 0.5f, 0.5f, 0.5f};
-    double start = microseconds();
-    for (int i = 0; i < 10000; i++)
-#pragma GCC unroll 12
-        for (int j = 0; j < 12; j++) {
-            sums[j] *= factor;
-            __asm__ volatile("" : "+x"(sums[j]));
-        }
-    return microseconds() - start;
-}
+/* Microseconds of a loop that has all it needs in registers and keeps the ports of multiplications busy: it takes longer while another
+ * has a share of this core, or its clock is slower. As wide as the CPU has it, for wide ones are slowed down first. */
+#define YARDSTICK(NAME, BYTES, TARGET)                                 \
+    TARGET static double NAME(void) {                                  \
+        typedef float vector __attribute__((vector_size(BYTES)));      \
+        vector sums[12] = {{0}}, factor = {0.5f};                      \
+        double start = microseconds();                                 \
+        for (int i = 0; i < 10000; i++) {                              \
+            _Pragma("GCC unroll 12") for (int j = 0; j < 12; j++) {    \
+                sums[j] = sums[j] * factor + factor;                   \
+                __asm__ volatile("" : "+" REGISTER (sums[j]));          \
+            }                                                          \
+        }                                                              \
+        return microseconds() - start;                                 \
+    }
+#ifdef __x86_64__
+#define REGISTER "v"
+YARDSTICK(narrow, 16, )
+YARDSTICK(wide, 64, __attribute__((target("avx512f"))))
+double yardstick(void) { return __builtin_cpu_supports("avx512f") ? wide() : narrow(); }
+#else
+#define REGISTER "w"
+YARDSTICK(narrow, 16, )
+double yardstick(void) { return narrow(); }
+#endif
 
 /* A few calls, one after another. */
 struct several {
