@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ONE = {name: "{threads}" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+# Each library gets so many threads, and the data of all lie in pages of the same size: NumPy would ask for huge ones.
+COMMON = {name: "{threads}" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")} | {"NUMPY_MADVISE_HUGEPAGE": "0"}
 # Variables that force a kernel upon OpenBLAS: a library here is to choose its own.
 FORCED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
@@ -26,7 +27,7 @@ class Library:
 
     def __init__(self, module, threads, environment):
         self.module, self.solving = module, False
-        filled = {key: value.format(lib=Path(sys.prefix) / "lib", threads=threads) for key, value in (ONE | environment).items()}
+        filled = {key: value.format(lib=Path(sys.prefix) / "lib", threads=threads) for key, value in (COMMON | environment).items()}
         inherited = {key: value for key, value in os.environ.items() if key not in FORCED}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "libraries.serve", module, str(threads)],
