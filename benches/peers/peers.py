@@ -20,8 +20,9 @@ except ImportError as missing:
 import record
 import rows
 import verdict
-from quiet import NEAR, Quiet
-from siskin import Siskin
+from quiet import Quiet
+from results import Results
+from siskin import Siskin, version_of
 from turns import measured
 
 
@@ -37,7 +38,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=6, help="how often each has a turn, and more often where times are noisy")
     parser.add_argument("--turn-ms", type=float, default=20, help="milliseconds each has in a round")
     parser.add_argument("--keep", metavar="FILE", help="keep rows in this file, and do not measure those again that it has")
-    parser.add_argument("--again", action="store_true", help="measure noisy rows of that file again")
+    parser.add_argument("--times", type=int, default=1, help="how often a row is measured; the least times of all count")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end after this time; with --keep, go on later")
     parser.add_argument("--record", metavar="RECORD", help="write the least times into a record, or into that of this CPU in a folder")
     return parser.parse_args()
@@ -53,19 +54,9 @@ def line(result):
     return f"| {' | '.join(cells)} |"
 
 
-def kept(path):
-    """Rows that were measured before, and are not to be measured again: not those of a machine that was less quiet than it can be."""
-    if not path or not Path(path).exists():
-        return {}
-    done = {result["row"]: result for result in map(json.loads, Path(path).read_text(encoding="utf-8").splitlines())}
-    least = min((result["yardstick"] for result in done.values()), default=0)
-    return {name: result for name, result in done.items() if result["yardstick"] <= NEAR * least}
-
-
-def measure(args, chosen, done):
-    """Measures the rows that are not done, until the time is over."""
-    quiet = Quiet(min((result["yardstick"] for result in done.values()), default=float("inf")))
-    start = time.monotonic()
+def measure(args, chosen, results):
+    """Measures rows that were not measured as often as they are to be, the rarest first, until the time is over."""
+    start, quiet = time.monotonic(), Quiet(results.yardstick())
     siskin, contestants = Siskin(args.siskin, args.threads), []
     for library in libraries.started(args.peers, args.threads, args.libdnnl):
         if library.missing:
@@ -78,21 +69,14 @@ def measure(args, chosen, done):
     print("| problem | siskin | its x and y as tokens | peer / siskin | | peers |\n|---|--:|--:|--:|---|---|")
     folder = Path(tempfile.mkdtemp(prefix="peers-"))
     try:
-        for row in chosen:
-            if row.name in done:
-                continue
-            if time.monotonic() - start > args.seconds:
+        for row in sorted(chosen, key=lambda row: results.times(row.name)):
+            if results.times(row.name) >= args.times or time.monotonic() - start > args.seconds:
                 break
             problem.make(row, folder / "problem")
-            result = measured(problem.Problem(folder / "problem"), siskin, contestants, quiet, args.rounds, args.turn_ms)
-            done[row.name] = result
-            print(line(result), flush=True)
-            if args.keep:
-                with open(args.keep, "a", encoding="utf-8") as file:
-                    print(json.dumps(result), file=file)
+            results.add(measured(problem.Problem(folder / "problem"), siskin, contestants, quiet, args.rounds, args.turn_ms))
+            print(line(results.result(row.name)), flush=True)
     finally:
         shutil.rmtree(folder)
-    return [who.version for who in contestants]
 
 
 def main():
@@ -103,19 +87,17 @@ def main():
     if args.list:
         print("\n".join(row.name for row in chosen))
         return
-    done = kept(args.keep)
-    if args.again:
-        done = {name: result for name, result in done.items() if not verdict.row_of(result).noisy}
-    if any(row.name not in done for row in chosen):
-        measure(args, chosen, done)
-    results = [done[row.name] for row in chosen if row.name in done]
+    results = Results(args.keep, version_of(args.siskin))
+    if any(results.times(row.name) < args.times for row in chosen):
+        measure(args, chosen, results)
+    done = [results.result(row.name) for row in chosen if results.times(row.name)]
     if args.record:
-        record.write(args, results)
-    for who, what in sorted({(who, text) for result in results for who, said in result["failed"].items() for text in said}):
+        record.write(args, done)
+    for who, what in sorted({(who, text) for result in done for who, said in result["failed"].items() for text in said}):
         print(f"{who}: {what}", file=sys.stderr)
-    found = [verdict.row_of(result) for result in results]
-    if missing := len(chosen) - len(results):
-        print(f"\n{missing} rows are not measured yet.")
+    found = [verdict.row_of(result) for result in done]
+    if missing := sum(results.times(row.name) < args.times for row in chosen):
+        print(f"\n{missing} rows are not measured so often yet.")
     print("\n" + "\n".join(verdict.by_kind(found)))
     print(verdict.last_line(found))
 

@@ -1,6 +1,7 @@
 """Siskin as one who takes turns: its answers by `siskin run`, its times by `siskin bench --serve`, which has random data of the same
 shape, types and sparsity."""
 
+import hashlib
 import json
 import subprocess
 from pathlib import Path
@@ -17,15 +18,21 @@ DTYPES = {"uint8": "U8", "int8": "I8", "int32": "I32", "float32": "F32", "bfloat
 SLOWER = 1.1
 
 
+def version_of(binary):
+    """What tells a build from others."""
+    if not Path(binary).exists():
+        raise SystemExit(f"there is no {binary}: cargo build --release -p siskin-cli")
+    said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    return f"{said} ({hashlib.sha256(Path(binary).read_bytes()).hexdigest()[:8]})"
+
+
 class Siskin:
     def __init__(self, binary, threads):
-        if not Path(binary).exists():
-            raise SystemExit(f"there is no {binary}: cargo build --release -p siskin-cli")
         self.binary, self.threads, self.kept = binary, threads, []
         self.process = subprocess.Popen(
             [binary, "bench", "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.version = subprocess.run([binary, "--version"], capture_output=True, text=True).stdout.strip()
+        self.version = version_of(binary)
 
     def least(self, case, ms):
         print(json.dumps(case | {"threads": self.threads, "min_ms": round(ms)}), file=self.process.stdin, flush=True)
