@@ -2,7 +2,6 @@
 """Siskin beside other libraries on the same problems, by turns. README.md says how to install the libraries."""
 
 import argparse
-import json
 import platform
 import re
 import shutil

@@ -5,20 +5,21 @@ import statistics
 import time
 from ctypes import c_double
 
-from libraries.loops import LIBRARY
-
-LIBRARY.yardstick.restype = c_double
 # How much slower a quiet machine may be, and how many seconds a row waits for one in all.
 NEAR, PATIENCE = 1.01, 10
 
 
 class Quiet:
     def __init__(self, best=float("inf")):
-        self.best, self.left = best, 0.0
+        # Not before it is needed: it is built by a C compiler.
+        from libraries.loops import LIBRARY
+
+        LIBRARY.yardstick.restype = c_double
+        self.yardstick, self.best, self.left = LIBRARY.yardstick, best, 0.0
 
     def is_now(self):
         # The first ones find a clock that has not adapted to wide registers.
-        times = [LIBRARY.yardstick() for _ in range(40)][20:]
+        times = [self.yardstick() for _ in range(40)][20:]
         self.best = min(self.best, *times)
         return statistics.median(times) <= NEAR * self.best
 

@@ -5,6 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from quiet import NEAR
+from turns import AGREED
 
 
 class Results:
@@ -58,4 +59,4 @@ def least_has_settled(who, results):
         return result["siskin"] if who == result["version"] else result["peers"].get(who, {"us": float("inf")})["us"]
 
     least = min(map(us, results))
-    return any(us(result) <= 1.015 * least and who not in result["unsettled"] for result in results)
+    return any(us(result) <= AGREED * least and who not in result["unsettled"] for result in results)
