@@ -51,7 +51,12 @@ class Siskin:
         # How x and y lie is of interest by itself, so the plain form stays.
         plain = next(iter(forms))
         self.kept = [(name, forms[name]) for name in forms if name == plain or said[name] <= SLOWER * best]
-        return {"forms": said, "failed": [], "plain": plain}
+        return {"forms": said, "failed": []}
+
+    @staticmethod
+    def is_plain(form):
+        """Whether x and y of a form lie token by token."""
+        return form.startswith("tokens")
 
     def turn(self, ms):
         """The least time of each form."""

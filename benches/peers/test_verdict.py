@@ -41,7 +41,7 @@ class Verdict(unittest.TestCase):
         reasons = [("^b", "mkl", "a longer chain"), ("^b", "", "another reason")]
         rows = [row("a", 10, mkl=20), row("b", 10, mkl=5), row("c", 10, mkl=8), row("d", 10, plain=30, mkl=20), row("e", 1)]
         said = verdict.last_line(rows, reasons)
-        self.assertTrue(said.startswith("siskin is ahead on 2 of 4 rows (1 of these only where x or y is packed between layers)"), said)
+        self.assertTrue(said.startswith("siskin is ahead on 2 of 4 rows (1 of these only where x or y does not lie token by token)"), said)
         self.assertIn("on 1 more it is alone; not ahead: b (mkl, gemm, takes 0.500 of its time: a longer chain); c (", said)
         self.assertIn(f"c (mkl, gemm, takes 0.800 of its time: {verdict.UNKNOWN})", said)
         self.assertNotIn("\n", said)

@@ -119,7 +119,7 @@ def measured(problem, siskin, libraries, quiet, rounds, ms):
     us, form = best[siskin]
     return {
         "row": problem.row.name, "kind": problem.row.kind, "version": siskin.version,
-        "siskin": us, "form": form, "plain": contest.least(siskin).get(solved[siskin]["plain"], us),
+        "siskin": us, "form": form, "plain": min((us for form, us in contest.least(siskin).items() if siskin.is_plain(form)), default=us),
         "peers": {library.version: {"us": best[library][0], "form": best[library][1]} for library in able},
         "failed": {library.version: solved[library]["failed"] for library in libraries if solved[library]["failed"]},
         "unsettled": [who.version for who in contest.unsettled()], "yardstick": quiet.best,

@@ -65,11 +65,11 @@ def last_line(rows, reasons=None):
     text = f"siskin is ahead on {len(ahead)} of {len(contested)} rows"
     packed = sum(row.plain >= row.peer_us for row in ahead)
     if packed:
-        text += f" ({packed} of these only where x or y is packed between layers)"
+        text += f" ({packed} of these only where x or y does not lie token by token)"
     if alone := len(rows) - len(contested):
         text += f"; on {alone} more it is alone"
-    listed = [
-        f"{row.name} ({row.peer}, {row.peer_form}, takes {row.ratio:.3f} of its time{', by noisy times' * row.noisy}: {reason(row, reasons)})"
-        for row in behind(rows)
-    ]
+    listed = []
+    for row in behind(rows):
+        noisy = ", by noisy times" * row.noisy
+        listed.append(f"{row.name} ({row.peer}, {row.peer_form}, takes {row.ratio:.3f} of its time{noisy}: {reason(row, reasons)})")
     return f"{text}; not ahead: {'; '.join(listed)}" if listed else f"{text}; there is no row where it is not"

@@ -17,8 +17,9 @@ def built():
     path = Path(sys.prefix) / name
     if not path.exists():
         # Workers may build at the same time: each makes its own, and the last one stays.
+        flags = ["-O2", "-ffp-contract=fast", "-shared", "-fPIC"]
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".so", delete=False) as made:
-            subprocess.run([os.environ.get("CC", "cc"), "-O2", "-ffp-contract=fast", "-shared", "-fPIC", "-o", made.name, SOURCE], check=True)
+            subprocess.run([os.environ.get("CC", "cc"), *flags, "-o", made.name, SOURCE], check=True)
         os.replace(made.name, path)
     return ctypes.CDLL(str(path))
 

@@ -1,5 +1,5 @@
-"""ONNX Runtime, through the C API of its libonnxruntime, without its Python module: models of a node or a few, whose weights are initializers, so that
-they are packed once."""
+"""ONNX Runtime, through the C API of its libonnxruntime, without its Python module: models of a node or a few, whose weights are
+initializers, so that they are packed once."""
 
 import ctypes
 import importlib.metadata
