@@ -87,6 +87,7 @@ fn scores_of_one_query() {
                             out: want.p().add(head * 4 * want.stride),
                             out_stride: 0,
                             resume: false,
+                            most: ptr::null_mut(),
                             ahead: ptr::null(),
                             ahead_stride: 0,
                         };
@@ -162,6 +163,7 @@ fn context_of_one_query() {
                             out: want.p().add(head * 4 * want.stride),
                             out_stride: 0,
                             resume: true,
+                            most: ptr::null_mut(),
                             ahead: ptr::null(),
                             ahead_stride: 0,
                         };

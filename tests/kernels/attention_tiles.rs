@@ -66,6 +66,8 @@ fn tiles() {
                     let mut out = Sums::new(rows, columns, columns + out_gap, &mut start);
                     let init: Vec<i32> = (0..columns).map(|_| start() as i32).collect();
                     let before: Vec<Vec<u32>> = (0..rows).map(|m| out.row(m).to_vec()).collect();
+                    let largest: Vec<f32> = (0..rows * LANES).map(|_| r.float(-1.0, 1.0)).collect();
+                    let (mut most, finds) = (largest.clone(), kernel.finds_most && r.below(2) == 0);
                     // SAFETY: the tier is supported, and everything has the lengths that the tile names.
                     unsafe {
                         width.run[rows - 1](&Tile {
@@ -78,6 +80,7 @@ fn tiles() {
                             out: out.p(),
                             out_stride: 4 * out.stride,
                             resume: mode == 1,
+                            most: if finds { most.as_mut_ptr() } else { ptr::null_mut() },
                             ahead: nowhere(&mut r),
                             ahead_stride: 4 * columns,
                         });
@@ -92,6 +95,13 @@ fn tiles() {
                         );
                     }
                     assert!(out.is_fenced(), "{case}: wrote too far");
+                    let mut want = largest;
+                    for (m, n) in (0..rows).flat_map(|m| (0..columns).map(move |n| (m, n))).filter(|_| finds)
+                    {
+                        let (sum, want) = (f32::from_bits(out.row(m)[n]), &mut want[m * LANES + n % LANES]);
+                        *want = if sum > *want { sum } else { *want };
+                    }
+                    assert_eq!(most, want, "{case}: the largest sums");
                 }
             }
         }
@@ -148,6 +158,7 @@ fn gathers() {
                         out: want.p(),
                         out_stride: 0,
                         resume: false,
+                        most: ptr::null_mut(),
                         ahead: ptr::null(),
                         ahead_stride: 0,
                     };
@@ -200,6 +211,7 @@ fn gathers_of_rows() {
                             out: want.p().add(row * 4 * want.stride),
                             out_stride: 0,
                             resume: false,
+                            most: ptr::null_mut(),
                             ahead: ptr::null(),
                             ahead_stride: 0,
                         };

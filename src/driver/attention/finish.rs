@@ -23,7 +23,13 @@ impl Plan<'_> {
     /// # Safety
     /// The rows are of the output, and nobody else writes them; a row of sums, and of bytes a part, is there for each;
     /// [`Plan::ends_at_once`].
-    pub unsafe fn finish_rows(&self, g: &Group, (first, rows): (Row, usize), sums: &[u8], parts: &[Part]) -> bool {
+    pub unsafe fn finish_rows(
+        &self,
+        g: &Group,
+        (first, rows): (Row, usize),
+        sums: &[u8],
+        parts: &[Part],
+    ) -> bool {
         let (isa, row_bytes) = (self.ctx.isa(), 4 * self.columns);
         assert!(sums.len() >= rows * row_bytes);
         let ends = Ends {

@@ -294,9 +294,11 @@ impl<'a> Split<'a> {
                 };
                 plan.pack_k(g, keys.clone(), room.panel, room.init, room.stage, ahead);
                 let out = (self.shared.at::<u8>(part.scores + 4 * keys.start), stride(g.kv_len));
-                let (panel, init) = (room.panel.as_ptr(), room.init.as_ptr());
+                let panel = (room.panel.as_ptr(), room.init.as_ptr());
                 // SAFETY: rows of scores are as long as all panels.
-                unsafe { plan.multiply_panel((x, plan.q_row), rows, panel, init, keys.len(), out, std::ptr::null_mut()) };
+                unsafe {
+                    plan.multiply_panel((x, plan.q_row), rows, panel, keys.len(), out, std::ptr::null_mut())
+                };
             }
         }
         let mut sums = room.sums.iter();

@@ -91,7 +91,19 @@ fn extents(plan: &Plan<'_>, kv_len: usize, rows: usize) -> [usize; 9] {
 impl<'a> Workspace<'a> {
     fn new(bytes: &'a mut [u8], extents: [usize; 9], stride: usize) -> Self {
         let [k, init, v, stage, q, scores, sums, total, sparse_v] = carve(bytes, extents);
-        Workspace { k, init: as_i32(init), v, stage, q, scores, stride, sums, total, sparse_v, rows: Rows::NONE }
+        Workspace {
+            k,
+            init: as_i32(init),
+            v,
+            stage,
+            q,
+            scores,
+            stride,
+            sums,
+            total,
+            sparse_v,
+            rows: Rows::NONE,
+        }
     }
 }
 
@@ -170,7 +182,8 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
     let (scores, stride) = (room.scores.as_mut_ptr(), room.stride);
     let Rows { own, known, states, most, shares, parts, sums, nonzero } = &mut room.rows;
     let (own, known, states, most) = (&mut own[..n], &mut known[..n], &mut states[..n], &mut most[..n]);
-    let (shares, parts, sums, nonzero) = (&mut shares[..n], &mut parts[..n], &mut sums[..n], &mut nonzero[..n]);
+    let (shares, parts, sums, nonzero) =
+        (&mut shares[..n], &mut parts[..n], &mut sums[..n], &mut nonzero[..n]);
     let layer = plan.problem.layer;
     // Keys that some row attends to, and keys that all rows do.
     let (mut keys, mut common) = (NO_KEYS, 0..g.live);
@@ -208,8 +221,7 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
             plan.multiply_panel(
                 q,
                 n,
-                room.k[panel * plan.panel_bytes..].as_ptr(),
-                room.init[panel * PANEL..].as_ptr(),
+                (room.k[panel * plan.panel_bytes..].as_ptr(), room.init[panel * PANEL..].as_ptr()),
                 keys.len(),
                 (scores.add(4 * keys.start), stride),
                 if whole.contains(&panel) { most.as_mut_ptr().cast() } else { std::ptr::null_mut() },
