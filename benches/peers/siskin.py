@@ -108,11 +108,10 @@ def cases(row):
     forms = {"tokens": case, "packed x": case | {"in": "packed"}}
     if row.y not in ("i32", "i8"):
         forms["packed x and y"] = case | {"in": "packed", "out": "packed"}
-    if row.w == "bf16":
-        pairs = {f"{name}, pairs": form | {"bf16_pairs": "always"} for name, form in forms.items()}
-        forms |= pairs
     if row.block != "dense":
         forms["tokens, as a dense layer"] = case | {"block": "dense"}
+    if row.w == "bf16":
+        forms |= {f"{name}, pairs": form | {"bf16_pairs": "always"} for name, form in forms.items()}
     return forms
 
 
