@@ -70,15 +70,18 @@ fn every_edge() {
     }
 }
 
-/// The largest sums there are: nothing saturates.
+/// The largest sums there are: nothing saturates. Few queries and many, on both sides of where scores are floats as they leave their
+/// sums: 64 features where k is unsigned, 128 where it is signed.
 #[test]
 fn extremes_do_not_saturate() {
     let isas = isas("extremes_do_not_saturate");
     let mut scratch = Scratch::new();
     let mut r = Rng::new(92);
     for (zero, byte) in [(0, 255.0), (255, 0.0), (255, 255.0), (0, 0.0)] {
-        for kv_len in [1, 64, 2000] {
-            let mut case = Case::plain(r.next(), 1, 256, 3, kv_len);
+        let shapes = [(256, 3, 1), (256, 3, 64), (256, 3, 2000), (256, 40, 70)];
+        let edges = [64, 65, 128, 129].map(|head_dim| (head_dim, 40, 600));
+        for (head_dim, q_len, kv_len) in shapes.into_iter().chain(edges) {
+            let mut case = Case::plain(r.next(), 1, head_dim, q_len, kv_len);
             case.types[..3].fill(Type::U8);
             // Scores of a size that can be told apart, though every product is the largest.
             case.scale = Some(1e-5);

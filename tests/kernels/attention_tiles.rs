@@ -65,9 +65,12 @@ fn tiles() {
                     };
                     let mut out = Sums::new(rows, columns, columns + out_gap, &mut start);
                     let init: Vec<i32> = (0..columns).map(|_| start() as i32).collect();
+                    // NaN and infinities are among the bits of integer sums.
+                    let finds = kernel.finds_most && r.below(2) == 0;
+                    let lanes: Vec<u32> = (0..rows * LANES).map(|_| r.float(-2.0, 2.0).to_bits()).collect();
+                    let mut lane = lanes.iter().copied();
+                    let mut most = Sums::new(rows, LANES, LANES, || lane.next().unwrap_or(POISON));
                     let before: Vec<Vec<u32>> = (0..rows).map(|m| out.row(m).to_vec()).collect();
-                    let largest: Vec<f32> = (0..rows * LANES).map(|_| r.float(-1.0, 1.0)).collect();
-                    let (mut most, finds) = (largest.clone(), kernel.finds_most && r.below(2) == 0);
                     // SAFETY: the tier is supported, and everything has the lengths that the tile names.
                     unsafe {
                         width.run[rows - 1](&Tile {
@@ -80,7 +83,7 @@ fn tiles() {
                             out: out.p(),
                             out_stride: 4 * out.stride,
                             resume: mode == 1,
-                            most: if finds { most.as_mut_ptr() } else { ptr::null_mut() },
+                            most: if finds { most.p().cast() } else { ptr::null_mut() },
                             ahead: nowhere(&mut r),
                             ahead_stride: 4 * columns,
                         });
@@ -94,14 +97,16 @@ fn tiles() {
                             "{case}: row {m}, column {n}"
                         );
                     }
-                    assert!(out.is_fenced(), "{case}: wrote too far");
-                    let mut want = largest;
-                    for (m, n) in (0..rows).flat_map(|m| (0..columns).map(move |n| (m, n))).filter(|_| finds)
-                    {
-                        let (sum, want) = (f32::from_bits(out.row(m)[n]), &mut want[m * LANES + n % LANES]);
-                        *want = if sum > *want { sum } else { *want };
+                    assert!(out.is_fenced() && most.is_fenced(), "{case}: wrote too far");
+                    for m in 0..rows {
+                        let largest = |sums: &[u32]| {
+                            sums.iter().map(|&sum| f32::from_bits(sum)).fold(f32::NEG_INFINITY, f32::max)
+                        };
+                        let old = largest(&lanes[m * LANES..][..LANES]);
+                        let want = if finds { old.max(largest(out.row(m))) } else { old };
+                        assert_eq!(largest(most.row(m)), want, "{case}: the largest of row {m}");
+                        assert!(!most.row(m).iter().any(|&lane| f32::from_bits(lane).is_nan()), "{case}");
                     }
-                    assert_eq!(most, want, "{case}: the largest sums");
                 }
             }
         }
