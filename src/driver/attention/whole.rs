@@ -20,6 +20,13 @@ const MOST_ROWS: usize = 48;
 const LEAST_ROWS: usize = 24;
 /// Bytes of scores that stay in the second-level cache while they become weights and context.
 const SCORES_BYTES: usize = 192 << 10;
+/// A first-level cache that holds scores of enough rows beside a panel of k of floats. There scores become weights in it, where all of
+/// k and v is a small part of the second-level cache, from which each tile reads them again.
+const LARGE_L1D: usize = 48 << 10;
+/// A panel of k of floats of 64 features.
+const PANEL_BYTES: usize = 16 << 10;
+/// Rows that are worth to bring k and v into the first-level cache for.
+const NEAR_ROWS: usize = 12;
 /// How many rows ahead is prefetched.
 const ROWS_AHEAD: usize = 12;
 /// Rows for which packing k and v once more costs little.
@@ -112,6 +119,18 @@ fn stride(kv_len: usize) -> usize {
     4 * kv_len.next_multiple_of(2 * PANEL) + 64
 }
 
+/// Rows of a tile, a multiple of what its kernels take.
+fn rows_of_tile(plan: &Plan<'_>, kv_len: usize, high: usize) -> usize {
+    let core = plan.ctx.core();
+    let held = kv_len.div_ceil(PANEL) * plan.panel_bytes + plan.v_bytes(kv_len);
+    let (bytes, least) = if core.l1d >= LARGE_L1D && held <= core.l2 / 4 {
+        (core.l1d - PANEL_BYTES, NEAR_ROWS)
+    } else {
+        (SCORES_BYTES, LEAST_ROWS)
+    };
+    (bytes / stride(kv_len)).clamp(least.next_multiple_of(high), MOST_ROWS) / high * high
+}
+
 /// All sequences, heads and rows, by as many workers as there are threads; nothing if there is not so much memory.
 pub fn run(plan: &Plan<'_>, rows: usize, scratch: &mut Scratch) -> Option<()> {
     let (_, kv_len) = plan.problem.call.sequences.longest();
@@ -123,8 +142,7 @@ pub fn run(plan: &Plan<'_>, rows: usize, scratch: &mut Scratch) -> Option<()> {
     };
     let units = groups * parts;
     let high = plan.multiply.rows();
-    let least = LEAST_ROWS.next_multiple_of(high);
-    let tile = (SCORES_BYTES / stride(kv_len)).clamp(least, MOST_ROWS) / high * high;
+    let tile = rows_of_tile(plan, kv_len, high);
     let tile = tile.min(rows.next_multiple_of(high));
     let extents = extents(plan, kv_len, tile);
     let [memory] = scratch.slots();
