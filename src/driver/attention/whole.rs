@@ -123,7 +123,10 @@ fn stride(kv_len: usize) -> usize {
 fn rows_of_tile(plan: &Plan<'_>, kv_len: usize, high: usize) -> usize {
     let core = plan.ctx.core();
     let held = kv_len.div_ceil(PANEL) * plan.panel_bytes + plan.v_bytes(kv_len);
-    let (bytes, least) = if core.l1d >= LARGE_L1D && held <= core.l2 / 4 {
+    // Tiles of fewer columns go through k and v several times. One chunk of bytes is multiplied so fast that what each tile begins and
+    // ends with would cost more than the passes gain.
+    let long = plan.multiply.widths[0].columns >= PANEL && (plan.mode != Mode::Bytes || kv_len > CHUNK);
+    let (bytes, least) = if long && core.l1d >= LARGE_L1D && held <= core.l2 / 4 {
         (core.l1d - PANEL_BYTES, NEAR_ROWS)
     } else {
         (SCORES_BYTES, LEAST_ROWS)
