@@ -57,6 +57,16 @@ def stem(cpu):
     return f"{cpu['vendor']}-{cpu['family']}-{cpu['model']}"
 
 
+def build():
+    """The commit, and whether the tree differs from it in more than what is written here."""
+
+    def git(*args):
+        return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")
+    return (git("describe", "--always") or "unknown") + "-dirty" * bool(changed)
+
+
 def record_run(path, run):
     """Puts a run that was measured here and now into the record at `path`, or of this CPU in the folder `path`, in place of the
     run of that name."""
@@ -67,8 +77,7 @@ def record_run(path, run):
     record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"cpu": here, "runs": []}
     if stem(record["cpu"]) != stem(here):
         raise SystemExit(f"{path} is the record of {stem(record['cpu'])}, and this CPU is {stem(here)}")
-    build = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
-    run["date"], run["commit"] = datetime.date.today().isoformat(), build.strip() or "unknown"
+    run["date"], run["commit"] = datetime.date.today().isoformat(), build()
     before = next((r for r in record["runs"] if r["name"] == run["name"]), None)
     if before is None:
         record["runs"].append(run)
