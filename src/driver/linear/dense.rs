@@ -7,6 +7,7 @@ use crate::base::ctx::Ctx;
 use crate::base::element::Element;
 use crate::driver::share;
 use crate::kernels::attention::pack::flip;
+use crate::kernels::byte_table::DenseKernel;
 use crate::kernels::dense::{LINE, Tile};
 use crate::kernels::epilogue::Sums;
 use crate::kernels::panel::{PanelLayout, row_stride};
@@ -45,7 +46,7 @@ fn rows(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
     // The epilogue reads whole registers of sums, beyond the last where a panel is not so wide.
     let tile = (sums * kernel.nr * 4 + 60).next_multiple_of(64);
     let wide_rows = (block * wide).next_multiple_of(64);
-    let wide_panel = if widens(job, w) { 4 * w.steps() * kernel.nr } else { 0 };
+    let wide_panel = if widened_kernel(job, w).is_some() { 4 * w.steps() * kernel.nr } else { 0 };
     let chunk = (tile + wide_rows + wide_panel).next_multiple_of(64);
     let columns = if ctx.threads() == 1 { 1 } else { (4 * ctx.threads()).min(panels) };
     let rows = match ctx.threads() {
@@ -86,9 +87,16 @@ fn rows(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
 /// Tiles of tokens from which on it pays to widen a panel of narrow weights to memory, for all of them, rather than in each.
 const WIDENED_FOR: usize = 4;
 
-/// Whether weights are stored narrower than products take them, and as they are but for that.
-fn widens(job: &Job<'_>, w: &Dense) -> bool {
-    job.shape.layout == PanelLayout::F32Rows && w.kernel().stored != Element::F32 && w.scales().is_none()
+/// The kernel of weights that were widened: where they are stored narrower than products take them, without scales, and where it has
+/// panels and tiles of the same shape.
+fn widened_kernel(job: &Job<'_>, w: &Dense) -> Option<&'static DenseKernel> {
+    let narrow = w.kernel();
+    let floats = job.shape.layout == PanelLayout::F32Rows && narrow.stored != Element::F32;
+    if !floats || w.scales().is_some() {
+        return None;
+    }
+    let wide = job.tier.float.f32.dense_of(Element::F32);
+    (wide.nr == narrow.nr && wide.run.len() == narrow.run.len()).then_some(wide)
 }
 
 /// Steps of K that are taken at a time, so that a tile's x stays in the first-level cache. Float sums go on where they
@@ -140,10 +148,8 @@ fn block_of_tokens(
     let kernel = w.kernel();
     let count = tokens.len().div_ceil(kernel.run.len());
     let k_block = if count > 1 { k_block(job, w) } else { w.steps() };
-    let widened = count >= WIDENED_FOR && !wide_w.is_empty();
-    // Both have panels of one shape.
-    let kernel = if widened { job.tier.float.f32.dense_of(Element::F32) } else { kernel };
-    assert!(kernel.nr == w.kernel().nr && kernel.run.len() == w.kernel().run.len());
+    let wide = widened_kernel(job, w).filter(|_| count >= WIDENED_FOR);
+    let (widened, kernel) = (wide.is_some(), wide.unwrap_or(kernel));
     let mut panel = panels.start;
     while panel < panels.end {
         // A few tokens take several panels at a time, where there are as many.
