@@ -91,6 +91,7 @@ pub mod scalar;
 pub mod simd;
 pub mod sparse;
 pub mod table;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "no other row has tall groups"))]
 pub mod tall;
 pub mod tier;
 #[cfg(target_arch = "x86_64")]
