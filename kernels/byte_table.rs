@@ -278,7 +278,8 @@ macro_rules! bytes {
         pub mod bytes {
             use super::*;
             use crate::kernels::byte_table::{ByteKernels, dense_kernel};
-            use crate::kernels::dense::{Int8, Quad8, peak as most};
+            use crate::kernels::dense::{Int8, Quad8};
+            use crate::kernels::peak::peak as most;
             use crate::kernels::simd::Simd;
             use crate::kernels::sparse::{Band, Layout, spill as sums};
 

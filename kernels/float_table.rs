@@ -180,7 +180,8 @@ macro_rules! floats {
             use crate::kernels::attention::table::{multiply, passes};
             use crate::kernels::byte_table::dense_kernel;
             use crate::kernels::convert::{to_bf16, widen};
-            use crate::kernels::dense::{StoredBf16, Bytes, F32, StoredF16, Words, float_peak};
+            use crate::kernels::dense::{StoredBf16, Bytes, F32, StoredF16, Words};
+            use crate::kernels::peak::float_peak;
             use crate::kernels::ecoformer::{self, Features, Lookup};
             use crate::kernels::epilogue::{self, Finish, Lines, Sums};
             use crate::kernels::float::{Band, Columns};
@@ -268,7 +269,8 @@ macro_rules! pairs {
             use super::*;
             use crate::kernels::attention::table::{Multiply, multiply};
             use crate::kernels::byte_table::dense_kernel;
-            use crate::kernels::dense::{Pairs, Words, float_peak};
+            use crate::kernels::dense::{Pairs, Words};
+            use crate::kernels::peak::float_peak;
             use crate::kernels::float::{Band, Columns};
             use crate::kernels::float_table::{FloatKernels, sparse_floats};
 

@@ -85,6 +85,7 @@ pub mod oracle;
 pub mod pack;
 pub mod panel;
 pub mod parameters;
+pub mod peak;
 pub mod quantize;
 pub mod requantize;
 pub mod scalar;
