@@ -1,0 +1,3 @@
+//! Encoders of the BERT family, made of the siskin kernels.
+
+#![forbid(unsafe_code)]
