@@ -21,7 +21,7 @@ pub struct SparseKernel {
     pub rows: usize,
     /// The tokens of its panel.
     pub tokens: usize,
-    /// Exact i32 to `[row][tokens]`.
+    /// Exact i32 to `[row][tokens]`: of 64 tokens in the order of `sparse::place`, of fewer in their own.
     pub spill: unsafe fn(&Band<'_>, *mut i32),
     /// Bytes to `[row][64]`, without a curve, where `tokens` is 64.
     pub requantize: Option<ToBytes>,
@@ -107,9 +107,14 @@ pub struct Packing {
     pub interleave_kmajor: unsafe fn(*const u8, usize, *mut u8),
     /// `[features][width]` sums to `[tokens][ld]`: the sums, features, width, and where they go, with ld.
     pub sums_to_rows: unsafe fn(*const i32, usize, usize, *mut i32, usize),
+    /// Exact sums `[features][64]`, in the order of registers, to `[tokens][ld]`: the sums, features, and where they go, with ld.
+    pub registers_to_rows: unsafe fn(*const i32, usize, *mut i32, usize),
+    /// Lanes of these registers, which tests give to `sparse::place`.
+    #[cfg(feature = "internal")]
+    pub lanes: usize,
     /// The end of a tile of exact sums.
     pub epilogue: epilogue::Run,
-    /// Exact sums `[row][64]` of a band to bytes of a K-major panel: the call's parameters, sums, the first output feature, how many,
+    /// Exact sums `[row][64]` of a band, in the order of registers, to bytes of a K-major panel: the call's parameters, sums, the first output feature, how many,
     /// and where bytes go.
     pub requantize_rows: unsafe fn(&Finish<'_>, *const i32, usize, usize, *mut u8),
 }
@@ -171,6 +176,7 @@ macro_rules! dense_kernel {
             pub const KERNEL: DenseKernel = DenseKernel {
                 name: concat!(stringify!($set), "-", $types, "-dense-rows-", $most, "x", $features),
                 nr: $nv * <$simd as Simd>::LANES,
+                #[cfg(feature = "internal")]
                 lanes: <$simd as Simd>::LANES,
                 x_bytes: $x_bytes,
                 padded: STEP / $bytes,
@@ -204,6 +210,8 @@ macro_rules! packing {
             compile! { $set: fn interleave_kmajor(lines: *const u8, n: usize, quads: *mut u8) = pack::interleave_kmajor::<$simd> }
             compile! { $set: fn sums_to_rows(sums: *const i32, n: usize, width: usize, rows: *mut i32, stride: usize)
                 = pack::sums_to_rows::<$simd> }
+            compile! { $set: fn registers_to_rows(sums: *const i32, n: usize, rows: *mut i32, stride: usize)
+                = pack::registers_to_rows::<$simd> }
             compile! { $set: fn epilogue(finish: &Finish<'_>, sums: &Sums) = epilogue::run::<$simd, false> }
             compile! { $set: fn requantize_rows(finish: &Finish<'_>, sums: *const i32, first: usize, rows: usize, out: *mut u8)
                 = requantize::rows::<$simd> }
@@ -214,6 +222,9 @@ macro_rules! packing {
                 unpack_kmajor,
                 interleave_kmajor,
                 sums_to_rows,
+                registers_to_rows,
+                #[cfg(feature = "internal")]
+                lanes: <$simd as crate::kernels::simd::Simd>::LANES,
                 epilogue,
                 requantize_rows,
             };

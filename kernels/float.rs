@@ -51,14 +51,14 @@ pub struct Band<'a> {
 }
 
 impl Band<'_> {
-    /// The weights of a group, `[entry][ROWS]`.
+    /// The weights of a group, `[entry][rows]`.
     ///
     /// # Safety
-    /// The group is one of the band's, of `ROWS` rows.
+    /// The group is one of the band's, of so many rows.
     #[inline(always)]
-    pub unsafe fn weights_of<const ROWS: usize>(&self, group: &Group) -> *const [f32; ROWS] {
+    pub unsafe fn weights_of(&self, group: &Group, rows: usize) -> *const f32 {
         // SAFETY: the caller vouches that the group is the band's, whose weights hold all entries of its groups.
-        unsafe { self.weights.cast::<[f32; ROWS]>().add(group.start as usize - self.first_entry) }
+        unsafe { self.weights.cast::<f32>().add(rows * (group.start as usize - self.first_entry)) }
     }
 
     /// The index in `scales` of the scale of the group's first row.
@@ -160,7 +160,7 @@ unsafe fn side_by_side<
         let mut len = groups[0].len;
         for i in 0..GROUPS {
             indices[i] = indices[i].add(groups[i].start as usize);
-            weights[i] = band.weights_of::<ROWS>(&groups[i]).cast();
+            weights[i] = band.weights_of(&groups[i], ROWS).cast();
             to[i] = out.add((groups[i].row as usize - band.first_row) * TOKENS + first);
             len = len.min(groups[i].len);
             // Without scales, a later part of a row continues the chains of sums of the part before it.

@@ -63,24 +63,21 @@ impl FloatKernels {
 pub struct GemvKernels {
     /// See `kernels::table`.
     pub name: &'static str,
-    /// Sums to `[row]`, of groups of 4 rows.
-    pub gather4: Gather,
-    /// Sums to `[row]`, of groups of 2 rows.
-    pub gather2: Gather,
-    /// Sums to `[row]`, of groups of 1 row.
-    pub gather1: Gather,
+    /// Sums to `[row]`, of groups of 4, 2 and 1 rows: of any columns, and of entries each four of which are neighbouring columns.
+    pub gather: [[Gather; 2]; 3],
     /// Sums to `[row]`, for so many rows.
     pub scatter: unsafe fn(&Columns<'_>, usize, *mut f32),
 }
 
 impl GemvKernels {
     /// The gathering kernel for a height of groups, 4, 2 or 1.
-    pub fn gather(&self, rows: usize) -> Gather {
-        match rows {
-            4 => self.gather4,
-            2 => self.gather2,
-            _ => self.gather1,
-        }
+    pub fn gather(&self, rows: usize, adjacent: bool) -> Gather {
+        let height = match rows {
+            4 => 0,
+            2 => 1,
+            _ => 2,
+        };
+        self.gather[height][usize::from(adjacent)]
     }
 }
 
@@ -195,7 +192,7 @@ macro_rules! floats {
             sparse_floats! { $set, $simd, F32, 4, "f32f32", "kmajor", gather $gather, two $two, scatter $scatter }
             multiply! { $set, $simd, F32, "f32f32", "kmajor", $rows x $widest $attention }
             passes! { $set, $simd }
-            compile! { $set: fn gemv[const ROWS: usize](band: &Band<'_>, out: *mut f32) = float_gemv::gather::<ROWS> }
+            compile! { $set: fn gemv[const ROWS: usize, const ADJACENT: bool, const GROUPS: usize, const HALF: usize](band: &Band<'_>, out: *mut f32) = float_gemv::gather::<$simd, ROWS, ADJACENT, GROUPS, HALF> }
             compile! { $set: fn gemv_scatter(columns: &Columns<'_>, rows: usize, out: *mut f32) = float_gemv::scatter }
             compile! { $set: fn widen_f32(from: *const u8, n: usize, to: *mut u8) = widen::<$simd, Words> }
             compile! { $set: fn widen_bf16(from: *const u8, n: usize, to: *mut u8) = widen::<$simd, StoredBf16> }
@@ -224,9 +221,11 @@ macro_rules! floats {
                 #[cfg(feature = "linear")]
                 gemv: GemvKernels {
                     name: concat!(stringify!($set), "-f32f32-gemv-kmajor-4x1"),
-                    gather4: gemv::<4>,
-                    gather2: gemv::<2>,
-                    gather1: gemv::<1>,
+                    gather: [
+                        [gemv::<4, false, 8, 4>, gemv::<4, true, 8, 4>],
+                        [gemv::<2, false, 8, 4>, gemv::<2, true, 8, 4>],
+                        [gemv::<1, false, 4, 2>, gemv::<1, true, 8, 4>],
+                    ],
                     scatter: gemv_scatter,
                 },
                 widen: Stored { f32: widen_f32, bf16: widen_bf16, f16: widen_f16, i8: widen_i8 },

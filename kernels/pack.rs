@@ -8,6 +8,7 @@
 //! interleave_kmajor  [f][64] to [f / 4][64][4]
 //! pack_words_kmajor  panel[f][t] = rows[t][f] ^ flip, of words of 4 bytes
 //! sums_to_rows       rows[t][f]  = sums[f][t],        of words of 4 bytes
+//! registers_to_rows  rows[t][f]  = sums[f][place(t)], of 64 tokens: see `sparse::place`
 //! ```
 //!
 //! A 16 x 16 transpose of bytes is two rounds of `interleave`; a register of n 16-byte parts does n of them at once.
@@ -15,6 +16,7 @@
 //! between parts is loaded from memory.
 
 use super::simd::Simd;
+use super::sparse::place;
 use crate::base::view::{MatMut, MatRef};
 use std::mem::MaybeUninit;
 
@@ -420,6 +422,9 @@ pub unsafe fn pack_words_kmajor<S: Simd>(x: &Tokens) {
 }
 
 /// Transposes 4-byte elements `[features][width]` to `[tokens][ld]`; features is a multiple of 4.
+///
+/// # Safety
+/// The CPU has the tier; both matrices are there.
 #[inline(always)]
 pub unsafe fn sums_to_rows<S: Simd>(
     sums: *const i32,
@@ -428,6 +433,30 @@ pub unsafe fn sums_to_rows<S: Simd>(
     rows: *mut i32,
     ld: usize,
 ) {
+    // SAFETY: as the caller.
+    unsafe { transpose::<S, false>(sums, features, width, rows, ld) }
+}
+
+/// Transposes exact sums of 64 tokens, as kernels of panels store them, to `[tokens][ld]`; features is a multiple of 4.
+///
+/// # Safety
+/// The CPU has the tier, and the kernel had one of as many lanes; both matrices are there.
+#[inline(always)]
+pub unsafe fn registers_to_rows<S: Simd>(sums: *const i32, features: usize, rows: *mut i32, ld: usize) {
+    // SAFETY: as the caller.
+    unsafe { transpose::<S, true>(sums, features, 64, rows, ld) }
+}
+
+#[inline(always)]
+unsafe fn transpose<S: Simd, const REGISTERS: bool>(
+    sums: *const i32,
+    features: usize,
+    width: usize,
+    rows: *mut i32,
+    ld: usize,
+) {
+    // Four neighbouring tokens lie side by side in either order.
+    let at = |t| if REGISTERS { place(S::LANES, t) } else { t };
     // SAFETY: the caller vouches for the tier and both matrices; all offsets are inside these.
     unsafe {
         if width < 16 {
@@ -443,7 +472,7 @@ pub unsafe fn sums_to_rows<S: Simd>(
         let whole = features / S::LANES * S::LANES;
         for f in (0..whole).step_by(S::LANES) {
             for t in (0..width).step_by(4) {
-                let from = sums.add(f * width + t);
+                let from = sums.add(f * width + at(t));
                 let mut v = [S::splat(0); 4];
                 for r in 0..4 {
                     v[r] = S::load_parts(from.add(r * width).cast(), 16 * width);
@@ -463,8 +492,13 @@ pub unsafe fn sums_to_rows<S: Simd>(
                     v[r] = S::load(from.add(r * width).cast());
                 }
                 let v = S::transpose4(v);
+                // Part l holds tokens `t + 4 l ..`, or in the order of registers `16 l + 4 j ..` of the register's step.
+                let (first, apart) = match REGISTERS {
+                    true => (t / (4 * S::LANES) * (4 * S::LANES) + t % (4 * S::LANES) / S::LANES * 4, 16),
+                    false => (t, 4),
+                };
                 for c in 0..4 {
-                    S::store_parts(rows.add((t + c) * ld + f).cast(), 16 * ld, v[c]);
+                    S::store_parts(rows.add((first + c) * ld + f).cast(), 4 * apart * ld, v[c]);
                 }
                 t += S::LANES;
             }

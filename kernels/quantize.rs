@@ -24,7 +24,7 @@ use half::{bf16, f16};
 const ROUND: f32 = 12_582_912.0;
 
 /// Lanes of a reduction over a row, the same number on every tier.
-const LANES: usize = 16;
+const LANES: usize = 32;
 
 /// [`QuantParams`] in the form that the loops use.
 #[derive(Clone, Copy)]
@@ -255,7 +255,7 @@ pub(crate) fn range_body<X: Real>(x: &[X]) -> Range {
         last[..tail.len()].copy_from_slice(tail);
         take(&last);
     }
-    for half in [8, 4, 2, 1] {
+    for half in [16, 8, 4, 2, 1] {
         for l in 0..half {
             min[l] = least(min[l], min[l + half]);
             max[l] = greatest(max[l], max[l + half]);

@@ -7,7 +7,7 @@ use super::activation::{Function, apply_scaled, with_curve};
 use super::epilogue::Finish;
 use super::simd::Simd;
 
-/// Exact sums `[row][64 tokens]`, of rows from output feature `first` on, to bytes `[row][64]`.
+/// Exact sums `[row][64 tokens]`, in the order of `sparse::place`, of rows from output feature `first` on, to bytes `[row][64]`.
 ///
 /// # Safety
 /// The CPU has the tier; the call has parameters for these features; sums are there, and room for bytes.
@@ -33,8 +33,7 @@ unsafe fn rows_of<S: Simd, A: Function>(
             unsafe {
                 let mut acc = [S::splat(0); 4];
                 for j in 0..4 {
-                    // The order of tokens in a panel's registers.
-                    acc[j] = S::load_parts(sums.add(row * 64 + offset + 4 * j).cast(), 64);
+                    acc[j] = S::load(sums.add(row * 64 + offset + j * S::LANES).cast());
                 }
                 finish.store::<S, A, 4>(f, &acc, first + row, out.add(row * 64 + offset));
             }

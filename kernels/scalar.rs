@@ -80,6 +80,7 @@ unsafe impl Simd for Scalar {
     const MIXED: bool = true;
     const QUADS: usize = 1;
     type V = [i32; 4];
+    type R = [f32; 4];
     type F = [f32; 4];
     type X = [i32; 4];
     type W = [i32; 4];
@@ -289,6 +290,23 @@ unsafe impl Simd for Scalar {
     #[inline(always)]
     unsafe fn fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
         fused(a, b, c)
+    }
+    #[inline(always)]
+    unsafe fn load_r<const ROWS: usize>(p: *const f32) -> [f32; 4] {
+        let mut v = [0.0; 4];
+        // SAFETY: the caller vouches for as many floats.
+        unsafe { p.copy_to_nonoverlapping(v.as_mut_ptr(), ROWS) };
+        v
+    }
+    #[inline(always)]
+    unsafe fn store_r<const ROWS: usize>(p: *mut f32, v: [f32; 4]) {
+        // SAFETY: the caller vouches for as many floats.
+        unsafe { v.as_ptr().copy_to_nonoverlapping(p, ROWS) };
+    }
+    #[inline(always)]
+    unsafe fn add_product(acc: [f32; 4], x: *const f32, w: [f32; 4]) -> [f32; 4] {
+        // SAFETY: the caller vouches for a float at x.
+        fused([unsafe { *x }; 4], w, acc)
     }
     #[inline(always)]
     unsafe fn add_f(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {

@@ -52,6 +52,9 @@ pub unsafe trait Simd: Copy + 'static {
     /// Four bytes that every lane is multiplied with: broadcast, or an element of a register (see `QUADS`).
     type Q: Copy;
 
+    /// Four floats: of one token, the sums of a group of up to four rows.
+    type R: Copy;
+
     /// All lanes `value`.
     unsafe fn splat(value: i32) -> Self::V;
     /// Loads `LANES * 4` bytes at `p`.
@@ -375,6 +378,12 @@ pub unsafe trait Simd: Copy + 'static {
     unsafe fn store_f(p: *mut f32, v: Self::F);
     /// Lane by lane `a * b + c`, rounded once.
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// Loads `ROWS` f32 at `p`, 4, 2 or 1; the others are 0.
+    unsafe fn load_r<const ROWS: usize>(p: *const f32) -> Self::R;
+    /// Stores the first `ROWS` f32 at `p`, 4, 2 or 1.
+    unsafe fn store_r<const ROWS: usize>(p: *mut f32, v: Self::R);
+    /// Lane by lane `acc + *x * w[l]`, rounded once.
+    unsafe fn add_product(acc: Self::R, x: *const f32, w: Self::R) -> Self::R;
     /// Lane by lane `a + b`.
     unsafe fn add_f(a: Self::F, b: Self::F) -> Self::F;
     /// Lane by lane `a - b`.

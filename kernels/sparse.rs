@@ -264,7 +264,15 @@ pub(super) trait Store {
     );
 }
 
-/// Stores exact i32 sums, `[row][tokens]`, with tokens in their own order.
+/// Where the sum of a token of a panel of 64 lies in its row of sums, which kernels store register by register: tokens are in the order
+/// of registers of so many lanes, and `pack::registers_to_rows` and `requantize` read them in it.
+pub const fn place(lanes: usize, token: usize) -> usize {
+    let step = 4 * lanes;
+    let (first, own) = (token / step * step, token % step);
+    first + own % 16 / 4 * lanes + own / 16 * 4 + own % 4
+}
+
+/// Stores exact i32 sums, `[row][tokens]`: of 64 tokens in the order of [`place`], of fewer in their own.
 pub(super) struct Spill {
     pub(super) out: *mut i32,
     pub(super) first_row: usize,
@@ -286,6 +294,8 @@ impl Store for Spill {
                 let j = HI * VECS + v;
                 if const { L::TOKENS == 32 && L::INTERLEAVED && S::LANES == 16 } {
                     S::store_halves(out.add(8 * j).cast(), acc[v]);
+                } else if const { L::TOKENS == 64 } {
+                    S::store(out.add(offset + j * S::LANES).cast(), acc[v]);
                 } else if const { L::INTERLEAVED } {
                     S::store_parts(out.add(offset + 4 * j).cast(), 64, acc[v]);
                 } else {
@@ -554,7 +564,7 @@ unsafe fn groups<S: Simd, L: Layout, F: Store, const ROWS: usize, const VECS: us
     }
 }
 
-/// The exact sums of all groups, `[row][tokens]`.
+/// The exact sums of all groups, `[row][tokens]`: of 64 tokens in the order of [`place`].
 ///
 /// # Safety
 /// The CPU has the tier of `S`; the band's groups are inside its arrays and its panel; `out` has room for all rows of

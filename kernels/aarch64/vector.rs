@@ -35,6 +35,7 @@ macro_rules! vector {
         const X_BYTES: usize = 1;
         const QUADS: usize = 4;
         type V = int32x4_t;
+        type R = float32x4_t;
         type F = float32x4_t;
         type Q = int32x4_t;
         type X = int32x4_t;
@@ -420,6 +421,36 @@ macro_rules! vector {
         unsafe fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
             // SAFETY: the caller vouches for the tier.
             unsafe { vfmaq_f32(c, a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_r<const ROWS: usize>(p: *const f32) -> float32x4_t {
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
+            unsafe {
+                match ROWS {
+                    1 => vld1q_lane_f32::<0>(p, vdupq_n_f32(0.0)),
+                    2 => vcombine_f32(vld1_f32(p), vdup_n_f32(0.0)),
+                    _ => vld1q_f32(p),
+                }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store_r<const ROWS: usize>(p: *mut f32, v: float32x4_t) {
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
+            unsafe {
+                match ROWS {
+                    1 => vst1q_lane_f32::<0>(p, v),
+                    2 => vst1_f32(p, vget_low_f32(v)),
+                    _ => vst1q_f32(p, v),
+                }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn add_product(acc: float32x4_t, x: *const f32, w: float32x4_t) -> float32x4_t {
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
+            unsafe { vfmaq_f32(acc, vld1q_dup_f32(x), w) }
         }
 
         #[inline(always)]

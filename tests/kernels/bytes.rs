@@ -14,7 +14,7 @@ use siskin::internal::kernels::pack::{Tokens, quad_offset};
 use siskin::internal::kernels::panel::PanelLayout as Layout;
 use siskin::internal::kernels::scalar::Scalar;
 use siskin::internal::kernels::simd::Simd;
-use siskin::internal::kernels::sparse::{Band, Group};
+use siskin::internal::kernels::sparse::{self, Band, Group};
 use siskin::internal::kernels::table::Tier;
 
 /// Groups of random columns, and what to multiply them with.
@@ -136,6 +136,15 @@ impl Problem {
     }
 }
 
+/// Sums of panels of 64 tokens in the order in which kernels store them.
+fn in_registers(tier: &Tier, sums: &[i32]) -> Vec<i32> {
+    let mut stored = vec![POISON; sums.len()];
+    for (i, &sum) in sums.iter().enumerate() {
+        stored[i / 64 * 64 + sparse::place(tier.packing.lanes, i % 64)] = sum;
+    }
+    stored
+}
+
 /// What a byte of x is.
 fn number(byte: u8, signed: bool) -> i64 {
     if signed { (byte as i8).into() } else { byte.into() }
@@ -168,7 +177,11 @@ fn sparse_kernels() {
                     &lens,
                     extreme,
                 );
-                let want = p.expected(kernel.layout, kernel.rows, kernel.tokens, tier.bytes.signed);
+                let sums = p.expected(kernel.layout, kernel.rows, kernel.tokens, tier.bytes.signed);
+                let want = match kernel.tokens {
+                    64 => in_registers(tier, &sums),
+                    _ => sums,
+                };
                 let mut got = vec![POISON; want.len() + 64];
                 // SAFETY: the tier is supported; the problem's groups, indices and panel fit each other; there is room.
                 unsafe { (kernel.spill)(&p.band(), got.as_mut_ptr()) };
@@ -254,7 +267,7 @@ fn sparse_kernels_to_bytes() {
                         let rows = sums.len() / 64;
                         (tier.packing.requantize_rows)(
                             &to,
-                            sums.as_ptr(),
+                            in_registers(tier, &sums).as_ptr(),
                             p.first_row,
                             rows,
                             got.as_mut_ptr(),
@@ -517,13 +530,25 @@ fn sums_to_rows() {
                 let ld = features + [0, 4, 64][r.below(3)];
                 let sums: Vec<i32> = (0..features * width).map(|_| r.next() as i32).collect();
                 let mut rows = vec![POISON; width * ld + 64];
+                let check = |rows: &[i32], name: &str| {
+                    for (i, &got) in rows.iter().enumerate() {
+                        let (t, f) = (i / ld.max(1), i % ld.max(1));
+                        let inside = t < width && f < features;
+                        let want = if inside { sums[f * width + t] } else { POISON };
+                        assert_eq!(got, want, "{} {name} width={width} features={features}", tier.isa);
+                    }
+                };
                 // SAFETY: the tier is supported; both matrices have these lengths.
                 unsafe { (tier.packing.sums_to_rows)(sums.as_ptr(), features, width, rows.as_mut_ptr(), ld) };
-                for (i, &got) in rows.iter().enumerate() {
-                    let (t, f) = (i / ld.max(1), i % ld.max(1));
-                    let inside = t < width && f < features;
-                    let want = if inside { sums[f * width + t] } else { POISON };
-                    assert_eq!(got, want, "{} width={width} features={features}", tier.isa);
+                check(&rows, "sums_to_rows");
+                if width == 64 {
+                    rows.fill(POISON);
+                    let sums = in_registers(tier, &sums);
+                    // SAFETY: as above.
+                    unsafe {
+                        (tier.packing.registers_to_rows)(sums.as_ptr(), features, rows.as_mut_ptr(), ld)
+                    };
+                    check(&rows, "registers_to_rows");
                 }
             }
         }

@@ -68,6 +68,8 @@ struct Gather {
     /// Parts of K, scaled or not.
     parts: usize,
     scaled: bool,
+    /// Whether columns come in fours.
+    adjacent: bool,
 }
 
 const FIRST_ROW: usize = 7;
@@ -75,10 +77,10 @@ const PART: usize = 12;
 
 impl Gather {
     fn run(&self, r: &mut Rng, what: &str, call: impl Fn(&Band<'_>, *mut f32)) {
-        let Gather { rows, tokens, panels, pairs, parts, scaled } = *self;
+        let Gather { rows, tokens, panels, pairs, parts, scaled, adjacent } = *self;
         let panel: Vec<u32> = (0..panels * PART * parts * tokens).map(|_| word(r, pairs)).collect();
-        // More than four, and not a multiple of it: one token goes through four at a time.
-        let count = 1 + r.below(7);
+        // More than eight, and not a multiple of it: one token goes through eight at a time.
+        let count = 1 + r.below(19);
         let own: Vec<usize> = (0..count).map(|_| 1 + r.below(rows)).collect();
         let height = count * (rows + 1);
         let (mut groups, mut indices, mut weights) = (vec![], vec![], vec![]);
@@ -86,7 +88,9 @@ impl Gather {
             for (g, &own) in own.iter().enumerate() {
                 let start = indices.len();
                 let keep = r.below(4);
-                indices.extend((0..PART).filter(|_| r.below(4) >= keep).map(|i| i as u16));
+                let kept: Vec<bool> = (0..PART).map(|_| r.below(4) >= keep).collect();
+                let has = |i: &usize| kept[if adjacent { i / 4 } else { *i }];
+                indices.extend((0..PART).filter(has).map(|i| i as u16));
                 let len = indices.len() - start;
                 for _ in 0..len {
                     // Rows that do not exist have weights of 0.
@@ -212,7 +216,7 @@ fn sparse_kernels_of_floats() {
                 for (kernel, panels) in one.chain(kernels.two.iter().map(|k| (k, 2))) {
                     for (parts, scaled) in [(1, false), (3, false), (1, true), (3, true)] {
                         let (rows, tokens) = (kernel.rows, kernel.tokens / panels);
-                        let gather = Gather { rows, tokens, panels, pairs, parts, scaled };
+                        let gather = Gather { rows, tokens, panels, pairs, parts, scaled, adjacent: false };
                         // SAFETY: the tier is supported, and everything has the lengths that the band names.
                         gather.run(&mut r, kernel.name, |band, out| unsafe { (kernel.run)(band, out) });
                     }
@@ -227,10 +231,10 @@ fn sparse_kernels_of_floats() {
         }
         let token = &tier.float.gemv;
         for _ in 0..cases(100) {
-            for rows in [4, 2, 1] {
-                let run = token.gather(rows);
+            for (rows, adjacent) in [4, 2, 1].into_iter().flat_map(|rows| [(rows, false), (rows, true)]) {
+                let run = token.gather(rows, adjacent);
                 for (parts, scaled) in [(1, false), (3, false), (1, true), (3, true)] {
-                    let gather = Gather { rows, tokens: 1, panels: 1, pairs: false, parts, scaled };
+                    let gather = Gather { rows, tokens: 1, panels: 1, pairs: false, parts, scaled, adjacent };
                     // SAFETY: as above.
                     gather.run(&mut r, token.name, |band, out| unsafe { run(band, out) });
                 }

@@ -225,11 +225,14 @@ fn general(job: &Job<'_>, w: &Sparse, panel: Panel, x: &X<'_>, band: usize, tile
     // SAFETY: as in `fused`.
     unsafe {
         spill(job, w, width, x, band, [&mut *sums, &mut *rows], gathered);
+        let (packing, padded) = (&job.tier.packing, features.next_multiple_of(4));
         let sums = if by_token(width) {
             sums
         } else {
-            let padded = features.next_multiple_of(4);
-            (job.tier.packing.sums_to_rows)(sums.as_ptr(), padded, width, rows.as_mut_ptr(), BAND);
+            match width {
+                64 => (packing.registers_to_rows)(sums.as_ptr(), padded, rows.as_mut_ptr(), BAND),
+                _ => (packing.sums_to_rows)(sums.as_ptr(), padded, width, rows.as_mut_ptr(), BAND),
+            }
             rows
         };
         finish(job, TileOf { token, tokens, feature: first, features }, (sums.as_ptr(), BAND, false), bytes);
@@ -241,7 +244,8 @@ fn by_token(width: usize) -> bool {
     width < 16
 }
 
-/// The exact sums of a band, `[feature][width]`, or `[token][BAND]` where they leave token by token.
+/// The exact sums of a band, `[feature][width]` (of 64 tokens in the order of registers), or `[token][BAND]` where they leave token by
+/// token.
 ///
 /// # Safety
 /// As for the kernels: x is a panel of `width` tokens with all features of the layer.

@@ -171,7 +171,7 @@ impl Floats<'_> {
                         Some(s) => (Some(&s.scales[..]), s.stride, s.size / w.layout().line_columns()),
                     };
                     let run = match token {
-                        Some(token) => token.gather(HEIGHTS[s]),
+                        Some(token) => token.gather(HEIGHTS[s], w.adjacent(s)),
                         None if panels.len() == 2 => kernels.two(HEIGHTS[s]).run,
                         None => kernels.gather(HEIGHTS[s], width).run,
                     };
@@ -203,6 +203,9 @@ impl Floats<'_> {
                         features.is_multiple_of(2 * self.lanes) && width > 1 && job.finish.residual.is_none();
                     let (sums, ld) = if whole {
                         (sums.cast(), width)
+                    } else if width == 1 {
+                        // The sums of one token are a row.
+                        (sums.cast(), BAND)
                     } else {
                         let rows = as_i32(rows);
                         let padded = features.next_multiple_of(4);

@@ -23,6 +23,16 @@ pub struct Section {
     pub weights: Vec<u8>,
     /// How its entries are looked up, where they can be.
     pub chunks: Option<Chunks>,
+    /// Whether every four entries of a group are neighbouring lines of x.
+    pub adjacent: bool,
+}
+
+impl Section {
+    fn finds_adjacent(&self) -> bool {
+        let of = |g: &Group| &self.indices[g.start as usize..][..g.len as usize];
+        let follow = |four: &[u16]| four.windows(2).all(|two| two[1] == two[0] + 1);
+        self.groups.iter().all(|g| g.len % 4 == 0 && of(g).chunks(4).all(follow))
+    }
 }
 
 /// Single rows, column by column.
@@ -184,6 +194,7 @@ impl Sparse {
             section.weights.extend([0; 64]);
             section.indices.shrink_to_fit();
             section.weights.shrink_to_fit();
+            section.adjacent = layout.is_float() && section.finds_adjacent();
         }
         Ok(this)
     }
@@ -417,6 +428,11 @@ impl Sparse {
     /// Indices and weights of section s.
     pub fn entries(&self, s: usize) -> (&[u16], &[u8]) {
         (&self.sections[s].indices, &self.sections[s].weights)
+    }
+
+    /// Whether every four entries of a group of section s are neighbouring lines of x.
+    pub fn adjacent(&self, s: usize) -> bool {
+        self.sections[s].adjacent
     }
 
     /// The entries of some bands in section s.
