@@ -176,7 +176,6 @@ macro_rules! dense_kernel {
             pub const KERNEL: DenseKernel = DenseKernel {
                 name: concat!(stringify!($set), "-", $types, "-dense-rows-", $most, "x", $features),
                 nr: $nv * <$simd as Simd>::LANES,
-                #[cfg(feature = "internal")]
                 lanes: <$simd as Simd>::LANES,
                 x_bytes: $x_bytes,
                 padded: STEP / $bytes,
