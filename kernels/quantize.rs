@@ -42,6 +42,16 @@ impl Affine {
     pub const UNIT: Affine = Affine { scale: 0.7, low: -128.0, high: 127.0, zero: 0 };
 }
 
+/// What a quotient by a scale is made of without a division: the reciprocal of the scale, and the least and the greatest number that
+/// count. Products of an integer of 8 bits and the scale are off by at most half of a unit in the last place, so that their
+/// quotients by the scale still round to that integer.
+#[derive(Clone, Copy)]
+pub struct Reciprocal {
+    of_scale: f32,
+    low: f32,
+    high: f32,
+}
+
 impl From<&QuantParams> for Affine {
     fn from(p: &QuantParams) -> Self {
         Self {
@@ -175,9 +185,6 @@ autovec!(fn range_f16(x: &[f16]) -> Range = range_body::<f16>);
 /// Scales between which everything that the corrections of a quotient compute is exact where it must be: what is left of x is not
 /// subnormal, and neither is the reciprocal.
 const CORRECTED: std::ops::Range<f32> = f32::from_bits((127 - 60) << 23)..f32::from_bits((127 + 60) << 23);
-/// As many steps and more are beyond every integer of 8 bits, however they are rounded.
-const FAR: f32 = 1_048_576.0;
-
 #[inline(always)]
 fn divide_body<X: Real>(x: &[X], to: Affine, y: &mut [u8]) {
     for (y, x) in y.iter_mut().zip(x) {
@@ -188,17 +195,17 @@ fn divide_body<X: Real>(x: &[X], to: Affine, y: &mut [u8]) {
 /// The bytes of [`divide_body`], for a scale in [`CORRECTED`].
 #[inline(always)]
 fn correct_body<X: Real>(x: &[X], to: Affine, y: &mut [u8]) {
-    let reciprocal = to.reciprocal();
+    let by = to.reciprocal();
     for (y, x) in y.iter_mut().zip(x) {
-        *y = to.corrected(x.widen(), reciprocal);
+        *y = to.corrected(x.widen(), by);
     }
 }
 
 impl Affine {
-    /// The reciprocal of the scale.
+    /// What [`Affine::corrected`] multiplies by.
     #[inline(always)]
-    pub fn reciprocal(self) -> f32 {
-        1.0 / self.scale
+    pub fn reciprocal(self) -> Reciprocal {
+        Reciprocal { of_scale: 1.0 / self.scale, low: self.low * self.scale, high: self.high * self.scale }
     }
 
     /// The byte of a number, by a division.
@@ -209,19 +216,25 @@ impl Affine {
 
     /// The byte of [`Affine::divided`], for a scale in [`CORRECTED`], by its reciprocal.
     #[inline(always)]
-    pub fn corrected(self, x: f32, reciprocal: f32) -> u8 {
-        let rough = x * reciprocal;
-        let near = rough.mul_add(-self.scale, x).mul_add(reciprocal, rough);
-        let exact = near.mul_add(-self.scale, x).mul_add(reciprocal, near);
-        // What is left of an infinite x is NaN.
-        self.byte(if rough.abs() < FAR { exact } else { rough })
+    pub fn corrected(self, x: f32, by: Reciprocal) -> u8 {
+        let x = if x.is_nan() { 0.0 } else { x };
+        let x = least(greatest(x, by.low), by.high);
+        let rough = x * by.of_scale;
+        let near = rough.mul_add(-self.scale, x).mul_add(by.of_scale, rough);
+        let exact = near.mul_add(-self.scale, x).mul_add(by.of_scale, near);
+        self.rounded(exact)
     }
 
     /// The integer that so many steps are, as a byte.
     #[inline(always)]
     fn byte(self, steps: f32) -> u8 {
         let steps = if steps.is_nan() { 0.0 } else { steps };
-        let steps = least(greatest(steps, self.low), self.high);
+        self.rounded(least(greatest(steps, self.low), self.high))
+    }
+
+    /// The integer nearest to steps in the range, as a byte.
+    #[inline(always)]
+    fn rounded(self, steps: f32) -> u8 {
         ((steps + ROUND).to_bits() as u8).wrapping_add(self.zero)
     }
 }
