@@ -25,6 +25,14 @@ pub fn prefetch(p: *const u8, bytes: usize) {
     let _ = (p, bytes);
 }
 
+/// Prefetches some rows, so many bytes apart, which need not exist.
+pub fn prefetch_rows(mut p: *const u8, (rows, stride): (usize, usize), bytes: usize) {
+    for _ in 0..rows {
+        prefetch(p, bytes);
+        p = p.wrapping_add(stride);
+    }
+}
+
 autovec!(
     /// Interleaves two rows of bfloat16: element i of both is one word.
     pub fn pairs(a: &[u16], b: &[u16], out: &mut [u32]) = pairs_body

@@ -4,7 +4,7 @@ use crate::base::ctx::Ctx;
 use crate::base::element::Element;
 use crate::base::params::QuantParams;
 use crate::base::tensor::{TensorMut, TensorRef};
-use crate::kernels::attention::pack::prefetch;
+use crate::kernels::attention::pack::{prefetch, prefetch_rows};
 use crate::kernels::quantize;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -69,6 +69,11 @@ impl TensorRef<'_> {
     pub(crate) fn prefetch(&self, token: usize, head: usize) {
         prefetch(self.at(token, head), self.row_bytes());
     }
+
+    /// Prefetches the rows of some neighbouring tokens, if there are any.
+    pub(crate) fn prefetch_rows(&self, token: usize, tokens: usize, head: usize) {
+        prefetch_rows(self.at(token, head), (tokens, self.token_stride()), self.row_bytes());
+    }
 }
 
 /// A tensor `[tokens, heads, head_dim]` that tasks write, each row by one of them.
@@ -119,6 +124,11 @@ impl<'a> SharedTensor<'a> {
     /// Prefetches a row: rows of a head lie far apart, and stores that miss stop everything.
     pub fn prefetch(&self, token: usize, head: usize) {
         prefetch(self.at(token, head), self.row_bytes);
+    }
+
+    /// As [`SharedTensor::prefetch`], the rows of some neighbouring tokens.
+    pub fn prefetch_rows(&self, token: usize, tokens: usize, head: usize) {
+        prefetch_rows(self.at(token, head), (tokens, self.token), self.row_bytes);
     }
 
     /// A row of f32 as it lies, if the tensor is of f32.

@@ -159,6 +159,11 @@ impl Plan<'_> {
         if self.by_head() { layer.num_heads } else { layer.num_kv_heads }
     }
 
+    /// Whether all rows of a sequence attend to the same keys, but for what a block mask leaves out.
+    fn rows_are_alike(&self) -> bool {
+        !self.problem.layer.causal && self.problem.layer.window.is_none()
+    }
+
     /// One of them.
     fn group(&self, b: usize, index: usize) -> Group {
         let Problem { layer, call, q: x, k, v } = *self.problem;

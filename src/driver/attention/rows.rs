@@ -41,6 +41,11 @@ impl Plan<'_> {
         }
     }
 
+    /// Whether [`Plan::scores`] of two rows of a head differ in nothing but where they lie, if both sums are the same.
+    pub fn scores_are_alike(&self) -> bool {
+        self.problem.call.bias.is_none() && !self.problem.q.is_per_token()
+    }
+
     /// Whether scores are scaled, quantized or biased before their maximum is taken.
     pub fn prepared(&self) -> bool {
         self.problem.call.bias.is_some()

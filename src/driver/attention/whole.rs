@@ -166,7 +166,8 @@ fn unit_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, tile: usize, roo
         return;
     }
     let mut keys = NO_KEYS;
-    for row in g.rows_from(plan.problem.layer, rows.start).take(rows.len()) {
+    let different = if plan.rows_are_alike() { 1 } else { rows.len() };
+    for row in g.rows_from(plan.problem.layer, rows.start).take(different) {
         // Only its scores tell whether a row is empty.
         let reach = if plan.problem.layer.uniform { 0..g.kv_len } else { row.first..row.last };
         extend(&mut keys, reach);
@@ -209,7 +210,21 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
     // Keys that some row attends to, and keys that all rows do.
     let (mut keys, mut common) = (NO_KEYS, 0..g.live);
     let (in_place, one_head) = (plan.q_in_place(g, &rows), rows.start / g.q_len == (rows.end - 1) / g.q_len);
-    for (i, row) in g.rows_from(layer, rows.start).take(n).enumerate() {
+    // Rows that differ in nothing but their token are set up at once.
+    let alike = plan.rows_are_alike() && plan.scores_are_alike() && one_head && in_place.is_some();
+    if alike {
+        let first = g.row(layer, rows.start);
+        plan.problem.q.prefetch_rows(g.q + first.token + n, n, first.head);
+        plan.out.prefetch_rows(g.q + first.token, n, first.head);
+        extend(&mut keys, first.first..first.last);
+        common = common.start.max(first.first)..common.end.min(first.last);
+        let all = plan.scores(g, first, scores, 0);
+        for i in 0..n {
+            own[i] = Row { token: first.token + i, ..first };
+            known[i] = Scores { p: scores.wrapping_add(i * stride), ..all };
+        }
+    }
+    for (i, row) in g.rows_from(layer, rows.start).take(if alike { 0 } else { n }).enumerate() {
         let mut sum = 0;
         if in_place.is_none() {
             plan.problem.q.prefetch(g.q + row.token + ROWS_AHEAD, row.head);
@@ -322,10 +337,12 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
             }
         }
         let (mut pairs, mut zeros, mut lost) = (0, 0, Lost::default());
-        for i in 0..n {
-            let all = plan.pairs(own[i], state(i), 0..g.kv_len);
-            pairs += all;
-            if clips {
+        if alike && all && !clips && plan.problem.call.block_mask.is_none() {
+            pairs = n * plan.pairs(own[0], state(0), 0..g.kv_len);
+        } else {
+            for i in 0..n {
+                let all = plan.pairs(own[i], state(i), 0..g.kv_len);
+                pairs += all;
                 zeros += plan.zeros(all, nonzero[i]);
             }
         }
