@@ -365,6 +365,9 @@ pub unsafe fn interleave_kmajor<S: Simd>(lines: *const u8, features: usize, quad
     }
 }
 
+/// Lanes of the widest registers.
+const MOST_LANES: usize = 16;
+
 /// Packs rows of 4-byte elements into `[features][width]` of them, features rounded up to a multiple of 4 with zeros;
 /// the width is 1 or a multiple of 16. Tokens that do not exist are zero.
 #[inline(always)]
@@ -386,11 +389,10 @@ pub unsafe fn pack_words_kmajor<S: Simd>(x: &Tokens) {
         while t < x.width {
             // Part l of register r is four features of token 4 l + r. Transposed, each register is one feature of
             // tokens in order.
-            let whole = t + S::LANES <= x.tokens;
-            let first = if whole { four } else { 0 };
+            let inside = x.tokens.saturating_sub(t).min(S::LANES);
             let row = x.rows.wrapping_add(t * x.stride);
             let mut f = 0;
-            while f < first {
+            while f < four {
                 if !x.ahead.is_null() {
                     for line in (0..16 * S::LANES).step_by(64) {
                         S::prefetch_far(ahead.wrapping_add(line));
@@ -398,17 +400,29 @@ pub unsafe fn pack_words_kmajor<S: Simd>(x: &Tokens) {
                     ahead = ahead.wrapping_add(16 * S::LANES);
                 }
                 let mut v = [S::splat(0); 4];
-                for r in 0..4 {
-                    v[r] = S::xor(S::load_parts(row.add(r * x.stride + 4 * f), 4 * x.stride), flip);
+                if inside == S::LANES {
+                    for r in 0..4 {
+                        v[r] = S::xor(S::load_parts(row.add(r * x.stride + 4 * f), 4 * x.stride), flip);
+                    }
+                    v = S::transpose4(v);
+                } else if inside > 0 {
+                    // Tokens that do not exist are 0 after the flip.
+                    let mut own = [[x.flip; 16]; MOST_LANES];
+                    for i in 0..inside {
+                        own[i] = row.add(i * x.stride + 4 * f).cast::<[u8; 16]>().read_unaligned();
+                    }
+                    for r in 0..4 {
+                        v[r] = S::xor(S::load_parts(own[r].as_ptr(), 64), flip);
+                    }
+                    v = S::transpose4(v);
                 }
-                let v = S::transpose4(v);
                 for c in 0..4 {
                     S::store(x.panel.add(((f + c) * x.width + t) * 4), v[c]);
                 }
                 f += 4;
             }
             for token in t..t + S::LANES {
-                for f in first..x.features.next_multiple_of(4) {
+                for f in four..x.features.next_multiple_of(4) {
                     let inside = token < x.tokens && f < x.features;
                     let from = x.rows.wrapping_add(token * x.stride + 4 * f).cast::<u32>();
                     let flip = u32::from_ne_bytes([x.flip; 4]);

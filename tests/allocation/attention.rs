@@ -57,24 +57,31 @@ fn attention_allocates_nothing() {
 #[test]
 fn fewer_queries_and_keys_need_no_more() {
     let mut r = Rng::new(6);
-    let shapes = [
-        (100, 700),
-        (1, 700),
-        (8, 700),
-        (16, 65),
-        (100, 5),
-        (1, 1),
-        (17, 600),
-        (70, 70),
-        (2, 700),
-        (100, 700),
+    let shapes: [&[(usize, usize)]; 2] = [
+        &[
+            (100, 700),
+            (1, 700),
+            (8, 700),
+            (16, 65),
+            (100, 5),
+            (1, 1),
+            (17, 600),
+            (70, 70),
+            (2, 700),
+            (100, 700),
+        ],
+        // So few queries that many keys are read where they lie, and few are packed.
+        &[(8, 700), (8, 512), (8, 64), (4, 600), (4, 512), (2, 256), (2, 16), (1, 700), (1, 16), (8, 700)],
     ];
     let isas = isas("fewer_queries_and_keys_need_no_more");
     for ctx in isas.into_iter().flat_map(|isa| [serial(isa), custom(isa, 3, Manner::Backwards)]) {
         for dtype in [Type::F32, Type::F16, Type::Bf16, Type::U8] {
-            for clipped in [None, Some((-0.01, 1.0))] {
+            for (clipped, shapes) in [None, Some((-0.01, 1.0))]
+                .into_iter()
+                .flat_map(|clipped| shapes.map(|shapes| (clipped, shapes)))
+            {
                 let (mut scratch, mut held) = (Scratch::new(), 0);
-                for (i, (q_len, kv_len)) in shapes.into_iter().enumerate() {
+                for (i, &(q_len, kv_len)) in shapes.iter().enumerate() {
                     let mut case = Case::plain(r.next(), 4, 24, q_len, kv_len);
                     (case.kv_heads, case.clipped) = (2, clipped);
                     case.types = [dtype, dtype, dtype, Type::F32];

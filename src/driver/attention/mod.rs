@@ -322,14 +322,17 @@ pub fn attention(
         counts: Counts::default(),
     };
     let rows = q_len * plan.heads_of_group();
-    let few = rows <= split::MOST_ROWS;
+    let few = rows <= split::MOST_ROWS && !whole::is_worth_packing(rows, kv_len, mode);
     plan.floating = !few && plan.fits_floats();
     let run = if few { split::run } else { whole::run };
     // The only error is that there is not so much memory, which is found out before anything is written.
     run(&plan, rows, scratch).ok_or_else(|| {
         Error::shape("k", "as many keys as there is memory for", format_args!("{kv_len} keys"))
     })?;
-    if !few {
+    // Smaller calls may go the other way.
+    if few {
+        whole::reserve(&plan, rows, kv_len, scratch);
+    } else {
         split::reserve(&plan, scratch);
     }
     let c = &plan.counts;

@@ -7,7 +7,7 @@ use crate::base::buffer::{as_f32, as_i32};
 use crate::base::scratch::Scratch;
 use crate::driver::share;
 use crate::driver::tensor::Prefetch;
-use crate::driver::workers::{Workers, carve, carved};
+use crate::driver::workers::{Workers, carve, carved, grow};
 use crate::kernels::attention::finish::Part;
 use crate::kernels::attention::gather::List;
 use crate::kernels::attention::softmax::Scores;
@@ -132,6 +132,27 @@ fn rows_of_tile(plan: &Plan<'_>, kv_len: usize, high: usize) -> usize {
         (SCORES_BYTES, LEAST_ROWS)
     };
     (bytes / stride(kv_len)).clamp(least.next_multiple_of(high), MOST_ROWS) / high * high
+}
+
+/// The most keys that are packed for so few rows, because that costs less than it gains: bytes are a quarter of what floats are.
+fn most_worth_packing(rows: usize, mode: Mode) -> usize {
+    let keys_a_row = if mode == Mode::Bytes { 128 } else { 8 };
+    if rows > 1 { (rows * keys_a_row).min(CHUNK) } else { 0 }
+}
+
+/// Whether some keys, if there are any, are to be packed for so few rows.
+pub fn is_worth_packing(rows: usize, kv_len: usize, mode: Mode) -> bool {
+    (1..=most_worth_packing(rows, mode)).contains(&kv_len)
+}
+
+/// Takes the memory that calls with fewer keys will need, after one that went through so many as they lie. If there is not so much,
+/// they will say so themselves.
+pub fn reserve(plan: &Plan<'_>, rows: usize, kv_len: usize, scratch: &mut Scratch) {
+    let kv_len = kv_len.min(most_worth_packing(rows, plan.mode));
+    let high = plan.multiply.rows();
+    let tile = rows_of_tile(plan, kv_len, high).min(rows.next_multiple_of(high));
+    let [memory] = scratch.slots();
+    let _ = kv_len == 0 || grow(memory, plan.ctx.threads(), carved(extents(plan, kv_len, tile)));
 }
 
 /// All sequences, heads and rows, by as many workers as there are threads; nothing if there is not so much memory.
