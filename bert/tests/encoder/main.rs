@@ -1,0 +1,8 @@
+//! Encoders of small generated models, and of a real one where there is one.
+
+mod checkpoint;
+mod common;
+mod forward;
+mod reference;
+mod same_bits;
+mod tokens;
