@@ -94,18 +94,11 @@ fn sum<const FROM_X: bool, const SUM: bool>(x: &[f32], residual: &[f32], h: &mut
         }
         at += LANES;
     }
-    // Every index into the lanes must be a constant to the compiler, which would otherwise keep them in memory.
-    let mut last = [0.0; LANES];
     for i in whole..h.len() {
         let own = if FROM_X { x[i] } else { h[i] };
-        let own = if SUM { own + residual[i] } else { own };
-        h[i] = own;
-        last[i - whole] = own;
+        h[i] = if SUM { own + residual[i] } else { own };
     }
-    for l in 0..LANES {
-        lanes[l] += last[l];
-    }
-    halves(lanes)
+    finish(&lanes, &h[whole..], None)
 }
 
 /// The sum of squared differences from the mean.
@@ -119,24 +112,31 @@ fn squares(h: &[f32], mean: f32) -> f32 {
             lanes[l] += less * less;
         }
     }
-    // Lanes behind the end differ by nothing.
-    let mut last = [mean; LANES];
-    last[..tail.len()].copy_from_slice(tail);
-    for l in 0..LANES {
-        let less = last[l] - mean;
-        lanes[l] += less * less;
-    }
-    halves(lanes)
+    finish(&lanes, tail, Some(mean))
 }
 
-#[inline(always)]
-fn halves(mut lanes: [f32; LANES]) -> f32 {
-    for half in [16, 8, 4, 2, 1] {
-        for l in 0..half {
-            lanes[l] += lanes[l + half];
-        }
+/// Adds what is left of a row to the lanes, as it is or as the squares of differences from a mean, and then the upper half of the
+/// lanes to the lower until one is left. A function of its own: what is inlined here becomes a hundred scalar operations, because
+/// the compiler sees all lanes as variables.
+#[inline(never)]
+fn finish(lanes: &[f32; LANES], tail: &[f32], mean: Option<f32>) -> f32 {
+    let mut lanes = *lanes;
+    for (lane, &h) in lanes.iter_mut().zip(tail) {
+        *lane += mean.map_or(h, |mean| (h - mean) * (h - mean));
     }
-    lanes[0]
+    let mut sixteen = [0.0; 16];
+    for l in 0..16 {
+        sixteen[l] = lanes[l] + lanes[l + 16];
+    }
+    let mut eight = [0.0; 8];
+    for l in 0..8 {
+        eight[l] = sixteen[l] + sixteen[l + 8];
+    }
+    let mut four = [0.0; 4];
+    for l in 0..4 {
+        four[l] = eight[l] + eight[l + 4];
+    }
+    (four[0] + four[2]) + (four[1] + four[3])
 }
 
 #[inline(always)]

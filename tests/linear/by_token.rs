@@ -45,7 +45,7 @@ fn bytes_with_their_own_quantizers_are_the_floats_they_were() {
                 let to = MatMut::new(&mut bytes, m, k).unwrap();
                 quantize_per_token(x, U8, to, &mut params, &serial(isa)).unwrap();
                 let differ = params.windows(2).any(|p| p[0].zero_point() != p[1].zero_point());
-                assert!(m < 3 || differ);
+                assert!(m < 3 || k == 1 || differ);
                 let bytes = (MatRef::new(&bytes, m, k).unwrap(), &params[..]);
 
                 let mut y = [vec![0f32; m * n], vec![1.0; m * n], vec![2.0; m * n], vec![3.0; m * n]];
