@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::layer::{Call, Flow, Layer, Qkv};
 use crate::names::{LinearId, Part};
+use crate::norm::Norm;
 use crate::visitor::Visitor;
 use crate::workspace::{Stage, Workspace, grown, grown_params};
 use siskin::attention::{AttentionCall, AttentionInputs, Sequences};
@@ -17,6 +18,7 @@ impl Layer {
     pub(crate) fn attend(
         &self,
         layer: usize,
+        before: &Norm,
         call: &Call<'_>,
         memory: &mut Workspace,
         visitor: Option<&mut (dyn Visitor + '_)>,
@@ -26,13 +28,13 @@ impl Layer {
         let (heads, head_size) = (call.config.num_heads, call.config.head_size());
         let Workspace { qkv, qkv_u8, qkv_i8, context, context_u8, packed, scratch, clock, .. } = memory;
         let x = MatRef::new(&memory.x[..m * hidden], m, hidden)?;
+        let next = before.next(x, &memory.norm)?;
         match &self.flow {
             Flow::Static(flow) => {
                 // The scales of the three were made part of their weights and biases: here a byte is a byte.
                 let plain = QuantParams::u8(1.0, 0)?;
                 let qkv = grown(qkv_u8, 3 * m * hidden);
-                let x = (MatRef::new(&memory.bytes[..m * hidden], m, hidden)?, flow.input);
-                self.qkv.forward(x.into(), qkv, |y| (y, plain).into(), hidden, ctx, (packed, scratch))?;
+                self.qkv.forward(next, qkv, |y| (y, plain).into(), hidden, ctx, (packed, scratch))?;
                 clock.lap(Stage::Qkv);
                 let part = |i: usize| -> Result<_> {
                     let bytes = HeadsRef::with_strides(
@@ -51,7 +53,7 @@ impl Layer {
             }
             Flow::Floats | Flow::Dynamic => {
                 let qkv = grown(qkv, 3 * m * hidden);
-                self.qkv.forward(x.into(), qkv, |y| y.into(), hidden, ctx, (packed, scratch))?;
+                self.qkv.forward(next, qkv, |y| y.into(), hidden, ctx, (packed, scratch))?;
                 if let Some(visitor) = visitor {
                     visitor.input(&QKV.map(|part| LinearId { layer, part }), x);
                     for (i, part) in QKV.into_iter().enumerate() {

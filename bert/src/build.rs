@@ -6,11 +6,12 @@ use crate::fold;
 use crate::layer::{Flow, Layer, Qkv};
 use crate::model::Model;
 use crate::names::{EMBEDDING_NORM, LinearId, POSITIONS, Part, TOKEN_TYPES};
-use crate::norm::Norm;
+use crate::norm::{Next, Norm};
 use crate::options::{Options, Precision};
 use crate::weights::Weights;
 use siskin::Ctx;
 use siskin::linear::Linear;
+use siskin::norm::LayerNorm;
 
 /// What an encoder is made of, beside the words of its model.
 pub(crate) struct Parts {
@@ -51,19 +52,39 @@ impl Parts {
         for layer in 0..config.num_layers {
             let weights = LayerWeights::new(model, layer, options)?;
             let built = match ranges {
-                None => Layer::build(weights, model, layer, options.precision, ctx)?,
+                None => Layer::pack(weights, model, layer, options.precision, ctx)?,
                 Some(ranges) => {
                     let ranges: &LayerRanges = &ranges[layer];
                     let before = match this.layers.last_mut() {
                         None => &mut this.embedding_norm,
                         Some(layer) => &mut layer.output_norm,
                     };
-                    fold::build(weights, model, layer, ranges, before, options, ctx)?
+                    let place = fold::Place { model, layer, ranges, before };
+                    fold::build(weights, place, options.gelu_table, ctx)?
                 }
             };
             this.layers.push(built);
         }
+        if options.precision == Precision::Int8 {
+            this.write_bytes_per_token();
+        }
         Ok(this)
+    }
+}
+
+impl Parts {
+    /// Every norm with a layer behind it writes bytes.
+    fn write_bytes_per_token(&mut self) {
+        let last = self.layers.len();
+        if last > 0 {
+            self.embedding_norm.next = Next::PerToken;
+        }
+        for (i, layer) in self.layers.iter_mut().enumerate() {
+            layer.attention_norm.next = Next::PerToken;
+            if i + 1 < last {
+                layer.output_norm.next = Next::PerToken;
+            }
+        }
     }
 }
 
@@ -84,24 +105,12 @@ impl LayerWeights {
 }
 
 impl Layer {
-    fn build(
-        weights: LayerWeights,
-        model: &Model,
-        layer: usize,
-        precision: Precision,
-        ctx: &Ctx,
-    ) -> Result<Self> {
-        let flow = if precision == Precision::Int8 { Flow::Dynamic } else { Flow::Floats };
-        Self::pack(weights, model, layer, precision, flow, ctx)
-    }
-
-    /// A layer of these weights as they are.
+    /// A layer of these weights, in which floats flow, or what is quantized token by token.
     pub fn pack(
         weights: LayerWeights,
         model: &Model,
         layer: usize,
         precision: Precision,
-        flow: Flow,
         ctx: &Ctx,
     ) -> Result<Self> {
         let [attention_norm, output_norm] = model.config().norm_names(layer);
@@ -112,7 +121,7 @@ impl Layer {
             down: weights.down.build(precision, ctx)?,
             attention_norm: norm(model, &attention_norm)?,
             output_norm: norm(model, &output_norm)?,
-            flow,
+            flow: if precision == Precision::Int8 { Flow::Dynamic } else { Flow::Floats },
         })
     }
 
@@ -138,10 +147,6 @@ impl Qkv {
 }
 
 fn norm(model: &Model, name: &str) -> Result<Norm> {
-    Ok(Norm {
-        weight: model.tensor(&format!("{name}.weight"))?.to_vec(),
-        bias: model.tensor(&format!("{name}.bias"))?.to_vec(),
-        eps: model.config().layer_norm_eps,
-        bytes: None,
-    })
+    let (weight, bias) = (model.tensor(&format!("{name}.weight"))?, model.tensor(&format!("{name}.bias"))?);
+    Ok(Norm { norm: LayerNorm::new(weight, bias, model.config().layer_norm_eps)?, next: Next::Floats })
 }

@@ -22,6 +22,11 @@ pub enum Range {
     Percentile(f64),
 }
 
+/// Texts of many kinds and lengths, written for this crate: to calibrate a model where there are no better ones.
+pub fn sample_texts() -> impl Iterator<Item = &'static str> {
+    include_str!("samples.txt").lines()
+}
+
 /// The ranges of all that flows through a model, seen on sample texts: for [`Precision::Int8Static`].
 #[derive(Debug, Clone)]
 pub struct Calibration {

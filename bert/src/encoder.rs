@@ -191,7 +191,7 @@ impl Encoder {
         }
         self.embed(tokens, x);
         memory.clock.lap(Stage::Embed);
-        self.embedding_norm.apply(&mut memory.x[..size], grown(&mut memory.bytes, size));
+        self.embedding_norm.apply(&mut memory.x[..size], &mut memory.norm, ctx, &mut memory.scratch)?;
         memory.clock.lap(Stage::Norm);
         let call = Call {
             config: &self.config,
@@ -200,11 +200,13 @@ impl Encoder {
             attention: &self.attention,
             ctx,
         };
+        let mut before = &self.embedding_norm;
         for (index, layer) in self.layers.iter().enumerate() {
             match &mut visitor {
-                None => layer.forward(index, &call, memory, None)?,
-                Some(visitor) => layer.forward(index, &call, memory, Some(&mut **visitor))?,
+                None => layer.forward(index, before, &call, memory, None)?,
+                Some(visitor) => layer.forward(index, before, &call, memory, Some(&mut **visitor))?,
             }
+            before = &layer.output_norm;
         }
         Ok(())
     }

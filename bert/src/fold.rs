@@ -12,26 +12,27 @@ use crate::config::Activation;
 use crate::error::Result;
 use crate::layer::{Flow, Layer, Static};
 use crate::model::Model;
-use crate::norm::{Bytes, Norm};
-use crate::options::{Options, Precision};
+use crate::norm::{Next, Norm};
+use crate::options::Precision;
 use crate::weights::Weights;
 use siskin::linear::{ByteTable, gelu_table, gelu_tanh_table};
 use siskin::quant::QuantParams;
 use siskin::{Ctx, Element};
 
-/// A layer in which bytes flow. `before` is the norm in front of it, which is to write its input.
-pub(crate) fn build(
-    mut weights: LayerWeights,
-    model: &Model,
-    index: usize,
-    ranges: &LayerRanges,
-    before: &mut Norm,
-    options: &Options<'_>,
-    ctx: &Ctx,
-) -> Result<Layer> {
+/// Where a layer is.
+pub(crate) struct Place<'a> {
+    pub model: &'a Model,
+    pub layer: usize,
+    pub ranges: &'a LayerRanges,
+    /// The norm in front of it, which is to write its input.
+    pub before: &'a mut Norm,
+}
+
+/// A layer in which bytes flow.
+pub(crate) fn build(mut weights: LayerWeights, place: Place<'_>, table: bool, ctx: &Ctx) -> Result<Layer> {
+    let Place { model, layer, ranges, before } = place;
     let [query, key, value] = &mut weights.qkv;
-    let input = smooth(&ranges.input, &mut [query, key, value])?;
-    let middle = smooth(&ranges.middle, &mut [&mut weights.up])?;
+    smooth(&ranges.input, &mut [query, key, value])?.write(before)?;
 
     let [q, k, v] = &ranges.qkv;
     let balance: Vec<f32> = q.reach().zip(k.reach()).map(|(q, k)| power(k / q, 0.5)).collect();
@@ -53,20 +54,18 @@ pub(crate) fn build(
         to_bytes(weights, params);
     }
     let inside = params(ranges.inside.covered)?;
-    let table = options.gelu_table.then_some(params(ranges.before.covered)?).map(|from| {
-        match model.config().activation {
-            Activation::Gelu => gelu_table(from, inside),
-            Activation::GeluTanh => gelu_tanh_table(from, inside),
-            Activation::Relu => ByteTable::new(from, inside, |v| v.max(0.0)),
-        }
+    let from = params(ranges.before.covered)?;
+    let table = table.then(|| match model.config().activation {
+        Activation::Gelu => gelu_table(from, inside),
+        Activation::GeluTanh => gelu_tanh_table(from, inside),
+        Activation::Relu => ByteTable::new(from, inside, |v| v.max(0.0)),
     });
-    let flow =
-        Static { input: input.params, qkv, context: params(context)?, middle: middle.params, inside, table };
-    before.bytes = Some(input);
-    let flow = Flow::Static(Box::new(flow));
-    let mut layer = Layer::pack(weights, model, index, Precision::Int8Static, flow, ctx)?;
-    layer.attention_norm.bytes = Some(middle);
-    Ok(layer)
+    let flow = Static { qkv, context: params(context)?, inside, table };
+    let factors = smooth(&ranges.middle, &mut [&mut weights.up])?;
+    let mut built = Layer::pack(weights, model, layer, Precision::Int8Static, ctx)?;
+    factors.write(&mut built.attention_norm)?;
+    built.flow = Flow::Static(Box::new(flow));
+    Ok(built)
 }
 
 /// How much of the differences between features goes from inputs into weights: 0 is nothing, 1 all.
@@ -74,7 +73,7 @@ const INPUTS: f32 = 0.5;
 const VALUES: f32 = 1.0;
 
 /// Scales input features to reach alike, as far as weights do not differ too much then, and says how they become bytes.
-fn smooth(ends: &Ends, weights: &mut [&mut Weights]) -> Result<Bytes> {
+fn smooth(ends: &Ends, weights: &mut [&mut Weights]) -> Result<Smooth> {
     let mut reach = vec![0.0f32; ends.low.len()];
     for weights in weights.iter() {
         for row in weights.weight.chunks_exact(weights.in_features) {
@@ -91,8 +90,21 @@ fn smooth(ends: &Ends, weights: &mut [&mut Weights]) -> Result<Bytes> {
     }
     let inverse: Vec<f32> = factors.iter().map(|f| 1.0 / f).collect();
     let params = params(ends.scaled(&inverse))?;
-    let steps = factors.iter().map(|f| 1.0 / (f * params.scale())).collect();
-    Ok(Bytes { params, steps })
+    Ok(Smooth { params, inverse })
+}
+
+/// What a norm's features are multiplied by before they become bytes, and what these stand for.
+struct Smooth {
+    params: QuantParams,
+    inverse: Vec<f32>,
+}
+
+impl Smooth {
+    fn write(&self, norm: &mut Norm) -> Result<()> {
+        norm.norm = norm.norm.clone().with_byte_factors(&self.inverse)?;
+        norm.next = Next::Static(self.params);
+        Ok(())
+    }
 }
 
 impl Ends {

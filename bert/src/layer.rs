@@ -46,14 +46,10 @@ pub(crate) enum Flow {
 /// What the bytes inside of a layer stand for.
 #[derive(Debug, Clone)]
 pub(crate) struct Static {
-    /// The input of query, key and value.
-    pub input: QuantParams,
     /// Queries, keys and values, as attention reads them.
     pub qkv: [QuantParams; 3],
     /// What comes out of attention.
     pub context: QuantParams,
-    /// The input of the feed-forward network.
-    pub middle: QuantParams,
     /// What is between its two layers, after the activation.
     pub inside: QuantParams,
     /// The activation as a table of bytes.
@@ -70,23 +66,24 @@ pub(crate) struct Call<'a> {
 }
 
 impl Layer {
-    /// From `x`, and its bytes where they are wanted, to the next `x` and its bytes. `index` is the layer's own, for the visitor.
+    /// From `x`, and what `before` wrote beside it, to the next `x`. `index` is the layer's own, for the visitor.
     pub fn forward(
         &self,
         index: usize,
+        before: &Norm,
         call: &Call<'_>,
         memory: &mut Workspace,
         mut visitor: Option<&mut (dyn Visitor + '_)>,
     ) -> Result<()> {
         let size = call.tokens * call.config.hidden_size;
-        self.attend(index, call, memory, visitor.as_deref_mut())?;
+        self.attend(index, before, call, memory, visitor.as_deref_mut())?;
         self.after_attention(index, call, memory, visitor.as_deref_mut())?;
         memory.clock.lap(Stage::Output);
-        self.attention_norm.apply(&mut memory.h[..size], grown(&mut memory.bytes, size));
+        self.attention_norm.apply(&mut memory.h[..size], &mut memory.norm, call.ctx, &mut memory.scratch)?;
         memory.clock.lap(Stage::Norm);
         self.feed_forward(index, call, memory, visitor)?;
         memory.clock.lap(Stage::Down);
-        self.output_norm.apply(&mut memory.x[..size], grown(&mut memory.bytes, size));
+        self.output_norm.apply(&mut memory.x[..size], &mut memory.norm, call.ctx, &mut memory.scratch)?;
         memory.clock.lap(Stage::Norm);
         Ok(())
     }
@@ -137,18 +134,18 @@ impl Layer {
             (_, config::Activation::Relu) => Activation::Relu,
         });
         let residual = Epilogue::new().residual(h);
+        let next = self.attention_norm.next(h, &memory.norm)?;
         let (between, scratch) = (&mut memory.between, &mut memory.scratch);
         match &self.flow {
             Flow::Static(flow) => {
-                let bytes = (MatRef::new(&memory.bytes[..m * hidden], m, hidden)?, flow.middle);
                 let to = LinearOutput::packed(between, flow.inside, &self.down);
-                self.up.forward(bytes, activate, to, ctx, scratch)?;
+                self.up.forward(next, activate, to, ctx, scratch)?;
                 memory.clock.lap(Stage::Up);
                 self.down.forward(&*between, residual, x, ctx, scratch)?;
             }
             Flow::Floats if visitor.is_none() => {
                 let to = LinearOutput::packed_floats(between, &self.down);
-                self.up.forward(h, activate, to, ctx, scratch)?;
+                self.up.forward(next, activate, to, ctx, scratch)?;
                 memory.clock.lap(Stage::Up);
                 self.down.forward(&*between, residual, x, ctx, scratch)?;
             }
@@ -156,10 +153,10 @@ impl Layer {
                 let rows = grown(&mut memory.inside, m * inside);
                 if let Some(visitor) = visitor.as_deref_mut() {
                     visitor.input(&[LinearId { layer, part: Part::Up }], h);
-                    self.up.forward(h, Epilogue::new(), MatMut::new(rows, m, inside)?, ctx, scratch)?;
+                    self.up.forward(next, Epilogue::new(), MatMut::new(rows, m, inside)?, ctx, scratch)?;
                     visitor.output(LinearId { layer, part: Part::Up }, MatRef::new(rows, m, inside)?);
                 }
-                self.up.forward(h, activate, MatMut::new(rows, m, inside)?, ctx, scratch)?;
+                self.up.forward(next, activate, MatMut::new(rows, m, inside)?, ctx, scratch)?;
                 memory.clock.lap(Stage::Up);
                 let rows = MatRef::new(rows, m, inside)?;
                 if let Some(visitor) = visitor {

@@ -26,7 +26,7 @@ mod weights;
 mod workspace;
 
 pub use batch::{Batch, Tokens};
-pub use calibrate::{Calibration, Range};
+pub use calibrate::{Calibration, Range, sample_texts};
 pub use config::{Activation, Config, Family, PRESETS};
 pub use encoder::Encoder;
 pub use error::{Error, Result};

@@ -1,75 +1,71 @@
-//! LayerNorm of the rows of a matrix, in f32, and as bytes for the layer that comes next.
+//! A norm between two blocks, and what it writes for the one that comes next.
 
+use crate::error::Result;
+use crate::workspace::{grown, grown_params};
+use siskin::linear::LinearInput;
+use siskin::norm::{LayerNorm, NormBytes};
 use siskin::quant::QuantParams;
+use siskin::{Ctx, MatMut, MatRef, Scratch};
 
-/// The parameters of a LayerNorm.
+/// A LayerNorm, and the form in which the next linear layer reads what comes out of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Norm {
-    pub weight: Vec<f32>,
-    pub bias: Vec<f32>,
-    pub eps: f32,
-    /// What its output is as bytes, if the next layer takes them.
-    pub bytes: Option<Bytes>,
+    pub norm: LayerNorm,
+    pub next: Next,
 }
 
-/// What bytes of a tensor stand for: feature f of a token is `smooth[f] * scale * (byte - zero_point)`.
-#[derive(Debug, Clone)]
-pub(crate) struct Bytes {
-    pub params: QuantParams,
-    /// `1 / (smooth * scale)`, by feature.
-    pub steps: Vec<f32>,
+/// What the next linear layer reads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Next {
+    /// The floats.
+    Floats,
+    /// Bytes by the range of each token.
+    PerToken,
+    /// Bytes by parameters that were calibrated.
+    Static(QuantParams),
 }
 
-/// Sums are taken in so many lanes, and then added up in order.
-const LANES: usize = 16;
+/// The bytes that a norm writes, and what those of each token stand for.
+#[derive(Debug, Default)]
+pub(crate) struct NormMemory {
+    bytes: Vec<u8>,
+    params: Vec<QuantParams>,
+}
 
 impl Norm {
-    /// Normalizes the rows of `x`, `[tokens, features]`, where they are; `bytes` gets them as bytes, if they are wanted so.
-    pub fn apply(&self, x: &mut [f32], bytes: &mut [u8]) {
-        let features = self.weight.len();
-        for row in x.chunks_exact_mut(features) {
-            self.row(row);
-        }
-        if let Some(to) = &self.bytes {
-            for (row, bytes) in x.chunks_exact(features).zip(bytes.chunks_exact_mut(features)) {
-                to.row(row, bytes);
+    /// Normalizes `x`, `[tokens, features]`, where it is, and writes bytes if the next layer reads them.
+    pub fn apply(
+        &self,
+        x: &mut [f32],
+        memory: &mut NormMemory,
+        ctx: &Ctx,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let features = self.norm.features();
+        let (m, size) = (x.len() / features, x.len());
+        let x = MatMut::new(x, m, features)?;
+        let bytes = match self.next {
+            Next::Floats => None,
+            Next::PerToken => {
+                let bytes = MatMut::new(grown(&mut memory.bytes, size), m, features)?;
+                Some(NormBytes::PerToken(bytes, grown_params(&mut memory.params, m)?))
             }
-        }
+            Next::Static(params) => {
+                let bytes = MatMut::new(grown(&mut memory.bytes, size), m, features)?;
+                Some(NormBytes::Static(bytes, params))
+            }
+        };
+        Ok(self.norm.forward_in_place(x, None, bytes, ctx, scratch)?)
     }
 
-    fn row(&self, row: &mut [f32]) {
-        let n = row.len() as f32;
-        let (mut sums, mut squares) = ([0f32; LANES], [0f32; LANES]);
-        let (chunks, rest) = row.as_chunks::<LANES>();
-        for chunk in chunks {
-            for i in 0..LANES {
-                sums[i] += chunk[i];
-            }
-        }
-        let mean = (sums.iter().sum::<f32>() + rest.iter().sum::<f32>()) / n;
-        for chunk in chunks {
-            for i in 0..LANES {
-                let d = chunk[i] - mean;
-                squares[i] += d * d;
-            }
-        }
-        let of_rest: f32 = rest.iter().map(|v| (v - mean) * (v - mean)).sum();
-        let variance = (squares.iter().sum::<f32>() + of_rest) / n;
-        let inverse = 1.0 / (variance + self.eps).sqrt();
-        for ((v, weight), bias) in row.iter_mut().zip(&self.weight).zip(&self.bias) {
-            *v = (*v - mean) * inverse * weight + bias;
-        }
-    }
-}
-
-impl Bytes {
-    fn row(&self, row: &[f32], bytes: &mut [u8]) {
-        /// Where a float's ulp is 1: adding it rounds to nearest even, and its lowest bits are the integer then.
-        const WHOLE: f32 = 12_582_912.0;
-        let zero = self.params.zero_point() as f32;
-        for ((byte, v), step) in bytes.iter_mut().zip(row).zip(&self.steps) {
-            let v = (v * step + zero).clamp(0.0, 255.0);
-            *byte = (v + WHOLE).to_bits() as u8;
-        }
+    /// What the next linear layer reads: `x`, or its bytes.
+    pub fn next<'a>(&self, x: MatRef<'a, f32>, memory: &'a NormMemory) -> Result<LinearInput<'a>> {
+        let (m, features) = (x.rows(), x.cols());
+        let bytes = |memory: &'a NormMemory| MatRef::new(&memory.bytes[..m * features], m, features);
+        Ok(match self.next {
+            Next::Floats => x.into(),
+            Next::PerToken => (bytes(memory)?, &memory.params[..m]).into(),
+            Next::Static(params) => (bytes(memory)?, params).into(),
+        })
     }
 }

@@ -1,5 +1,6 @@
 //! The memory of calls, and where their time goes.
 
+use crate::norm::NormMemory;
 use siskin::linear::PackedActivations;
 use siskin::quant::QuantParams;
 use siskin::{Element, Scratch};
@@ -23,8 +24,8 @@ pub struct Workspace {
     /// `[tokens, hidden]`: what comes out of attention.
     pub(crate) context: Vec<f32>,
     pub(crate) context_u8: Vec<u8>,
-    /// `[tokens, hidden]`: what a norm wrote as bytes.
-    pub(crate) bytes: Vec<u8>,
+    /// What a norm wrote beside the floats.
+    pub(crate) norm: NormMemory,
     /// `[tokens, intermediate]`.
     pub(crate) inside: Vec<f32>,
     /// The input of query, key and value, where they are several layers.

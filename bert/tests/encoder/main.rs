@@ -3,6 +3,7 @@
 mod checkpoint;
 mod common;
 mod forward;
+mod minilm;
 mod reference;
 mod same_bits;
 mod tokens;
