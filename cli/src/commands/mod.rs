@@ -1,6 +1,8 @@
 //! The commands, which know the families by their list alone, but for those that are about a few of them.
 
 pub mod bench;
+pub mod bert;
+pub mod embed;
 pub mod energy;
 pub mod info;
 pub mod plot;
