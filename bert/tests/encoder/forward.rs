@@ -93,7 +93,7 @@ fn pruned_layers_are_found_and_kept() {
             Encoder::build(&model, &ctx, &options).unwrap().packed_bytes()
         };
         assert!(bytes(Format::Auto) < bytes(Format::Dense), "{block:?}");
-        assert_eq!(bytes(Format::Blocks(block)) < bytes(Format::Dense), true, "{block:?}");
+        assert!(bytes(Format::Blocks(block)) < bytes(Format::Dense), "{block:?}");
     }
 }
 
