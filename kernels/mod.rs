@@ -78,6 +78,7 @@ pub mod gemv;
 pub mod lookup;
 #[cfg(all(feature = "linear", feature = "attention", feature = "ecoformer"))]
 pub mod measure;
+pub mod norm;
 #[cfg(feature = "internal")]
 pub mod odd;
 #[cfg(siskin_oracle)]

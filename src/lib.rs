@@ -1,6 +1,6 @@
 //! Kernels for sparse, quantized and binarized transformers on ordinary CPUs: block-sparse and dense [linear] layers of INT8, f32,
 //! bfloat16 and f16, [attention] with the clipped softmax and the gates of Quantizable Transformers, and [EcoFormer](ecoformer)'s
-//! over binary codes; hand-written for x86-64 (AVX2 to AVX-512 BF16) and Arm (NEON to BF16, SVE), behind a safe API, with run-time
+//! over binary codes, [layer normalization](norm) straight to bytes; hand-written for x86-64 (AVX2 to AVX-512 BF16) and Arm (NEON to BF16, SVE), behind a safe API, with run-time
 //! dispatch and a scalar reference.
 //!
 //! ```
@@ -43,7 +43,7 @@
 //! # Features
 //!
 //! `linear`, `attention` and `ecoformer` (which needs `linear`) are the families; `rayon` takes threads from rayon. All four are on
-//! by default. `serde` makes plain parameters serializable.
+//! by default. Normalization, quantizers and pruning are always there. `serde` makes plain parameters serializable.
 #![deny(unsafe_code)]
 // The ground floor and the kernels serve all families: without one of them, what it alone needs is left out by the compiler.
 #![cfg_attr(
@@ -74,6 +74,8 @@ pub mod linear;
 #[doc(hidden)]
 #[forbid(unsafe_code)]
 pub mod measure;
+#[forbid(unsafe_code)]
+pub mod norm;
 #[forbid(unsafe_code)]
 pub mod quant;
 #[forbid(unsafe_code)]
@@ -140,6 +142,8 @@ mod guide {
     mod readme {}
     #[doc = include_str!("../docs/linear.md")]
     mod linear {}
+    #[doc = include_str!("../docs/norm.md")]
+    mod norm {}
     #[doc = include_str!("../docs/attention.md")]
     mod attention {}
     #[doc = include_str!("../docs/ecoformer.md")]

@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 
 /// Each room, where it lies, and the rooms that it may import. Those come before it in this list, so that there can be
 /// no cycle.
-const ROOMS: [(&str, &str, &[&str]); 9] = [
+const ROOMS: [(&str, &str, &[&str]); 10] = [
     ("base", "src/base", &[]),
     ("kernels", "kernels", &["base"]),
     ("driver", "src/driver", &["base", "kernels"]),
     ("measure", "src/measure.rs", &["base", "kernels"]),
     ("quant", "src/quant", &["base", "kernels"]),
     ("sparse", "src/sparse", &["base"]),
+    ("norm", "src/norm", &["base", "kernels", "driver"]),
     ("linear", "src/linear", &["base", "kernels", "driver", "quant", "sparse"]),
     ("attention", "src/attention", &["base", "kernels", "driver", "quant"]),
     ("ecoformer", "src/ecoformer", &["base", "kernels", "driver", "linear"]),

@@ -210,6 +210,18 @@ fn hot_loops() {
     check_tight(&asm, &of("avx512_vbmi", "codes", &["run"], &[4, 4]), "vpopcntw", 16);
     check_tight(&asm, &of("avx512", "codes", &["run"], &[4, 4]), "vpshufb", 32);
     check_tight(&asm, &of("avx2", "codes", &["run"], &[3, 2]), "vpshufb", 12);
+    // The three passes over a row of a LayerNorm.
+    for row in ["in_place", "in_place_sum", "of_x", "of_sum"] {
+        let parts = ["norm", row, "avx512"].map(|part| format!("{}{part}", part.len()));
+        let wide = |body: &Vec<&str>| body.iter().any(|line| line.contains("%zmm"));
+        let loops: Vec<_> = innermost(&function(&asm, &parts)).into_iter().filter(wide).collect();
+        assert!(loops.len() >= 3, "{parts:?}: {} loops of whole registers", loops.len());
+        for body in loops {
+            let calls = body.iter().any(|line| mnemonic(line).starts_with("call"));
+            assert!(!calls, "{parts:?}: a call\n{}", body.join("\n"));
+        }
+        say(&format!("{parts:?}: no call"));
+    }
     // It saturates: an exact sum cannot be made of it.
     assert!(!asm.contains("vpmaddubsw") && !asm.contains("pmaddubsw"));
     // vpdpbusds saturates too.

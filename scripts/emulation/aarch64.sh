@@ -100,7 +100,7 @@ test=(cargo test --package siskin --target $target)
 # What does not depend on the tier and takes minutes here.
 slow=(--skip allocate --skip need_no_more --skip long_contexts --skip sums_of_many_keys --skip largest_k --skip every_pair)
 chosen=("${SKIP_CHILDREN[@]}" "${slow[@]}")
-sweep=(kernels/{bytes,attention_tiles,attention_decode,attention_passes,codes,float,float_sparse,oracle,digests,guard,tiers}
+sweep=(kernels/{bytes,attention_tiles,attention_decode,attention_passes,codes,float,float_sparse,oracle,digests,guard,norm,tiers}
     attention/{bytes,golden} linear/float_properties ecoformer/{original,codes})
 test_on() {
     export SISKIN_REQUIRE_ISA=${also[$1]-}

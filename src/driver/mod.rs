@@ -14,6 +14,7 @@ pub mod ecoformer;
 #[cfg(feature = "linear")]
 pub mod linear;
 mod multiply;
+pub mod norm;
 pub mod tensor;
 mod workers;
 

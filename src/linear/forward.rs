@@ -72,7 +72,10 @@ impl Linear {
                 scale: elements(&token_scale.bytes()[..4 * m]),
                 zero: elements(&token_zero.bytes()[..4 * m]),
             },
-            _ => Packer { x: &x, shape, ctx }.tensor_scale(),
+            _ => match x.own_scales(token_scale, token_zero) {
+                Some(scales) => scales,
+                None => Packer { x: &x, shape, ctx }.tensor_scale(),
+            },
         };
         if let To::Packed(to, layout, params) = &mut y.to {
             let shape = Shape { tokens: m, features: self.out_features, layout: *layout };

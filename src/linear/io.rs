@@ -1,7 +1,8 @@
 //! What goes into a layer and what comes out.
 
+use super::packed::ScaleRef;
 use super::{Linear, PackedActivations};
-use crate::base::buffer::memory;
+use crate::base::buffer::{Buffer, memory};
 use crate::base::element::Element;
 use crate::base::error::{Error, Result};
 use crate::base::heads::{HeadsMut, HeadsRef};
@@ -25,13 +26,16 @@ pub enum InputQuantization {
 /// x, `[M tokens, K in_features]`: a tensor or packed activations, made by `From`.
 ///
 /// Floats go into layers that compute in floats as they are, and into layers of INT8 as the layer quantizes them
-/// ([`InputQuantization`]). Bytes go into layers of INT8 and bring their own parameters. A tensor of several heads that lie side by
+/// ([`InputQuantization`]). Bytes go into layers of INT8 and bring their own parameters, one for all tokens or one for each. A tensor of several heads that lie side by
 /// side is a matrix of all their features.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum LinearInput<'a> {
     /// Where the caller has it.
     Tensor(TensorRef<'a>),
+    /// Unsigned bytes, each token quantized by parameters of its own, `[M]`: as
+    /// [`quantize_per_token`](crate::quant::quantize_per_token) and [`LayerNorm`](crate::norm::LayerNorm) leave them.
+    PerToken(MatRef<'a, u8>, &'a [QuantParams]),
     /// Packed before, by [`Linear::pack`] or by another layer.
     Packed(&'a PackedActivations),
 }
@@ -86,6 +90,12 @@ inputs! {
     HeadsRef<'a, f32>, HeadsRef<'a, bf16>, HeadsRef<'a, f16>, (HeadsRef<'a, u8>, QuantParams), (HeadsRef<'a, i8>, QuantParams),
 }
 
+impl<'a> From<(MatRef<'a, u8>, &'a [QuantParams])> for LinearInput<'a> {
+    fn from((x, params): (MatRef<'a, u8>, &'a [QuantParams])) -> Self {
+        LinearInput::PerToken(x, params)
+    }
+}
+
 impl<'a> From<&'a PackedActivations> for LinearInput<'a> {
     fn from(x: &'a PackedActivations) -> Self {
         LinearInput::Packed(x)
@@ -110,6 +120,8 @@ outputs! {
 pub(super) enum Input<'a> {
     /// With what they stand for, as they lie, and the flip that makes them unsigned.
     Bytes(MatRef<'a, u8>, u8, QuantParams),
+    /// Unsigned, with what each token's stand for.
+    PerToken(MatRef<'a, u8>, &'a [QuantParams]),
     /// With how they are quantized, if they are.
     Floats(Floats<'a>, Option<InputQuantization>),
     Packed(&'a PackedActivations),
@@ -145,6 +157,17 @@ impl<'a> Input<'a> {
                 }
                 return Ok(Input::Packed(x));
             }
+            LinearInput::PerToken(x, params) if quantized => {
+                if params.len() != x.rows() {
+                    let expected = format_args!("parameters of {} tokens", x.rows());
+                    return Err(Error::shape("input", expected, params.len()));
+                }
+                if let Some(p) = params.iter().find(|p| p.dtype() != Element::U8) {
+                    return Err(Error::unsupported("input", "parameters of u8", p.dtype()));
+                }
+                return Ok(Input::PerToken(x, params));
+            }
+            LinearInput::PerToken(..) => return Err(wrong(quantized, Element::U8.name())),
             LinearInput::Tensor(x) => x,
         };
         x.check("input")?;
@@ -166,10 +189,20 @@ impl<'a> Input<'a> {
     /// Tokens and features.
     pub fn shape(&self) -> (usize, usize) {
         match self {
-            Input::Bytes(x, ..) => (x.rows(), x.cols()),
+            Input::Bytes(x, ..) | Input::PerToken(x, _) => (x.rows(), x.cols()),
             Input::Floats(x, _) => with_floats!(x, x => (x.rows(), x.cols())),
             Input::Packed(x) => (x.tokens(), x.features()),
         }
+    }
+
+    /// The scale and the zero point of each token that brings its own, in memory for them.
+    pub fn own_scales<'m>(&self, scale: &'m mut Buffer, zero: &'m mut Buffer) -> Option<ScaleRef<'m>> {
+        let Input::PerToken(_, params) = self else { return None };
+        let (scale, zero) = (scale.floats(params.len()), zero.integers(params.len()));
+        for ((scale, zero), p) in scale.iter_mut().zip(zero.iter_mut()).zip(*params) {
+            (*scale, *zero) = (p.scale(), p.zero_point());
+        }
+        Some(ScaleRef::Token { scale, zero })
     }
 
     /// How floats are quantized; nothing where there are none, or where they are not.
@@ -191,7 +224,9 @@ impl<'a> Input<'a> {
         /// Bytes that the first-level cache holds of each of the rows of a tile.
         const ROW: usize = 4096;
         let (rows, row, stride) = match (self, shape.layout) {
-            (Input::Bytes(x, 0, _), PanelLayout::Rows) => (x.data(), x.cols(), x.stride()),
+            (Input::Bytes(x, 0, _) | Input::PerToken(x, _), PanelLayout::Rows) => {
+                (x.data(), x.cols(), x.stride())
+            }
             (Input::Floats(Floats::F32(x), None), PanelLayout::F32Rows) => {
                 (memory(x.data()), 4 * x.cols(), 4 * x.stride())
             }
@@ -204,7 +239,7 @@ impl<'a> Input<'a> {
     /// Bytes that packing a piece of the shape needs for its rows on the way.
     pub fn piece_rows(&self, shape: Shape) -> usize {
         let through_rows = match self {
-            Input::Bytes(..) => false,
+            Input::Bytes(..) | Input::PerToken(..) => false,
             Input::Floats(..) => !shape.layout.is_rows(),
             Input::Packed(x) => x.shape != Some(shape),
         };
@@ -226,6 +261,7 @@ impl LinearInput<'_> {
                 let (tokens, heads, head_dim) = x.shape();
                 (tokens, heads.saturating_mul(head_dim))
             }
+            LinearInput::PerToken(x, _) => (x.rows(), x.cols()),
             LinearInput::Packed(x) => (x.tokens(), x.features()),
         }
     }

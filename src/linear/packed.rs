@@ -125,6 +125,9 @@ impl PackedActivations {
         }
         match x {
             Input::Packed(x) => self.scale.set(x.scale.as_ref()),
+            Input::PerToken(..) => {
+                self.scale.set(x.own_scales(token_scale, token_zero).unwrap_or(ScaleRef::NONE));
+            }
             _ if x.by_token() => self.scale.set(ScaleRef::Token {
                 scale: token_scale.floats(tokens),
                 zero: token_zero.integers(tokens),
@@ -345,6 +348,7 @@ impl Packer<'_> {
         let (k, stride) = (shape.features, row_stride(shape.features));
         match self.x {
             Input::Bytes(x, flip, _) => return bytes_to_panel(*x, *flip, shape, panel, to, ctx),
+            Input::PerToken(x, _) => return bytes_to_panel(*x, 0, shape, panel, to, ctx),
             Input::Floats(x, _) => {
                 let direct = shape.layout == PanelLayout::Rows;
                 let rows = if direct { &mut *to } else { &mut *rows };

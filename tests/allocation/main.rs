@@ -7,6 +7,7 @@ mod attention;
 mod common;
 mod ecoformer;
 mod layers;
+mod norm;
 mod scratch;
 
 use std::alloc::{GlobalAlloc, Layout, System};

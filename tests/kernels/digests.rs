@@ -5,7 +5,7 @@
 
 use crate::common::{BLOCKS, Rng, float, isas, say, serial};
 use siskin::ecoformer::{Bandwidth, BitCodes, KernelHash, LinearAttention, LinearAttentionInputs, Sequences};
-use siskin::{Ctx, HeadsMut, HeadsRef, MatMut, Scratch};
+use siskin::{Ctx, HeadsMut, HeadsRef, MatMut, MatRef, Scratch};
 
 /// FNV-1a of 64 bits.
 struct Digest(u64);
@@ -127,6 +127,32 @@ fn attention_of_floats() {
 #[test]
 fn attention_of_bytes() {
     heads("attention_of_bytes", true, 0x6eb9_344a_afdf_cbfe);
+}
+
+#[test]
+fn layer_norms() {
+    use siskin::norm::{LayerNorm, NormOutput};
+    use siskin::quant::QuantParams;
+    check("layer_norms", 0x892e_f427_fe35_4f21, |ctx, scratch, digest| {
+        let mut r = Rng::new(106);
+        for n in [1, 3, 16, 31, 33, 384, 1030] {
+            let m = 1 + r.below(9);
+            let mut floats =
+                |n: usize, low: f32, high: f32| (0..n).map(|_| r.float(low, high)).collect::<Vec<f32>>();
+            let (x, residual) = (floats(m * n, -2.0, 3.0), floats(m * n, -1.0, 1.0));
+            let (gamma, beta, by) = (floats(n, -1.5, 1.5), floats(n, -0.5, 0.5), floats(n, 0.1, 2.0));
+            let norm = LayerNorm::new(&gamma, &beta, 1e-5).unwrap().with_byte_factors(&by).unwrap();
+            let (mut y, mut bytes) = (vec![0.0; m * n], vec![0; m * n]);
+            let mut params = vec![QuantParams::u8(1.0, 0).unwrap(); m];
+            let to = NormOutput::from(MatMut::new(&mut y, m, n).unwrap())
+                .with_bytes((MatMut::new(&mut bytes, m, n).unwrap(), &mut params[..]));
+            let (x, residual) = (MatRef::new(&x, m, n).unwrap(), MatRef::new(&residual, m, n).unwrap());
+            norm.forward(x, Some(residual), to, ctx, scratch).unwrap();
+            digest.add(&float::bits(&y));
+            digest.add(&bytes.iter().map(|&b| b.into()).collect::<Vec<_>>());
+            digest.add(&params.iter().map(|p| p.scale().to_bits()).collect::<Vec<_>>());
+        }
+    });
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod guard;
 mod lookup;
 mod math;
 mod names;
+mod norm;
 mod odd_tiles;
 mod oracle;
 mod tiers;

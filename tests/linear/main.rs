@@ -1,5 +1,6 @@
 //! Layers of bytes and of floats, and what they are made of: quantizers, block-sparse matrices, parameters.
 
+mod by_token;
 #[path = "../common/mod.rs"]
 mod common;
 mod errors;

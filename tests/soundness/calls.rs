@@ -9,6 +9,7 @@ use siskin::ecoformer::{
     Bandwidth, BitCodes, FitOptions, KernelHash, LinearAttention, LinearAttentionInputs, Numerator, Stream,
     fit,
 };
+use siskin::norm::{LayerNorm, NormOutput};
 use siskin::quant::{MinMax, Observer, QuantParams, Scheme};
 use siskin::sparse::{BlockShape, Norm, prune};
 use siskin::{Ctx, Element, HeadsMut, HeadsRef, Isa, MatMut, MatRef, Scratch, TensorRef, bf16};
@@ -302,4 +303,31 @@ fn matrices_to_bytes_and_back() {
     observer.params().unwrap();
     let pruned = prune::magnitude(x, BlockShape::new(2, 3).unwrap(), 0.5, Norm::L2).unwrap();
     pruned.statistics();
+}
+
+#[test]
+fn layer_norms() {
+    let (mut r, mut scratch) = (Rng::new(9), Scratch::new());
+    // So many tokens that they are shared out.
+    for (i, (m, n, stride)) in [(1, 1, 1), (3, 5, 7), (2, 33, 33), (130, 70, 71)].into_iter().enumerate() {
+        let (gamma, beta, x) =
+            (floats(&mut r, n, 1.0), floats(&mut r, n, 1.0), floats(&mut r, m * stride, 3.0));
+        let x = MatRef::with_stride(&x, m, n, stride).unwrap();
+        let norm = LayerNorm::new(&gamma, &beta, 1e-5).unwrap().with_byte_factors(&gamma).unwrap();
+        let (mut y, mut bytes) = (vec![7.0; m * stride], vec![7u8; m * stride]);
+        let params = QuantParams::u8(0.1, 9).unwrap();
+        let mut each = vec![params; m];
+        let ctx = ctx(i);
+        let to = NormOutput::from(MatMut::with_stride(&mut y, m, n, stride).unwrap())
+            .with_bytes((MatMut::with_stride(&mut bytes, m, n, stride).unwrap(), &mut each[..]));
+        norm.forward(x, Some(x), to, &ctx, &mut scratch).unwrap();
+        let to = (MatMut::with_stride(&mut bytes, m, n, stride).unwrap(), params);
+        norm.forward(x, None, to, &ctx, &mut scratch).unwrap();
+        let to = Some((MatMut::with_stride(&mut bytes, m, n, stride).unwrap(), &mut each[..]).into());
+        let h = MatMut::with_stride(&mut y, m, n, stride).unwrap();
+        norm.forward_in_place(h, Some(x), to, &ctx, &mut scratch).unwrap();
+        for at in (0..m * stride).filter(|at| at % stride >= n) {
+            assert_eq!((y[at], bytes[at]), (7.0, 7));
+        }
+    }
 }

@@ -1,0 +1,229 @@
+//! An encoder: a model, packed for the CPU at hand.
+
+use crate::batch::Tokens;
+use crate::build;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::layer::{Call, Layer};
+use crate::model::Model;
+use crate::norm::Norm;
+use crate::options::{Options, Precision};
+use crate::pooling::{Pooling, pool};
+use crate::visitor::Visitor;
+use crate::workspace::{Stage, Workspace, grown};
+use siskin::attention::Attention;
+use siskin::{Ctx, MatMut};
+use std::sync::Arc;
+
+/// An encoder: a [`Model`] whose weights are packed for the CPU at hand. Immutable; any number of threads may call it, each with a
+/// [`Workspace`] of its own.
+///
+/// A text has the same bits alone and in any batch, at any number of threads.
+///
+/// ```
+/// use siskin::{Ctx, MatMut};
+/// use siskin_bert::{Config, Encoder, Family, Model, Options, Precision, Tokens, Workspace};
+///
+/// let mut config = Config::new(Family::Bert, 2, 32, 4); // 2 layers of 32 features, 4 heads
+/// config.vocab_size = 100;
+/// let model = Model::generated(config, 1)?; // or Model::read("a folder")
+/// let ctx = Ctx::new()?;
+/// let encoder = Encoder::build(&model, &ctx, &Options::new(Precision::Int8))?;
+///
+/// let texts = Tokens::new(&[2, 40, 41, 3, 2, 50, 3], &[0, 4, 7])?; // one of four tokens, one of three
+/// let mut vectors = vec![0.0; 2 * 32];
+/// encoder.forward(texts, MatMut::new(&mut vectors, 2, 32)?, &ctx, &mut Workspace::new())?;
+/// # Ok::<(), siskin_bert::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Encoder {
+    config: Config,
+    precision: Precision,
+    pooling: Pooling,
+    /// `[vocab_size, hidden]`: those of the model.
+    words: Arc<Vec<f32>>,
+    /// `[max_positions, hidden]`, with the first token type in them.
+    positions: Vec<f32>,
+    embedding_norm: Norm,
+    layers: Vec<Layer>,
+    attention: Attention,
+}
+
+impl Encoder {
+    /// Packs a model for the tier of `ctx`, which later calls must have too.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if INT8 is to be static, but no calibration of this model is given; [`Error::Kernel`] if weights cannot be
+    /// packed so.
+    pub fn build(model: &Model, ctx: &Ctx, options: &Options<'_>) -> Result<Self> {
+        let config = model.config().clone();
+        let parts = build::Parts::new(model, ctx, options)?;
+        let attention = Attention::new(config.num_heads, config.num_heads, config.head_size())?;
+        Ok(Self {
+            precision: options.precision,
+            pooling: model.pooling(),
+            words: model.words()?,
+            positions: parts.positions,
+            embedding_norm: parts.embedding_norm,
+            layers: parts.layers,
+            attention,
+            config,
+        })
+    }
+
+    /// The shape of its model.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What it computes in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// How the vectors of tokens become one.
+    pub fn pooling(&self) -> Pooling {
+        self.pooling
+    }
+
+    /// Bytes of the packed weights of all linear layers and their indices.
+    pub fn packed_bytes(&self) -> usize {
+        self.layers.iter().flat_map(Layer::linears).map(|linear| linear.packed_bytes()).sum()
+    }
+
+    /// The vector of each text, `out` `[texts, hidden]`. Of a text of no tokens it is 0.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `out` has another shape; [`Error::TooLong`] if a text has more tokens than the model has positions;
+    /// [`Error::Vocabulary`] if a token is outside the vocabulary; [`Error::Kernel`] if `ctx` has another tier than the encoder was built
+    /// for, or if numbers overflow.
+    pub fn forward(
+        &self,
+        tokens: Tokens<'_>,
+        out: MatMut<'_, f32>,
+        ctx: &Ctx,
+        memory: &mut Workspace,
+    ) -> Result<()> {
+        self.check_out(&out, "texts", tokens.texts())?;
+        self.run(tokens, ctx, memory, None)?;
+        pool(self.pooling, tokens.cu_seqlens(), &memory.x[..tokens.tokens() * self.config.hidden_size], out);
+        memory.clock.lap(Stage::Pool);
+        Ok(())
+    }
+
+    /// The vector of each token, `out` `[tokens, hidden]`: what Hugging Face calls the last hidden state.
+    ///
+    /// # Errors
+    /// As [`Encoder::forward`].
+    pub fn hidden_states(
+        &self,
+        tokens: Tokens<'_>,
+        mut out: MatMut<'_, f32>,
+        ctx: &Ctx,
+        memory: &mut Workspace,
+    ) -> Result<()> {
+        self.check_out(&out, "tokens", tokens.tokens())?;
+        self.run(tokens, ctx, memory, None)?;
+        for (token, x) in memory.x.chunks_exact(self.config.hidden_size).take(tokens.tokens()).enumerate() {
+            out.row_mut(token).copy_from_slice(x);
+        }
+        memory.clock.lap(Stage::Pool);
+        Ok(())
+    }
+
+    /// Computes a batch for what `visitor` sees of it: the inputs of all linear layers.
+    ///
+    /// # Errors
+    /// As [`Encoder::forward`]; [`Error::Argument`] if what flows between the layers is not floats.
+    pub fn observe(
+        &self,
+        tokens: Tokens<'_>,
+        ctx: &Ctx,
+        memory: &mut Workspace,
+        visitor: &mut dyn Visitor,
+    ) -> Result<()> {
+        if self.precision == Precision::Int8Static {
+            return Err(Error::argument("precision", "an encoder in which floats flow", "Int8Static"));
+        }
+        self.run(tokens, ctx, memory, Some(visitor))
+    }
+
+    fn check_out(&self, out: &MatMut<'_, f32>, what: &str, rows: usize) -> Result<()> {
+        let hidden = self.config.hidden_size;
+        if (out.rows(), out.cols()) == (rows, hidden) {
+            return Ok(());
+        }
+        let expected = format_args!("{rows} {what} x {hidden} features");
+        Err(Error::argument("out", expected, format_args!("{} x {}", out.rows(), out.cols())))
+    }
+
+    fn check(&self, tokens: Tokens<'_>) -> Result<()> {
+        let limit = self.config.max_positions;
+        for (text, ends) in tokens.cu_seqlens().windows(2).enumerate() {
+            let got = (ends[1] - ends[0]) as usize;
+            if got > limit {
+                return Err(Error::TooLong { text, limit, got });
+            }
+        }
+        match tokens.ids().iter().find(|&&id| id as usize >= self.config.vocab_size) {
+            None => Ok(()),
+            Some(id) => Err(Error::Vocabulary {
+                expected: format!("tokens below {}", self.config.vocab_size),
+                got: id.to_string(),
+            }),
+        }
+    }
+
+    /// Leaves the vectors of all tokens in `memory.x`.
+    fn run(
+        &self,
+        tokens: Tokens<'_>,
+        ctx: &Ctx,
+        memory: &mut Workspace,
+        mut visitor: Option<&mut dyn Visitor>,
+    ) -> Result<()> {
+        self.check(tokens)?;
+        let size = tokens.tokens() * self.config.hidden_size;
+        memory.clock.start();
+        let x = grown(&mut memory.x, size);
+        if size == 0 {
+            return Ok(());
+        }
+        self.embed(tokens, x);
+        memory.clock.lap(Stage::Embed);
+        self.embedding_norm.apply(&mut memory.x[..size], &mut memory.norm, ctx, &mut memory.scratch)?;
+        memory.clock.lap(Stage::Norm);
+        let call = Call {
+            config: &self.config,
+            cu_seqlens: tokens.cu_seqlens(),
+            tokens: tokens.tokens(),
+            attention: &self.attention,
+            ctx,
+        };
+        let mut before = &self.embedding_norm;
+        for (index, layer) in self.layers.iter().enumerate() {
+            match &mut visitor {
+                None => layer.forward(index, before, &call, memory, None)?,
+                Some(visitor) => layer.forward(index, before, &call, memory, Some(&mut **visitor))?,
+            }
+            before = &layer.output_norm;
+        }
+        Ok(())
+    }
+
+    /// Word and position of each token, `x` `[tokens, hidden]`.
+    fn embed(&self, tokens: Tokens<'_>, x: &mut [f32]) {
+        let hidden = self.config.hidden_size;
+        for ends in tokens.cu_seqlens().windows(2) {
+            let (first, last) = (ends[0] as usize, ends[1] as usize);
+            let texts = x[first * hidden..last * hidden].chunks_exact_mut(hidden);
+            let positions = self.positions.chunks_exact(hidden);
+            for ((x, position), &id) in texts.zip(positions).zip(&tokens.ids()[first..last]) {
+                let word = &self.words[id as usize * hidden..][..hidden];
+                for ((x, word), position) in x.iter_mut().zip(word).zip(position) {
+                    *x = word + position;
+                }
+            }
+        }
+    }
+}

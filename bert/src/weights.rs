@@ -1,0 +1,135 @@
+//! From f32 weights to a linear layer of the kernels.
+
+use crate::error::Result;
+use crate::options::{Format, Precision};
+use siskin::linear::Linear;
+use siskin::sparse::{BlockShape, Bsr};
+use siskin::{Ctx, MatRef, bf16};
+
+/// The weights of a linear layer, on their way to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Weights {
+    pub out_features: usize,
+    pub in_features: usize,
+    /// `[out_features, in_features]`.
+    pub weight: Vec<f32>,
+    pub bias: Vec<f32>,
+    pub format: Format,
+}
+
+impl Weights {
+    pub fn new(weight: MatRef<'_, f32>, bias: &[f32], format: Format, precision: Precision) -> Self {
+        Self {
+            out_features: weight.rows(),
+            in_features: weight.cols(),
+            weight: weight.iter_rows().flatten().copied().collect(),
+            bias: bias.to_vec(),
+            format: match format {
+                Format::Auto => find(weight, precision),
+                given => given,
+            },
+        }
+    }
+
+    /// Several layers of one input as one.
+    pub fn concat(all: &[Weights]) -> Self {
+        let mut one = all[0].clone();
+        for next in &all[1..] {
+            one.out_features += next.out_features;
+            one.weight.extend_from_slice(&next.weight);
+            one.bias.extend_from_slice(&next.bias);
+        }
+        one
+    }
+
+    /// Each input feature's weights times its factor: for inputs that were divided by it.
+    pub fn scale_inputs(&mut self, factors: &[f32]) {
+        for row in self.weight.chunks_exact_mut(self.in_features) {
+            row.iter_mut().zip(factors).for_each(|(w, f)| *w *= f);
+        }
+    }
+
+    /// Each output feature times its factor.
+    pub fn scale_outputs(&mut self, factors: impl Iterator<Item = f32>) {
+        let rows = self.weight.chunks_exact_mut(self.in_features);
+        for ((row, bias), factor) in rows.zip(&mut self.bias).zip(factors) {
+            row.iter_mut().for_each(|w| *w *= factor);
+            *bias *= factor;
+        }
+    }
+
+    pub fn build(&self, precision: Precision, ctx: &Ctx) -> Result<Linear> {
+        let w = MatRef::new(&self.weight, self.out_features, self.in_features)?;
+        let bias = &self.bias;
+        Ok(match (self.format, precision) {
+            (Format::Blocks(block), Precision::F32) => {
+                Linear::sparse(&Bsr::from_dense(w, block)?).bias(bias).build(ctx)?
+            }
+            (Format::Blocks(block), Precision::Bf16) => {
+                let w = Bsr::from_dense(w, block)?.map(|_, v| bf16::from_f32(v));
+                Linear::sparse(&w).bias(bias).build(ctx)?
+            }
+            (Format::Blocks(block), Precision::Int8 | Precision::Int8Static) => {
+                Linear::quantize_sparse(&Bsr::from_dense(w, block)?)?.bias(bias).build(ctx)?
+            }
+            (_, Precision::F32) => Linear::dense(w).bias(bias).build(ctx)?,
+            (_, Precision::Bf16) => {
+                let w: Vec<bf16> = self.weight.iter().map(|&v| bf16::from_f32(v)).collect();
+                let w = MatRef::new(&w, self.out_features, self.in_features)?;
+                Linear::dense(w).bias(bias).build(ctx)?
+            }
+            (_, Precision::Int8 | Precision::Int8Static) => {
+                Linear::quantize_dense(w)?.bias(bias).build(ctx)?
+            }
+        })
+    }
+}
+
+/// Shapes of blocks that weights are looked at for, the largest first.
+const SHAPES: [(usize, usize); 8] = [(16, 4), (8, 4), (4, 4), (16, 1), (8, 1), (4, 1), (1, 4), (1, 1)];
+
+/// The largest blocks that hold little but what is not 0, if so few that they are faster than dense ones.
+fn find(w: MatRef<'_, f32>, precision: Precision) -> Format {
+    let all = w.rows() * w.cols();
+    let kept = w.iter_rows().flatten().filter(|&&v| v != 0.0).count();
+    if kept as f64 > 0.95 * all as f64 {
+        return Format::Dense;
+    }
+    for shape in SHAPES {
+        let stored = stored(w, shape);
+        // A kept block may hold a few zeros.
+        if stored as f64 > 1.02 * kept as f64 + 16.0 {
+            continue;
+        }
+        let Ok(block) = BlockShape::new(shape.0, shape.1) else { continue };
+        // The library makes such layers of INT8 dense by itself. Those of floats stay as they are: below these densities the
+        // kernels of pruned weights are faster.
+        let most = match precision {
+            Precision::Int8 | Precision::Int8Static => 1.0,
+            _ if shape.0.is_multiple_of(4) => 0.75,
+            _ => 0.4,
+        };
+        let pays = stored as f64 <= most * all as f64;
+        return if pays { Format::Blocks(block) } else { Format::Dense };
+    }
+    Format::Dense
+}
+
+/// Weights in blocks that hold anything but zeros.
+fn stored(w: MatRef<'_, f32>, (rows, cols): (usize, usize)) -> usize {
+    let across = w.cols().div_ceil(cols);
+    let mut live = vec![false; across];
+    let mut stored = 0;
+    for first in (0..w.rows()).step_by(rows) {
+        live.fill(false);
+        let height = rows.min(w.rows() - first);
+        for row in first..first + height {
+            for (live, values) in live.iter_mut().zip(w.row(row).chunks(cols)) {
+                *live |= values.iter().any(|&v| v != 0.0);
+            }
+        }
+        let widths = live.iter().enumerate().filter(|(_, live)| **live);
+        stored += height * widths.map(|(j, _)| cols.min(w.cols() - j * cols)).sum::<usize>();
+    }
+    stored
+}

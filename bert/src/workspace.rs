@@ -1,0 +1,161 @@
+//! The memory of calls, and where their time goes.
+
+use crate::norm::NormMemory;
+use siskin::linear::PackedActivations;
+use siskin::quant::QuantParams;
+use siskin::{Element, Scratch};
+use std::time::{Duration, Instant};
+
+/// The working memory of calls, owned by the caller. It grows to what the largest call needs; calls that need no more allocate
+/// nothing.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    pub(crate) scratch: Scratch,
+    /// `[tokens, hidden]`: what goes into a layer, and what comes out.
+    pub(crate) x: Vec<f32>,
+    /// `[tokens, hidden]`: between attention and the feed-forward network.
+    pub(crate) h: Vec<f32>,
+    /// `[tokens, 3, hidden]`: queries, keys and values, in the type that attention takes.
+    pub(crate) qkv: Vec<f32>,
+    pub(crate) qkv_u8: Vec<u8>,
+    pub(crate) qkv_i8: Vec<i8>,
+    /// `[3, tokens]`: what the signed bytes stand for.
+    pub(crate) params: Vec<QuantParams>,
+    /// `[tokens, hidden]`: what comes out of attention.
+    pub(crate) context: Vec<f32>,
+    pub(crate) context_u8: Vec<u8>,
+    /// What a norm wrote beside the floats.
+    pub(crate) norm: NormMemory,
+    /// `[tokens, intermediate]`.
+    pub(crate) inside: Vec<f32>,
+    /// The input of query, key and value, where they are several layers.
+    pub(crate) packed: PackedActivations,
+    /// Between the layers of a feed-forward network, where it is packed.
+    pub(crate) between: PackedActivations,
+    pub(crate) clock: Clock,
+}
+
+impl Workspace {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether calls measure their stages from now on. At first they do not, and pay nothing for it.
+    pub fn measure_stages(&mut self, on: bool) {
+        self.clock.on = on;
+    }
+
+    /// The time of each stage, of all calls since the last time this was asked.
+    pub fn take_stages(&mut self) -> StageTimes {
+        StageTimes { times: std::mem::take(&mut self.clock.times) }
+    }
+}
+
+/// The first `len` elements of memory that only grows.
+pub(crate) fn grown<T: Clone + Default>(memory: &mut Vec<T>, len: usize) -> &mut [T] {
+    if memory.len() < len {
+        memory.resize(len, T::default());
+    }
+    &mut memory[..len]
+}
+
+/// As [`grown`], of quantizers, which have no default.
+pub(crate) fn grown_params(memory: &mut Vec<QuantParams>, len: usize) -> siskin::Result<&mut [QuantParams]> {
+    if memory.len() < len {
+        memory.resize(len, QuantParams::new(1.0, 0, Element::I8)?);
+    }
+    Ok(&mut memory[..len])
+}
+
+/// A part of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Embeddings are looked up and added.
+    Embed,
+    /// Queries, keys and values.
+    Qkv,
+    /// Attention, and what it quantizes.
+    Attention,
+    /// The layer after attention, and the residual.
+    Output,
+    /// The first layer of the feed-forward network, and its activation.
+    Up,
+    /// The second, and the residual.
+    Down,
+    /// LayerNorm, and what it quantizes.
+    Norm,
+    /// From tokens to texts.
+    Pool,
+}
+
+impl Stage {
+    /// All of them, in the order of a call.
+    pub const ALL: [Stage; 8] = [
+        Stage::Embed,
+        Stage::Qkv,
+        Stage::Attention,
+        Stage::Output,
+        Stage::Up,
+        Stage::Down,
+        Stage::Norm,
+        Stage::Pool,
+    ];
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Embed => "embed",
+            Stage::Qkv => "qkv",
+            Stage::Attention => "attention",
+            Stage::Output => "out",
+            Stage::Up => "ffn1",
+            Stage::Down => "ffn2",
+            Stage::Norm => "norm",
+            Stage::Pool => "pool",
+        }
+    }
+}
+
+/// How long each stage took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StageTimes {
+    times: [Duration; 8],
+}
+
+impl StageTimes {
+    /// Of one stage.
+    pub fn of(&self, stage: Stage) -> Duration {
+        self.times[stage as usize]
+    }
+
+    /// Of all.
+    pub fn total(&self) -> Duration {
+        self.times.iter().sum()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    on: bool,
+    at: Option<Instant>,
+    times: [Duration; 8],
+}
+
+impl Clock {
+    pub fn start(&mut self) {
+        if self.on {
+            self.at = Some(Instant::now());
+        }
+    }
+
+    /// The stage ends now.
+    pub fn lap(&mut self, stage: Stage) {
+        if self.on {
+            let now = Instant::now();
+            if let Some(at) = self.at.replace(now) {
+                self.times[stage as usize] += now - at;
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Once a workspace has seen the largest batch, calls allocate nothing.
+//!
+//! A binary of its own: a counter stands in for the allocator of the whole process.
+#![allow(unsafe_code)]
+
+use siskin::sparse::BlockShape;
+use siskin::{Ctx, MatMut};
+use siskin_bert::{
+    Batch, Calibration, Config, Encoder, Family, LinearId, Model, Options, Part, Precision, Pruning, Range,
+    Workspace,
+};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+struct Counting;
+
+thread_local! {
+    /// Of this thread: the harness has others.
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    let _ = COUNT.try_with(|c| c.set(c.get() + 1));
+}
+
+// SAFETY: the system's allocator, counted.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as the caller.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
+        // SAFETY: as the caller.
+        unsafe { System.dealloc(p, layout) }
+    }
+    unsafe fn realloc(&self, p: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as the caller.
+        unsafe { System.realloc(p, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn batch(lengths: &[usize]) -> Batch {
+    let mut batch = Batch::new();
+    for &length in lengths {
+        let ids: Vec<u32> = (0..length as u32).map(|i| i * 7 % 50).collect();
+        batch.push(&ids).unwrap();
+    }
+    batch
+}
+
+#[test]
+fn calls_allocate_nothing_after_the_largest() {
+    let ctx = Ctx::serial().unwrap();
+    let mut config = Config::new(Family::Bert, 2, 32, 4);
+    (config.vocab_size, config.max_positions) = (50, 40);
+    let dense = Model::generated(config, 1).unwrap();
+    let mut pruned = dense.clone();
+    pruned.prune(&Pruning::uniform(dense.config(), BlockShape::B4X1, 0.8)).unwrap();
+    let mut mixed = dense.clone();
+    let key = LinearId { layer: 1, part: Part::Key };
+    mixed.prune(&Pruning::new().layer(key, BlockShape::B4X4, 0.8)).unwrap();
+    // As many tokens as the largest call, and as long a text.
+    let (large, small) = (batch(&[40, 40, 25, 30]), batch(&[3, 40, 1, 0, 12]));
+    for model in [dense, pruned, mixed] {
+        let ranges = Calibration::collect(&model, [large.tokens()], Range::Absolute, &ctx).unwrap();
+        for options in [
+            Options::new(Precision::F32),
+            Options::new(Precision::Bf16),
+            Options::new(Precision::Int8),
+            Options::calibrated(&ranges),
+        ] {
+            let encoder = Encoder::build(&model, &ctx, &options).unwrap();
+            let (mut memory, mut out) = (Workspace::new(), vec![0.0; 5 * 32]);
+            let mut call = |batch: &Batch| {
+                let before = COUNT.get();
+                let texts = batch.texts();
+                let to = MatMut::new(&mut out[..texts * 32], texts, 32).unwrap();
+                encoder.forward(batch.tokens(), to, &ctx, &mut memory).unwrap();
+                COUNT.get() - before
+            };
+            assert!(call(&large) > 0, "the counter counts");
+            for batch in [&large, &small, &large] {
+                assert_eq!(call(batch), 0, "{:?}", encoder.precision());
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Small models and texts of random tokens.
+
+use siskin::{Ctx, MatMut};
+use siskin_bert::{
+    Batch, Calibration, Config, Encoder, Family, Model, Options, Precision, Range, Tokens, Workspace,
+};
+
+/// Two layers of 32 features, 4 heads.
+pub fn config(family: Family) -> Config {
+    let mut config = Config::new(family, 2, 32, 4);
+    config.vocab_size = 50;
+    config.max_positions = 40;
+    config
+}
+
+/// Texts of these lengths, of random tokens.
+pub fn batch(lengths: &[usize], seed: u32) -> Batch {
+    let (mut batch, mut state) = (Batch::new(), seed);
+    for &length in lengths {
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) % 50
+        };
+        let ids: Vec<u32> = (0..length).map(|_| next()).collect();
+        batch.push(&ids).unwrap();
+    }
+    batch
+}
+
+pub fn calibration(model: &Model, ctx: &Ctx) -> Calibration {
+    let samples = batch(&[5, 17, 1, 40, 23, 9, 31, 12], 77);
+    Calibration::collect(model, [samples.tokens()], Range::Absolute, ctx).unwrap()
+}
+
+/// An encoder of each precision.
+pub fn encoders(model: &Model, ctx: &Ctx) -> Vec<(&'static str, Encoder)> {
+    let calibration = calibration(model, ctx);
+    let build = |options: Options<'_>| Encoder::build(model, ctx, &options).unwrap();
+    vec![
+        ("f32", build(Options::new(Precision::F32))),
+        ("bf16", build(Options::new(Precision::Bf16))),
+        ("int8", build(Options::new(Precision::Int8))),
+        ("int8 static", build(Options::calibrated(&calibration))),
+        ("int8 static, table", build(Options::calibrated(&calibration).gelu_table(true))),
+    ]
+}
+
+pub fn embed(encoder: &Encoder, tokens: Tokens<'_>, ctx: &Ctx) -> Vec<f32> {
+    let hidden = encoder.config().hidden_size;
+    let mut out = vec![f32::NAN; tokens.texts() * hidden];
+    let to = MatMut::new(&mut out, tokens.texts(), hidden).unwrap();
+    encoder.forward(tokens, to, ctx, &mut Workspace::new()).unwrap();
+    out
+}
+
+/// The cosine of the angle between two vectors.
+pub fn cosine<A: Copy + Into<f64>, B: Copy + Into<f64>>(a: &[A], b: &[B]) -> f64 {
+    let dot = a.iter().zip(b).map(|(&a, &b)| a.into() * b.into()).sum::<f64>();
+    let length = |squares: f64| squares.sqrt();
+    let (aa, bb) = (
+        a.iter().map(|&v| v.into() * v.into()).sum::<f64>(),
+        b.iter().map(|&v| v.into() * v.into()).sum::<f64>(),
+    );
+    dot / (length(aa) * length(bb))
+}

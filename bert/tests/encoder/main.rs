@@ -1,0 +1,9 @@
+//! Encoders of small generated models, and of a real one where there is one.
+
+mod checkpoint;
+mod common;
+mod forward;
+mod minilm;
+mod reference;
+mod same_bits;
+mod tokens;
