@@ -13,6 +13,7 @@ mod families;
 pub mod fuzz;
 mod hamming;
 mod linear;
+mod pruning;
 
 /// What the tests see beside what the command prints: cases, the data made of them, and the checks of results.
 #[doc(hidden)]
@@ -42,7 +43,7 @@ pub mod internal {
 use base::error::{Error, Result};
 use base::signals;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
-use commands::{bench, energy, info, plot, run, survey, tour, tune, verify};
+use commands::{bench, bert, energy, info, plot, run, survey, tour, tune, verify};
 use std::io::{Write, stdout};
 use std::process::ExitCode;
 
@@ -56,6 +57,7 @@ struct Siskin;
 // The commands whose flags do not come from the list of families. (A doc comment would become the help of the whole command.)
 #[derive(Subcommand)]
 enum What {
+    Bert(bert::Args),
     Energy(energy::Args),
     Info(info::Args),
     Tune(tune::Args),
@@ -91,6 +93,7 @@ fn obey(matches: &ArgMatches) -> Result<()> {
         Some(("bench", matches)) => bench::main(matches),
         Some(("run", matches)) => run::main(matches),
         Some(_) => match What::from_arg_matches(matches).unwrap_or_else(|e| e.exit()) {
+            What::Bert(args) => bert::main(&args),
             What::Energy(args) => energy::main(&args),
             What::Info(args) => info::main(&args),
             What::Tune(args) => tune::main(&args),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Why a layer was not pruned. The message names the argument, says what was expected and what came.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// Two arguments do not go together: a width, a length.
@@ -33,6 +33,15 @@ pub enum Error {
         /// The damping that was asked for, as a part of the mean variance of an input feature.
         damping: f64,
     },
+    /// A layer of an encoder could not be pruned.
+    Layer {
+        /// Its name, such as `encoder.layer.0.attention.self.query`.
+        name: String,
+        /// Why.
+        source: Box<Error>,
+    },
+    /// The encoder or its texts are not what they should be.
+    Encoder(crate::Error),
     /// The library of kernels refused something.
     Library(siskin::Error),
 }
@@ -40,6 +49,10 @@ pub enum Error {
 impl Error {
     pub(super) fn shape(argument: &'static str, expected: impl fmt::Display, got: impl fmt::Display) -> Self {
         Error::Shape { argument, expected: expected.to_string(), got: got.to_string() }
+    }
+
+    pub(super) fn layer(name: String, source: Error) -> Self {
+        Error::Layer { name, source: Box::new(source) }
     }
 
     pub(super) fn value(argument: &'static str, expected: impl fmt::Display, got: impl fmt::Display) -> Self {
@@ -61,6 +74,8 @@ impl fmt::Display for Error {
                 "hessian: {tokens} samples with a damping of {damping} do not determine {features} input features: \
                  expected more damping, or more samples of different inputs"
             ),
+            Error::Layer { name, source } => write!(f, "layer {name}: {source}"),
+            Error::Encoder(error) => error.fmt(f),
             Error::Library(error) => error.fmt(f),
         }
     }
@@ -69,9 +84,17 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
+            Error::Layer { source, .. } => Some(source),
+            Error::Encoder(error) => Some(error),
             Error::Library(error) => Some(error),
             _ => None,
         }
+    }
+}
+
+impl From<crate::Error> for Error {
+    fn from(error: crate::Error) -> Self {
+        Error::Encoder(error)
     }
 }
 

@@ -7,7 +7,7 @@
 //! the inputs ([`Hessian`]) and their products with the wanted outputs ([`Target`]).
 //!
 //! [`magnitude`] keeps the heaviest blocks and changes nothing else. [`allocate`] shares one sparsity out among layers by what each
-//! layer loses ([`Surgeon::curve`]).
+//! layer loses ([`Surgeon::curve`]). [`prune_model`] prunes all linear layers of an encoder, one after the other.
 //!
 //! ```
 //! use siskin::{Ctx, MatRef, sparse::BlockShape};
@@ -26,13 +26,16 @@
 mod error;
 mod hessian;
 mod magnitude;
+mod model;
 mod order;
 mod positive;
 mod sensitivity;
 mod surgeon;
+mod walk;
 
 pub use error::{Error, Result};
 pub use hessian::{Hessian, Target};
 pub use magnitude::magnitude;
+pub use model::{ModelOptions, Step, prune_model};
 pub use sensitivity::{Curve, allocate};
 pub use surgeon::{Options, Pruned, Surgeon};

@@ -153,10 +153,14 @@ impl Band<'_> {
         let zt = z.transpose();
         let correction = self.weights.select_columns(&removed) * &root;
 
+        let height = self.inverse.nrows();
+        let values = self.inverse.as_mut_slice();
+        let mut column = Vec::with_capacity(left.len());
         for (to, &from) in left.iter().enumerate() {
-            for (row, &old) in left.iter().enumerate().skip(to) {
-                self.inverse[(row, to)] = self.inverse[(old, from)];
-            }
+            let source = &values[from * height..][..height];
+            column.clear();
+            column.extend(left[to..].iter().map(|&row| source[row]));
+            values[to * height + to..][..column.len()].copy_from_slice(&column);
             for r in 0..self.weights.nrows() {
                 self.weights[(r, to)] = self.weights[(r, from)];
             }

@@ -12,6 +12,8 @@ pub enum Error {
     Input { argument: String, expected: String, got: String },
     /// The library refused.
     Library(siskin::Error),
+    /// The encoder refused.
+    Encoder(siskin_bert::Error),
     /// A file cannot be read or written.
     File { path: String, why: String },
     /// Two computations of the same thing disagree.
@@ -49,6 +51,7 @@ impl Display for Error {
                 write!(f, "{argument}: expected {expected}, got {got}")
             }
             Error::Library(e) => e.fmt(f),
+            Error::Encoder(e) => e.fmt(f),
             Error::File { path, why } => write!(f, "{path}: {why}"),
             Error::Wrong(what) => write!(f, "wrong result: {what}"),
             Error::Closed => f.write_str("output closed"),
@@ -61,6 +64,12 @@ impl std::error::Error for Error {}
 impl From<siskin::Error> for Error {
     fn from(e: siskin::Error) -> Self {
         Error::Library(e)
+    }
+}
+
+impl From<siskin_bert::Error> for Error {
+    fn from(e: siskin_bert::Error) -> Self {
+        Error::Encoder(e)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The commands, which know the families by their list alone, but for those that are about a few of them.
 
 pub mod bench;
+pub mod bert;
 pub mod energy;
 pub mod info;
 pub mod plot;
