@@ -1,7 +1,7 @@
 //! The time of an encoder on one thread, and where it goes.
 //!
-//! `cargo run --release -p siskin-bert --example speed -- MODEL PRECISION [SPARSITY [BLOCK]]`: MODEL is a folder, or one of minilm,
-//! bert-mini, distilbert, bert-base and bert-large with generated weights; PRECISION is f32, bf16, int8, static or table; weights are pruned by
+//! `cargo run --release -p siskin-bert --example speed -- MODEL PRECISION [SPARSITY [BLOCK [TEXTSxTOKENS ..]]]`: MODEL is a folder, or one of
+//! minilm, bert-mini, distilbert, bert-base and bert-large with generated weights; PRECISION is f32, bf16, int8, static or table; weights are pruned by
 //! magnitude, in blocks such as 4x1.
 
 use siskin::sparse::BlockShape;
@@ -36,7 +36,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         _ => return Err("expected f32, bf16, int8, static or table".into()),
     };
     let mut memory = Workspace::new();
-    for (texts, length) in [(1, 16), (1, 128), (1, 512), (8, 128)] {
+    let shapes: Vec<String> = match arguments.get(4..) {
+        Some(given) if !given.is_empty() => given.to_vec(),
+        _ => ["1x16", "1x128", "1x512", "8x128"].map(String::from).to_vec(),
+    };
+    for shape in shapes {
+        let (texts, length) = shape.split_once('x').ok_or("a shape is such as 1x128")?;
+        let (texts, length): (usize, usize) = (texts.parse()?, length.parse()?);
         let batch = batch(texts, length);
         let hidden = encoder.config().hidden_size;
         let mut out = vec![0.0; texts * hidden];

@@ -38,3 +38,10 @@ pub use pooling::{Pooling, PoolingMode};
 pub use tokenize::{Tokenized, Tokenizer, TooLong};
 pub use visitor::Visitor;
 pub use workspace::{Stage, StageTimes, Workspace};
+
+/// The samples of the guide, which `cargo test --doc` compiles.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../../docs/embed.md")]
+    mod embed {}
+}
