@@ -178,7 +178,7 @@ fn what_does_not_fit_is_named() {
         matches!(&error, Error::Layer { name, .. } if name == "encoder.layer.0.attention.self.query"),
         "{error}"
     );
-    assert!(prune(&Batch::new(), good).contains("hessian: wrong shape: expected a sample or more"));
+    assert!(prune(&Batch::new(), good).contains("texts: expected a token or more, got 0"));
     batch.push(&[1, 60]).unwrap();
     assert!(prune(&batch, good).contains("vocabulary: expected tokens below 60, got 60"));
     let mut batch = Batch::new();

@@ -19,9 +19,12 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Refuses texts that are too long, and tokens outside the vocabulary.
+    /// Refuses texts that are none at all or too long, and tokens outside the vocabulary.
     pub fn new(model: &Model, tokens: Tokens<'a>, ctx: &'a Ctx) -> Result<Self> {
         let config = model.config().clone();
+        if tokens.tokens() == 0 {
+            return Err(Error::argument("texts", "a token or more", 0));
+        }
         let lengths = tokens.cu_seqlens().windows(2).map(|ends| (ends[1] - ends[0]) as usize);
         if let Some((text, got)) = lengths.enumerate().find(|(_, got)| *got > config.max_positions) {
             return Err(Error::TooLong { text, limit: config.max_positions, got });
@@ -36,7 +39,7 @@ impl<'a> Walk<'a> {
     /// All features of all tokens as a matrix.
     pub fn matrix<'x>(&self, x: &'x [f32]) -> Result<MatRef<'x, f32>> {
         let tokens = self.tokens.tokens();
-        Ok(MatRef::new(x, tokens, x.len() / tokens.max(1))?)
+        Ok(MatRef::new(x, tokens, x.len() / tokens)?)
     }
 
     /// What goes into the first layer.
