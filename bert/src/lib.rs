@@ -2,7 +2,8 @@
 //!
 //! A [`Model`] is read from a folder of Hugging Face or sentence-transformers, or generated; its weights can be pruned and
 //! written again. An [`Encoder`] is built from it, as [`Options`] say, and turns a batch of [`Tokens`] into a vector for each text. A batch is
-//! one list of tokens: there is no padding. The memory of calls is the caller's [`Workspace`].
+//! one list of tokens: there is no padding. The memory of calls is the caller's [`Workspace`]. [`prune`] takes weights away so that the model
+//! still works.
 #![forbid(unsafe_code)]
 
 mod attend;
@@ -20,6 +21,7 @@ mod names;
 mod norm;
 mod options;
 mod pooling;
+pub mod prune;
 mod tokenize;
 mod visitor;
 mod weights;

@@ -14,6 +14,7 @@ mod families;
 pub mod fuzz;
 mod hamming;
 mod linear;
+mod pruning;
 
 /// What the tests see beside what the command prints: cases, the data made of them, and the checks of results.
 #[doc(hidden)]

@@ -14,4 +14,5 @@ mod fuzz;
 mod hamming;
 mod output;
 mod plot;
+mod pruning;
 mod reference;
