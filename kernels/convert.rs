@@ -80,7 +80,7 @@ pub fn pack_kmajor<T: ElementType>(rows: MatRef<'_, T>, panel: &mut [u8], width:
     let size = size_of::<T>();
     let words = rows.cols() * size / 4;
     let padded = words.next_multiple_of(4);
-    assert!((rows.cols() * size).is_multiple_of(4) && (width == 1 || width.is_multiple_of(16)));
+    assert!((rows.cols() * size).is_multiple_of(4) && (matches!(width, 1 | 4) || width.is_multiple_of(16)));
     assert!(rows.rows() <= width && panel.len() >= 4 * padded * width);
     // SAFETY: the view vouches for the rows, which are only read; the assert for the panel; the caller for the tier.
     unsafe {

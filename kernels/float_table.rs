@@ -58,18 +58,20 @@ impl FloatKernels {
     }
 }
 
-/// Block-sparse kernels for one token.
+/// Block-sparse kernels for panels of one token or four.
 #[derive(Debug, Clone, Copy)]
-pub struct GemvKernels {
+pub struct FewKernels {
     /// See `kernels::table`.
     pub name: &'static str,
-    /// Sums to `[row]`, of groups of 4, 2 and 1 rows: of any columns, and of entries each four of which are neighbouring columns.
+    /// The tokens of a panel.
+    pub tokens: usize,
+    /// Sums to `[row][tokens]`, of groups of 4, 2 and 1 rows: of any columns, and of entries each four of which are neighbouring columns.
     pub gather: [[Gather; 2]; 3],
-    /// Sums to `[row]`, for so many rows.
+    /// Sums to `[row][tokens]`, for so many rows.
     pub scatter: unsafe fn(&Columns<'_>, usize, *mut f32),
 }
 
-impl GemvKernels {
+impl FewKernels {
     /// The gathering kernel for a height of groups, 4, 2 or 1.
     pub fn gather(&self, rows: usize, adjacent: bool) -> Gather {
         let height = match rows {
@@ -135,9 +137,9 @@ pub struct FloatTier {
     /// Layers, of fused multiply-adds of f32.
     #[cfg(feature = "linear")]
     pub f32: FloatKernels,
-    /// One token through block-sparse weights.
+    /// One token and four through block-sparse weights.
     #[cfg(feature = "linear")]
-    pub gemv: GemvKernels,
+    pub few: [FewKernels; 2],
     /// To f32, by what is stored.
     pub widen: Stored<convert::Run>,
     /// To bfloat16, by what is stored.
@@ -182,8 +184,8 @@ macro_rules! floats {
             use crate::kernels::ecoformer::{self, Features, Lookup};
             use crate::kernels::epilogue::{self, Finish, Lines, Sums};
             use crate::kernels::float::{Band, Columns};
-            use crate::kernels::float_table::{FloatKernels, FloatTier, GemvKernels, Hashing, Stored, ToBf16, sparse_floats};
-            use crate::kernels::{float_gemv, pack};
+            use crate::kernels::float_table::{FloatKernels, FloatTier, FewKernels, Hashing, Stored, ToBf16, sparse_floats};
+            use crate::kernels::{float_few, pack};
 
             dense_kernel! { f32_weights: $set, $simd, F32, Words => F32, 4 as 4, "f32f32", $dense_rows x $dense_columns: $nv x $dense, $several }
             dense_kernel! { bf16_weights: $set, $simd, F32, StoredBf16 => Bf16, 4 as 4, "f32bf16", $dense_rows x $dense_columns: $nv x $dense, $several }
@@ -192,8 +194,9 @@ macro_rules! floats {
             sparse_floats! { $set, $simd, F32, 4, "f32f32", "kmajor", gather $gather, two $two, scatter $scatter }
             multiply! { $set, $simd, F32, "f32f32", "kmajor", $rows x $widest $attention }
             passes! { $set, $simd }
-            compile! { $set: fn gemv[const ROWS: usize, const ADJACENT: bool, const GROUPS: usize, const HALF: usize](band: &Band<'_>, out: *mut f32) = float_gemv::gather::<$simd, ROWS, ADJACENT, GROUPS, HALF> }
-            compile! { $set: fn gemv_scatter(columns: &Columns<'_>, rows: usize, out: *mut f32) = float_gemv::scatter }
+            compile! { $set: fn few[const ROWS: usize, const TOKENS: usize, const VECS: usize, const ADJACENT: bool, const GROUPS: usize, const HALF: usize](band: &Band<'_>, out: *mut f32)
+                = float_few::gather::<$simd, ROWS, TOKENS, VECS, ADJACENT, GROUPS, HALF> }
+            compile! { $set: fn few_scatter[const TOKENS: usize](columns: &Columns<'_>, rows: usize, out: *mut f32) = float_few::scatter::<$simd, TOKENS> }
             compile! { $set: fn widen_f32(from: *const u8, n: usize, to: *mut u8) = widen::<$simd, Words> }
             compile! { $set: fn widen_bf16(from: *const u8, n: usize, to: *mut u8) = widen::<$simd, StoredBf16> }
             compile! { $set: fn widen_f16(from: *const u8, n: usize, to: *mut u8) = widen::<$simd, StoredF16> }
@@ -219,15 +222,28 @@ macro_rules! floats {
                     peak,
                 },
                 #[cfg(feature = "linear")]
-                gemv: GemvKernels {
-                    name: concat!(stringify!($set), "-f32f32-gemv-kmajor-4x1"),
-                    gather: [
-                        [gemv::<4, false, 8, 4>, gemv::<4, true, 8, 4>],
-                        [gemv::<2, false, 8, 4>, gemv::<2, true, 8, 4>],
-                        [gemv::<1, false, 4, 2>, gemv::<1, true, 8, 4>],
-                    ],
-                    scatter: gemv_scatter,
-                },
+                few: [
+                    FewKernels {
+                        name: concat!(stringify!($set), "-f32f32-gemv-kmajor-4x1"),
+                        tokens: 1,
+                        gather: [
+                            [few::<4, 1, 1, false, 8, 4>, few::<4, 1, 1, true, 8, 4>],
+                            [few::<2, 1, 1, false, 8, 4>, few::<2, 1, 1, true, 8, 4>],
+                            [few::<1, 1, 1, false, 4, 2>, few::<1, 1, 1, true, 8, 4>],
+                        ],
+                        scatter: few_scatter::<1>,
+                    },
+                    FewKernels {
+                        name: concat!(stringify!($set), "-f32f32-gather-kmajor-4x4"),
+                        tokens: 4,
+                        gather: [
+                            [few::<4, 4, 4, false, 2, 1>, few::<4, 4, 4, true, 2, 1>],
+                            [few::<2, 4, 2, false, 4, 2>, few::<2, 4, 2, true, 4, 2>],
+                            [few::<1, 4, 1, false, 4, 2>, few::<1, 4, 1, true, 8, 4>],
+                        ],
+                        scatter: few_scatter::<4>,
+                    },
+                ],
                 widen: Stored { f32: widen_f32, bf16: widen_bf16, f16: widen_f16, i8: widen_i8 },
                 to_bf16: ToBf16 { f32: f32_to_bf16, bf16: bf16_to_bf16, f16: f16_to_bf16 },
                 pack_kmajor,
@@ -322,6 +338,14 @@ macro_rules! sparse_floats {
     };
 }
 pub(crate) use sparse_floats;
+
+#[cfg(feature = "linear")]
+impl FloatTier {
+    /// The kernels for panels of one token or four.
+    pub fn few(&self, width: usize) -> Option<&FewKernels> {
+        self.few.iter().find(|few| few.tokens == width)
+    }
+}
 
 impl FloatKernels {
     /// The gathering kernel for a height of groups and a width of panels: every list has all of them.

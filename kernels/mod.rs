@@ -72,7 +72,7 @@ pub mod epilogue;
 pub mod few;
 pub mod fit;
 pub mod float;
-pub mod float_gemv;
+pub mod float_few;
 pub mod float_table;
 pub mod gemv;
 pub mod lookup;

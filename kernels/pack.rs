@@ -33,7 +33,7 @@ pub struct Tokens {
     pub features: usize,
     /// The panel.
     pub panel: *mut u8,
-    /// Tokens of the panel: 64, 32, 16, 8, 4 or 1 of bytes; 1 or any multiple of 16 of words.
+    /// Tokens of the panel: 64, 32, 16, 8, 4 or 1 of bytes; 1, 4 or any multiple of 16 of words.
     pub width: usize,
     /// XORed with each byte: 0x80 turns signed bytes into unsigned ones and back.
     pub flip: u8,
@@ -369,7 +369,7 @@ pub unsafe fn interleave_kmajor<S: Simd>(lines: *const u8, features: usize, quad
 const MOST_LANES: usize = 16;
 
 /// Packs rows of 4-byte elements into `[features][width]` of them, features rounded up to a multiple of 4 with zeros;
-/// the width is 1 or a multiple of 16. Tokens that do not exist are zero.
+/// the width is 1, 4 or a multiple of 16. Tokens that do not exist are zero.
 #[inline(always)]
 pub unsafe fn pack_words_kmajor<S: Simd>(x: &Tokens) {
     if x.width == 1 {
@@ -380,7 +380,7 @@ pub unsafe fn pack_words_kmajor<S: Simd>(x: &Tokens) {
         }
         return;
     }
-    let four = x.features / 4 * 4;
+    let four = if x.width == 4 { 0 } else { x.features / 4 * 4 };
     // SAFETY: the caller vouches for the tier, the rows and the panel; all offsets are inside these.
     unsafe {
         let flip = S::splat(i32::from_ne_bytes([x.flip; 4]));
@@ -421,7 +421,7 @@ pub unsafe fn pack_words_kmajor<S: Simd>(x: &Tokens) {
                 }
                 f += 4;
             }
-            for token in t..t + S::LANES {
+            for token in t..(t + S::LANES).min(x.width) {
                 for f in four..x.features.next_multiple_of(4) {
                     let inside = token < x.tokens && f < x.features;
                     let from = x.rows.wrapping_add(token * x.stride + 4 * f).cast::<u32>();

@@ -145,7 +145,7 @@ impl Shape {
     }
 
     /// The number of panels: whole ones, then what is left over in narrower ones. Of bytes that is one, of 32, 16, 8, 4 or 1 tokens; of
-    /// floats one of 16 tokens or of a single one (not of pairs of bfloat16), and where 17 to 32 of 64 are left, two of 16.
+    /// floats one of 16, 4 or 1; of pairs of bfloat16 one of 16, or two where 17 to 32 are left.
     pub fn panels(&self) -> usize {
         let width = self.layout.width();
         let whole = self.tokens / width;
@@ -171,7 +171,7 @@ impl Shape {
             (PanelLayout::Bf16KMajor2, 17..=32) if p == whole => Panel { token, tokens: 16, width: 16 },
             (PanelLayout::Bf16KMajor2, 17..=32) => Panel { token: token + 16, tokens: left - 16, width: 16 },
             (_, 1) => one(1),
-            (layout, 2..=4) if !layout.is_float() => one(4),
+            (_, 2..=4) => one(4),
             (layout, 5..=8) if !layout.is_float() => one(8),
             (_, 2..=16) => one(16),
             (layout, 17..=32) if !layout.is_float() => one(32),

@@ -70,7 +70,7 @@ pub fn kernels(isa: Isa) -> Vec<&'static str> {
         let gather = k.gather.iter().chain(k.two).map(|k| k.name);
         dense.chain(gather).chain(k.scatter.iter().map(|k| k.name))
     };
-    let floats = float(&tier.float.f32).chain([tier.float.gemv.name]);
+    let floats = float(&tier.float.f32).chain(tier.float.few.iter().map(|k| k.name));
     let pairs = tier.pairs.into_iter().flat_map(float);
     let attention = [tier.multiply, tier.float.multiply].into_iter().chain(tier.multiply_pairs);
     let layers = sparse.chain(token).chain([tier.bytes.dense.name]).chain(floats).chain(pairs);

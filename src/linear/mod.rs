@@ -158,6 +158,11 @@ impl Linear {
         {
             return kernel.name;
         }
+        if let (Packed::Sparse(w), Some(few)) = (&self.weights, self.tier.float.few(width))
+            && w.layout().element() == Element::F32
+        {
+            return few.name;
+        }
         match &self.weights {
             Packed::Dense(w, _) => w.kernel().name,
             Packed::Sparse(w) => match (w.layout().element(), w.height(), width) {
@@ -168,7 +173,6 @@ impl Linear {
                         if width == 64 && w.is_tall() { self.tier.tall_kernel(w.layout()) } else { None };
                     tall.unwrap_or_else(|| self.tier.sparse_kernel(w.layout(), height, width)).name
                 }
-                (Element::F32, _, 1) => self.tier.float.gemv.name,
                 (element, 0, _) => self.tier.floats(element).scatter(width).name,
                 (element, height, _) => {
                     let kernels = self.tier.floats(element);

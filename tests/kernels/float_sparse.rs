@@ -229,17 +229,24 @@ fn sparse_kernels_of_floats() {
                 }
             }
         }
-        let token = &tier.float.gemv;
-        for _ in 0..cases(100) {
+        for (token, _) in tier.float.few.iter().flat_map(|few| (0..cases(100)).map(move |i| (few, i))) {
             for (rows, adjacent) in [4, 2, 1].into_iter().flat_map(|rows| [(rows, false), (rows, true)]) {
                 let run = token.gather(rows, adjacent);
                 for (parts, scaled) in [(1, false), (3, false), (1, true), (3, true)] {
-                    let gather = Gather { rows, tokens: 1, panels: 1, pairs: false, parts, scaled, adjacent };
+                    let gather = Gather {
+                        rows,
+                        tokens: token.tokens,
+                        panels: 1,
+                        pairs: false,
+                        parts,
+                        scaled,
+                        adjacent,
+                    };
                     // SAFETY: as above.
                     gather.run(&mut r, token.name, |band, out| unsafe { run(band, out) });
                 }
             }
-            scatter((1, false), &mut r, token.name, |columns, rows, out| {
+            scatter((token.tokens, false), &mut r, token.name, |columns, rows, out| {
                 // SAFETY: as above.
                 unsafe { (token.scatter)(columns, rows, out) }
             });

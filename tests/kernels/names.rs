@@ -101,7 +101,9 @@ fn said(tier: &'static Tier) -> Vec<Said> {
         all.push(dense(kernel, ["f32", kernel.stored.name()]));
     }
     all.extend(sparse_floats(&tier.float.f32, ["f32", "f32"], "kmajor"));
-    all.push((tier.float.gemv.name, ["f32", "f32"], "gemv", "kmajor", [4, 1]));
+    for (few, operation) in tier.float.few.iter().zip(["gemv", "gather"]) {
+        all.push((few.name, ["f32", "f32"], operation, "kmajor", [4, few.tokens]));
+    }
     if let Some(pairs) = tier.pairs {
         all.extend(pairs.dense.iter().map(|kernel| dense(kernel, ["bf16", "bf16"])));
         all.extend(sparse_floats(pairs, ["bf16", "bf16"], "kmajor2"));

@@ -140,7 +140,7 @@ impl Floats<'_> {
             // these are whole panels; a tile has room for a band of each; parameters are padded to whole bands; the output
             // belongs to this call and these tiles of it to this task.
             unsafe {
-                let token = (width == 1).then_some(&job.tier.float.gemv);
+                let few = job.tier.float.few(width);
                 for p in 0..panels.len() {
                     let sums = sums.add(p * out_stride);
                     if !chunks.is_empty() {
@@ -150,7 +150,7 @@ impl Floats<'_> {
                         };
                         let panel = &x[p * panel_stride..][..panel_stride];
                         let columns = Columns { chunks, rows: items.as_ptr(), weights, panel };
-                        let run = token.map_or_else(|| kernels.scatter(width).run, |t| t.scatter);
+                        let run = few.map_or_else(|| kernels.scatter(width).run, |few| few.scatter);
                         run(&columns, features, sums);
                     } else if w.scatters() {
                         sums.write_bytes(0, features * width);
@@ -170,8 +170,8 @@ impl Floats<'_> {
                         None => (None, 0, 1),
                         Some(s) => (Some(&s.scales[..]), s.stride, s.size / w.layout().line_columns()),
                     };
-                    let run = match token {
-                        Some(token) => token.gather(HEIGHTS[s], w.adjacent(s)),
+                    let run = match few {
+                        Some(few) => few.gather(HEIGHTS[s], w.adjacent(s)),
                         None if panels.len() == 2 => kernels.two(HEIGHTS[s]).run,
                         None => kernels.gather(HEIGHTS[s], width).run,
                     };
@@ -199,8 +199,9 @@ impl Floats<'_> {
                         );
                         continue;
                     }
-                    let whole =
-                        features.is_multiple_of(2 * self.lanes) && width > 1 && job.finish.residual.is_none();
+                    let whole = features.is_multiple_of(2 * self.lanes)
+                        && few.is_none()
+                        && job.finish.residual.is_none();
                     let (sums, ld) = if whole {
                         (sums.cast(), width)
                     } else if width == 1 {
