@@ -2,8 +2,7 @@
 
 use crate::base::error::{Error, Result};
 use crate::base::json::to_json;
-use crate::base::settings::Settings;
-use crate::encoder::build::Threads;
+use crate::base::settings::{Bf16Pairs, Settings};
 use crate::encoder::measure::{Case, Dtype, Measured, block, run};
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use siskin::sparse::BlockShape;
@@ -64,8 +63,8 @@ impl Settings for Bench {
         None
     }
 
-    fn bf16_pairs(&self) -> crate::base::settings::Bf16Pairs {
-        crate::base::settings::Bf16Pairs::IfFaster
+    fn bf16_pairs(&self) -> Bf16Pairs {
+        Bf16Pairs::IfFaster
     }
 
     fn threads(&self) -> usize {
@@ -104,7 +103,7 @@ pub fn main(args: &Args) -> Result<()> {
         batch: args.batch,
         threads: args.threads,
     };
-    let measured = Threads(args.threads).on_threads(|ctx| run(&case, args.block, args.min_ms, ctx))?;
+    let measured = args.on_threads(|ctx| run(&case, args.block, args.min_ms, ctx))?;
     let mut out = stdout().lock();
     if args.json {
         return Ok(writeln!(out, "{}", to_json(&measured))?);
