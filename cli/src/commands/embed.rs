@@ -11,7 +11,7 @@ use crate::encoder::sink::{Format, Sink};
 use crate::encoder::texts::Texts;
 use siskin::Ctx;
 use siskin_bert::TooLong;
-use std::io::{IsTerminal, stdout};
+use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::{Path, PathBuf};
 
 /// Turn texts into vectors, by an encoder of the BERT family.
@@ -131,11 +131,9 @@ impl Args {
         bar.finish_and_clear();
         let (last, cut) = done?;
         if cut > 0 {
-            eprintln!(
-                "siskin: {cut} of {} texts were cut to {} tokens",
-                last - first,
-                packed.tokenizer.limit()
-            );
+            let limit = packed.tokenizer.limit();
+            // Where nobody hears it, the vectors are still there.
+            let _ = writeln!(stderr(), "siskin: {cut} of {} texts were cut to {limit} tokens", last - first);
         }
         match (sink, nearest) {
             (Some(sink), _) => sink.finish(),

@@ -1,10 +1,9 @@
 //! `siskin bert bench`: an encoder as a whole, measured.
 
-use super::build::Threads;
 use super::measure::{Case, Dtype, Measured, block, run};
 use crate::base::error::{Error, Result};
 use crate::base::json::to_json;
-use crate::base::settings::Settings;
+use crate::base::settings::{Bf16Pairs, Settings};
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use siskin::sparse::BlockShape;
 use siskin_bert::Stage;
@@ -52,8 +51,8 @@ impl Settings for Args {
         None
     }
 
-    fn bf16_pairs(&self) -> crate::base::settings::Bf16Pairs {
-        crate::base::settings::Bf16Pairs::IfFaster
+    fn bf16_pairs(&self) -> Bf16Pairs {
+        Bf16Pairs::IfFaster
     }
 
     fn threads(&self) -> usize {
@@ -91,7 +90,7 @@ pub fn main(args: &Args) -> Result<()> {
         batch: args.batch,
         threads: args.threads,
     };
-    let measured = Threads(args.threads).on_threads(|ctx| run(&case, args.block, args.min_ms, ctx))?;
+    let measured = args.on_threads(|ctx| run(&case, args.block, args.min_ms, ctx))?;
     let mut out = stdout().lock();
     if args.json {
         return Ok(writeln!(out, "{}", to_json(&measured))?);

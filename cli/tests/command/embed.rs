@@ -191,7 +191,7 @@ fn an_interruption_keeps_what_is_written() {
         assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
         std::thread::yield_now();
     }
-    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert!(!child.wait().unwrap().success());
     drop(stdin);
     let bytes = fs::read(&out).unwrap();
@@ -272,7 +272,8 @@ fn what_is_wrong_is_said() {
     refused(&embed(&folder, &["a", "--calibrate", "texts"]), "--calibrate: expected --precision int8-static");
     refused(&embed(&folder, &["a", "--batch-tokens", "0"]), "--batch-tokens: expected 1 to");
     refused(&embed(&folder, &["a", "--top", "3"]), "--similar");
-    refused(&embed(&folder, &["a", "--threads", "0"]), "threads: expected 1 to 256");
+    let none = siskin(&["embed", "a", "--model", "none", "--threads", "0"]);
+    refused(&none, "threads: expected 1 to 256");
     let elsewhere = Command::new(env!("CARGO_BIN_EXE_siskin"))
         .args(["embed", "a", "--model", "none"])
         .current_dir(&folder)
@@ -289,13 +290,27 @@ fn an_encoder_is_measured() {
     let folder = model("bert_bench");
     let of = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_siskin"));
-        command.args(["bert", "bench", "--model", "model", "--seq", "12", "--min-ms", "5"]).args(args);
+        command.args(["bert", "bench", "--model", "model", "--min-ms", "5"]).args(args);
         command.current_dir(&folder).output().unwrap()
     };
-    let pruned =
-        ["--sparsity", "0.5", "--block", "4x4", "--dtype", "int8", "--static", "--batch", "3", "--json"];
-    for args in [&["--json"][..], &["--json", "--dtype", "bf16"], &["--json", "--dtype", "int8"], &pruned] {
-        let out = succeeded(of(args));
+    let pruned = [
+        "--seq",
+        "12",
+        "--sparsity",
+        "0.5",
+        "--block",
+        "4x4",
+        "--dtype",
+        "int8",
+        "--static",
+        "--batch",
+        "3",
+        "--json",
+    ];
+    let (f32, bf16, int8) = (["f32", "--json"], ["bf16", "--json"], ["int8", "--json"]);
+    let short = |dtype: [&'static str; 2]| ["--seq", "12", "--dtype", dtype[0], dtype[1]].to_vec();
+    for args in [short(f32), short(bf16), short(int8), pruned.to_vec()] {
+        let out = succeeded(of(&args));
         let m: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
         let us = |field: &str| m[field].as_f64().unwrap();
         assert!(0.0 < us("us_min") && us("us_min") <= us("us_p50") && us("us_p50") <= us("us_p99"), "{m}");
@@ -310,7 +325,7 @@ fn an_encoder_is_measured() {
         assert!((m["zeros"].as_f64().unwrap() - if is_pruned { 0.5 } else { 0.0 }).abs() < 0.05, "{m}");
         assert_eq!(m["generated"], false);
     }
-    let people = succeeded(of(&["--sparsity", "0.5"]));
+    let people = succeeded(of(&["--seq", "12", "--sparsity", "0.5"]));
     for part in ["for speed alone", "tokens/s", "attention", "ffn1", "us median"] {
         assert!(people.contains(part), "{people}");
     }
