@@ -137,10 +137,7 @@ fn what_cannot_be_is_refused_before_the_work() {
     refused(&prune(&["--out", &out, "--sparsity", "1"]), "--sparsity: expected 0 to below 1, got 1");
     refused(&prune(&["--out", &out, "--calibrate", &texts, "--samples", "0"]), "--samples");
     refused(&prune(&["--out", &out, "--calibrate", &out]), &out);
-    refused(
-        &prune(&["--out", &out, "--calibrate", &texts, "--damping", "-1"]),
-        "damping: expected 0 or more",
-    );
+    refused(&prune(&["--out", &out, "--calibrate", &texts, "--damping=-1"]), "damping: expected 0 or more");
     refused(&prune(&["--out", &out, "--calibrate", &texts, "--most", "0.5"]), "most: expected at least");
     fs::write(&texts, "\n \n").unwrap();
     refused(&prune(&["--out", &out, "--calibrate", &texts]), "expected a text on each line, got none");
