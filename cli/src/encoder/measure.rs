@@ -75,7 +75,7 @@ fn model(name: &str) -> Result<(Model, bool)> {
     }
     let folder = Path::new(name);
     if !folder.is_dir() {
-        let expected = format_args!("a folder, or {}", PRESETS.join(", "));
+        let expected = format!("a folder, or {}", PRESETS.join(", "));
         return Err(Error::input("--model", expected, name));
     }
     Ok((Model::read(folder)?, false))
