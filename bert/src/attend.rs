@@ -10,6 +10,7 @@ use siskin::attention::{AttentionCall, AttentionInputs, Sequences};
 use siskin::linear::{Epilogue, LinearInput, LinearOutput, PackedActivations};
 use siskin::quant::{QuantParams, Scheme, quantize_per_token};
 use siskin::{Ctx, Element, ElementType, HeadParams, HeadsMut, HeadsRef, MatMut, MatRef, Scratch};
+use std::ops::Range;
 
 const QKV: [Part; 3] = [Part::Query, Part::Key, Part::Value];
 
@@ -26,7 +27,7 @@ impl Layer {
         let (m, hidden, ctx) = (call.tokens, call.config.hidden_size, call.ctx);
         let sequences = AttentionCall::new(Sequences::own_packed(call.cu_seqlens));
         let (heads, head_size) = (call.config.num_heads, call.config.head_size());
-        let Workspace { qkv, qkv_u8, qkv_i8, context, context_u8, packed, scratch, clock, .. } = memory;
+        let Workspace { qkv, qkv_u8, qkv_i8, context, context_u8, ends, packed, scratch, clock, .. } = memory;
         let x = MatRef::new(&memory.x[..m * hidden], m, hidden)?;
         let next = before.next(x, &memory.norm)?;
         match &self.flow {
@@ -62,41 +63,112 @@ impl Layer {
                     }
                 }
                 clock.lap(Stage::Qkv);
-                let to = HeadsMut::new(grown(context, m * hidden), m, heads, head_size)?;
+                let context = grown(context, m * hidden);
                 if let Flow::Floats = self.flow {
-                    let part = |i: usize| {
-                        HeadsRef::with_strides(&qkv[i * hidden..], m, heads, head_size, 3 * hidden, head_size)
-                    };
-                    let inputs = AttentionInputs::new(part(0)?, part(1)?, part(2)?);
-                    call.attention.forward(inputs, &sequences, to, ctx, scratch)?;
+                    call.attend_floats(call.cu_seqlens, qkv, context, scratch)?;
                 } else {
-                    let bytes = grown(qkv_i8, 3 * m * hidden);
-                    let params = grown_params(&mut memory.params, 3 * m)?;
-                    for i in 0..3 {
-                        let x = MatRef::with_stride(&qkv[i * hidden..], m, hidden, 3 * hidden)?;
-                        let y = MatMut::with_stride(&mut bytes[i * hidden..], m, hidden, 3 * hidden)?;
-                        let scheme = Scheme::Symmetric(Element::I8);
-                        quantize_per_token(x, scheme, y, &mut params[i * m..][..m], ctx)?;
+                    let mut text = 0;
+                    while let Some(run) = run(call.cu_seqlens, text, ends) {
+                        let tokens = run.tokens;
+                        let qkv = &qkv[3 * hidden * tokens.start..3 * hidden * tokens.end];
+                        let context = &mut context[hidden * tokens.start..hidden * tokens.end];
+                        if run.short {
+                            call.attend_floats(ends, qkv, context, scratch)?;
+                        } else {
+                            let bytes = grown(qkv_i8, qkv.len());
+                            let params = grown_params(&mut memory.params, 3 * tokens.len())?;
+                            call.attend_bytes(ends, qkv, (bytes, params), context, scratch)?;
+                        }
+                        text = run.next;
                     }
-                    let part = |i: usize| -> Result<_> {
-                        let bytes = HeadsRef::with_strides(
-                            &bytes[i * hidden..],
-                            m,
-                            heads,
-                            head_size,
-                            3 * hidden,
-                            head_size,
-                        )?;
-                        Ok((bytes, HeadParams::PerToken(&params[i * m..][..m])))
-                    };
-                    let inputs = AttentionInputs::new(part(0)?, part(1)?, part(2)?);
-                    call.attention.forward(inputs, &sequences, to, ctx, scratch)?;
                 }
             }
         }
         clock.lap(Stage::Attention);
         Ok(())
     }
+}
+
+impl Call<'_> {
+    /// Attention in floats, of texts that begin and end so. `qkv` is `[tokens, 3, hidden]`, `context` `[tokens, hidden]`.
+    fn attend_floats(
+        &self,
+        cu_seqlens: &[i32],
+        qkv: &[f32],
+        context: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let (hidden, heads, head_size) =
+            (self.config.hidden_size, self.config.num_heads, self.config.head_size());
+        let m = context.len() / hidden;
+        if m == 0 {
+            return Ok(());
+        }
+        let part =
+            |i: usize| HeadsRef::with_strides(&qkv[i * hidden..], m, heads, head_size, 3 * hidden, head_size);
+        let inputs = AttentionInputs::new(part(0)?, part(1)?, part(2)?);
+        let sequences = AttentionCall::new(Sequences::own_packed(cu_seqlens));
+        let to = HeadsMut::new(context, m, heads, head_size)?;
+        self.attention.forward(inputs, &sequences, to, self.ctx, scratch)?;
+        Ok(())
+    }
+
+    /// As [`Call::attend_floats`], of q, k and v as bytes, each token of each by its own range.
+    fn attend_bytes(
+        &self,
+        cu_seqlens: &[i32],
+        qkv: &[f32],
+        (bytes, params): (&mut [i8], &mut [QuantParams]),
+        context: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let (hidden, heads, head_size) =
+            (self.config.hidden_size, self.config.num_heads, self.config.head_size());
+        let m = context.len() / hidden;
+        for i in 0..3 {
+            let x = MatRef::with_stride(&qkv[i * hidden..], m, hidden, 3 * hidden)?;
+            let y = MatMut::with_stride(&mut bytes[i * hidden..], m, hidden, 3 * hidden)?;
+            quantize_per_token(x, Scheme::Symmetric(Element::I8), y, &mut params[i * m..][..m], self.ctx)?;
+        }
+        let part = |i: usize| -> Result<_> {
+            let bytes = &bytes[i * hidden..];
+            let bytes = HeadsRef::with_strides(bytes, m, heads, head_size, 3 * hidden, head_size)?;
+            Ok((bytes, HeadParams::PerToken(&params[i * m..][..m])))
+        };
+        let inputs = AttentionInputs::new(part(0)?, part(1)?, part(2)?);
+        let sequences = AttentionCall::new(Sequences::own_packed(cu_seqlens));
+        let to = HeadsMut::new(context, m, heads, head_size)?;
+        self.attention.forward(inputs, &sequences, to, self.ctx, scratch)?;
+        Ok(())
+    }
+}
+
+/// Texts of at most so many tokens are attended to in floats where bytes would have to be made first: that takes longer than the
+/// products save, as measured on a Golden Cove. It is for each text to say, so that it has the same bits in any batch.
+const SHORT: i32 = 128;
+
+/// Neighbouring texts that are all short, or all long.
+struct Run {
+    short: bool,
+    tokens: Range<usize>,
+    /// The first text behind them.
+    next: usize,
+}
+
+/// The texts from `text` on that go together, if there is one; `ends` gets where they begin and end, from 0.
+fn run(cu_seqlens: &[i32], text: usize, ends: &mut Vec<i32>) -> Option<Run> {
+    let short = |text: usize| Some(cu_seqlens.get(text + 1)? - cu_seqlens[text] <= SHORT);
+    let all = short(text)?;
+    let mut next = text + 1;
+    while short(next) == Some(all) {
+        next += 1;
+    }
+    let first = cu_seqlens[text];
+    ends.clear();
+    // As many as there can be: a later call of as many texts needs no more.
+    ends.reserve(cu_seqlens.len());
+    ends.extend(cu_seqlens[text..=next].iter().map(|end| end - first));
+    Some(Run { short: all, tokens: first as usize..cu_seqlens[next] as usize, next })
 }
 
 impl Qkv {

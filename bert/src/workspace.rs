@@ -24,6 +24,8 @@ pub struct Workspace {
     /// `[tokens, hidden]`: what comes out of attention.
     pub(crate) context: Vec<f32>,
     pub(crate) context_u8: Vec<u8>,
+    /// Where the texts of a run begin and end.
+    pub(crate) ends: Vec<i32>,
     /// What a norm wrote beside the floats.
     pub(crate) norm: NormMemory,
     /// `[tokens, intermediate]`.

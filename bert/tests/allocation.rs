@@ -57,15 +57,15 @@ fn batch(lengths: &[usize]) -> Batch {
 fn calls_allocate_nothing_after_the_largest() {
     let ctx = Ctx::serial().unwrap();
     let mut config = Config::new(Family::Bert, 2, 32, 4);
-    (config.vocab_size, config.max_positions) = (50, 40);
+    (config.vocab_size, config.max_positions) = (50, 160);
     let dense = Model::generated(config, 1).unwrap();
     let mut pruned = dense.clone();
     pruned.prune(&Pruning::uniform(dense.config(), BlockShape::B4X1, 0.8)).unwrap();
     let mut mixed = dense.clone();
     let key = LinearId { layer: 1, part: Part::Key };
     mixed.prune(&Pruning::new().layer(key, BlockShape::B4X4, 0.8)).unwrap();
-    // As many tokens as the largest call, and as long a text.
-    let (large, small) = (batch(&[40, 40, 25, 30]), batch(&[3, 40, 1, 0, 12]));
+    // The first has the most tokens, the most texts and the longest text.
+    let (large, small) = (batch(&[160, 40, 129, 30, 2]), batch(&[3, 130, 1, 0, 12]));
     for model in [dense, pruned, mixed] {
         let ranges = Calibration::collect(&model, [large.tokens()], Range::Absolute, &ctx).unwrap();
         for options in [
@@ -84,8 +84,8 @@ fn calls_allocate_nothing_after_the_largest() {
                 COUNT.get() - before
             };
             assert!(call(&large) > 0, "the counter counts");
-            for batch in [&large, &small, &large] {
-                assert_eq!(call(batch), 0, "{:?}", encoder.precision());
+            for (i, batch) in [&large, &small, &large].into_iter().enumerate() {
+                assert_eq!(call(batch), 0, "call {i} of {:?}", encoder.precision());
             }
         }
     }

@@ -159,7 +159,7 @@ impl<'a> Input<'a> {
             }
             LinearInput::PerToken(x, params) if quantized => {
                 if params.len() != x.rows() {
-                    let expected = format_args!("parameters of {} tokens", x.rows());
+                    let expected = format!("parameters of {} tokens", x.rows());
                     return Err(Error::shape("input", expected, params.len()));
                 }
                 if let Some(p) = params.iter().find(|p| p.dtype() != Element::U8) {

@@ -9,7 +9,7 @@ use siskin_bert::{
 pub fn config(family: Family) -> Config {
     let mut config = Config::new(family, 2, 32, 4);
     config.vocab_size = 50;
-    config.max_positions = 40;
+    config.max_positions = 160;
     config
 }
 
@@ -28,7 +28,7 @@ pub fn batch(lengths: &[usize], seed: u32) -> Batch {
 }
 
 pub fn calibration(model: &Model, ctx: &Ctx) -> Calibration {
-    let samples = batch(&[5, 17, 1, 40, 23, 9, 31, 12], 77);
+    let samples = batch(&[5, 17, 1, 140, 23, 9, 31, 12], 77);
     Calibration::collect(model, [samples.tokens()], Range::Absolute, ctx).unwrap()
 }
 

@@ -9,7 +9,7 @@ use siskin_bert::{
     Precision, Pruning, Stage, Tokens, Visitor, Workspace,
 };
 
-const LENGTHS: [usize; 6] = [7, 1, 40, 16, 3, 2];
+const LENGTHS: [usize; 6] = [7, 1, 150, 16, 3, 2];
 
 /// The least cosine of any text to f64.
 fn least_cosine(model: &Model, encoder: &Encoder, ctx: &Ctx) -> f64 {
@@ -32,7 +32,7 @@ fn all_precisions_are_near_the_reference() {
             let mut config = config(family);
             config.activation = activation;
             let model = Model::generated(config, 3).unwrap();
-            let least = [1.0 - 1e-9, 0.9999, 0.999, 0.995, 0.99];
+            let least = [1.0 - 1e-9, 0.9999, 0.999, 0.99, 0.98];
             for ((name, encoder), least) in encoders(&model, &ctx).into_iter().zip(least) {
                 let got = least_cosine(&model, &encoder, &ctx);
                 assert!(got >= least, "{family:?} {activation:?} {name}: {got}");
@@ -93,7 +93,7 @@ fn pruned_layers_are_found_and_kept() {
             Encoder::build(&model, &ctx, &options).unwrap().packed_bytes()
         };
         assert!(bytes(Format::Auto) < bytes(Format::Dense), "{block:?}");
-        assert_eq!(bytes(Format::Blocks(block)) < bytes(Format::Dense), true, "{block:?}");
+        assert!(bytes(Format::Blocks(block)) < bytes(Format::Dense), "{block:?}");
     }
 }
 
@@ -124,7 +124,7 @@ fn wrong_calls_say_what_is_wrong() {
     };
     assert!(call(&[1, 2], &[0, 2], 1).is_ok());
     let message = |result: Result<(), Error>| result.unwrap_err().to_string();
-    assert_eq!(message(call(&[1; 41], &[0, 41], 1)), "text 0: expected at most 40 tokens, got 41");
+    assert_eq!(message(call(&[1; 161], &[0, 161], 1)), "text 0: expected at most 160 tokens, got 161");
     assert_eq!(message(call(&[1, 50], &[0, 2], 1)), "vocabulary: expected tokens below 50, got 50");
     assert_eq!(message(call(&[1], &[0, 1], 2)), "out: expected 1 texts x 32 features, got 2 x 32");
     for ends in [&[][..], &[1, 2], &[0, 1], &[0, 3, 2], &[0, -1, 2]] {

@@ -44,7 +44,7 @@ fn alone_and_in_any_batch_at_any_number_of_threads() {
         let mut model = Model::generated(config(Family::Bert), 2).unwrap();
         let pruning = Pruning::uniform(model.config(), BlockShape::B4X1, sparsity);
         model.prune(&pruning).unwrap();
-        let texts = batch(&[11, 1, 40, 2, 25, 7, 38, 16], 21);
+        let texts = batch(&[11, 1, 160, 129, 25, 128, 38, 16], 21);
         let reversed = {
             let (mut reversed, all) = (Batch::new(), texts.tokens());
             for ends in all.cu_seqlens().windows(2).rev() {

@@ -39,7 +39,7 @@ fn folder() -> TempDir {
 #[test]
 fn texts_become_tokens_without_padding() {
     let tokenizer = Tokenizer::read(folder().path(), &config(Family::Bert)).unwrap();
-    assert_eq!(tokenizer.limit(), 40);
+    assert_eq!(tokenizer.limit(), 160);
     let all = tokenizer.encode(&["A bird sings", "", "Green birding!"], TooLong::Refuse).unwrap();
     assert_eq!(all.batch.tokens().ids(), [2, 4, 5, 6, 3, 2, 3, 2, 8, 5, 7, 1, 3]);
     assert_eq!(all.batch.tokens().cu_seqlens(), [0, 5, 7, 13]);
