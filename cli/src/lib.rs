@@ -8,6 +8,7 @@ mod attention;
 mod base;
 mod commands;
 mod ecoformer;
+mod encoder;
 mod families;
 #[doc(hidden)]
 pub mod fuzz;
@@ -43,7 +44,7 @@ pub mod internal {
 use base::error::{Error, Result};
 use base::signals;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
-use commands::{bench, bert, energy, info, plot, run, survey, tour, tune, verify};
+use commands::{bench, bert, embed, energy, info, plot, run, survey, tour, tune, verify};
 use std::io::{Write, stdout};
 use std::process::ExitCode;
 
@@ -57,6 +58,7 @@ struct Siskin;
 // The commands whose flags do not come from the list of families. (A doc comment would become the help of the whole command.)
 #[derive(Subcommand)]
 enum What {
+    Embed(embed::Args),
     Bert(bert::Args),
     Energy(energy::Args),
     Info(info::Args),
@@ -93,6 +95,7 @@ fn obey(matches: &ArgMatches) -> Result<()> {
         Some(("bench", matches)) => bench::main(matches),
         Some(("run", matches)) => run::main(matches),
         Some(_) => match What::from_arg_matches(matches).unwrap_or_else(|e| e.exit()) {
+            What::Embed(args) => embed::main(&args),
             What::Bert(args) => bert::main(&args),
             What::Energy(args) => energy::main(&args),
             What::Info(args) => info::main(&args),

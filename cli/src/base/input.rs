@@ -3,7 +3,7 @@
 use super::error::{Error, Result};
 use memmap2::Mmap;
 use std::fs::File;
-use std::io::{Read, stdin};
+use std::io::{BufRead, BufReader, Read, stdin};
 use std::ops::Deref;
 use std::path::Path;
 
@@ -41,6 +41,20 @@ pub fn check(inputs: &[&Path]) -> Result<()> {
         0 | 1 => Ok(()),
         more => Err(Error::input("standard input", "at most one file that is read from it", more)),
     }
+}
+
+/// A file, or standard input, to be read from its beginning to its end, and its bytes if they can be known.
+pub fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, Option<u64>)> {
+    if is_standard(path) {
+        return Ok((Box::new(BufReader::new(stdin())), None));
+    }
+    let blame = |e| Error::file(path, e);
+    let found = std::fs::metadata(path).map_err(blame)?;
+    if found.is_dir() {
+        return Err(Error::input(path.display(), "a file, or - for standard input", "a directory"));
+    }
+    let file = File::open(path).map_err(blame)?;
+    Ok((Box::new(BufReader::new(file)), found.is_file().then_some(found.len())))
 }
 
 /// The bytes of a file, which nobody must change while they are looked at.

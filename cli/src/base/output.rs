@@ -6,6 +6,7 @@ use super::error::{Error, Result};
 use super::input;
 use super::signals::Held;
 use same_file::Handle;
+use std::fmt::Display;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Write, stderr, stdout};
 use std::path::{Path, PathBuf};
@@ -62,6 +63,24 @@ impl Output {
             Place::File(target) => replace(target, bytes),
         };
         done.map_err(|e| Error::file(&self.path, e))
+    }
+
+    /// The regular file that it is, which may be still to come.
+    pub fn file(&self) -> Option<&Path> {
+        if let Place::File(target) = &self.place { Some(target) } else { None }
+    }
+
+    /// A device or a pipe, opened to be written bit by bit.
+    pub fn stream(&self) -> io::Result<Option<File>> {
+        match &self.place {
+            Place::Stream => OpenOptions::new().write(true).open(&self.path).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// An error that names the place.
+    pub fn blame(&self, why: impl Display) -> Error {
+        Error::file(name(&self.path), why)
     }
 
     /// Prints a message: on standard error where standard output has the result.

@@ -1,7 +1,14 @@
-//! `siskin bert`: an encoder as a whole.
+//! `siskin bert`: an encoder as a whole, measured, pruned and compared.
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
+use crate::base::json::to_json;
+use crate::base::settings::{Bf16Pairs, Settings};
+use crate::encoder::measure::{Case, Dtype, Measured, block, run};
 use crate::pruning::{accuracy, prune};
+use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use siskin::sparse::BlockShape;
+use siskin_bert::Stage;
+use std::io::{Write, stdout};
 
 /// Encoders of the BERT family
 #[derive(clap::Args)]
@@ -12,13 +19,133 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
+    Bench(Bench),
     Prune(prune::Args),
     Accuracy(accuracy::Args),
 }
 
+/// Measure an encoder: the time of a call, and where it goes.
+///
+/// Times are of whole calls, from tokens to vectors, on texts of random tokens. Those of stages are the mean of further calls.
+#[derive(clap::Args)]
+struct Bench {
+    /// A folder with a checkpoint, or minilm, bert-mini, distilbert, bert-base or bert-large: generated weights of that shape.
+    #[arg(long, default_value = "minilm")]
+    model: String,
+    /// Part of the blocks of all linear layers that is pruned by magnitude: for speed alone.
+    #[arg(long, default_value_t = 0.0)]
+    sparsity: f64,
+    /// Block, rows x columns.
+    #[arg(long, default_value = "4x1", value_parser = block)]
+    block: BlockShape,
+    /// Tokens of a text.
+    #[arg(long, default_value_t = 128)]
+    seq: usize,
+    /// Texts.
+    #[arg(long, default_value_t = 1)]
+    batch: usize,
+    /// Threads.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// What is computed in.
+    #[arg(long, value_enum, default_value_t)]
+    dtype: Dtype,
+    /// INT8 by ranges that were seen before, not token by token.
+    #[arg(long = "static")]
+    by_ranges: bool,
+    /// Milliseconds to measure for.
+    #[arg(long, default_value_t = 1000)]
+    min_ms: u64,
+    /// Print JSON, on one line.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Settings for Bench {
+    fn isa(&self) -> Option<&str> {
+        None
+    }
+
+    fn bf16_pairs(&self) -> Bf16Pairs {
+        Bf16Pairs::IfFaster
+    }
+
+    fn threads(&self) -> usize {
+        self.threads
+    }
+
+    fn min_ms(&self) -> u64 {
+        self.min_ms
+    }
+}
+
 pub fn main(args: &Args) -> Result<()> {
     match &args.what {
+        What::Bench(args) => bench(args),
         What::Prune(args) => prune::main(args),
         What::Accuracy(args) => accuracy::main(args),
     }
+}
+
+fn bench(args: &Bench) -> Result<()> {
+    args.check_settings()?;
+    if !(0.0..1.0).contains(&args.sparsity) {
+        return Err(Error::input("--sparsity", "0 to below 1", args.sparsity));
+    }
+    if args.by_ranges && args.dtype != Dtype::Int8 {
+        return Err(Error::input("--static", "--dtype int8", "another type"));
+    }
+    for (flag, count) in [("--seq", args.seq), ("--batch", args.batch)] {
+        if !(1..=1 << 16).contains(&count) {
+            return Err(Error::input(flag, "1 to 65536", count));
+        }
+    }
+    if args.seq * args.batch > 1 << 20 {
+        return Err(Error::input("--batch", "at most 1048576 tokens of all texts", args.seq * args.batch));
+    }
+    let case = Case {
+        model: args.model.clone(),
+        sparsity: args.sparsity,
+        block: format!("{}x{}", args.block.rows(), args.block.cols()),
+        dtype: args.dtype,
+        by_ranges: args.by_ranges,
+        seq: args.seq,
+        batch: args.batch,
+        threads: args.threads,
+    };
+    let measured = args.on_threads(|ctx| run(&case, args.block, args.min_ms, ctx))?;
+    let mut out = stdout().lock();
+    if args.json {
+        return Ok(writeln!(out, "{}", to_json(&measured))?);
+    }
+    print(&measured, &mut out)
+}
+
+fn print(m: &Measured, out: &mut impl Write) -> Result<()> {
+    let case = &m.case;
+    let weights = if m.generated { "generated weights" } else { "the folder's weights" };
+    let how = if case.by_ranges { ", static" } else { "" };
+    writeln!(out, "{}: {weights}, {:?}{how}, {} on {} threads", case.model, case.dtype, m.isa, case.threads)?;
+    writeln!(out, "{} texts of {} tokens, {} calls", case.batch, case.seq, m.calls)?;
+    if let Some(note) = m.note {
+        writeln!(out, "{:.1} % in blocks of {}: {note}", 100.0 * m.zeros, case.block)?;
+    }
+    writeln!(
+        out,
+        "  {:>12.1} us at least\n  {:>12.1} us median\n  {:>12.1} us 99 %",
+        m.us_min, m.us_p50, m.us_p99
+    )?;
+    writeln!(out, "  {:>12.0} tokens/s", m.tokens_per_s)?;
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED).set_header(["stage", "us", "%"]);
+    let time = |stage: Stage| m.stages.get(stage.name()).and_then(|time| time.as_f64()).unwrap_or_default();
+    let total: f64 = Stage::ALL.map(time).iter().sum();
+    for stage in Stage::ALL {
+        let (us, part) = (time(stage), 100.0 * time(stage) / total.max(f64::MIN_POSITIVE));
+        table.add_row([stage.name().to_string(), format!("{us:.1}"), format!("{part:.1}")]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    Ok(writeln!(out, "{table}")?)
 }

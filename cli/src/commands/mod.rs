@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod bert;
+pub mod embed;
 pub mod energy;
 pub mod info;
 pub mod plot;

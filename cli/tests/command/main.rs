@@ -8,6 +8,7 @@ mod common;
 mod ecoformer;
 mod ecoformer_bench;
 mod ecoformer_run;
+mod embed;
 mod files;
 mod fuzz;
 mod hamming;

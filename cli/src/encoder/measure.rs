@@ -1,0 +1,167 @@
+//! An encoder, measured: the time of a call, and of its stages.
+
+use crate::base::case::choices;
+use crate::base::error::{Error, Result};
+use crate::base::measure::us;
+use serde::Serialize;
+use siskin::sparse::BlockShape;
+use siskin::{Ctx, MatMut};
+use siskin_bert::{
+    Batch, Calibration, Config, Encoder, Model, Options, PRESETS, Precision, Pruning, Range, Stage, Workspace,
+};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+choices! {
+    Dtype { F32, Bf16, Int8 }
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct Case {
+    /// A folder, or the name of a model whose weights are generated.
+    pub model: String,
+    /// The part of the blocks of all linear layers that is pruned by magnitude.
+    pub sparsity: f64,
+    /// Rows x columns.
+    pub block: String,
+    pub dtype: Dtype,
+    /// Whether INT8 is by ranges that were seen before.
+    #[serde(rename = "static")]
+    pub by_ranges: bool,
+    /// Tokens of a text.
+    pub seq: usize,
+    /// Texts.
+    pub batch: usize,
+    pub threads: usize,
+}
+
+/// What came of it: times in microseconds.
+#[derive(Debug, Serialize)]
+pub struct Measured {
+    #[serde(flatten)]
+    pub case: Case,
+    pub isa: &'static str,
+    /// Whether weights are random.
+    pub generated: bool,
+    /// What pruning means for the answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
+    /// The part of the weights of all linear layers that is 0.
+    pub zeros: f64,
+    pub packed_bytes: usize,
+    pub calls: usize,
+    pub us_min: f64,
+    pub us_p50: f64,
+    pub us_p99: f64,
+    pub tokens_per_s: f64,
+    /// The mean of each stage, measured in calls of their own.
+    pub stages: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What is said of pruned weights.
+const PRUNED: &str = "pruned by magnitude without training: for speed alone, the vectors mean nothing";
+
+/// Parses rows x columns.
+pub fn block(text: &str) -> std::result::Result<BlockShape, String> {
+    let sides = text.split_once('x').and_then(|(rows, cols)| Some((rows.parse().ok()?, cols.parse().ok()?)));
+    let (rows, cols) = sides.ok_or("expected rows x columns, such as 4x1")?;
+    BlockShape::new(rows, cols).map_err(|e| e.to_string())
+}
+
+fn model(name: &str) -> Result<(Model, bool)> {
+    if PRESETS.contains(&name) {
+        return Ok((Model::generated(Config::preset(name)?, 1)?, true));
+    }
+    let folder = Path::new(name);
+    if !folder.is_dir() {
+        let expected = format_args!("a folder, or {}", PRESETS.join(", "));
+        return Err(Error::input("--model", expected, name));
+    }
+    Ok((Model::read(folder)?, false))
+}
+
+/// Measures a case for about so many milliseconds.
+pub fn run(case: &Case, shape: BlockShape, min_ms: u64, ctx: &Ctx) -> Result<Measured> {
+    let (mut model, generated) = model(&case.model)?;
+    let limit = model.config().max_positions;
+    if case.seq > limit {
+        return Err(Error::input("--seq", format_args!("at most {limit} tokens"), case.seq));
+    }
+    if case.sparsity > 0.0 {
+        model.prune(&Pruning::uniform(&model.config().clone(), shape, case.sparsity))?;
+    }
+    let tokens = batch(case.batch, case.seq, model.config().vocab_size)?;
+    let calibration;
+    let options = match (case.dtype, case.by_ranges) {
+        (Dtype::F32, _) => Options::new(Precision::F32),
+        (Dtype::Bf16, _) => Options::new(Precision::Bf16),
+        (Dtype::Int8, false) => Options::new(Precision::Int8),
+        (Dtype::Int8, true) => {
+            let samples = batch(4, case.seq.min(64), model.config().vocab_size)?;
+            calibration = Calibration::collect(&model, [samples.tokens()], Range::Absolute, ctx)?;
+            Options::calibrated(&calibration)
+        }
+    };
+    let encoder = Encoder::build(&model, ctx, &options)?;
+    let zeros = model.sparsity();
+    drop(model);
+
+    let features = encoder.config().hidden_size;
+    let (mut memory, mut out) = (Workspace::new(), vec![0.0; case.batch * features]);
+    let mut call = |memory: &mut Workspace| -> Result<Duration> {
+        let to = MatMut::new(&mut out, case.batch, features)?;
+        let start = Instant::now();
+        encoder.forward(tokens.tokens(), to, ctx, memory)?;
+        Ok(start.elapsed())
+    };
+    let enough = Duration::from_millis(min_ms);
+    let warm = Instant::now();
+    call(&mut memory)?;
+    while warm.elapsed() < enough / 10 {
+        call(&mut memory)?;
+    }
+    let (start, mut times) = (Instant::now(), Vec::new());
+    while times.len() < 5 || start.elapsed() < enough {
+        times.push(call(&mut memory)?);
+    }
+    times.sort_unstable();
+    memory.measure_stages(true);
+    memory.take_stages();
+    let rounds = times.len().div_ceil(4).max(3);
+    for _ in 0..rounds {
+        call(&mut memory)?;
+    }
+    let stages = memory.take_stages();
+    let mean = |stage: Stage| us(stages.of(stage).as_secs_f64() / rounds as f64);
+    // The smallest time that 99 % of the calls did not exceed.
+    let percentile = |p: usize| times[(times.len() * p).div_ceil(100) - 1].as_secs_f64();
+    Ok(Measured {
+        case: case.clone(),
+        isa: ctx.isa().name(),
+        generated,
+        note: (case.sparsity > 0.0).then_some(PRUNED),
+        zeros: (zeros * 1e4).round() / 1e4,
+        packed_bytes: encoder.packed_bytes(),
+        calls: times.len(),
+        us_min: us(times[0].as_secs_f64()),
+        us_p50: us(percentile(50)),
+        us_p99: us(percentile(99)),
+        tokens_per_s: ((case.batch * case.seq) as f64 / percentile(50)).round(),
+        stages: Stage::ALL.map(|stage| (stage.name().to_string(), mean(stage).into())).into_iter().collect(),
+    })
+}
+
+/// Texts of random tokens.
+fn batch(texts: usize, length: usize, words: usize) -> Result<Batch> {
+    let (mut batch, mut state) = (Batch::new(), 1u32);
+    for _ in 0..texts {
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % words as u32
+        };
+        let ids: Vec<u32> = (0..length).map(|_| next()).collect();
+        batch.push(&ids)?;
+    }
+    Ok(batch)
+}
