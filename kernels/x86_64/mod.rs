@@ -3,8 +3,47 @@
 //!
 //! ```text
 //! ymm!, zmm!    the methods that 256-bit and 512-bit registers share     avx2, avx_vnni, avx512 ..  dot products
+//! four_floats!  registers of four floats
 //! gather!       to[4 e + i] = x[indices[4 e + i]], for four entries e of four columns
 //! ```
+
+/// Registers of four floats, for any width of the others.
+macro_rules! four_floats {
+    () => {
+        type R = __m128;
+
+        #[inline(always)]
+        unsafe fn load_r<const ROWS: usize>(p: *const f32) -> __m128 {
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
+            unsafe {
+                match ROWS {
+                    1 => _mm_load_ss(p),
+                    2 => _mm_castsi128_ps(_mm_loadl_epi64(p.cast())),
+                    _ => _mm_loadu_ps(p),
+                }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store_r<const ROWS: usize>(p: *mut f32, v: __m128) {
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
+            unsafe {
+                match ROWS {
+                    1 => _mm_store_ss(p, v),
+                    2 => _mm_storel_epi64(p.cast(), _mm_castps_si128(v)),
+                    _ => _mm_storeu_ps(p, v),
+                }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn add_product(acc: __m128, x: *const f32, w: __m128) -> __m128 {
+            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
+            unsafe { _mm_fmadd_ps(_mm_set1_ps(*x), w, acc) }
+        }
+    };
+}
+pub(crate) use four_floats;
 
 /// Gathers four entries of any four columns, by a load for each byte. To insert bytes one by one costs less than to
 /// combine whole registers.

@@ -16,7 +16,6 @@ macro_rules! zmm {
         const QUADS: usize = 1;
         type V = __m512i;
         type Q = __m512i;
-        type R = __m128;
         type F = __m512;
 
         #[inline(always)]
@@ -408,35 +407,7 @@ macro_rules! zmm {
             unsafe { _mm512_fmadd_ps(a, b, c) }
         }
 
-        #[inline(always)]
-        unsafe fn load_r<const ROWS: usize>(p: *const f32) -> __m128 {
-            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
-            unsafe {
-                match ROWS {
-                    1 => _mm_load_ss(p),
-                    2 => _mm_castsi128_ps(_mm_loadl_epi64(p.cast())),
-                    _ => _mm_loadu_ps(p),
-                }
-            }
-        }
-
-        #[inline(always)]
-        unsafe fn store_r<const ROWS: usize>(p: *mut f32, v: __m128) {
-            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
-            unsafe {
-                match ROWS {
-                    1 => _mm_store_ss(p, v),
-                    2 => _mm_storel_epi64(p.cast(), _mm_castps_si128(v)),
-                    _ => _mm_storeu_ps(p, v),
-                }
-            }
-        }
-
-        #[inline(always)]
-        unsafe fn add_product(acc: __m128, x: *const f32, w: __m128) -> __m128 {
-            // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
-            unsafe { _mm_fmadd_ps(_mm_set1_ps(*x), w, acc) }
-        }
+        $crate::kernels::x86_64::four_floats! {}
 
         #[inline(always)]
         unsafe fn add_f(a: __m512, b: __m512) -> __m512 {

@@ -149,6 +149,8 @@ fn bearable(
     most: f64,
     ctx: &Ctx,
 ) -> Result<BTreeMap<LinearId, f64>> {
+    // What it refuses is refused before the scan.
+    allocate(&[], options.sparsity, most)?;
     let config = model.config();
     let mut pass = Pass { walk: Walk::new(model, texts, ctx)?, ctx };
     let (mut ids, mut curves) = (Vec::new(), Vec::new());
