@@ -121,7 +121,7 @@ pub unsafe fn gather<const TOKENS: usize>(band: &float::Band<'_>, out: *mut f32)
                 band.panel.as_ptr().add(group.base as usize * TOKENS * 4),
                 TOKENS,
                 band.indices.as_ptr().add(start),
-                band.weights_of::<4>(group).cast(),
+                band.weights_of(group, 4).cast(),
                 group.len as usize,
                 flat,
             );
