@@ -119,8 +119,8 @@ pub unsafe fn run<S: Simd, const FLOAT: bool>(to: &Finish<'_>, tile: &Sums) {
     }
 }
 
-/// The features that fill pairs of registers, where each token has both a scale and a zero point or neither, and nothing else is
-/// added before the curve. Returns how many features are done.
+/// The features that fill pairs of registers, where each token has both a scale and a zero point or neither, and a residual, if there
+/// is one, is of f32. Returns how many features are done.
 #[inline(always)]
 unsafe fn registers<S: Simd, A: Function, const FLOAT: bool>(f: A, to: &Finish<'_>, tile: &Sums) -> usize {
     let whole = tile.features / (2 * S::LANES) * (2 * S::LANES);
@@ -130,12 +130,15 @@ unsafe fn registers<S: Simd, A: Function, const FLOAT: bool>(f: A, to: &Finish<'
             transposed::<S, A>(f, to, tile);
             return tile.features;
         }
-        if to.residual.is_some() || to.corrections[1].is_some() {
+        if to.residual.is_some_and(|residual| residual.element != Element::F32) || to.corrections[1].is_some()
+        {
             return 0;
         }
         match (to.token_scale, to.corrections[0]) {
-            // Beside a curve, to ask for each token whether it has a scale of its own costs nothing that can be measured.
-            (None, None) if A::IDENTITY => columns::<S, A, FLOAT, false>(f, to, tile, whole),
+            // Beside a curve or a residual, to ask for each token what it has of its own costs nothing that can be measured.
+            (None, None) if A::IDENTITY && to.residual.is_none() => {
+                columns::<S, A, FLOAT, false>(f, to, tile, whole);
+            }
             (None, None) | (Some(_), Some(_)) => columns::<S, A, FLOAT, true>(f, to, tile, whole),
             _ => return 0,
         }
@@ -144,7 +147,7 @@ unsafe fn registers<S: Simd, A: Function, const FLOAT: bool>(f: A, to: &Finish<'
 }
 
 /// The common case, for the first `whole` features: two registers of features for all tokens, their parameters loaded
-/// once. `TOKEN` says that each token may have a scale and a zero point of its own.
+/// once. `TOKEN` says that each token may have a scale, a zero point and a residual of its own.
 #[inline(always)]
 unsafe fn columns<S: Simd, A: Function, const FLOAT: bool, const TOKEN: bool>(
     f: A,
@@ -183,6 +186,10 @@ unsafe fn columns<S: Simd, A: Function, const FLOAT: bool, const TOKEN: bool>(
                         S::store(tile.out.cast::<i32>().add(at + v * S::LANES).cast(), sum);
                     }
                     y[v] = S::fma(real::<S, FLOAT>(sum), scale, bias[v]);
+                    if let (true, Some(residual)) = (TOKEN, to.residual) {
+                        let row = residual.p.cast::<f32>().add(token * residual.stride + feature);
+                        y[v] = S::add_f(y[v], S::load_f(row.add(v * S::LANES)));
+                    }
                 }
                 apply::<S, A, 2>(f, &mut y);
                 store_registers::<S>(to, tile.out, at, y);
