@@ -295,18 +295,18 @@ unsafe impl Simd for Scalar {
     unsafe fn load_r<const ROWS: usize>(p: *const f32) -> [f32; 4] {
         let mut v = [0.0; 4];
         // SAFETY: the caller vouches for as many floats.
-        unsafe { p.copy_to_nonoverlapping(v.as_mut_ptr(), ROWS) };
+        unsafe { p.cast::<u8>().copy_to_nonoverlapping(v.as_mut_ptr().cast(), 4 * ROWS) };
         v
     }
     #[inline(always)]
     unsafe fn store_r<const ROWS: usize>(p: *mut f32, v: [f32; 4]) {
         // SAFETY: the caller vouches for as many floats.
-        unsafe { v.as_ptr().copy_to_nonoverlapping(p, ROWS) };
+        unsafe { v.as_ptr().cast::<u8>().copy_to_nonoverlapping(p.cast(), 4 * ROWS) };
     }
     #[inline(always)]
     unsafe fn add_product(acc: [f32; 4], x: *const f32, w: [f32; 4]) -> [f32; 4] {
         // SAFETY: the caller vouches for a float at x.
-        fused([unsafe { *x }; 4], w, acc)
+        fused([unsafe { x.read_unaligned() }; 4], w, acc)
     }
     #[inline(always)]
     unsafe fn add_f(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {

@@ -378,11 +378,11 @@ pub unsafe trait Simd: Copy + 'static {
     unsafe fn store_f(p: *mut f32, v: Self::F);
     /// Lane by lane `a * b + c`, rounded once.
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// Loads `ROWS` f32 at `p`, 4, 2 or 1; the others are 0.
+    /// Loads `ROWS` f32 at `p`, 4, 2 or 1, which need not be aligned, as weights are not; the others are 0.
     unsafe fn load_r<const ROWS: usize>(p: *const f32) -> Self::R;
     /// Stores the first `ROWS` f32 at `p`, 4, 2 or 1.
     unsafe fn store_r<const ROWS: usize>(p: *mut f32, v: Self::R);
-    /// Lane by lane `acc + *x * w[l]`, rounded once.
+    /// Lane by lane `acc + *x * w[l]`, rounded once; x need not be aligned.
     unsafe fn add_product(acc: Self::R, x: *const f32, w: Self::R) -> Self::R;
     /// Lane by lane `a + b`.
     unsafe fn add_f(a: Self::F, b: Self::F) -> Self::F;

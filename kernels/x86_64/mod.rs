@@ -17,7 +17,7 @@ macro_rules! four_floats {
             // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
             unsafe {
                 match ROWS {
-                    1 => _mm_load_ss(p),
+                    1 => _mm_set_ss(p.read_unaligned()),
                     2 => _mm_castsi128_ps(_mm_loadl_epi64(p.cast())),
                     _ => _mm_loadu_ps(p),
                 }
@@ -39,7 +39,7 @@ macro_rules! four_floats {
         #[inline(always)]
         unsafe fn add_product(acc: __m128, x: *const f32, w: __m128) -> __m128 {
             // SAFETY: the caller vouches for the tier, and for the bytes at pointers that `Simd` names.
-            unsafe { _mm_fmadd_ps(_mm_set1_ps(*x), w, acc) }
+            unsafe { _mm_fmadd_ps(_mm_set1_ps(x.read_unaligned()), w, acc) }
         }
     };
 }
