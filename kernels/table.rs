@@ -12,7 +12,7 @@
 //!   the number of tokens of each tile that is one panel wide, and how far it is unrolled; then tiles of several panels.
 //! * `attention queries x keys [registers x [queries, ..], ..]`: the largest tile; then the tiles of each width.
 //! * `gather [rows x tokens by registers, ..]` and `scatter [tokens by registers, ..]`: sparse weights of floats; `two [..]`: the
-//!   same as `gather`, with the tokens of two panels, and so many registers of each.
+//!   same as `gather`, with the tokens of two panels, and so many registers of each. Panels of one token and of four are not listed.
 //! * `codes`: `codes x codes of a register: [slices of 16 bits x codes, ..]`.
 //!
 //! **Names of kernels** are `set-types-operation-layout-rowsxcolumns`:

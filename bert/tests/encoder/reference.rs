@@ -1,4 +1,4 @@
-//! The same encoder in f64, written as plainly as it can be.
+//! An encoder in f64, written as plainly as it can be: what the crate's own is compared with.
 
 use siskin_bert::{Activation, Family, LinearId, Model, Part, PoolingMode};
 
