@@ -330,7 +330,7 @@ unsafe fn rows<S: Simd, const FLOAT: bool>(to: &Finish<'_>, tile: &Sums, first: 
                 c += S::LANES;
             }
             with_curve!(to.curve, f => apply_all::<S, _>(f, &mut values, n));
-            store(to, tile.out, at, &values[..n]);
+            store::<S>(to, tile.out, at, &values[..n]);
         }
     }
 }
@@ -372,7 +372,12 @@ unsafe fn store_registers<S: Simd>(to: &Finish<'_>, out: *mut u8, at: usize, y: 
                     let high = S::splat_f((i32::from(to.high) - to.zero) as f32);
                     // The limits first: NaN passes them, and rounds to an integer whose low byte is 0.
                     let q = S::round(S::min_f(high, S::max_f(low, steps)));
-                    S::store_bytes(out.add(at), S::add(q, S::splat(to.zero)));
+                    let mut q = S::add(q, S::splat(to.zero));
+                    if let (true, Some(table)) = (const { in_lanes::<S>() }, to.table) {
+                        // The low byte of each lane is what is stored.
+                        q = S::lookup256(table, q);
+                    }
+                    S::store_bytes(out.add(at), q);
                 }
                 _ => {}
             }
@@ -394,16 +399,23 @@ unsafe fn limited<S: Simd>(to: &Finish<'_>, y: S::F) -> S::F {
     }
 }
 
-/// The table, and the flip to signed bytes.
+/// Whether the table of a byte is looked up where it is still a lane of a wide register, before it is stored. Narrow registers look up
+/// whole registers of stored bytes instead: a look-up takes them as long for four bytes as for sixteen.
+const fn in_lanes<S: Simd>() -> bool {
+    S::LOOKS_UP_BYTES && S::LANES == 16
+}
+
+/// The table, where it was not looked up in lanes, and the flip to signed bytes.
 #[inline(always)]
 unsafe fn finish_bytes<S: Simd>(to: &Finish<'_>, tile: &Sums) {
-    if to.table.is_none() && to.flip == 0 {
+    let table = to.table.filter(|_| !in_lanes::<S>());
+    if table.is_none() && to.flip == 0 {
         return;
     }
     for m in 0..tile.tokens {
         // SAFETY: as `Run`: this tile's bytes of the token.
         let y = unsafe { std::slice::from_raw_parts_mut(tile.out.add(m * tile.stride), tile.features) };
-        match to.table {
+        match table {
             // SAFETY: the caller vouches for the tier.
             Some(table) if S::LOOKS_UP_BYTES => unsafe { look_up::<S>(table, y) },
             Some(table) => y.iter_mut().for_each(|y| *y = table[usize::from(*y)]),
@@ -479,7 +491,7 @@ unsafe fn load_residual(from: Residual, at: usize, n: usize, to: &mut [f32; WIDT
 
 /// What does not fill registers, or has no register form: from element `at` of the tile's output on.
 #[inline(always)]
-unsafe fn store(to: &Finish<'_>, out: *mut u8, at: usize, values: &[f32]) {
+unsafe fn store<S: Simd>(to: &Finish<'_>, out: *mut u8, at: usize, values: &[f32]) {
     /// Each value as an element.
     #[inline(always)]
     unsafe fn each<T>(out: *mut u8, at: usize, values: &[f32], element: impl Fn(f32) -> T) {
@@ -497,11 +509,13 @@ unsafe fn store(to: &Finish<'_>, out: *mut u8, at: usize, values: &[f32]) {
             Element::U8 | Element::I8 => {
                 let low = (i32::from(to.low) - to.zero) as f32;
                 let high = (i32::from(to.high) - to.zero) as f32;
+                let table = to.table.filter(|_| in_lanes::<S>());
                 each(out, at, values, |v| {
                     let q = clamp(v * to.post, low, high).round_ties_even();
                     let q = if q.is_nan() { 0.0 } else { q };
                     // Inside the limits, and never NaN.
-                    (q.to_int_unchecked::<i32>() + to.zero) as u8
+                    let byte = (q.to_int_unchecked::<i32>() + to.zero) as u8;
+                    table.map_or(byte, |table| table[usize::from(byte)])
                 });
             }
             _ => {}

@@ -202,9 +202,11 @@ fn hot_loops() {
     check_tight(&asm, &attention("avx512_bf16", "pairs", 4), "vdpbf16ps", 24);
     check_tight(&asm, &attention("avx512_vnni", "bytes", 4), "vpdpbusd", 24);
     check_tight(&asm, &attention("avx2", "floats", 2), "vfmadd", 12);
-    // Exponentials, of 8 registers: the polynomial and what is left of the integer (that itself is a vfmsub).
-    for scores in ["exp_floats", "exp_ints"] {
-        check_tight(&asm, &of("avx512", "floats", &["passes", scores], &[]), "vfmadd", 48);
+    // Exponentials, of 8 registers, or of 4 that become bytes: the polynomial and what is left of the integer (that itself is a vfmsub).
+    for (scores, terms) in
+        [("exp_floats", 48), ("exp_ints", 48), ("bytes_of_floats", 24), ("bytes_of_ints", 24)]
+    {
+        check_tight(&asm, &of("avx512", "floats", &["passes", scores], &[]), "vfmadd", terms);
     }
     // Binary codes: 4 of 4 slices (2 of 3), each counted in one instruction or by two tables.
     check_tight(&asm, &of("avx512_vbmi", "codes", &["run"], &[4, 4]), "vpopcntw", 16);

@@ -2,6 +2,7 @@
 //!
 //! All see some keys of one row, or some rows, at a time; which, and why, is the driver's business.
 
+pub mod byte_weights;
 pub mod decode;
 pub mod finish;
 pub mod gather;

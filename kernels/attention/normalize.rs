@@ -19,6 +19,9 @@ use super::softmax::{Group, Scores, Span, halves, store};
 use super::{CHUNK, LANES};
 use crate::kernels::simd::Simd;
 
+/// The byte that the largest weight of a chunk becomes, where a step is not given.
+pub(super) const FULL: f32 = 255.0;
+
 /// A chunk whose largest weight is below this part of the stretch, 2^-100, weighs nothing in bytes: so what is multiplied to make
 /// bytes of weights is a float.
 const LEAST: f32 = f32::from_bits((127 - 100) << 23);
@@ -60,7 +63,7 @@ impl Normalize {
     /// The real value of a stored weight of 1 in a row's chunk.
     #[inline(always)]
     pub fn step_of(&self, row: &Scores) -> f32 {
-        if self.step != 0.0 { self.step } else { self.largest(row) * (1.0 / 255.0) }
+        if self.step != 0.0 { self.step } else { self.largest(row) * (1.0 / FULL) }
     }
 }
 
@@ -163,7 +166,15 @@ impl Line {
             return Self { factor: stretch / w.step, gamma: w.gamma / w.step, limit };
         }
         let largest = w.largest(row);
-        let steps = if largest == 0.0 { 0.0 } else { 255.0 / largest };
+        if largest == 0.0 {
+            return Self { factor: 0.0, gamma: 0.0, limit };
+        }
+        if w.gamma == 0.0 {
+            // The total, and so the stretch, are in the largest weight as well. Where the total is NaN, the largest may be tiny.
+            let factor = if row.largest < LEAST { 0.0 } else { FULL / row.largest };
+            return Self { factor, gamma: 0.0, limit };
+        }
+        let steps = FULL / largest;
         Self { factor: stretch * steps, gamma: w.gamma * steps, limit }
     }
 }

@@ -76,7 +76,7 @@ impl Scores {
 
     /// The keys of a span that the row attends to.
     #[inline(always)]
-    fn own(&self, span: &Span) -> Span {
+    pub(super) fn own(&self, span: &Span) -> Span {
         let first = span.first.max(self.first);
         Span { first, last: span.last.min(self.last).max(first) }
     }
@@ -195,7 +195,7 @@ pub(super) type Group<S> = [<S as Simd>::F; 4];
 
 /// Loads the bits of the 16 words at `p`.
 #[inline(always)]
-unsafe fn load<S: Simd>(p: *const f32) -> Group<S> {
+pub(super) unsafe fn load<S: Simd>(p: *const f32) -> Group<S> {
     // SAFETY: the caller vouches for the words, and for the tier.
     unsafe {
         let mut group = [S::splat_f(0.0); 4];
@@ -219,7 +219,7 @@ pub(super) unsafe fn store<S: Simd>(p: *mut f32, group: Group<S>) {
 
 /// `inside` in the lanes of `keys`, `outside` in the other lanes of a group of 16, bit for bit.
 #[inline(always)]
-unsafe fn choose<S: Simd>(keys: &Range<usize>, inside: Group<S>, outside: Group<S>) -> Group<S> {
+pub(super) unsafe fn choose<S: Simd>(keys: &Range<usize>, inside: Group<S>, outside: Group<S>) -> Group<S> {
     /// l in lane l, and -l.
     const LANE: [[f32; LANES]; 2] = {
         let mut lane = [[0.0; LANES]; 2];
@@ -249,7 +249,9 @@ unsafe fn choose<S: Simd>(keys: &Range<usize>, inside: Group<S>, outside: Group<
 }
 
 /// An operation on the keys of a row.
-trait Pass<S: Simd> {
+pub(super) trait Pass<S: Simd> {
+    /// The most registers of keys that are computed at a time: 4, or where there are 32 registers 8.
+    const AT_ONCE: usize = MOST;
     /// Computes `N` registers of keys from `key` on.
     unsafe fn whole<const N: usize>(&mut self, key: usize);
     /// Computes `keys` of the group of 16 that begins at `key`; the others must stay as they are.
@@ -263,7 +265,7 @@ const MOST: usize = 8;
 /// Runs a pass over a range of keys, in order, some registers at a time. Incomplete groups at both ends are handled
 /// outside of the loop, which then has no decisions to take.
 #[inline(always)]
-unsafe fn pass<S: Simd>(span: Span, pass: &mut impl Pass<S>) {
+pub(super) unsafe fn pass<S: Simd, P: Pass<S>>(span: Span, pass: &mut P) {
     let (first, last) = (span.first.next_multiple_of(LANES), span.last / LANES * LANES);
     // SAFETY: the caller vouches for the tier, and for the row that the pass reads and writes.
     unsafe {
@@ -272,7 +274,7 @@ unsafe fn pass<S: Simd>(span: Span, pass: &mut impl Pass<S>) {
             pass.edge(group, span.first - group..first.min(span.last) - group);
         }
         let mut key = first;
-        while S::REGISTERS == 32 && key + MOST * S::LANES <= last {
+        while S::REGISTERS == 32 && P::AT_ONCE == MOST && key + MOST * S::LANES <= last {
             pass.whole::<MOST>(key);
             key += MOST * S::LANES;
         }
@@ -300,7 +302,7 @@ pub unsafe fn prepare<S: Simd, R: Raw<S>>(rows: &mut [Scores], live: &[Span], p:
     unsafe {
         for row in rows {
             for span in live {
-                pass::<S>(row.own(span), &mut Preparing::<R> { row, p, raw: PhantomData });
+                pass::<S, _>(row.own(span), &mut Preparing::<R> { row, p, raw: PhantomData });
             }
         }
     }
@@ -387,7 +389,7 @@ pub unsafe fn maximum<S: Simd, R: Raw<S>>(rows: &mut [Scores], live: &[Span]) {
         for row in rows {
             let mut maximum = Maximum::<S, R> { p: row.p, most: [nothing; MOST], raw: PhantomData };
             for span in live {
-                pass::<S>(row.own(span), &mut maximum);
+                pass::<S, _>(row.own(span), &mut maximum);
             }
             let (mut most, each) = ([nothing; 4], LANES / S::LANES);
             for i in 0..MOST {
@@ -481,21 +483,18 @@ pub unsafe fn exponentials<S: Simd, R: Raw<S>>(rows: &mut [Scores], keys: &Span,
     // SAFETY: the caller vouches for the rows, and for the tier.
     unsafe {
         for row in rows {
-            let (most, total) = (R::most(row.most, row.offset), [S::splat_f(0.0); 4]);
-            let mut exponentials = Exponentials::<S, R> { p: row.p, scale: row.scale * LOG2_E, most, total };
+            let mut exponentials = Exponentials::<S, R>::new(row);
             let mut at = keys.first;
             for span in live {
                 let own = row.own(span);
                 if own.first < own.last {
                     clear::<S>(row.p, at..own.first);
-                    pass::<S>(own, &mut exponentials);
+                    pass::<S, _>(own, &mut exponentials);
                     at = own.last;
                 }
             }
             clear::<S>(row.p, at..keys.last);
-            let mut lanes = [0.0; LANES];
-            store::<S>(lanes.as_mut_ptr(), exponentials.total);
-            row.total += halves(lanes, |a, b| a + b);
+            row.total += exponentials.total();
         }
     }
 }
@@ -519,17 +518,26 @@ unsafe fn clear<S: Simd>(row: *mut u8, keys: Range<usize>) {
 }
 
 /// The pass of [`exponentials`].
-struct Exponentials<S: Simd, R: Raw<S>> {
+pub(super) struct Exponentials<S: Simd, R: Raw<S>> {
     p: *mut u8,
     scale: f32,
     most: R::Most,
+    /// The sum so far, in the lanes of 16 keys.
     total: Group<S>,
 }
 
 impl<S: Simd, R: Raw<S>> Exponentials<S, R> {
+    /// Of no keys of a row, whose largest score is known.
+    #[inline(always)]
+    pub(super) unsafe fn new(row: &Scores) -> Self {
+        // SAFETY: the caller vouches for the tier.
+        let (most, total) = unsafe { (R::most(row.most, row.offset), [S::splat_f(0.0); 4]) };
+        Self { p: row.p, scale: row.scale * LOG2_E, most, total }
+    }
+
     /// The exponentials of `N` registers of keys from `key` on.
     #[inline(always)]
-    unsafe fn of<const N: usize>(&self, key: usize) -> [S::F; N] {
+    pub(super) unsafe fn of<const N: usize>(&self, key: usize) -> [S::F; N] {
         // SAFETY: the caller vouches for the tier, and for `N` registers of keys in the row.
         unsafe {
             let mut x = [S::splat_f(0.0); N];
@@ -541,6 +549,49 @@ impl<S: Simd, R: Raw<S>> Exponentials<S, R> {
             exp2::<S, N>(x, self.scale)
         }
     }
+
+    /// The exponentials of 16 keys.
+    #[inline(always)]
+    pub(super) unsafe fn group(&self, key: usize) -> Group<S> {
+        // SAFETY: as [`Exponentials::of`].
+        unsafe {
+            let mut e = [S::splat_f(0.0); 4];
+            match LANES / S::LANES {
+                1 => e[..1].copy_from_slice(&self.of::<1>(key)),
+                2 => e[..2].copy_from_slice(&self.of::<2>(key)),
+                _ => e = self.of::<4>(key),
+            }
+            e
+        }
+    }
+
+    /// Adds registers of keys, from the first of 16 on.
+    #[inline(always)]
+    pub(super) unsafe fn add<const N: usize>(&mut self, e: &[S::F; N]) {
+        for i in 0..N {
+            let lanes = i % (LANES / S::LANES);
+            // SAFETY: the caller vouches for the tier.
+            self.total[lanes] = unsafe { S::add_f(self.total[lanes], e[i]) };
+        }
+    }
+
+    /// Adds 16 keys.
+    #[inline(always)]
+    pub(super) unsafe fn add_group(&mut self, e: &Group<S>) {
+        for i in 0..LANES / S::LANES {
+            // SAFETY: the caller vouches for the tier.
+            self.total[i] = unsafe { S::add_f(self.total[i], e[i]) };
+        }
+    }
+
+    /// The sum of what was added.
+    #[inline(always)]
+    pub(super) unsafe fn total(&self) -> f32 {
+        let mut lanes = [0.0; LANES];
+        // SAFETY: the caller vouches for the tier.
+        unsafe { store::<S>(lanes.as_mut_ptr(), self.total) };
+        halves(lanes, |a, b| a + b)
+    }
 }
 
 impl<S: Simd, R: Raw<S>> Pass<S> for Exponentials<S, R> {
@@ -549,9 +600,8 @@ impl<S: Simd, R: Raw<S>> Pass<S> for Exponentials<S, R> {
         // SAFETY: the caller vouches for the tier, and for the keys in the row.
         unsafe {
             let e = self.of::<N>(key);
+            self.add(&e);
             for i in 0..N {
-                let lanes = i % (LANES / S::LANES);
-                self.total[lanes] = S::add_f(self.total[lanes], e[i]);
                 S::store_f(self.p.add(4 * (key + i * S::LANES)).cast(), e[i]);
             }
         }
@@ -561,18 +611,9 @@ impl<S: Simd, R: Raw<S>> Pass<S> for Exponentials<S, R> {
         // SAFETY: the caller vouches for the tier, and for the group of 16 in the row. Lanes outside of `keys` add 0.
         unsafe {
             let p = self.p.add(4 * key).cast();
-            let (raw, zero) = (load::<S>(p), [S::splat_f(0.0); 4]);
-            let mut e = zero;
-            match LANES / S::LANES {
-                1 => e[..1].copy_from_slice(&self.of::<1>(key)),
-                2 => e[..2].copy_from_slice(&self.of::<2>(key)),
-                _ => e = self.of::<4>(key),
-            }
+            let (raw, e) = (load::<S>(p), self.group(key));
             store::<S>(p, choose::<S>(&keys, e, raw));
-            let own = choose::<S>(&keys, e, zero);
-            for i in 0..LANES / S::LANES {
-                self.total[i] = S::add_f(self.total[i], own[i]);
-            }
+            self.add_group(&choose::<S>(&keys, e, [S::splat_f(0.0); 4]));
         }
     }
 }

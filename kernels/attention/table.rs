@@ -62,6 +62,9 @@ pub type Maximum = unsafe fn(&mut [Scores], &[Span]);
 /// Rows of scores, of live keys, to exponentials, and all of some keys that are not live to 0.
 pub type Exponentials = unsafe fn(&mut [Scores], &Span, &[Span]);
 
+/// Rows of scores, all of whose keys are in one chunk, to bytes of weights.
+pub type ByteWeights = unsafe fn(&mut [Scores], &Span);
+
 /// What the weights of some keys of rows are together; weights are multiplied by factors of the keys before.
 pub type Gauging = unsafe fn(&mut [Scores], &Span, *const f32);
 
@@ -77,6 +80,8 @@ pub struct Passes {
     pub maximum: [Maximum; 2],
     /// Exponentials, of scores that are floats, and of integers.
     pub exponentials: [Exponentials; 2],
+    /// Byte weights at once, of scores that are floats, and of integers.
+    pub byte_weights: [ByteWeights; 2],
     /// As they are, and with factors of the keys.
     pub gauge: [Gauging; 2],
     /// To f32, bfloat16, u8; as they are, and clipped.
@@ -148,7 +153,7 @@ macro_rules! passes {
     ($set:ident, $simd:ty) => {
         pub mod passes {
             use super::*;
-            use crate::kernels::attention::gather;
+            use crate::kernels::attention::{byte_weights, gather};
             use crate::kernels::attention::softmax::{self, Floats, Ints, Prepare, Scores, Span};
             use crate::kernels::attention::table::{Passes, single};
             use crate::kernels::dense::{F32, StoredBf16, StoredF16};
@@ -162,6 +167,8 @@ macro_rules! passes {
                 = softmax::exponentials::<$simd, Floats> }
             compile! { $set: fn exp_ints(r: &mut [Scores], keys: &Span, live: &[Span])
                 = softmax::exponentials::<$simd, Ints> }
+            compile! { $set: fn bytes_of_floats(r: &mut [Scores], keys: &Span) = byte_weights::byte_weights::<$simd, Floats> }
+            compile! { $set: fn bytes_of_ints(r: &mut [Scores], keys: &Span) = byte_weights::byte_weights::<$simd, Ints> }
             compile! { $set: fn gauges[const BY: bool](r: &mut [Scores], keys: &Span, by: *const f32) = gauge::<$simd, BY> }
             compile! { $set: fn to_f32[const CLIP: bool](r: &mut [Scores], keys: &Span, w: &Normalize) = normalize::<$simd, ToF32, CLIP> }
             compile! { $set: fn to_bf16[const CLIP: bool](r: &mut [Scores], keys: &Span, w: &Normalize) = normalize::<$simd, ToBf16, CLIP> }
@@ -175,6 +182,7 @@ macro_rules! passes {
                 prepare: [prepare_floats, prepare_ints],
                 maximum: [maximum_floats, maximum_ints],
                 exponentials: [exp_floats, exp_ints],
+                byte_weights: [bytes_of_floats, bytes_of_ints],
                 gauge: [gauges::<false>, gauges::<true>],
                 normalize: [
                     [to_f32::<false>, to_f32::<true>],

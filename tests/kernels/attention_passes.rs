@@ -17,34 +17,34 @@ const POISON: u32 = 0x7fa5_5a5a;
 const FENCE: usize = 32;
 
 /// Fewer where the CPU is emulated.
-fn leaves_out(r: &mut Rng) -> bool {
+pub fn leaves_out(r: &mut Rng) -> bool {
     r.below(1000) >= cases(1000) as usize
 }
 
-fn same(a: f32, b: f32) -> bool {
+pub fn same(a: f32, b: f32) -> bool {
     a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()
 }
 
 /// Keys of a row here: more than the most registers that a pass takes at a time.
-const KEYS: usize = 208;
+pub const KEYS: usize = 208;
 
 /// A row of scores: at a cache line, as drivers keep them.
 #[repr(align(64))]
 #[derive(Clone)]
-struct Row([u32; KEYS]);
+pub struct Row(pub [u32; KEYS]);
 
 impl Row {
     /// What is not a key of the span is larger than any score of integers, and an infinity of floats.
-    fn new(first: usize, last: usize, mut score: impl FnMut(usize) -> u32) -> Self {
+    pub fn new(first: usize, last: usize, mut score: impl FnMut(usize) -> u32) -> Self {
         let inside = |key: usize| (first..last).contains(&key);
         Row(std::array::from_fn(|key| if inside(key) { score(key) } else { f32::INFINITY.to_bits() }))
     }
 
-    fn scores(&mut self, first: usize, last: usize, offset: i32) -> Scores {
+    pub fn scores(&mut self, first: usize, last: usize, offset: i32) -> Scores {
         Scores { p: self.0.as_mut_ptr().cast(), first, last, offset, most: f32::NEG_INFINITY, ..Scores::NONE }
     }
 
-    fn float(&self, key: usize) -> f32 {
+    pub fn float(&self, key: usize) -> f32 {
         f32::from_bits(self.0[key])
     }
 }
@@ -54,7 +54,7 @@ fn same_words(a: &[u32], b: &[u32]) -> bool {
 }
 
 /// The first and the last key of each span.
-fn spans() -> impl Iterator<Item = (usize, usize)> {
+pub fn spans() -> impl Iterator<Item = (usize, usize)> {
     let short = (0..=40).flat_map(|first| (first..=40).map(move |last| (first, last)));
     let long =
         [0, 1, 15, 16].into_iter().flat_map(|first| [64, 127, 128, 131, 200, KEYS].map(|last| (first, last)));
@@ -62,10 +62,10 @@ fn spans() -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// All keys.
-const ALL: &[Span] = &[Span { first: 0, last: KEYS }];
+pub const ALL: &[Span] = &[Span { first: 0, last: KEYS }];
 
 /// Some keys up to whole groups.
-fn groups(first: usize, last: usize) -> Span {
+pub fn groups(first: usize, last: usize) -> Span {
     Span { first: first / LANES * LANES, last: last.next_multiple_of(LANES) }
 }
 
@@ -80,7 +80,7 @@ fn folded(mut lanes: [f32; LANES]) -> f32 {
 }
 
 /// Of each kind of registers once.
-fn passes(test: &str) -> Vec<(&'static str, &'static Passes)> {
+pub fn passes(test: &str) -> Vec<(&'static str, &'static Passes)> {
     let mut all: Vec<(&'static str, &'static Passes)> = vec![];
     for tier in tiers(test) {
         if !all.iter().any(|&(_, other)| ptr::eq(other, tier.float.passes)) {
@@ -91,12 +91,12 @@ fn passes(test: &str) -> Vec<(&'static str, &'static Passes)> {
     all
 }
 
-fn scalar() -> &'static Passes {
+pub fn scalar() -> &'static Passes {
     TIERS[0].float.passes
 }
 
 /// A score: mostly usual, and whatever can be one. Of integers, below 2^24 with any offset here.
-fn score(r: &mut Rng, ints: bool, odd: &[f32]) -> u32 {
+pub fn score(r: &mut Rng, ints: bool, odd: &[f32]) -> u32 {
     match r.below(8) {
         _ if ints => [(r.next() % 16_000_000) as i32 - 8_000_000, r.below(100) as i32][r.below(2)] as u32,
         0 if !odd.is_empty() => odd[r.below(odd.len())].to_bits(),
@@ -105,14 +105,14 @@ fn score(r: &mut Rng, ints: bool, odd: &[f32]) -> u32 {
 }
 
 /// How a row of floats is made: what is among the scores.
-const ODD: [&[f32]; 4] = [
+pub const ODD: [&[f32]; 4] = [
     &[],
     &[f32::NEG_INFINITY, -0.0, 0.0],
     &[f32::NAN, f32::NEG_INFINITY, 3e38, -3e38, 1e-42],
     &[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN],
 ];
 
-const OFFSETS: [i32; 4] = [0, 1, -8_000_000, 8_000_000];
+pub const OFFSETS: [i32; 4] = [0, 1, -8_000_000, 8_000_000];
 
 #[test]
 fn prepared_scores() {
@@ -370,11 +370,14 @@ fn rows_and_segments() {
     }
 }
 
-/// What one weight is before it is stored, by steps of this size.
-fn weight(e: f32, total: f32, w: &Normalize, largest: f32, to: usize, clips: bool) -> f32 {
+/// What one weight is before it is stored, by steps of this size; `most` is the largest exponential.
+fn weight(e: f32, (total, most): (f32, f32), w: &Normalize, largest: f32, to: usize, clips: bool) -> f32 {
     let stretch = w.stretch / if total < 1.0 || w.normalized { 1.0 } else { total };
     let (factor, gamma) = match w.step {
-        0.0 if largest == 0.0 => (stretch * 0.0, w.gamma * 0.0),
+        0.0 if largest == 0.0 => (0.0, 0.0),
+        // Of the largest exponential, whatever the total.
+        0.0 if w.gamma == 0.0 && most < 2f32.powi(-100) => (0.0, 0.0),
+        0.0 if w.gamma == 0.0 => (255.0 / most, 0.0),
         0.0 => (stretch * (255.0 / largest), w.gamma * (255.0 / largest)),
         step => (stretch / step, w.gamma / step),
     };
@@ -450,7 +453,7 @@ fn weights() {
                     assert!((n.0, n.1) == (scalar_n.0, scalar_n.1) && same(n.2, scalar_n.2), "{case}");
                     let (mut nonzero, mut sum, mut exact) = (0, 0, [0.0; LANES]);
                     for key in first..last {
-                        let want = weight(row.float(key), total, &w, real, to, clips == 1);
+                        let want = weight(row.float(key), (total, largest), &w, real, to, clips == 1);
                         exact[key % LANES] += want;
                         let at = (key - first) * size;
                         let both = [&got[at..][..size], &scalar_out[at..][..size]];

@@ -1,5 +1,6 @@
 //! Kernels one by one, and what must hold of every row of their table: names, bounds of memory, the same bits as anywhere.
 
+mod attention_byte_weights;
 mod attention_decode;
 mod attention_operands;
 mod attention_passes;

@@ -211,6 +211,15 @@ impl Plan<'_> {
         }
     }
 
+    /// Whether scores that wait for exponentials are floats or integers, as an index. Prepared ones are scaled already.
+    pub fn kind_of(&self, scores: &mut [Scores]) -> usize {
+        if self.prepared() {
+            scores.iter_mut().for_each(|s| s.scale = 1.0);
+            return 0;
+        }
+        self.ints()
+    }
+
     /// Exponentials of the scores of a chunk, 0 for all other of `keys` up to whole groups of 16; their sums onto the totals.
     /// There need be no states where all rows have a largest score.
     ///
@@ -223,11 +232,7 @@ impl Plan<'_> {
         scores: &mut [Scores],
         keys: &Range<usize>,
     ) {
-        let prepared = self.prepared();
-        let run = self.tier.float.passes.exponentials[if prepared { 0 } else { self.ints() }];
-        if prepared {
-            scores.iter_mut().for_each(|s| s.scale = 1.0);
-        }
+        let run = self.tier.float.passes.exponentials[self.kind_of(scores)];
         for (s, state) in scores.iter_mut().zip(states) {
             match state {
                 State::Maximum(most) => s.most = *most,

@@ -26,6 +26,38 @@ impl Share {
 }
 
 impl Plan<'_> {
+    /// Whether [`Plan::weigh_at_once`] can be: bytes by steps that are the largest weight's, of v by one scale.
+    pub fn weighs_at_once(&self) -> bool {
+        self.mode == Mode::Bytes
+            && self.problem.layer.clipped.is_none()
+            && self.problem.call.quantizers.weights_scale.is_none()
+            && !self.problem.v.is_per_token()
+            && self.problem.call.block_mask.is_none()
+    }
+
+    /// From scores to weights without exponentials in between, of rows that have a largest score and attend to keys of one chunk
+    /// alone; and what the weights stand for.
+    ///
+    /// # Safety
+    /// As [`Plan::exponentials`]; [`Plan::weighs_at_once`].
+    pub unsafe fn weigh_at_once(
+        &self,
+        g: &Group,
+        scores: &mut [Scores],
+        keys: &Range<usize>,
+        shares: &mut [Share],
+    ) {
+        let run = self.tier.float.passes.byte_weights[self.kind_of(scores)];
+        // SAFETY: as the caller.
+        unsafe { run(scores, &whole_groups(keys)) };
+        let w = Normalize { stretch: 1.0, gamma: 0.0, step: 0.0, limit: 255.0, normalized: false };
+        let zero = self.problem.v.zero(g.kv_head, self.multiply.columns);
+        for (s, share) in scores.iter_mut().zip(shares) {
+            (s.largest, s.exact) = (1.0, s.total);
+            *share = share_of(s, &w, s.exact / w.total(s), (g.v_scale, zero));
+        }
+    }
+
     /// Weights of a chunk's exponentials, whole groups of 16 keys, to where the chunk of the row begins; and what they stand for.
     /// `alone` is whether the rows attend to no key of another chunk.
     ///

@@ -309,7 +309,9 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
         let states = if all { &mut [] } else { states };
         let state = |i: usize| if all { State::Maximum(0.0) } else { states[i] };
         let reach = if reach.is_empty() { 0..0 } else { reach };
-        for chunk in chunks(&reach) {
+        let alone = chunks(&reach).len() <= 1;
+        let weighs_at_once = alone && all && plan.weighs_at_once();
+        for chunk in if weighs_at_once { 0..0 } else { chunks(&reach) } {
             plan.exponentials(own, states, known, &aligned(chunk, &reach));
         }
         let row_bytes = 4 * plan.columns;
@@ -317,7 +319,7 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
         if clips {
             nonzero.fill(0);
         }
-        let (alone, mut all_listed, mut skipped) = (chunks(&reach).len() <= 1, true, 0);
+        let (mut all_listed, mut skipped) = (true, 0);
         let at_once = one_head && plan.ends_at_once() && !reach.is_empty();
         // Exact sums are of use only times their scale.
         let onto = reach.is_empty() || plan.mode == Mode::Bytes && !(alone && at_once);
@@ -327,7 +329,11 @@ unsafe fn tile_of_rows(plan: &Plan<'_>, g: &Group, rows: Range<usize>, room: &mu
         sums.fill((0.0, 0.0));
         for chunk in chunks(&reach) {
             let keys = aligned(chunk, &reach);
-            plan.weigh(g, known, &keys, alone, shares);
+            if weighs_at_once {
+                plan.weigh_at_once(g, known, &keys, shares);
+            } else {
+                plan.weigh(g, known, &keys, alone, shares);
+            }
             let mut here = 0;
             if plan.mode == Mode::Bytes {
                 for (sum, share) in sums.iter_mut().zip(&*shares) {
