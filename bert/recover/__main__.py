@@ -1,6 +1,6 @@
 """Teaches a pruned encoder back from its dense self. See README.md.
 
-    python bert/recover --teacher MODEL --pruned PRUNED --texts TEXTS --out RECOVERED --minutes 60
+    python bert/recover --teacher MODEL --pruned PRUNED --texts TEXTS --out RECOVERED --steps 3000
 """
 
 import argparse
@@ -17,9 +17,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pruned", type=Path, required=True, help="folder of the pruned one: its zeros stay zero")
     parser.add_argument("--texts", type=Path, required=True, help="folder that bert/fetch_texts.sh wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint; beside it OUT.state, to go on from")
-    parser.add_argument("--minutes", type=float, default=60.0, help="of training in all, those of earlier calls included")
+    parser.add_argument("--steps", type=int, default=3000, help="in all, those of earlier calls included")
     parser.add_argument("--rate", type=float, default=1e-3, help="the highest rate of learning")
     parser.add_argument("--tokens", type=int, default=2048, help="padded tokens of a step")
+    parser.add_argument("--texts-of-domain", type=int, default=40_000, help="at most so many; tokenizing them takes half a minute")
     parser.add_argument("--no-int8", action="store_true", help="teach the model for f32 alone: without INT8 in the loop")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--measure-every", type=float, default=10.0, help="minutes between measurements on held-out texts; 0 is never")
@@ -50,7 +51,7 @@ def main() -> int:
         print(f"{state} or {options.out} is there: go on from it with --resume, or name another --out", file=sys.stderr)
         return 1
     config = checkpoint.read_config(options.teacher)
-    chosen = Options(options.minutes, options.rate, options.tokens, not options.no_int8, options.seed)
+    chosen = Options(options.steps, options.rate, options.tokens, options.texts_of_domain, not options.no_int8, options.seed)
     trainer = Trainer(config, checkpoint.read_tensors(options.teacher), checkpoint.read_tensors(options.pruned), chosen, state)
     if options.resume:
         trainer.resume()
@@ -58,7 +59,7 @@ def main() -> int:
     tokenizer = Tokenizer.from_file(str(options.teacher / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    corpus = texts.read_corpus(options.texts, tokenizer)
+    corpus = texts.read_corpus(options.texts, options.texts_of_domain, tokenizer)
     held_out = {
         name: texts.encode(tokenizer, texts.read_lines(path, options.measure_texts), texts.LENGTHS[-1])
         for name, path in texts.held_out_files(options.texts).items()
@@ -76,16 +77,16 @@ def main() -> int:
         signal.signal(name, lambda *_: stopped.append(True))
     measure()
     parts, measured, seen = [], time.monotonic(), time.monotonic()
-    while trainer.fraction() < 1 and not stopped:
+    while trainer.progress.step < options.steps and not stopped:
         # Each step draws from a generator of its own, so that a training that goes on draws what an unbroken one would.
         chance = np.random.default_rng([options.seed, trainer.progress.step])
         parts.append(trainer.step(texts.batch(corpus, options.tokens, chance)))
-        if len(parts) == 25:
+        if len(parts) == 10:
             cosine, similarity, hidden = np.mean(parts, axis=0)
             progress, parts = trainer.progress, []
             print(
-                f"step {progress.step} {trainer.fraction():.1%} 1-cosine {cosine:.4f} similarity {similarity:.4f} hidden {hidden:.4f}"
-                f" {progress.tokens / progress.seconds:.0f} tokens/s",
+                f"step {progress.step} of {options.steps}: 1-cosine {cosine:.4f} similarity {similarity:.4f} hidden {hidden:.4f}"
+                f" {progress.tokens / progress.seconds:.0f} tokens/s, {progress.processor:.0f} s of processor",
                 flush=True,
             )
         if time.monotonic() - seen > 120:

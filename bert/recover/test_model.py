@@ -37,8 +37,8 @@ def pruned() -> dict[str, np.ndarray]:
     return {n: v * (chance.random(v.shape) < 0.5) if n in linear else v for n, v in tensors().items()}
 
 
-def trainer(minutes: float, path: Path) -> "train.Trainer":
-    return train.Trainer(CONFIG, tensors(), pruned(), train.Options(minutes, 1e-2, 64, True, 0), path)
+def trainer(steps: int, path: Path) -> "train.Trainer":
+    return train.Trainer(CONFIG, tensors(), pruned(), train.Options(steps, 1e-2, 64, 9, True, 0), path)
 
 
 BATCH = np.array([[1, 5, 9, 2], [1, 7, 2, 0]], np.int32), np.array([[1, 1, 1, 1], [1, 1, 1, 0]], np.float32)
@@ -92,7 +92,7 @@ class Losses(unittest.TestCase):
 class Training(unittest.TestCase):
     def test_it_lowers_the_loss_and_keeps_the_zeros(self):
         with tempfile.TemporaryDirectory() as folder:
-            taught = trainer(60, Path(folder) / "run.state")
+            taught = trainer(100, Path(folder) / "run.state")
             first = taught.step(BATCH)
             for _ in range(60):
                 last = taught.step(BATCH)
@@ -105,12 +105,12 @@ class Training(unittest.TestCase):
     def test_it_goes_on_as_if_it_had_not_stopped(self):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "run.state"
-            unbroken = trainer(1e6, path)
+            unbroken = trainer(100, path)
             for _ in range(6):
                 if unbroken.progress.step == 3:
                     unbroken.save()
                 unbroken.step(BATCH)
-            resumed = trainer(1e6, path)
+            resumed = trainer(100, path)
             resumed.resume()
             self.assertEqual(resumed.progress.step, 3)
             for _ in range(3):
@@ -121,8 +121,8 @@ class Training(unittest.TestCase):
     def test_other_options_are_refused(self):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "run.state"
-            trainer(60, path).save()
-            other = train.Trainer(CONFIG, tensors(), pruned(), train.Options(60, 5e-2, 64, True, 0), path)
+            trainer(100, path).save()
+            other = train.Trainer(CONFIG, tensors(), pruned(), train.Options(100, 5e-2, 64, 9, True, 0), path)
             with self.assertRaisesRegex(checkpoint.CheckpointError, "other options: rate"):
                 other.resume()
 

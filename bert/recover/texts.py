@@ -7,7 +7,6 @@ import numpy as np
 
 LENGTHS = (16, 32, 64, 128, 256)  # texts are padded to the next of these, and cut after the last; each is compiled for itself
 WORDNET_SHARE = 0.3  # of the tokens; other domains share the rest alike
-MOST_TEXTS = 40_000  # of a domain, so that tokenizing takes seconds
 
 
 @dataclass
@@ -94,5 +93,6 @@ def encode(tokenizer, lines: list[str], most_tokens: int) -> list[list[int]]:
     return [t if len(t) <= most_tokens else t[: most_tokens - 1] + t[-1:] for t in encoded]
 
 
-def read_corpus(folder: Path, tokenizer) -> Corpus:
-    return corpus({p.stem: encode(tokenizer, read_lines(p, MOST_TEXTS), LENGTHS[-1]) for p in domain_files(folder)})
+def read_corpus(folder: Path, most: int, tokenizer) -> Corpus:
+    """At most `most` texts of each domain."""
+    return corpus({p.stem: encode(tokenizer, read_lines(p, most), LENGTHS[-1]) for p in domain_files(folder)})

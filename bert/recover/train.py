@@ -1,4 +1,4 @@
-"""The training loop: masks fixed, a rate that falls with the time spent, and a state that a later call goes on from."""
+"""Steps of training, with masks fixed, and the state that a later call goes on from."""
 
 import dataclasses
 import time
@@ -21,9 +21,10 @@ FROZEN = ("embeddings.word_embeddings.weight", "embeddings.token_type_embeddings
 
 @dataclass(frozen=True)
 class Options:
-    minutes: float
+    steps: int
     rate: float
     tokens: int
+    texts: int
     int8: bool  # whether the pruned model's products are of INT8
     seed: int
 
@@ -32,6 +33,7 @@ class Options:
 class Progress:
     step: int = 0
     seconds: float = 0.0
+    processor: float = 0.0  # seconds of all threads, which others that share the machine take nothing from
     tokens: int = 0
 
 
@@ -77,18 +79,16 @@ class Trainer:
 
     def step(self, batch) -> np.ndarray:
         """One step; the three parts of the loss before it."""
-        began = time.monotonic()
-        rate = self.options.rate * schedule.factor(self.progress.step, self.fraction())
+        began, busy = time.monotonic(), time.process_time()
+        rate = self.options.rate * schedule.factor(self.progress.step, self.options.steps)
         arguments = rate, self.teacher, (self.frozen, self.masks), batch
         self.learnt, self.moments, parts = self.update(self.learnt, self.moments, *arguments)
         parts = np.asarray(parts)
         self.progress.step += 1
         self.progress.tokens += int(batch[1].sum())
         self.progress.seconds += time.monotonic() - began
+        self.progress.processor += time.process_time() - busy
         return parts
-
-    def fraction(self) -> float:
-        return self.progress.seconds / (60 * self.options.minutes)
 
     def save(self) -> None:
         leaves = jax.tree.leaves((self.learnt, self.moments))
@@ -96,10 +96,10 @@ class Trainer:
         checkpoint.save_state(self.state, {f"{i:04}": np.asarray(leaf) for i, leaf in enumerate(leaves)}, about)
 
     def resume(self) -> None:
-        """Goes on from the saved state; minutes may be others than those it was begun with."""
+        """Goes on from the saved state. There may be more or fewer steps in all than it was begun with."""
         arrays, about = checkpoint.load_state(self.state)
         began, now = about["options"], dataclasses.asdict(self.options)
-        changed = [k for k in now if k != "minutes" and began.get(k) != now[k]]
+        changed = [k for k in now if k != "steps" and began.get(k) != now[k]]
         if changed:
             raise checkpoint.CheckpointError(f"{self.state} was begun with other options: {', '.join(changed)}")
         leaves, tree = jax.tree.flatten((self.learnt, self.moments))
