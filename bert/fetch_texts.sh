@@ -1,10 +1,18 @@
 #!/usr/bin/env bash
-# Sample texts for calibration and for measuring accuracy: the definitions and examples of WordNet 3.0, from Debian's package
-# wordnet-base. Writes FOLDER/texts.txt and FOLDER/held_out.txt, one text a line; a synset in 32 is held out, with all of its texts.
+# Sample texts for calibration, for training and for measuring accuracy, out of Debian's packages, one text a line. Writes:
 #
-#     bert/fetch_texts.sh FOLDER
+#     FOLDER/texts.txt, held_out.txt           definitions and examples of WordNet 3.0; a synset in 32 is held out, with all its texts
+#     FOLDER/domains/NAME.txt, .held_out.txt   texts of several domains, and of other documents of the same domains
+#     FOLDER/other/NAME.txt                    texts of domains that nothing is ever trained on
+#     FOLDER/mixed.txt                         as many of each of domains/, for `siskin bert prune --calibrate`
 #
-# Needs apt-get and dpkg (Debian, Ubuntu), or WORDNET=a folder that has data.noun, data.verb, data.adj and data.adv.
+# readers.py names the source of each domain and its licence; all are in Debian's main section. No text of domains/NAME.txt shares a
+# run of six words with one that is held out or of other/. About 50 MB are downloaded.
+#
+#     bert/fetch_texts.sh FOLDER             # DOMAINS=no: WordNet alone
+#
+# Needs apt-get, dpkg (Debian, Ubuntu) and python3; or, for WordNet alone, WORDNET=a folder that has data.noun, data.verb, data.adj and
+# data.adv.
 set -euo pipefail
 
 folder=${1:?"expected the folder to write to, as in: $0 texts"}
@@ -12,9 +20,17 @@ mkdir -p "$folder"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+if [ -n "${WORDNET:-}" ]; then
+    DOMAINS=no
+fi
+
+# Downloads a package as the user at hand (apt's own may not write to this folder) and unpacks it.
+unpack() {
+    (cd "$work" && apt-get -q -o APT::Sandbox::User="$(id -un)" download "$1" && dpkg -x "$1"_*.deb . && rm "$1"_*.deb)
+}
+
 if [ -z "${WORDNET:-}" ]; then
-    # Downloads as the user at hand: apt's own may not write to this folder.
-    (cd "$work" && apt-get -q -o APT::Sandbox::User="$(id -un)" download wordnet-base && dpkg -x wordnet-base_*.deb .)
+    unpack wordnet-base
     WORDNET=$work/usr/share/wordnet
 fi
 
@@ -42,3 +58,11 @@ done
 mv "$work/rest" "$folder/texts.txt"
 mv "$work/held" "$folder/held_out.txt"
 wc -l "$folder/texts.txt" "$folder/held_out.txt"
+
+if [ "${DOMAINS:-}" != no ]; then
+    for package in anarchism debian-faq debian-policy dict-devil dict-foldoc dict-gcide fortunes fortunes-min gnome-user-docs manpages \
+        manpages-dev perl-doc r-cran-janeaustenr "$(apt-cache pkgnames | grep -xE 'python3\.[0-9]+-doc' | sort -V | tail -n 1)"; do
+        unpack "$package" || echo "no package '$package': a domain will be smaller or left out" >&2
+    done
+    python3 "$(dirname "$0")/domains.py" "$work" "$folder"
+fi
