@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Sample texts for calibration and for measuring accuracy: the definitions and examples of WordNet 3.0, from Debian's package
 # wordnet-base. Writes FOLDER/texts.txt and FOLDER/held_out.txt, one text a line; a synset in 32 is held out, with all of its texts.
+# FOLDER/pairs.tsv has pairs of those that are held out, whose order WordNet gives (wordnet_pairs.py).
 #
 #     bert/fetch_texts.sh FOLDER
 #
-# Needs apt-get and dpkg (Debian, Ubuntu), or WORDNET=a folder that has data.noun, data.verb, data.adj and data.adv.
+# Needs python3, and apt-get and dpkg (Debian, Ubuntu), or WORDNET=a folder that has data.noun, data.verb, data.adj and data.adv.
 set -euo pipefail
 
 folder=${1:?"expected the folder to write to, as in: $0 texts"}
@@ -41,4 +42,5 @@ for kind in noun verb adj adv; do
 done
 mv "$work/rest" "$folder/texts.txt"
 mv "$work/held" "$folder/held_out.txt"
+python3 "$(dirname "$0")/wordnet_pairs.py" "$WORDNET" "$folder/pairs.tsv"
 wc -l "$folder/texts.txt" "$folder/held_out.txt"
