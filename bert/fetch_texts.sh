@@ -2,6 +2,7 @@
 # Sample texts for calibration, for training and for measuring accuracy, out of Debian's packages, one text a line. Writes:
 #
 #     FOLDER/texts.txt, held_out.txt           definitions and examples of WordNet 3.0; a synset in 32 is held out, with all its texts
+#     FOLDER/pairs.tsv                         pairs of those that are held out, whose order WordNet gives (wordnet_pairs.py)
 #     FOLDER/domains/NAME.txt, .held_out.txt   texts of several domains, and of other documents of the same domains
 #     FOLDER/other/NAME.txt                    texts of domains that nothing is ever trained on
 #     FOLDER/mixed.txt                         as many of each of domains/, for `siskin bert prune --calibrate`
@@ -11,8 +12,8 @@
 #
 #     bert/fetch_texts.sh FOLDER             # DOMAINS=no: WordNet alone
 #
-# Needs apt-get, dpkg (Debian, Ubuntu) and python3; or, for WordNet alone, WORDNET=a folder that has data.noun, data.verb, data.adj and
-# data.adv.
+# Needs apt-get, dpkg (Debian, Ubuntu) and python3; or python3 alone, for WordNet alone: with WORDNET=a folder that has data.noun,
+# data.verb, data.adj and data.adv.
 set -euo pipefail
 
 folder=${1:?"expected the folder to write to, as in: $0 texts"}
@@ -57,6 +58,7 @@ for kind in noun verb adj adv; do
 done
 mv "$work/rest" "$folder/texts.txt"
 mv "$work/held" "$folder/held_out.txt"
+python3 "$(dirname "$0")/wordnet_pairs.py" "$WORDNET" "$folder/pairs.tsv"
 wc -l "$folder/texts.txt" "$folder/held_out.txt"
 
 if [ "${DOMAINS:-}" != no ]; then

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::names::{LinearId, WORDS};
 use crate::pooling::Pooling;
+use crate::weights::blocks_of;
 use siskin::MatRef;
 use siskin::sparse::{BlockShape, Norm, prune};
 use std::collections::BTreeMap;
@@ -172,6 +173,15 @@ impl Model {
             all += weight.rows() * weight.cols();
         }
         zeros as f64 / all.max(1) as f64
+    }
+
+    /// The largest blocks that the zeros of its linear layers lie in, of those that an encoder looks for. None where it is not pruned, or
+    /// layers have different ones.
+    pub fn block_shape(&self) -> Option<BlockShape> {
+        let weights = self.config.linear_layers().filter_map(|id| self.weight(id).ok());
+        let mut blocks = weights.filter_map(|weight| Some(blocks_of(weight)?.0));
+        let first = blocks.next()?;
+        blocks.all(|block| block == first).then_some(first)
     }
 }
 

@@ -88,35 +88,35 @@ impl Weights {
 /// Shapes of blocks that weights are looked at for, the largest first.
 const SHAPES: [(usize, usize); 8] = [(16, 4), (8, 4), (4, 4), (16, 1), (8, 1), (4, 1), (1, 4), (1, 1)];
 
-/// The largest blocks that hold little but what is not 0, if so few that they are faster than dense ones.
+/// The blocks that weights are computed in: those that hold their zeros, if so few are kept that they are faster than dense ones.
 fn find(w: MatRef<'_, f32>, precision: Precision) -> Format {
-    let all = w.rows() * w.cols();
+    let Some((block, stored)) = blocks_of(w) else { return Format::Dense };
+    // The library makes such layers of INT8 dense by itself. Those of floats stay as they are: below these densities the
+    // kernels of pruned weights are faster.
+    let most = match precision {
+        Precision::Int8 | Precision::Int8Static => 1.0,
+        _ if block.rows().is_multiple_of(4) => 0.75,
+        _ => 0.4,
+    };
+    let pays = stored as f64 <= most * (w.rows() * w.cols()) as f64;
+    if pays { Format::Blocks(block) } else { Format::Dense }
+}
+
+/// The largest blocks that hold little but what is not 0, and the weights in them; none where hardly anything is 0.
+pub(crate) fn blocks_of(w: MatRef<'_, f32>) -> Option<(BlockShape, usize)> {
     let kept = w.iter_rows().flatten().filter(|&&v| v != 0.0).count();
-    if kept as f64 > 0.95 * all as f64 {
-        return Format::Dense;
+    if kept as f64 > 0.95 * (w.rows() * w.cols()) as f64 {
+        return None;
     }
-    for shape in SHAPES {
-        let stored = stored(w, shape);
-        // A kept block may hold a few zeros.
-        if stored as f64 > 1.02 * kept as f64 + 16.0 {
-            continue;
-        }
-        let Ok(block) = BlockShape::new(shape.0, shape.1) else { continue };
-        // The library makes such layers of INT8 dense by itself. Those of floats stay as they are: below these densities the
-        // kernels of pruned weights are faster.
-        let most = match precision {
-            Precision::Int8 | Precision::Int8Static => 1.0,
-            _ if shape.0.is_multiple_of(4) => 0.75,
-            _ => 0.4,
-        };
-        let pays = stored as f64 <= most * all as f64;
-        return if pays { Format::Blocks(block) } else { Format::Dense };
-    }
-    Format::Dense
+    // A kept block may hold a few zeros.
+    let fits = |&(_, stored): &(BlockShape, usize)| stored as f64 <= 1.02 * kept as f64 + 16.0;
+    let shapes = SHAPES.iter().filter_map(|&(rows, cols)| BlockShape::new(rows, cols).ok());
+    shapes.map(|block| (block, stored(w, block))).find(fits)
 }
 
 /// Weights in blocks that hold anything but zeros.
-fn stored(w: MatRef<'_, f32>, (rows, cols): (usize, usize)) -> usize {
+fn stored(w: MatRef<'_, f32>, block: BlockShape) -> usize {
+    let (rows, cols) = (block.rows(), block.cols());
     let across = w.cols().div_ceil(cols);
     let mut live = vec![false; across];
     let mut stored = 0;

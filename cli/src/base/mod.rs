@@ -12,6 +12,7 @@ pub mod json;
 pub mod lengths;
 pub mod measure;
 pub mod output;
+pub mod picture;
 pub mod progress;
 pub mod random;
 pub mod recognize;

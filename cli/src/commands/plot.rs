@@ -5,6 +5,7 @@ use crate::attention::{self, Softmax};
 use crate::base::error::{Error, Result};
 use crate::base::family::{answer, check};
 use crate::base::output::{self, Output};
+use crate::base::picture::{self, Drawn};
 use crate::base::progress;
 use crate::base::settings::ctx;
 use crate::base::types::DType;
@@ -179,21 +180,15 @@ fn table(points: &[Point]) -> Table {
 }
 
 /// The picture, as SVG.
-fn draw(points: &[Point], title: &str, of: &str) -> std::result::Result<String, Box<dyn std::error::Error>> {
+fn draw(points: &[Point], title: &str, of: &str) -> Drawn<String> {
     let all = || points.iter().flat_map(|p| p.us.into_iter().chain(p.most));
     let (least, most) = all().fold((f64::MAX, 0f64), |(least, most), us| (least.min(us), most.max(us)));
     let lengths: Vec<f64> = points.iter().map(|p| p.n as f64).collect();
     let x = (lengths[0]..lengths[lengths.len() - 1]).log_scale().with_key_points(lengths);
     let y = (least / 1.5..most * 1.5).log_scale();
 
-    let mut svg = String::new();
-    {
-        let root = SVGBackend::with_string(&mut svg, (900, 600)).into_drawing_area();
-        root.fill(&WHITE)?;
-        let root = root.margin(10, 6, 6, 14);
-        let root = root.titled(title, ("sans-serif", 24))?;
-        let root = root.titled(of, ("sans-serif", 15))?;
-        let mut chart = ChartBuilder::on(&root)
+    picture::svg((900, 600), [title, of], |area| {
+        let mut chart = ChartBuilder::on(area)
             .margin(10)
             .x_label_area_size(48)
             .y_label_area_size(76)
@@ -205,8 +200,8 @@ fn draw(points: &[Point], title: &str, of: &str) -> std::result::Result<String, 
             .x_label_formatter(&|n| format!("{n}"))
             .y_label_formatter(&|us| time(*us))
             .label_style(("sans-serif", 14))
-            .light_line_style(RGBColor(0xec, 0xec, 0xec))
-            .bold_line_style(RGBColor(0xd0, 0xd0, 0xd0))
+            .light_line_style(picture::FAINT)
+            .bold_line_style(picture::GRID)
             .draw()?;
         for (i, (name, colour)) in SERIES.into_iter().enumerate() {
             let line = points.iter().map(|p| (p.n as f64, p.us[i]));
@@ -221,16 +216,8 @@ fn draw(points: &[Point], title: &str, of: &str) -> std::result::Result<String, 
             };
             chart.draw_series(points.iter().filter(|p| p.most[i] > p.us[i]).map(spread))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .label_font(("sans-serif", 15))
-            .background_style(WHITE)
-            .border_style(RGBColor(0xd0, 0xd0, 0xd0))
-            .draw()?;
-        root.present()?;
-    }
-    Ok(svg)
+        picture::key(&mut chart, SeriesLabelPosition::UpperLeft)
+    })
 }
 
 /// Microseconds in the unit that people would say.

@@ -1,42 +1,43 @@
 //! `siskin bert accuracy`: how near the vectors of quantized and pruned models are to those of the model in f32.
 
+use super::chart;
+use super::comparison::Comparison;
+use super::graded::Graded;
 use super::prune::{Calibrate, Method, Plan};
-use super::{rank, samples};
+use super::rank;
+use super::report::{Domain, Pairs, Report};
+use super::samples;
 use crate::base::error::{Error, Result};
 use crate::base::input;
 use crate::base::json::to_json;
-use crate::base::progress;
-use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
-use serde::Serialize;
+use crate::base::output::{self, Output};
 use siskin::sparse::BlockShape;
-use siskin::{Ctx, MatMut};
-use siskin_bert::{
-    Batch, Calibration, Encoder, Model, Options, Precision, Range, Tokenizer, Workspace, sample_texts,
-};
+use siskin_bert::{Model, Precision, Tokenizer, sample_texts};
 use std::io::{Write, stdout};
-use std::path::PathBuf;
-
-/// Texts that are embedded at once.
-const BATCH: usize = 64;
-
-/// Texts that static INT8 is calibrated on, at most.
-const RANGES: usize = 512;
+use std::path::{Path, PathBuf};
 
 /// Compare the vectors of quantized and pruned models with those of the model in f32.
 ///
 /// Cosines are those of a text's vector with its vector by the whole model in f32. Spearman's correlation is that of the similarities of
-/// pairs of texts: whether neighbours stay neighbours. Measure on texts that were not used for calibration.
+/// pairs of texts with those by the whole model: whether neighbours stay neighbours. "graded" is Spearman's correlation with what is known
+/// of pairs; the whole model in f32 says what can be had. "top 1" and "top 10" are the parts of the nearest neighbours of the texts that
+/// are the same. Measure on texts that were not used for calibration.
 #[derive(clap::Args)]
 pub struct Args {
     /// A folder with config.json, model.safetensors and tokenizer.json.
     #[arg(long)]
     model: PathBuf,
-    /// Texts to compare on, one a line; without it, a few of many kinds that come with the command.
-    #[arg(long)]
-    texts: Option<PathBuf>,
-    /// Texts that are used, from all over the file.
+    /// Texts to compare on, one a line; files of several domains, comma-separated or each with --texts, are measured one by one. Without
+    /// it, a few texts of many kinds that come with the command.
+    #[arg(long, value_delimiter = ',')]
+    texts: Vec<PathBuf>,
+    /// Texts that are used of each file, from all over it.
     #[arg(long, default_value_t = 1000)]
     count: usize,
+    /// Pairs of texts, a pair a line: a number, the larger the more related, and the two texts, with tabs between. Without it, pairs that
+    /// come with the command.
+    #[arg(long)]
+    pairs: Option<PathBuf>,
     /// Sparsities to prune to, as 0.65,0.8.
     #[arg(long, value_delimiter = ',')]
     sparsity: Vec<f64>,
@@ -48,215 +49,115 @@ pub struct Args {
     method: Vec<Method>,
     #[command(flatten)]
     calibrate: Calibrate,
-    /// Folders of models that were pruned or trained elsewhere, to compare too.
+    /// Folders of models that were pruned or trained elsewhere, to compare too, as DIR or NAME=DIR. Models of one name and block shape
+    /// are a line of the picture.
     #[arg(long, value_name = "MODEL", value_delimiter = ',')]
-    also: Vec<PathBuf>,
+    also: Vec<String>,
+    /// Draw the mean cosine and "graded" of what is computed in INT8 against the sparsity, into an SVG file.
+    #[arg(long, value_name = "SVG", long_help = format!("Draw the mean cosine and \"graded\" of what is computed in INT8 against the \
+        sparsity, into an SVG file.\n\n{}", output::RULE))]
+    plot: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
-#[derive(Serialize)]
-struct Report {
-    model: String,
-    texts: usize,
-    pairs: usize,
-    rows: Vec<Row>,
-}
-
-/// A model in a precision, against the whole model in f32.
-#[derive(Serialize)]
-struct Row {
-    weights: String,
-    precision: &'static str,
-    /// Of all linear layers: the part of the weights that is 0.
-    sparsity: f64,
-    cosine_mean: f64,
-    cosine_median: f64,
-    cosine_least: f64,
-    /// Null where all similarities are the same.
-    spearman: Option<f64>,
-}
-
-/// What all models are compared by.
-struct Comparison {
-    ctx: Ctx,
-    batches: Vec<Batch>,
-    /// For ranges of static INT8.
-    calibration: Vec<Batch>,
-    pairs: Vec<(usize, usize)>,
-    /// By the whole model in f32: unit vectors, and the similarities of the pairs.
-    vectors: Vec<Vec<f32>>,
-    similarities: Vec<f64>,
-}
+/// The precisions that pruned models are compared in.
+const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Int8, Precision::Int8Static];
 
 pub fn main(args: &Args) -> Result<()> {
     args.sparsity.iter().try_for_each(|&sparsity| samples::check_sparsity("--sparsity", sparsity))?;
-    let files = [&args.texts, &args.calibrate.calibrate];
-    input::check(&files.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<_>>())?;
+    let files = args.texts.iter().chain(&args.calibrate.calibrate).chain(&args.pairs);
+    let files: Vec<&Path> = files.map(PathBuf::as_path).collect();
+    input::check(&files)?;
     if args.count < 2 {
         return Err(Error::input("--count", "2 or more", args.count));
     }
+    if args.plot.is_some() && args.sparsity.is_empty() && args.also.is_empty() {
+        return Err(Error::input("--plot", "pruned models, by --sparsity or --also", "none"));
+    }
+    let plot = args.plot.as_ref().map(|path| Output::new(path, &files)).transpose()?;
     let model = Model::read(&args.model)?;
     let tokenizer = Tokenizer::read(&args.model, model.config())?;
-    let texts = match &args.texts {
-        Some(path) => samples::read(path, args.count)?,
-        None => sample_texts().map(str::to_string).collect(),
-    };
+    let domains = domains(args)?;
+    let graded = Graded::read(args.pairs.as_deref())?;
     let calibrate = args.calibrate.read()?;
-    let comparison = Comparison::new(&model, &tokenizer, &texts, calibrate.as_deref())?;
+    // What is read last is refused before the work, too.
+    let also = args.also.iter().map(|given| other(given, &model)).collect::<Result<Vec<_>>>()?;
+    let comparison = Comparison::new(&model, &tokenizer, &domains, &graded, calibrate.as_deref())?;
     let tokens = |texts: Vec<String>| samples::tokens(&tokenizer, &texts, args.calibrate.tokens);
     let pruning = calibrate.map(tokens).transpose()?;
-    let mut rows = comparison.rows("dense".into(), &model, &[Precision::Int8, Precision::Int8Static])?;
-    let all = [Precision::F32, Precision::Int8, Precision::Int8Static];
+    let mut rows = comparison.rows("dense", &model, &PRECISIONS)?;
     for (&block, &sparsity) in args.block.iter().flat_map(|b| args.sparsity.iter().map(move |s| (b, s))) {
         for &method in &args.method {
             let plan = Plan { method, block, sparsity, calibrate: &args.calibrate, texts: pruning.as_ref() };
             let (pruned, _) = plan.prune(&args.model, &model, &comparison.ctx)?;
-            let name = format!("{} {:.0} % {block}", method.name(), 100.0 * sparsity);
-            rows.extend(comparison.rows(name, &pruned, &all)?);
+            rows.extend(comparison.rows(method.name(), &pruned, &PRECISIONS)?);
         }
     }
-    for folder in &args.also {
-        let other = Model::read(folder)?;
-        if other.config().hidden_size != model.config().hidden_size {
-            let expected = format_args!("vectors of {} features", model.config().hidden_size);
-            return Err(Error::file(
-                folder,
-                format_args!("expected {expected}, got {}", other.config().hidden_size),
-            ));
-        }
-        rows.extend(comparison.rows(folder.display().to_string(), &other, &all)?);
+    for (name, folder) in also {
+        rows.extend(comparison.rows(&name, &Model::read(&folder)?, &PRECISIONS)?);
     }
+    let domain = |(name, texts): &(String, Vec<String>)| Domain {
+        name: name.clone(),
+        texts: texts.len(),
+        pairs: rank::pairs(texts.len()).len(),
+    };
     let report = Report {
         model: args.model.display().to_string(),
-        texts: texts.len(),
-        pairs: comparison.pairs.len(),
+        domains: domains.iter().map(domain).collect(),
+        graded: Pairs { pairs: graded.grades.len(), name: graded.name },
         rows,
     };
+    if let Some(plot) = &plot {
+        let picture = chart::draw(&report, &stem(&args.model));
+        plot.write(picture.map_err(|e| plot.blame(format_args!("cannot be drawn: {e}")))?.as_bytes())?;
+    }
     let mut out = stdout().lock();
-    if args.json {
-        return Ok(writeln!(out, "{}", to_json(&report))?);
-    }
-    writeln!(out, "{}: {} texts, {} pairs of them", report.model, report.texts, report.pairs)?;
-    Ok(writeln!(out, "{}", table(&report.rows))?)
+    Ok(match args.json {
+        true => writeln!(out, "{}", to_json(&report))?,
+        false => report.print(&mut out)?,
+    })
 }
 
-impl Comparison {
-    fn new(
-        model: &Model,
-        tokenizer: &Tokenizer,
-        texts: &[String],
-        calibrate: Option<&[String]>,
-    ) -> Result<Self> {
-        let limit = tokenizer.limit();
-        let batches = |texts: &[String]| {
-            texts
-                .chunks(BATCH)
-                .map(|texts| samples::tokens(tokenizer, texts, limit))
-                .collect::<Result<Vec<_>>>()
-        };
-        // Ranges need fewer texts than least squares do.
-        let ranges: Vec<String> = match calibrate {
-            Some(texts) => texts.iter().step_by(texts.len().div_ceil(RANGES)).cloned().collect(),
-            None => sample_texts().map(str::to_string).collect(),
-        };
-        let mut this = Self {
-            ctx: Ctx::new()?,
-            batches: batches(texts)?,
-            calibration: batches(&ranges)?,
-            pairs: rank::pairs(texts.len()),
-            vectors: Vec::new(),
-            similarities: Vec::new(),
-        };
-        this.vectors = this.embed(model, Precision::F32)?;
-        this.similarities = this.similarities(&this.vectors);
-        Ok(this)
+/// The texts of each file, by the name of the file.
+fn domains(args: &Args) -> Result<Vec<(String, Vec<String>)>> {
+    if args.texts.is_empty() {
+        return Ok(vec![("samples".into(), sample_texts().map(str::to_string).collect())]);
     }
-
-    /// Unit vectors of all texts.
-    fn embed(&self, model: &Model, precision: Precision) -> Result<Vec<Vec<f32>>> {
-        let calibration;
-        let options = match precision {
-            Precision::Int8Static => {
-                let batches = self.calibration.iter().map(Batch::tokens);
-                calibration = Calibration::collect(model, batches, Range::Absolute, &self.ctx)?;
-                Options::calibrated(&calibration)
-            }
-            other => Options::new(other),
-        };
-        let encoder = Encoder::build(model, &self.ctx, &options)?;
-        let features = model.config().hidden_size;
-        let (mut memory, mut vectors) = (Workspace::new(), Vec::new());
-        let bar = progress::bar(self.batches.len(), "embedding");
-        for batch in &self.batches {
-            let mut out = vec![0.0; batch.texts() * features];
-            encoder.forward(
-                batch.tokens(),
-                MatMut::new(&mut out, batch.texts(), features)?,
-                &self.ctx,
-                &mut memory,
-            )?;
-            vectors.extend(out.chunks(features).map(|vector| {
-                let length = dot(vector, vector).sqrt().max(f64::MIN_POSITIVE) as f32;
-                vector.iter().map(|v| v / length).collect::<Vec<f32>>()
-            }));
-            bar.inc(1);
+    let mut domains: Vec<(String, Vec<String>)> = Vec::new();
+    for path in &args.texts {
+        let texts = samples::read(path, args.count)?;
+        if texts.len() < 2 {
+            return Err(Error::file(input::name(path), "expected two texts or more, got 1"));
         }
-        bar.finish_and_clear();
-        Ok(vectors)
+        let short = stem(input::name(path));
+        // Files of one name in several folders.
+        let taken = domains.iter().any(|(name, _)| *name == short);
+        let name = if taken { path.display().to_string() } else { short };
+        if domains.iter().any(|(other, _)| *other == name) {
+            return Err(Error::input("--texts", "each file once", path.display()));
+        }
+        domains.push((name, texts));
     }
-
-    fn similarities(&self, vectors: &[Vec<f32>]) -> Vec<f64> {
-        self.pairs.iter().map(|&(a, b)| dot(&vectors[a], &vectors[b])).collect()
-    }
-
-    fn rows(&self, weights: String, model: &Model, precisions: &[Precision]) -> Result<Vec<Row>> {
-        let sparsity = model.sparsity();
-        let row = |&precision: &Precision| {
-            let vectors = self.embed(model, precision)?;
-            let mut cosines: Vec<f64> = vectors.iter().zip(&self.vectors).map(|(a, b)| dot(a, b)).collect();
-            cosines.sort_by(f64::total_cmp);
-            Ok(Row {
-                weights: weights.clone(),
-                precision: match precision {
-                    Precision::Int8 => "INT8",
-                    Precision::Int8Static => "INT8 static",
-                    _ => "f32",
-                },
-                sparsity,
-                cosine_mean: cosines.iter().sum::<f64>() / cosines.len() as f64,
-                cosine_median: cosines[cosines.len() / 2],
-                cosine_least: cosines[0],
-                spearman: rank::spearman(&self.similarities(&vectors), &self.similarities),
-            })
-        };
-        precisions.iter().map(row).collect()
-    }
+    Ok(domains)
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+/// The last part of a path, without what comes after its last dot.
+fn stem(path: &Path) -> String {
+    path.file_stem().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
-fn table(rows: &[Row]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header([
-        "weights",
-        "",
-        "zeros",
-        "cosine mean",
-        "median",
-        "least",
-        "Spearman",
-    ]);
-    for row in rows {
-        let cosines = [row.cosine_mean, row.cosine_median, row.cosine_least].map(|v| format!("{v:.4}"));
-        let zeros = format!("{:.1} %", 100.0 * row.sparsity);
-        let spearman = row.spearman.map_or("-".into(), |v| format!("{v:.4}"));
-        let first = [row.weights.clone(), row.precision.into(), zeros];
-        table.add_row(first.into_iter().chain(cosines).chain([spearman]));
+/// The name and the folder of a model that makes vectors of the same size.
+fn other(given: &str, model: &Model) -> Result<(String, PathBuf)> {
+    let (name, folder) = match given.split_once('=') {
+        Some((name, folder)) if !Path::new(given).exists() => (name, folder),
+        _ => (given, given),
+    };
+    let folder = PathBuf::from(folder);
+    let (wanted, got) = (model.config().hidden_size, Model::read(&folder)?.config().hidden_size);
+    if got != wanted {
+        return Err(Error::file(&folder, format_args!("expected vectors of {wanted} features, got {got}")));
     }
-    table.column_iter_mut().skip(2).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    table
+    Ok((name.to_string(), folder))
 }

@@ -5,14 +5,20 @@ use crate::base::input;
 use siskin_bert::{Batch, Tokenizer, TooLong};
 use std::path::Path;
 
+/// What is in a file of text.
+pub fn text(path: &Path) -> Result<String> {
+    match std::str::from_utf8(&input::read(path)?) {
+        Ok(text) => Ok(text.to_string()),
+        Err(e) => Err(Error::file(input::name(path), format_args!("expected UTF-8: {e}"))),
+    }
+}
+
 /// At most `most` lines of a file of texts, one a line, taken from all over it at equal distances; empty lines are no texts.
 pub fn read(path: &Path, most: usize) -> Result<Vec<String>> {
-    let bytes = input::read(path)?;
-    let blame = |why: &dyn std::fmt::Display| Error::file(input::name(path), why);
-    let text = std::str::from_utf8(&bytes).map_err(|e| blame(&format_args!("expected UTF-8: {e}")))?;
+    let text = text(path)?;
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     if lines.is_empty() {
-        return Err(blame(&"expected a text on each line, got none"));
+        return Err(Error::file(input::name(path), "expected a text on each line, got none"));
     }
     let count = most.min(lines.len());
     Ok((0..count).map(|i| lines[i * lines.len() / count].to_string()).collect())

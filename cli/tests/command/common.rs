@@ -64,6 +64,23 @@ pub fn served(bad: &[&str], good: &[&str]) -> Vec<Value> {
     answers
 }
 
+/// An SVG's elements are opened and closed in order; what it says is between them.
+#[track_caller]
+pub fn check_xml(svg: &str) {
+    let mut open = Vec::new();
+    for tag in svg.split('<').skip(1) {
+        let (tag, text) = tag.split_once('>').unwrap_or_else(|| panic!("{tag:?} has no end"));
+        assert!(!text.contains('>'), "{text:?}");
+        match tag.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop(), Some(name)),
+            None if tag.ends_with('/') => {}
+            None => open.push(tag.split_whitespace().next().unwrap()),
+        }
+        assert_eq!(tag.matches('"').count() % 2, 0, "{tag:?}");
+    }
+    assert!(open.is_empty(), "{open:?} are not closed");
+}
+
 /// An empty folder of a test's own.
 pub fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);

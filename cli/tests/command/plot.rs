@@ -3,22 +3,6 @@
 use crate::common::*;
 use std::fs;
 
-/// Elements that are opened and closed in order; what it says is between them.
-fn check_xml(svg: &str) {
-    let mut open = Vec::new();
-    for tag in svg.split('<').skip(1) {
-        let (tag, text) = tag.split_once('>').unwrap_or_else(|| panic!("{tag:?} has no end"));
-        assert!(!text.contains('>'), "{text:?}");
-        match tag.strip_prefix('/') {
-            Some(name) => assert_eq!(open.pop(), Some(name)),
-            None if tag.ends_with('/') => {}
-            None => open.push(tag.split_whitespace().next().unwrap()),
-        }
-        assert_eq!(tag.matches('"').count() % 2, 0, "{tag:?}");
-    }
-    assert!(open.is_empty(), "{open:?} are not closed");
-}
-
 #[test]
 fn a_plot_names_all_that_it_draws() {
     let folder = folder("plot");

@@ -1,6 +1,6 @@
 //! `siskin bert prune` and `siskin bert accuracy`, with a small generated model and a tokenizer of a few words.
 
-use crate::common::{refused, siskin, text};
+use crate::common::{check_xml, refused, siskin, text};
 use serde_json::{Value, json};
 use siskin_bert::{Config, Family, Model};
 use std::fmt::Write;
@@ -86,42 +86,119 @@ fn a_pruned_checkpoint_is_written_and_is_nearer_than_by_magnitude() {
     assert_eq!(Model::read(&ours).unwrap().sparsity(), 0.5);
     assert!(Path::new(&ours).join("tokenizer.json").exists());
 
-    let also = format!("{ours},{plain}");
+    let also = format!("{ours},by magnitude={plain}");
     let accuracy = ["bert", "accuracy", "--model", &model, "--texts", &others, "--also", &also];
     let report = answered(&[&accuracy[..], &["--json"]].concat());
-    assert_eq!((&report["texts"], &report["pairs"]), (&json!(50), &json!(50 * 49 / 2)));
+    assert_eq!(report["domains"], json!([{ "name": "others", "texts": 50, "pairs": 50 * 49 / 2 }]));
+    assert_eq!(report["graded"], json!({ "name": "the command", "pairs": 63 }));
     let rows = report["rows"].as_array().unwrap();
     let row = |weights: &str, precision: &str| {
         let found = rows.iter().find(|r| r["weights"] == weights && r["precision"] == precision);
         let row = found.unwrap_or_else(|| panic!("no {weights} {precision} in {rows:?}"));
-        ["cosine_mean", "cosine_median", "cosine_least", "spearman", "sparsity"]
+        ["cosine_mean", "cosine_median", "cosine_least", "spearman", "top_1", "top_10", "sparsity"]
             .map(|f| row[f].as_f64().unwrap())
     };
-    assert_eq!(rows.len(), 2 + 3 + 3);
+    assert_eq!(rows.len(), 3 + 3 + 3);
+    // The whole model in f32 agrees with itself.
+    for is in row("dense", "f32").into_iter().take(6) {
+        assert!((is - 1.0).abs() < 1e-6, "{rows:?}");
+    }
     for precision in ["INT8", "INT8 static"] {
-        let [mean, median, least, spearman, sparsity] = row("dense", precision);
+        let [mean, median, least, spearman, top_1, top_10, sparsity] = row("dense", precision);
         assert!(
             least > 0.9 && mean > 0.98 && median > 0.98 && spearman > 0.98 && sparsity < 0.01,
             "{rows:?}"
         );
+        assert!(top_1 > 0.8 && top_10 > 0.9 && top_10 < 1.0, "{rows:?}");
     }
     for precision in ["f32", "INT8", "INT8 static"] {
-        let [[ours, .., sparsity], [plain, ..]] = [row(&ours, precision), row(&plain, precision)];
+        let [[ours, .., near, sparsity], [plain, .., far, _]] =
+            [row(&ours, precision), row("by magnitude", precision)];
         assert!(1.0 - ours < 0.6 * (1.0 - plain) && sparsity == 0.5, "{precision}: {ours} {plain}");
+        assert!(near > far && far > 10.0 / 49.0, "{precision}: {near} {far}");
     }
+    assert!(
+        rows.iter().all(|r| r["block"] == if r["weights"] == "dense" { Value::Null } else { json!("4x4") })
+    );
     let output = siskin(&accuracy);
     let table = text(&output.stdout);
-    assert!(table.contains("Spearman") && table.contains("INT8 static"), "{table}");
+    for part in ["Spearman", "INT8 static", "graded", "top 10", "others: 50 texts", "by magnitude"] {
+        assert!(table.contains(part), "no {part} in {table}");
+    }
 
     // The same without a checkpoint between.
     let pruned = ["--sparsity", "0.5", "--block", "4x4", "--calibrate", &texts, "--json"];
     let again = answered(&[&accuracy[..6], &pruned].concat());
     let again = again["rows"].as_array().unwrap();
-    assert_eq!((again.len(), &again[2]["weights"]), (2 + 6, &json!("surgeon 50 % 4x4")));
+    assert_eq!((again.len(), &again[3]["weights"]), (3 + 6, &json!("surgeon")));
     assert_eq!(
-        (&again[2]["cosine_mean"], &again[5]["cosine_mean"]),
-        (&rows[2]["cosine_mean"], &rows[5]["cosine_mean"])
+        (&again[3]["cosine_mean"], &again[6]["cosine_mean"]),
+        (&rows[3]["cosine_mean"], &rows[6]["cosine_mean"])
     );
+}
+
+#[test]
+fn each_file_of_texts_is_measured_alone_and_drawn() {
+    let dir = folder();
+    let [model, texts, others, picture] =
+        ["model", "texts.txt", "others.txt", "accuracy.svg"].map(|name| at(dir.path(), name));
+    let magnitude = ["--method", "magnitude", "--sparsity", "0.5,0.8", "--block", "4x4,1x1", "--json"];
+    let accuracy = [&["bert", "accuracy", "--model", &model, "--count", "60"], &magnitude[..]].concat();
+    let files = format!("{texts},{others}");
+    let report = answered(&[&accuracy[..], &["--texts", &files, "--plot", &picture]].concat());
+    assert_eq!(
+        report["domains"],
+        json!([{ "name": "texts", "texts": 60, "pairs": 60 * 59 / 2 }, { "name": "others", "texts": 50, "pairs": 50 * 49 / 2 }])
+    );
+    let rows = |report: &Value, domain: &str| -> Vec<Value> {
+        let rows = report["rows"].as_array().unwrap().iter();
+        rows.filter(|row| row["domain"] == domain).cloned().collect()
+    };
+    assert_eq!(rows(&report, "texts").len(), 3 + 4 * 3);
+    // A domain's rows are the same whatever else is measured; what is said of graded pairs is the same in all domains.
+    let alone = answered(&[&accuracy[..], &["--texts", &others]].concat());
+    assert_eq!(rows(&report, "others"), rows(&alone, "others"));
+    for (a, b) in rows(&report, "texts").iter().zip(rows(&report, "others")) {
+        assert_eq!(a["spearman_graded"], b["spearman_graded"]);
+        assert!(a["cosine_mean"] != b["cosine_mean"] && a["spearman_graded"].is_f64(), "{a} {b}");
+    }
+
+    let svg = fs::read_to_string(picture).unwrap();
+    check_xml(&svg);
+    for part in
+        ["magnitude 4x4", "magnitude 1x1", "dense", ", texts", ", others", "grades of 63 pairs", "INT8"]
+    {
+        assert!(svg.contains(part), "{part} is not drawn");
+    }
+    // In each of three charts two lines of two points, and in the first a sample of each beside its name.
+    let thick =
+        svg.lines().filter(|l| l.starts_with("<polyline") && l.contains("stroke-width=\"2\"")).count();
+    let crosses = svg.lines().filter(|l| l.starts_with("<line") && l.contains("stroke-width=\"2\"")).count();
+    assert_eq!((thick, crosses), (3 * 2 + 2, 2 * (3 + 1)));
+}
+
+#[test]
+fn similarities_of_graded_pairs_have_their_order() {
+    let dir = folder();
+    let [model, pairs] = ["model", "pairs.tsv"].map(|name| at(dir.path(), name));
+    let graded = |file: &str| {
+        fs::write(&pairs, file).unwrap();
+        let accuracy = ["bert", "accuracy", "--model", &model, "--pairs", &pairs, "--json"];
+        let report = answered(&accuracy);
+        assert_eq!(report["graded"], json!({ "name": pairs, "pairs": 4 }));
+        report["rows"][0]["spearman_graded"].as_f64().unwrap()
+    };
+    // Texts that are the same are as near as can be; lines without a text count as none.
+    let file = |same: &str, different: &str| {
+        format!(
+            "{same}\tthe old bird sings\tthe old bird sings\n\n{different}\ta hill\tdog runs to the house and waits\r\n\
+             {same}\train\train\n{different}\tgreen\tthe dog falls on a bird\n"
+        )
+    };
+    // Two pairs tie in the grades, and two in the similarities as far as they are rounded alike.
+    let right = graded(&file("2", "0"));
+    assert!((0.85..=0.95).contains(&right), "{right}");
+    assert_eq!(graded(&file("-1", "0.5")), -right);
 }
 
 #[test]
@@ -143,6 +220,53 @@ fn what_cannot_be_is_refused_before_the_work() {
     refused(&prune(&["--out", &out, "--calibrate", &texts]), "expected a text on each line, got none");
     assert!(!Path::new(&out).exists());
     refused(&siskin(&["bert", "accuracy", "--model", &out]), "config.json");
-    let twice = ["bert", "accuracy", "--model", &model, "--texts", "-", "--calibrate", "-"];
-    refused(&siskin(&twice), "standard input");
+}
+
+#[test]
+fn texts_and_pairs_that_cannot_be_compared_are_refused() {
+    let dir = folder();
+    let [model, texts, pairs, picture] =
+        ["model", "others.txt", "pairs.tsv", "a.svg"].map(|name| at(dir.path(), name));
+    let accuracy = |more: &[&str]| siskin(&[&["bert", "accuracy", "--model", &model], more].concat());
+    refused(&accuracy(&["--texts", "-", "--calibrate", "-"]), "standard input");
+    refused(&accuracy(&["--texts", "-,-"]), "standard input");
+    refused(&accuracy(&["--pairs", "-", "--texts", "-"]), "standard input");
+    refused(&accuracy(&["--texts", &texts, "--count", "1"]), "--count: expected 2 or more, got 1");
+    refused(&accuracy(&["--texts", &texts, "--texts", &texts]), "--texts: expected each file once");
+    refused(&accuracy(&["--texts", &pairs]), &pairs);
+    refused(&accuracy(&["--also", &format!("name={pairs}")]), &pairs);
+    refused(
+        &accuracy(&["--plot", &picture]),
+        "--plot: expected pruned models, by --sparsity or --also, got none",
+    );
+    let drawn = ["--sparsity", "0.5", "--method", "magnitude", "--plot"];
+    refused(&accuracy(&[&drawn[..], &[&texts, "--texts", &texts]].concat()), "other than the input");
+    refused(&accuracy(&[&drawn[..], &[&at(dir.path(), "no/a.svg")]].concat()), "no/a.svg");
+
+    let mut small = Config::new(Family::Bert, 1, 16, 2);
+    (small.vocab_size, small.max_positions, small.intermediate_size) = (20, 24, 32);
+    let other = at(dir.path(), "small");
+    Model::generated(small, 5).unwrap().save(&other).unwrap();
+    refused(&accuracy(&["--also", &other]), "expected vectors of 32 features, got 16");
+
+    let with = |file: &[u8], names: &str| {
+        fs::write(&pairs, file).unwrap();
+        refused(&accuracy(&["--pairs", &pairs]), &format!("{pairs}: {names}"));
+    };
+    with(
+        b"1\ta\tb\n\n2\tb\n",
+        "line 3: expected three fields with tabs between, a number and two texts, got 2",
+    );
+    with(b"1\ta\tb\tc\n", "line 1: expected three fields with tabs between, a number and two texts, got 4");
+    with(
+        b"1\ta\tb\nhigh\ta\tb\n",
+        "line 2: expected a number that says how related the texts are, got \"high\"",
+    );
+    with(b"NaN\ta\tb\n", "line 1: expected a number");
+    with(b"1\ta\t \n", "line 1: expected two texts, got an empty one");
+    with(b"1\ta\tb\n1\tb\ta\n", "expected pairs of two grades or more, got 1 alone");
+    with(b"\n \n", "expected a pair of texts on each line, got none");
+    with(b"1\t\xff\tb\n", "expected UTF-8");
+    fs::write(&texts, "a bird\n").unwrap();
+    refused(&accuracy(&["--texts", &texts]), "expected two texts or more, got 1");
 }
