@@ -125,6 +125,20 @@ fn a_pruned_checkpoint_is_written_and_is_nearer_than_by_magnitude() {
 }
 
 #[test]
+fn a_generated_model_is_written_without_a_tokenizer() {
+    let dir = TempDir::new().unwrap();
+    let out = at(dir.path(), "out");
+    let prune = ["bert", "prune", "--model", "bert-mini", "--sparsity", "0.75", "--out", &out, "--json"];
+    refused(&siskin(&prune), "--method: expected magnitude, for generated weights, got surgeon");
+    assert!(!Path::new(&out).exists());
+    let report = answered(&[&prune[..], &["--method", "magnitude"]].concat());
+    assert_eq!((&report["sparsity"], &report["texts"]), (&json!(0.75), &json!(0)));
+    let written = Model::read(&out).unwrap();
+    assert_eq!((written.config(), written.sparsity()), (&Config::preset("bert-mini").unwrap(), 0.75));
+    assert!(!Path::new(&out).join("tokenizer.json").exists());
+}
+
+#[test]
 fn what_cannot_be_is_refused_before_the_work() {
     let dir = folder();
     let [model, texts, out] = ["model", "texts.txt", "out"].map(|name| at(dir.path(), name));
@@ -145,4 +159,8 @@ fn what_cannot_be_is_refused_before_the_work() {
     refused(&siskin(&["bert", "accuracy", "--model", &out]), "config.json");
     let twice = ["bert", "accuracy", "--model", &model, "--texts", "-", "--calibrate", "-"];
     refused(&siskin(&twice), "standard input");
+    refused(
+        &siskin(&["bert", "prune", "--model", "none", "--out", &out]),
+        "--model: expected a folder, or minilm",
+    );
 }
