@@ -42,7 +42,7 @@ def unsupported_pooling(folder):
 
 def array(weights, tensor):
     """A tensor of the checkpoint in f32, whose name may have a prefix."""
-    for name in (tensor.name, f"bert.{tensor.name}"):
+    for name in (tensor.name, *(f"{family}.{tensor.name}" for family in encoder_graph.NAMES)):
         if name in weights:
             found = weights[name].astype(np.float32)
             return np.ascontiguousarray(found.T) if tensor.transposed else found
@@ -62,7 +62,7 @@ def export(folder, path):
             attributes = {"to": getattr(TensorProto, attributes["to"])}
         nodes.append(helper.make_node(node.op, node.inputs, [node.output], name=node.output, **attributes))
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["texts", "tokens"]) for name in ("input_ids", "attention_mask")]
-    outputs = [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["texts", config["hidden_size"]])]
+    outputs = [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["texts", encoder_graph.field(config, "hidden_size")])]
     initializers = [numpy_helper.from_array(constant, name) for name, constant in constants.items()]
     made = helper.make_graph(nodes, "encoder", inputs, outputs, initializers)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", encoder_graph.OPSET)], ir_version=IR_VERSION)

@@ -39,7 +39,9 @@ def quantized(low, high):
 
 def of_weights(w, bias, x_scale):
     """Weights [inputs, outputs] as bytes, the bias as one more sum, and what a sum stands for."""
-    steps = np.maximum(np.abs(w).max(0), np.finfo(np.float32).tiny) / np.float32(127)
+    steps = np.abs(w).max(0) / np.float32(127)
+    # Of an output feature of which nothing is left, any step will do with which its bias is no large number.
+    steps[steps == 0] = steps.max()
     scale = (x_scale * steps).astype(np.float32)
     return np.rint(w / steps).astype(np.int8), np.rint(bias / scale).astype(np.int32), scale
 

@@ -58,9 +58,19 @@ class Graph(unittest.TestCase):
         self.assertEqual(self.graph.values["score_scale"], 4)
         self.assertEqual(self.graph.values["split_heads"], [0, 0, 4, 16])
 
+    def test_distilbert_has_the_same_operators_but_for_the_types_of_tokens(self):
+        config = {"model_type": "distilbert", "activation": "gelu", "dim": 64, "n_heads": 4, "n_layers": 2}
+        self.assertIsNone(encoder_graph.unsupported(config))
+        graph = encoder_graph.encoder(config)
+        self.assertEqual(len(graph.nodes), len(self.graph.nodes) - 2)
+        self.assertEqual(len(graph.tensors), len(self.graph.tensors) - 1)
+        self.assertIn("transformer.layer.1.attention.q_lin.weight", graph.tensors)
+        self.assertEqual(graph.values["split_heads"], self.graph.values["split_heads"])
+        self.assertIn("activation", encoder_graph.unsupported(config | {"activation": "relu"}))
+
     def test_other_models_are_refused_by_name(self):
         self.assertIsNone(encoder_graph.unsupported(CONFIG))
-        self.assertIn("'distilbert'", encoder_graph.unsupported(CONFIG | {"model_type": "distilbert"}))
+        self.assertIn("'roberta'", encoder_graph.unsupported(CONFIG | {"model_type": "roberta"}))
         self.assertIn("hidden_act", encoder_graph.unsupported(CONFIG | {"hidden_act": "relu"}))
         self.assertIn("relative_key", encoder_graph.unsupported(CONFIG | {"position_embedding_type": "relative_key"}))
 

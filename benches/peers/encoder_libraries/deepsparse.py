@@ -13,12 +13,12 @@ def version():
 
 class Encoder:
     def __init__(self, form, _, folder):
-        self.path, self.folder, self.engines = folder / f"{form}.onnx", folder, {}
+        self.path, self.engines = folder / f"{form}.onnx", {}
 
     def call(self, ids, often):
         if ids.shape not in self.engines:
             # It writes the shapes into the file.
-            own = shutil.copy(self.path, self.folder / "deepsparse.onnx")
+            own = shutil.copy(self.path, self.path.with_suffix(".shaped.onnx"))
             shapes = [list(ids.shape)] * 2
             self.engines[ids.shape] = deepsparse.Engine(str(own), batch_size=len(ids), num_cores=1, input_shapes=shapes)
         engine, feed = self.engines[ids.shape], [ids, np.ones_like(ids)]

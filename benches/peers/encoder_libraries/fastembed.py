@@ -14,6 +14,8 @@ from fastembed import TextEmbedding
 from fastembed.common.model_description import ModelSource, PoolingType
 from tokenizers import Tokenizer
 
+import encoder_graph
+
 NAME = "peer/encoder"
 
 
@@ -30,7 +32,7 @@ class Encoder:
         # Without a limit of its own it cuts texts.
         limit = {"model_max_length": config["max_position_embeddings"], "pad_token": "[PAD]"}
         (own / "tokenizer_config.json").write_text(json.dumps(limit), encoding="utf-8")
-        source, dim = ModelSource(hf=NAME), config["hidden_size"]
+        source, dim = ModelSource(hf=NAME), encoder_graph.field(config, "hidden_size")
         TextEmbedding.add_custom_model(NAME, PoolingType.DISABLED, False, source, dim, model_file="model.onnx")
         self.model = TextEmbedding(NAME, specific_model_path=str(own), threads=1, providers=["CPUExecutionProvider"])
         self.tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
