@@ -1,4 +1,5 @@
-"""Models for ONNX Runtime of the folder of a checkpoint: f32, and INT8 by its own dynamic quantization."""
+"""What the peers need of the folder of a checkpoint: ONNX models in f32 and in INT8 by ONNX Runtime's dynamic quantization, and a tokenizer
+and texts where the weights are generated, and there is none."""
 
 import json
 import logging
@@ -8,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.numpy import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 import encoder_graph
 
@@ -40,7 +42,7 @@ def unsupported_pooling(folder):
 
 def array(weights, tensor):
     """A tensor of the checkpoint in f32, whose name may have a prefix."""
-    for name in (tensor.name, f"bert.{tensor.name}"):
+    for name in (tensor.name, *(f"{family}.{tensor.name}" for family in encoder_graph.NAMES)):
         if name in weights:
             found = weights[name].astype(np.float32)
             return np.ascontiguousarray(found.T) if tensor.transposed else found
@@ -60,7 +62,7 @@ def export(folder, path):
             attributes = {"to": getattr(TensorProto, attributes["to"])}
         nodes.append(helper.make_node(node.op, node.inputs, [node.output], name=node.output, **attributes))
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["texts", "tokens"]) for name in ("input_ids", "attention_mask")]
-    outputs = [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["texts", config["hidden_size"]])]
+    outputs = [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["texts", encoder_graph.field(config, "hidden_size")])]
     initializers = [numpy_helper.from_array(constant, name) for name, constant in constants.items()]
     made = helper.make_graph(nodes, "encoder", inputs, outputs, initializers)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", encoder_graph.OPSET)], ir_version=IR_VERSION)
@@ -74,3 +76,21 @@ def quantize(path, to):
     # It recommends to infer shapes beforehand, which dynamic quantization of these operators does not need.
     logging.disable(logging.WARNING)
     quantize_dynamic(path, to, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
+
+
+def with_tokenizer(model, folder):
+    """The folder of a checkpoint that has none, with a tokenizer: each token is a word, "w" and its number."""
+    folder.mkdir()
+    for entry in model.iterdir():
+        (folder / entry.name).symlink_to(entry.resolve())
+    words = {f"w{token}": token for token in range(config_of(model)["vocab_size"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def random_texts(lengths, vocabulary, seed):
+    """Texts of so many words of that tokenizer."""
+    random = np.random.default_rng(seed)
+    return [" ".join(f"w{token}" for token in random.integers(0, vocabulary, length)) for length in lengths]

@@ -56,19 +56,41 @@ class Graph:
         return self.add("LayerNormalization", inputs, f"{layer}.output", axis=-1, epsilon=epsilon)
 
 
+# What parts of a layer are called, by model_type; and fields of config.json that are not called as BERT calls them.
+NAMES = {
+    "bert": {
+        "layer": "encoder.layer", "query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value",
+        "joined": "attention.output.dense", "norm": "attention.output.LayerNorm", "wide": "intermediate.dense", "narrow": "output.dense",
+        "last_norm": "output.LayerNorm",
+    },
+    "distilbert": {
+        "layer": "transformer.layer", "query": "attention.q_lin", "key": "attention.k_lin", "value": "attention.v_lin",
+        "joined": "attention.out_lin", "norm": "sa_layer_norm", "wide": "ffn.lin1", "narrow": "ffn.lin2", "last_norm": "output_layer_norm",
+    },
+}
+FIELDS = {"distilbert": {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads", "hidden_act": "activation"}}
+
+
+def field(config, name):
+    """A field of config.json by BERT's name."""
+    return config.get(FIELDS.get(config["model_type"], {}).get(name, name))
+
+
 def unsupported(config):
     """Why there is no graph for a config.json, or nothing."""
-    wanted = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
-    for field, value in wanted.items():
-        if config.get(field, "absolute" if field == "position_embedding_type" else None) != value:
-            return f"config.json: expected {field} to be {value!r}, and it is {config.get(field)!r}"
+    if config.get("model_type") not in NAMES:
+        return f"config.json: expected model_type to be one of {', '.join(NAMES)}, and it is {config.get('model_type')!r}"
+    if field(config, "hidden_act") != "gelu":
+        return f"config.json: expected the activation (hidden_act) to be 'gelu', and it is {field(config, 'hidden_act')!r}"
+    if (positions := config.get("position_embedding_type", "absolute")) != "absolute":
+        return f"config.json: expected position_embedding_type to be 'absolute', and it is {positions!r}"
     return None
 
 
 def encoder(config):
     """The graph of a model with this config.json."""
-    graph, epsilon = Graph(), config["layer_norm_eps"]
-    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    graph, epsilon, names = Graph(), config.get("layer_norm_eps", 1e-12), NAMES[config["model_type"]]
+    heads, hidden = field(config, "num_attention_heads"), field(config, "hidden_size")
     graph.value("zero", [0])
     graph.value("one", 1.0)
     graph.value("half", 0.5)
@@ -76,28 +98,30 @@ def encoder(config):
     graph.value("score_scale", math.sqrt(hidden // heads))
     graph.value("split_heads", [0, 0, heads, hidden // heads])
     graph.value("join_heads", [0, 0, hidden])
-    x = embeddings(graph, epsilon)
+    x = embeddings(graph, epsilon, config["model_type"] == "bert")
     mask = added_mask(graph)
-    for index in range(config["num_hidden_layers"]):
-        layer = f"encoder.layer.{index}"
-        y = attention(graph, x, mask, layer)
-        x = graph.norm(graph.add("Add", [y, x], f"{layer}.attention.residual"), f"{layer}.attention.output.LayerNorm", epsilon)
-        y = feed_forward(graph, x, layer)
-        x = graph.norm(graph.add("Add", [y, x], f"{layer}.residual"), f"{layer}.output.LayerNorm", epsilon)
+    for index in range(field(config, "num_hidden_layers")):
+        layer = f"{names['layer']}.{index}"
+        part = {name: f"{layer}.{of}" for name, of in names.items() if name != "layer"}
+        y = attention(graph, x, mask, layer, part)
+        x = graph.norm(graph.add("Add", [y, x], f"{layer}.attention.residual"), part["norm"], epsilon)
+        y = feed_forward(graph, x, layer, part)
+        x = graph.norm(graph.add("Add", [y, x], f"{layer}.residual"), part["last_norm"], epsilon)
     pooled(graph, x)
     return graph
 
 
-def embeddings(graph, epsilon):
-    """Words, positions from 0 on, and the first of the two types of tokens."""
+def embeddings(graph, epsilon, typed):
+    """Words, positions from 0 on, and the first type of tokens where there are types."""
     words = graph.add("Gather", [graph.tensor("embeddings.word_embeddings.weight"), "input_ids"], "embeddings.words")
     tokens = graph.add("Shape", ["input_ids"], "embeddings.tokens", start=1, end=2)
     table = graph.tensor("embeddings.position_embeddings.weight")
     positions = graph.add("Slice", [table, "zero", tokens, "zero"], "embeddings.positions")
-    types = graph.tensor("embeddings.token_type_embeddings.weight")
-    first = graph.add("Gather", [types, "zero"], "embeddings.first_type")
-    placed = graph.add("Add", [positions, first], "embeddings.positions_and_type")
-    return graph.norm(graph.add("Add", [words, placed], "embeddings.sum"), "embeddings.LayerNorm", epsilon)
+    if typed:
+        types = graph.tensor("embeddings.token_type_embeddings.weight")
+        first = graph.add("Gather", [types, "zero"], "embeddings.first_type")
+        positions = graph.add("Add", [positions, first], "embeddings.positions_and_type")
+    return graph.norm(graph.add("Add", [words, positions], "embeddings.sum"), "embeddings.LayerNorm", epsilon)
 
 
 def added_mask(graph):
@@ -108,13 +132,13 @@ def added_mask(graph):
     return graph.add("Mul", [padded, graph.value("lowest", LOWEST)], "mask.added")
 
 
-def attention(graph, x, mask, layer):
+def attention(graph, x, mask, layer, names):
     of = f"{layer}.attention"
     # Keys lie transposed, as the product of queries and keys takes them.
     orders = {"query": [0, 2, 1, 3], "key": [0, 2, 3, 1], "value": [0, 2, 1, 3]}
     parts = {}
     for part, order in orders.items():
-        split = graph.add("Reshape", [graph.linear(x, f"{of}.self.{part}"), "split_heads"], f"{of}.{part}.split")
+        split = graph.add("Reshape", [graph.linear(x, names[part]), "split_heads"], f"{of}.{part}.split")
         parts[part] = graph.add("Transpose", [split], f"{of}.{part}.heads", perm=order)
     scores = graph.add("MatMul", [parts["query"], parts["key"]], f"{of}.products")
     scores = graph.add("Div", [scores, "score_scale"], f"{of}.scores")
@@ -123,16 +147,16 @@ def attention(graph, x, mask, layer):
     y = graph.add("MatMul", [weights, parts["value"]], f"{of}.heads")
     y = graph.add("Transpose", [y], f"{of}.tokens", perm=[0, 2, 1, 3])
     y = graph.add("Reshape", [y, "join_heads"], f"{of}.joined")
-    return graph.linear(y, f"{of}.output.dense")
+    return graph.linear(y, names["joined"])
 
 
-def feed_forward(graph, x, layer):
+def feed_forward(graph, x, layer, names):
     """Two linear layers with the GELU of the error function between them."""
-    x, of = graph.linear(x, f"{layer}.intermediate.dense"), f"{layer}.gelu"
+    x, of = graph.linear(x, names["wide"]), f"{layer}.gelu"
     error = graph.add("Erf", [graph.add("Div", [x, "root_of_two"], f"{of}.scaled")], f"{of}.erf")
     gate = graph.add("Add", [error, "one"], f"{of}.gate")
     x = graph.add("Mul", [graph.add("Mul", [x, gate], f"{of}.gated"), "half"], f"{of}.output")
-    return graph.linear(x, f"{layer}.output.dense")
+    return graph.linear(x, names["narrow"])
 
 
 def pooled(graph, x):

@@ -1,73 +1,65 @@
-"""Those that take turns at an encoder: each gives the vectors of texts, and times of calls."""
+"""Those that take turns at an encoder: each gives the vectors of texts, and times of calls. encoder_libraries/serve.py says what they
+are asked for."""
 
-import statistics
+import os
 import subprocess
-import time
+import sys
+from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
-from encoder_table import times_of
+import encoder_table as tables
+from process import Process
 
-# Calls of a turn that do not count, and those that there are at least, however long they take.
-WARMING, FEWEST = 2, 3
+HERE = Path(__file__).resolve().parent
+# One thread, and nothing is looked for or reported elsewhere.
+ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")} | {
+    "NUMPY_MADVISE_HUGEPAGE": "0", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "NM_DISABLE_ANALYTICS": "1",
+}
 
 
-class OnnxRuntime:
-    """A session of one thread."""
+class Served(Process):
+    """A library of encoder_libraries/ by a Python that has it, or a program that answers the same."""
 
-    def __init__(self, path, disabled=()):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled)
-        )
+    def __init__(self, command):
+        super().__init__(list(map(str, command)), cwd=HERE, env=os.environ | ENVIRONMENT)
 
-    def padded(self, texts):
-        """The vectors of texts, lists of tokens, in one batch that is padded to the longest."""
-        ids = np.zeros((len(texts), max(map(len, texts))), np.int64)
-        mask = np.zeros_like(ids)
-        for row, text in enumerate(texts):
-            ids[row, : len(text)] = text
-            mask[row, : len(text)] = 1
-        return self.session.run(["vectors"], {"input_ids": ids, "attention_mask": mask})[0]
+    def vectors(self, tokens):
+        """The vectors of texts, lists of tokens, each in a call of its own: a range of bytes is then that of one text."""
+        answer = self.asked(vectors=tokens)
+        if "missing" in answer:
+            raise SystemExit(f"{self.version}: {answer['missing']}")
+        return answer["vectors"]
 
-    def alone(self, texts):
-        """The vectors of texts, each in a call of its own."""
-        return np.concatenate([self.padded([text]) for text in texts])
-
-    def turn(self, shape, vocabulary, ms):
-        """The least and the median time of calls in microseconds, on random tokens."""
-        ids = np.random.default_rng(1).integers(0, vocabulary, (shape.batch, shape.seq))
-        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        for _ in range(WARMING):
-            self.session.run(["vectors"], feed)
-        times, end = [], time.perf_counter() + ms / 1000
-        while len(times) < FEWEST or time.perf_counter() < end:
-            start = time.perf_counter()
-            self.session.run(["vectors"], feed)
-            times.append((time.perf_counter() - start) * 1e6)
-        return min(times), statistics.median(times)
+    def turn(self, shape, ids, ms):
+        """The least and the median time of calls in microseconds."""
+        return tables.times_of(self.asked(time=ids, ms=ms))
 
 
 class Siskin:
     """The command, with the flags of `siskin bert bench` that say what is computed in and what is pruned."""
 
+    missing = None
+
     def __init__(self, binary, model, flags):
         self.binary, self.model, self.flags = binary, model, flags
 
-    def vectors(self, precision, texts, folder):
-        """The vectors of texts, written to a file and read again."""
-        lines, out = folder / "texts.txt", folder / f"{precision}.npy"
-        lines.write_text("\n".join(texts) + "\n", encoding="utf-8")
-        said(self.binary, "embed", "--model", self.model, "--precision", precision, "--threads", "1", "--file", lines, "-o", out)
-        return np.load(out)
+    def vectors(self, precision, texts, calibrate):
+        """The vectors of texts, written to a file and read again; static INT8 is calibrated on the texts of another."""
+        lines = texts.with_name(f"{precision}.npy")
+        calibration = ("--calibrate", calibrate) if precision == "int8-static" else ()
+        said(
+            self.binary, "embed", "--model", self.model, "--precision", precision, "--threads", 1, "--file", texts, *calibration, "-o", lines
+        )
+        return np.load(lines)
 
-    def turn(self, shape, _, ms):
-        """The least and the median time of calls in microseconds, on random tokens."""
+    def turn(self, shape, ids, ms):
+        """The least and the median time of calls in microseconds, on random tokens of its own."""
         size = ("--seq", shape.seq, "--batch", shape.batch, "--threads", 1, "--min-ms", round(ms))
-        return times_of(said(self.binary, "bert", "bench", "--model", self.model, *self.flags, *size, "--json"))
+        return tables.times_of(tables.last_line(said(self.binary, "bert", "bench", "--model", self.model, *self.flags, *size, "--json")))
+
+    def ended(self):
+        """Each turn is a process that has ended."""
 
 
 def said(*command):
@@ -75,3 +67,15 @@ def said(*command):
     if done.returncode:
         raise SystemExit(f"{' '.join(map(str, command))}: {done.stderr.strip()}")
     return done.stdout
+
+
+def started(who, programs, model, folder):
+    """One who takes turns, with what it needs by name: siskin, a Python that has DeepSparse, programs of candle. None where there is no
+    program for it."""
+    if who.library == tables.SISKIN:
+        return Siskin(programs["siskin"], model, who.flags)
+    if who.library == tables.CANDLE:
+        program = programs[who.form]
+        return program and Served([program.resolve(), model])
+    python = programs["deepsparse"] if who.library == tables.DEEPSPARSE else sys.executable
+    return Served([python, "-m", "encoder_libraries.serve", who.library, who.form, model, folder])

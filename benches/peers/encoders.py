@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""An encoder of the BERT family through siskin and through ONNX Runtime, by turns on one core. README.md says how to install it."""
+"""An encoder of the BERT family through siskin and through other libraries, by turns on one core. README.md says how to install them."""
 
 import argparse
-import importlib.metadata
+import json
 import os
 import sys
 import tempfile
@@ -10,17 +10,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 try:
+    import numpy as np
     from tokenizers import Tokenizer
 
     import encoder_export
-    from encoder_turns import OnnxRuntime, Siskin
-    from siskin import version_of
+    import encoder_integers
 except ImportError as missing:
     raise SystemExit(f"{missing}: run this with the Python of the virtual environment that README.md makes")
+import encoder_record
 import encoder_table as tables
 import record
+from encoder_turns import said, started
+from siskin import version_of
 
-# Texts of a few tokens to some 200, on which vectors are compared.
+# Texts of a few tokens to some 200, on which vectors are compared; of generated weights, texts of so many random tokens.
 TEXTS = [
     "A bird sings.",
     "The kettle boils, and nobody gets up to turn it off.",
@@ -32,8 +35,8 @@ TEXTS = [
     "Snow " * 60,
     "The harbour was quiet in the morning, and the boats lay close together while the fog moved slowly out to sea. " * 8,
 ]
-# It makes one operator of each sum of a residual and the norm behind it, which in INT8 models takes longer than the two.
-SLOWING = "SkipLayerNormFusion"
+LENGTHS, SAMPLE_LENGTHS = [5, 14, 11, 12, 22, 14, 21, 62, 178], [64] * 32
+SAMPLES = ROOT / "bert" / "src" / "samples.txt"
 QUICK, FULL = {"rounds": 3, "turn_ms": 100}, {"rounds": 7, "turn_ms": 400}
 
 
@@ -41,11 +44,17 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "all-MiniLM-L6-v2", help="the folder of a checkpoint")
     parser.add_argument("--siskin", type=Path, default=ROOT / "target" / "release" / "siskin", help="the siskin to measure")
-    parser.add_argument("--quick", action="store_true", help="texts of 16 and 128 tokens and few rounds, in less than 2 minutes")
+    parser.add_argument("--candle", type=Path, metavar="PROGRAM", help="measure candle by this program")
+    parser.add_argument("--candle-mkl", type=Path, metavar="PROGRAM", help="measure candle with MKL by this program")
+    parser.add_argument("--unpublished", type=Path, metavar="PYTHON", help="show DeepSparse too, by a Python that has it; never recorded")
+    parser.add_argument("--peers", metavar="NAME,..", help="only these libraries beside ONNX Runtime")
+    parser.add_argument("--quick", action="store_true", help="texts of 16 and 128 tokens and few rounds")
     parser.add_argument("--batches", action="store_true", help="measure 8 texts of 128 tokens too")
+    parser.add_argument("--seq", type=int, metavar="TOKENS", help="measure one text of so many tokens alone")
     parser.add_argument("--core", type=int, help="the core on which all run; the last one that may be used, if not given")
     parser.add_argument("--rounds", type=int, help=f"how often each has a turn: {FULL['rounds']}, or {QUICK['rounds']} with --quick")
     parser.add_argument("--turn-ms", type=float, help=f"milliseconds of a turn: {FULL['turn_ms']}, or {QUICK['turn_ms']} with --quick")
+    parser.add_argument("--record", metavar="RECORD", help="write the times into a record, or into that of this CPU in a folder")
     args = parser.parse_args()
     for name, value in (QUICK if args.quick else FULL).items():
         if getattr(args, name) is None:
@@ -54,39 +63,88 @@ def arguments():
         parser.error("--rounds: expected 1 or more")
     if not (args.model / "model.safetensors").exists():
         parser.error(f"there is no model.safetensors in {args.model}: bert/fetch_minilm.sh fetches one")
+    for flag in ("candle", "candle_mkl", "unpublished"):
+        if (path := getattr(args, flag)) and not path.exists():
+            parser.error(f"--{flag.replace('_', '-')}: there is no {path}")
+    args.everyone = tables.everyone(args.unpublished)
+    if args.peers:
+        chosen = {*args.peers.split(","), tables.ORT, tables.SISKIN}
+        if unknown := chosen - {who.library for who in args.everyone}:
+            parser.error(f"--peers: there is no {min(unknown)}")
+        args.everyone = [who for who in args.everyone if who.library in chosen]
     return args
 
 
-def sessions(model, folder):
-    """ONNX Runtime in its three forms."""
-    plain, quantized = folder / "f32.onnx", folder / "int8.onnx"
-    encoder_export.export(model, plain)
-    encoder_export.quantize(plain, quantized)
-    return {
-        tables.ORT_F32: OnnxRuntime(plain),
-        tables.ORT_INT8: OnnxRuntime(quantized),
-        tables.ORT_TUNED: OnnxRuntime(quantized, [SLOWING]),
-    }
+class Problem:
+    """What all are given, in a folder that is for this run alone."""
+
+    def __init__(self, args, folder):
+        self.args, self.folder, self.model = args, folder, args.model
+        self.vocabulary = encoder_export.config_of(self.model)["vocab_size"]
+        texts, samples = TEXTS, SAMPLES.read_text(encoding="utf-8").split("\n")
+        if not (self.model / "tokenizer.json").exists():
+            self.model = encoder_export.with_tokenizer(self.model, folder / "model")
+            texts, samples = (encoder_export.random_texts(lengths, self.vocabulary, len(lengths)) for lengths in (LENGTHS, SAMPLE_LENGTHS))
+        samples = [text for text in samples if text.strip()]
+        self.texts, self.samples = self.written("texts.txt", texts), self.written("samples.txt", samples)
+        tokenizer = Tokenizer.from_file(str(self.model / "tokenizer.json"))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self.tokens, tokens = ([found.ids for found in tokenizer.encode_batch(some)] for some in (texts, samples))
+        (folder / "samples.json").write_text(json.dumps(tokens), encoding="utf-8")
+        encoder_export.export(self.model, folder / "f32.onnx")
+        encoder_export.quantize(folder / "f32.onnx", folder / "int8.onnx")
+        for who in args.everyone:
+            if who.library == tables.DEEPSPARSE:
+                self.integers(who, tokens)
+
+    def written(self, name, texts):
+        path = self.folder / name
+        path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+        return path
+
+    def integers(self, who, tokens):
+        """The model that DeepSparse runs: siskin prunes the weights, so both have the same."""
+        f32 = self.folder / "f32.onnx"
+        if who.pruned:
+            (block, part), pruned, f32 = who.pruned, self.folder / who.form, self.folder / "pruned.onnx"
+            how = ("--method", "magnitude", "--block", block, "--sparsity", part / 100, "--out", pruned)
+            said(self.args.siskin, "bert", "prune", "--model", self.model, *how)
+            encoder_export.export(pruned, f32)
+        encoder_integers.convert(f32, self.folder / f"{who.form}.onnx", tokens)
+
+    def ids(self, shape):
+        """Random tokens."""
+        return np.random.default_rng(1).integers(0, self.vocabulary, shape).tolist()
 
 
-def compared(args, contestants, all_of_them, folder):
-    """The least cosine of each one's vectors to those of ONNX Runtime in f32. Ends the program if siskin's f32 is another model."""
-    tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    tokens = [found.ids for found in tokenizer.encode_batch(TEXTS)]
-    expected = contestants[tables.ORT_F32].padded(tokens)
+def start(args, problem):
+    """All who can take part by their names; the others are named with the reason."""
+    programs = {"siskin": args.siskin, "candle": args.candle, "candle_mkl": args.candle_mkl, "deepsparse": args.unpublished}
+    contestants = {}
+    for who in args.everyone:
+        contestant = started(who, programs, problem.model, problem.folder)
+        if why := f"--{who.form.replace('_', '-')} names no program" if contestant is None else contestant.missing:
+            print(f"NOT RUN: {who.name}: {why}", flush=True)
+        else:
+            contestants[who.name] = contestant
+    return contestants
+
+
+def compared(problem, all_of_them, contestants):
+    """The least cosine of each one's vectors to those of ONNX Runtime in f32. Ends the program if f32 is another model."""
+    expected = contestants[tables.ORT_F32].vectors(problem.tokens)
     cosines = {}
     for who in all_of_them:
-        if who.precision:
-            vectors = contestants[who.name].vectors(who.precision, TEXTS, folder)
-        elif not who.flags:
-            # One text a call, as times are taken: a range of bytes is then that of one text.
-            vectors = contestants[who.name].alone(tokens)
-        else:
+        # What is pruned by magnitude means nothing.
+        if who.pruned:
             continue
+        if who.library == tables.SISKIN:
+            vectors = contestants[who.name].vectors(who.precision, problem.texts, problem.samples)
+        else:
+            vectors = contestants[who.name].vectors(problem.tokens)
         cosines[who.name] = tables.least_cosine(vectors, expected)
-        if who.precision == "f32" and (why := tables.refusal(cosines[who.name])):
+        if who.kind == "f32" and (why := tables.refusal(who.name, cosines[who.name])):
             raise SystemExit(f"{why}; no times are taken")
     return cosines
 
@@ -97,24 +155,29 @@ def main():
     core = max(os.sched_getaffinity(0)) if args.core is None else args.core
     # Processes that are started from now on run there too.
     os.sched_setaffinity(0, {core})
-    all_of_them, shapes = tables.everyone(), tables.shapes(args.quick, args.batches)
-    vocabulary, times = encoder_export.config_of(args.model)["vocab_size"], tables.Times()
+    shapes = [tables.Shape(1, args.seq)] if args.seq else tables.shapes(args.quick, args.batches)
+    times = tables.Times()
     with tempfile.TemporaryDirectory(prefix="encoders-") as temporary:
-        folder = Path(temporary)
-        contestants = sessions(args.model, folder)
-        contestants |= {who.name: Siskin(args.siskin, args.model, who.flags) for who in all_of_them if who.flags}
-        cosines = compared(args, contestants, all_of_them, folder)
-    for turn in range(args.rounds):
-        for shape in shapes:
-            for who in all_of_them:
-                times.add(shape, who.name, contestants[who.name].turn(shape, vocabulary, args.turn_ms))
-        print(f"round {turn + 1} of {args.rounds}", file=sys.stderr, flush=True)
-    ort = f"ONNX Runtime {importlib.metadata.version('onnxruntime')}"
-    print(f"{args.model.name} on {record.cpu_name()}, one thread; {version}, {ort}, {args.rounds} rounds of {args.turn_ms:g} ms.")
-    print(f"Tuned is without the optimizer {SLOWING}.")
-    print(f"A cosine is that to the vectors of {tables.ORT_F32}, the least of {len(TEXTS)} texts.")
-    print("Pruned is by magnitude without training, for speed alone: those vectors mean nothing.\n")
-    print("\n".join(tables.table(times, shapes, all_of_them, cosines)))
+        problem = Problem(args, Path(temporary))
+        contestants = start(args, problem)
+        all_of_them = [who for who in args.everyone if who.name in contestants]
+        cosines = compared(problem, all_of_them, contestants)
+        for turn in range(args.rounds):
+            for shape in shapes:
+                for who in all_of_them:
+                    times.add(shape, who.name, contestants[who.name].turn(shape, problem.ids(shape), args.turn_ms))
+            print(f"round {turn + 1} of {args.rounds}", file=sys.stderr, flush=True)
+        for contestant in contestants.values():
+            contestant.ended()
+    versions = list(dict.fromkeys(contestants[who.name].version for who in all_of_them if who.library != tables.SISKIN))
+    print(f"{args.model.name} on {record.cpu_name()}, one thread; {version}, {', '.join(versions)}.")
+    print(f"{args.rounds} rounds of {args.turn_ms:g} ms. A cosine is that to the vectors of {tables.ORT_F32}, the least of {len(TEXTS)} texts.")
+    print("Pruned is by magnitude without training, for speed alone: those vectors mean nothing.")
+    for title, columns, rows in tables.tables(times, shapes, all_of_them, cosines):
+        print(f"\n{title}:\n\n" + "\n".join(tables.table(columns, rows)))
+    if args.record:
+        published = [who for who in all_of_them if who.library != tables.DEEPSPARSE]
+        encoder_record.write(args, versions, tables.tables(times, shapes, published, cosines))
 
 
 if __name__ == "__main__":

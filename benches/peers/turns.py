@@ -6,9 +6,10 @@ disturbs the machine for long hits all alike; quiet.py tells what else does.
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
+
+from process import Process
 
 HERE = Path(__file__).resolve().parent
 # Each library gets so many threads, and the data of all lie in pages of the same size: NumPy would ask for huge ones.
@@ -22,27 +23,14 @@ FORCED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 AGREED, MOST, SLOWER = 1.015, 4, 1.2
 
 
-class Library:
+class Library(Process):
     """A file of libraries/ in a process of its own."""
 
     def __init__(self, module, threads, environment):
         self.module, self.solving = module, False
         filled = {key: value.format(lib=Path(sys.prefix) / "lib", threads=threads) for key, value in (COMMON | environment).items()}
         inherited = {key: value for key, value in os.environ.items() if key not in FORCED}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "libraries.serve", module, str(threads)],
-            cwd=HERE, env=inherited | filled, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
-        started = self.heard()
-        self.missing, self.version = started.get("missing"), started.get("version")
-
-    def heard(self):
-        line = self.process.stdout.readline()
-        return json.loads(line) if line else {"missing": f"it ended with status {self.process.wait()}"}
-
-    def asked(self, **request):
-        print(json.dumps(request), file=self.process.stdin, flush=True)
-        return self.heard()
+        super().__init__([sys.executable, "-m", "libraries.serve", module, str(threads)], cwd=HERE, env=inherited | filled)
 
     def solve(self, problem):
         answer = self.asked(solve=str(problem.folder))

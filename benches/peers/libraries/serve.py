@@ -17,6 +17,7 @@ import sys
 
 from libraries.form import Lacks
 from problem import Problem
+from process import channel
 
 # Forms that are so much slower than the fastest when the problem is prepared are left out.
 SLOWER = 1.15
@@ -49,13 +50,7 @@ def serve(library, folder, threads, say):
 
 def main():
     name, threads = sys.argv[1], int(sys.argv[2])
-    # What libraries print is not for whoever reads the answers.
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def say(answer):
-        print(json.dumps(answer), file=out, flush=True)
-
+    say = channel()
     try:
         library = importlib.import_module(f"libraries.{name}")
         say({"version": library.version()})
@@ -67,7 +62,6 @@ def main():
         child = os.fork()
         if not child:
             serve(library, json.loads(line)["solve"], threads, say)
-            out.flush()
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if status:

@@ -6,8 +6,8 @@ use crate::base::error::{Error, Result};
 use crate::base::settings::{Bf16Pairs, Settings};
 use siskin::Ctx;
 use siskin_bert::{
-    Batch, Calibration, Encoder, Model, Options, Precision as Computed, Range, Tokenizer, TooLong,
-    sample_texts,
+    Batch, Calibration, Config, Encoder, Model, Options, PRESETS, Precision as Computed, Range, Tokenizer,
+    TooLong, sample_texts,
 };
 use std::path::Path;
 
@@ -55,6 +55,19 @@ pub fn all_threads() -> usize {
 pub struct Packed {
     pub encoder: Encoder,
     pub tokenizer: Tokenizer,
+}
+
+/// The model of a folder, or one of a well-known shape whose weights are generated: it has no folder.
+pub fn model(name: &str) -> Result<Model> {
+    if PRESETS.contains(&name) {
+        return Ok(Model::generated(Config::preset(name)?, 1)?);
+    }
+    let folder = Path::new(name);
+    if !folder.is_dir() {
+        let expected = format!("a folder, or {}", PRESETS.join(", "));
+        return Err(Error::input("--model", expected, name));
+    }
+    Ok(Model::read(folder)?)
 }
 
 /// Reads and packs the model of a folder. INT8 is calibrated, where it is static, by the texts of a file, or else by sample texts that

@@ -1,15 +1,13 @@
 //! An encoder, measured: the time of a call, and of its stages.
 
+use super::build::model;
 use crate::base::case::choices;
 use crate::base::error::{Error, Result};
 use crate::base::measure::us;
 use serde::Serialize;
 use siskin::sparse::BlockShape;
 use siskin::{Ctx, MatMut};
-use siskin_bert::{
-    Batch, Calibration, Config, Encoder, Model, Options, PRESETS, Precision, Pruning, Range, Stage, Workspace,
-};
-use std::path::Path;
+use siskin_bert::{Batch, Calibration, Encoder, Options, Precision, Pruning, Range, Stage, Workspace};
 use std::time::{Duration, Instant};
 
 choices! {
@@ -69,21 +67,10 @@ pub fn block(text: &str) -> std::result::Result<BlockShape, String> {
     BlockShape::new(rows, cols).map_err(|e| e.to_string())
 }
 
-fn model(name: &str) -> Result<(Model, bool)> {
-    if PRESETS.contains(&name) {
-        return Ok((Model::generated(Config::preset(name)?, 1)?, true));
-    }
-    let folder = Path::new(name);
-    if !folder.is_dir() {
-        let expected = format!("a folder, or {}", PRESETS.join(", "));
-        return Err(Error::input("--model", expected, name));
-    }
-    Ok((Model::read(folder)?, false))
-}
-
 /// Measures a case for about so many milliseconds.
 pub fn run(case: &Case, shape: BlockShape, min_ms: u64, ctx: &Ctx) -> Result<Measured> {
-    let (mut model, generated) = model(&case.model)?;
+    let mut model = model(&case.model)?;
+    let generated = model.folder().is_none();
     let limit = model.config().max_positions;
     if case.seq > limit {
         return Err(Error::input("--seq", format_args!("at most {limit} tokens"), case.seq));

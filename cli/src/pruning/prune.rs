@@ -5,6 +5,7 @@ use crate::base::case::choices;
 use crate::base::error::{Error, Result};
 use crate::base::json::to_json;
 use crate::base::progress;
+use crate::encoder::build::model;
 use serde::Serialize;
 use siskin::Ctx;
 use siskin::sparse::BlockShape;
@@ -50,9 +51,10 @@ pub struct Calibrate {
 /// texts. MiniLM takes a minute or two on two cores. The threads are RAYON_NUM_THREADS, or all cores.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A folder with config.json, model.safetensors and tokenizer.json.
+    /// A folder with config.json, model.safetensors and tokenizer.json; or, by magnitude, minilm, bert-mini, distilbert, bert-base or
+    /// bert-large: generated weights of that shape, without a tokenizer.
     #[arg(long)]
-    model: PathBuf,
+    model: String,
     /// Part of the blocks that is removed, 0 to below 1.
     #[arg(long, default_value_t = 0.8)]
     sparsity: f64,
@@ -156,14 +158,18 @@ impl Plan<'_> {
 pub fn main(args: &Args) -> Result<()> {
     samples::check_sparsity("--sparsity", args.sparsity)?;
     let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
-    if same(&args.model, &args.out) {
+    let folder = Path::new(&args.model);
+    if same(folder, &args.out) {
         return Err(Error::input("--out", "a folder other than the model's", args.out.display()));
     }
     let start = Instant::now();
-    let model = Model::read(&args.model)?;
+    let model = model(&args.model)?;
     let texts = match args.method {
+        Method::Surgeon if model.folder().is_none() => {
+            return Err(Error::input("--method", "magnitude, for generated weights", args.method.name()));
+        }
         Method::Surgeon => {
-            let tokenizer = Tokenizer::read(&args.model, model.config())?;
+            let tokenizer = Tokenizer::read(folder, model.config())?;
             let read = args.calibrate.read()?;
             read.map(|texts| samples::tokens(&tokenizer, &texts, args.calibrate.tokens)).transpose()?
         }
@@ -176,7 +182,7 @@ pub fn main(args: &Args) -> Result<()> {
         calibrate: &args.calibrate,
         texts: texts.as_ref(),
     };
-    let (pruned, layers) = plan.prune(&args.model, &model, &Ctx::new()?)?;
+    let (pruned, layers) = plan.prune(folder, &model, &Ctx::new()?)?;
     pruned.save(&args.out)?;
     let report = Report {
         out: args.out.display().to_string(),

@@ -202,6 +202,20 @@ fn similarities_of_graded_pairs_have_their_order() {
 }
 
 #[test]
+fn a_generated_model_is_written_without_a_tokenizer() {
+    let dir = TempDir::new().unwrap();
+    let out = at(dir.path(), "out");
+    let prune = ["bert", "prune", "--model", "bert-mini", "--sparsity", "0.75", "--out", &out, "--json"];
+    refused(&siskin(&prune), "--method: expected magnitude, for generated weights, got surgeon");
+    assert!(!Path::new(&out).exists());
+    let report = answered(&[&prune[..], &["--method", "magnitude"]].concat());
+    assert_eq!((&report["sparsity"], &report["texts"]), (&json!(0.75), &json!(0)));
+    let written = Model::read(&out).unwrap();
+    assert_eq!((written.config(), written.sparsity()), (&Config::preset("bert-mini").unwrap(), 0.75));
+    assert!(!Path::new(&out).join("tokenizer.json").exists());
+}
+
+#[test]
 fn what_cannot_be_is_refused_before_the_work() {
     let dir = folder();
     let [model, texts, out] = ["model", "texts.txt", "out"].map(|name| at(dir.path(), name));
@@ -220,6 +234,10 @@ fn what_cannot_be_is_refused_before_the_work() {
     refused(&prune(&["--out", &out, "--calibrate", &texts]), "expected a text on each line, got none");
     assert!(!Path::new(&out).exists());
     refused(&siskin(&["bert", "accuracy", "--model", &out]), "config.json");
+    refused(
+        &siskin(&["bert", "prune", "--model", "none", "--out", &out]),
+        "--model: expected a folder, or minilm",
+    );
 }
 
 #[test]
