@@ -2,11 +2,10 @@ import tempfile
 import unittest
 from pathlib import Path
 
-import numpy as np
-
 try:
     import jax
     import jax.numpy as jnp
+    import numpy as np
 
     import checkpoint
     import losses
