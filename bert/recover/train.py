@@ -103,7 +103,7 @@ class Trainer:
         if changed:
             raise checkpoint.CheckpointError(f"{self.state} was begun with other options: {', '.join(changed)}")
         leaves, tree = jax.tree.flatten((self.learnt, self.moments))
-        if [a.shape for a in leaves] != [a.shape for a in arrays.values()]:
+        if [leaf.shape for leaf in leaves] != [arrays[n].shape for n in sorted(arrays)]:
             raise checkpoint.CheckpointError(f"{self.state} is of a model of other shapes")
         self.learnt, self.moments = jax.tree.unflatten(tree, [jnp.asarray(arrays[n]) for n in sorted(arrays)])
         self.progress = Progress(**about["progress"])
