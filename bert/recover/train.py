@@ -18,6 +18,9 @@ import texts
 
 FROZEN = ("embeddings.word_embeddings.weight", "embeddings.token_type_embeddings.weight")
 
+# Parts of the rate. The transform begins at nothing beside the identity, and is dense: at the whole rate it is noise at first.
+RATES = {model.TRANSFORM: 0.1}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -65,7 +68,7 @@ class Trainer:
         slope, parts = jax.grad(loss, has_aux=True)(learnt)
         slope = {n: s * masks[n] if n in masks else s for n, s in slope.items()}
         change, moments = self.optimizer.update(slope, moments)
-        return {n: v - rate * change[n] for n, v in learnt.items()}, moments, parts
+        return {n: v - rate * RATES.get(n, 1.0) * change[n] for n, v in learnt.items()}, moments, parts
 
     def _compare(self, student, teacher, ids, mask):
         vectors, _ = model.encode(student, self.config, ids, mask, self.options.int8)
