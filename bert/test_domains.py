@@ -23,7 +23,8 @@ class Shaping(unittest.TestCase):
         self.assertLessEqual(max(lengths), domains.LONGEST)
 
     def test_sentences_end_where_they_end(self):
-        self.assertEqual(domains.sentences('He left. "Why?" she asked. It was 3.5 miles.'), ["He left.", '"Why?" she asked.', "It was 3.5 miles."])
+        text = 'He left. "Why?" she asked. It was 3.5 miles.'
+        self.assertEqual(domains.sentences(text), ["He left.", '"Why?" she asked.', "It was 3.5 miles."])
 
     def test_what_shares_a_run_of_words_with_a_held_out_text_is_left_out(self):
         taken = domains.runs("The quick brown fox jumps over the lazy dog.") | domains.runs("A desert wildcat")
@@ -37,11 +38,13 @@ class Reading(unittest.TestCase):
         self.assertEqual(readers.pod_paragraphs(text), ["Use open or close\nnow.", "More."])
 
     def test_rst(self):
-        text = "Title\n=====\n\nSee :func:`open <io.open>` and ``x``, a `link <a:b>`_::\n\n    code\n\n    more code\n\n.. note::\n\n* An *item*.\n"
+        text = "Title\n=====\n\nSee :func:`open <io.open>` and ``x``, a `link <a:b>`_::\n\n    code\n\n    more code\n\n.. note::\n\n"
+        text += "* An *item*.\n"
         self.assertEqual(readers.rst_paragraphs(text), ["See open and x, a link:", "An item."])
 
     def test_manual_pages(self):
-        text = ".SH NAME\nls \\- list\n.PP\nThe\n.B \\-a\noption of\n.BR ls (1)\nshows \\fIall\\fP.\n.EX\nls -a\n.EE\n.TP\n.B label\nIts meaning.\n"
+        text = ".SH NAME\nls \\- list\n.PP\nThe\n.B \\-a\noption of\n.BR ls (1)\nshows \\fIall\\fP.\n.EX\nls -a\n.EE\n"
+        text += ".TP\n.B label\nIts meaning.\n"
         self.assertEqual(readers.roff_paragraphs(text), ["ls - list", "The -a option of ls(1) shows all.", "Its meaning."])
 
     def test_a_dictionary(self):
