@@ -25,7 +25,7 @@ def files(root: Path, pattern: str) -> list[Path]:
 
 def blocks(text: str) -> list[str]:
     """What blank lines divide."""
-    return [b for b in re.split(r"\n\s*\n", text) if b.strip()]
+    return [b.strip("\n") for b in re.split(r"\n\s*\n", text) if b.strip()]
 
 
 def html_paragraphs(text: str) -> list[str]:
@@ -36,7 +36,7 @@ def pod_paragraphs(text: str) -> list[str]:
     """Paragraphs of Perl's documentation without commands, code and marks, such as C<..> and L<text|address>."""
     paragraphs = [b for b in blocks(text) if b[0] not in "= \t\n"]
     for _ in range(3):  # marks are nested
-        paragraphs = [re.sub(r"[A-Z]<(?:[^<>|]*\|)?([^<>]*)>", r"\1", p) for p in paragraphs]
+        paragraphs = [re.sub(r"[A-Z]<([^<>|]*)(?:\|[^<>]*)?>", r"\1", p) for p in paragraphs]
     return paragraphs
 
 

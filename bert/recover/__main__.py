@@ -18,7 +18,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--texts", type=Path, required=True, help="folder that bert/fetch_texts.sh wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint; beside it OUT.state, to go on from")
     parser.add_argument("--steps", type=int, default=3000, help="in all, those of earlier calls included")
-    parser.add_argument("--rate", type=float, default=1e-3, help="the highest rate of learning")
+    parser.add_argument("--rate", type=float, default=3e-4, help="the highest rate of learning")
     parser.add_argument("--tokens", type=int, default=2048, help="padded tokens of a step")
     parser.add_argument("--texts-of-domain", type=int, default=40_000, help="at most so many; tokenizing them takes half a minute")
     parser.add_argument("--no-int8", action="store_true", help="teach the model for f32 alone: without INT8 in the loop")

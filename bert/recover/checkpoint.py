@@ -71,7 +71,7 @@ def write(tensors: dict[str, np.ndarray], source: Path, out: Path) -> None:
 def save_state(path: Path, arrays: dict[str, np.ndarray], about: dict) -> None:
     """Replaces the file in one step, so that an interruption leaves the old state or the new one."""
     partial = path.with_name(path.name + ".partial")
-    save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, partial, metadata={"about": json.dumps(about)})
+    save_file({name: np.asarray(value, order="C") for name, value in arrays.items()}, partial, metadata={"about": json.dumps(about)})
     os.replace(partial, path)
 
 

@@ -62,11 +62,13 @@ class Checkpoint(unittest.TestCase):
 
     def test_a_state_comes_back(self):
         path = self.source.with_name("run.state")
+        self.tensors["count"] = np.array(3, np.int32)
         checkpoint.save_state(path, self.tensors, {"step": 7})
         arrays, about = checkpoint.load_state(path)
         self.assertEqual(about, {"step": 7})
         for name, value in self.tensors.items():
             np.testing.assert_array_equal(arrays[name], value)
+            self.assertEqual(arrays[name].shape, value.shape)
         self.assertEqual([p.name for p in path.parent.glob("*.partial")], [])
 
 

@@ -1,11 +1,11 @@
 import unittest
 
-import numpy as np
-
 try:
+    import numpy as np
+
     import measure
 except ImportError as error:
-    raise unittest.SkipTest(f"SKIPPED, measuring is not tested: {error}") from error
+    raise unittest.SkipTest(f"SKIPPED, measuring is not tested: {error}; see requirements.txt") from error
 
 
 class Measure(unittest.TestCase):

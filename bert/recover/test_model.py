@@ -2,11 +2,10 @@ import tempfile
 import unittest
 from pathlib import Path
 
-import numpy as np
-
 try:
     import jax
     import jax.numpy as jnp
+    import numpy as np
 
     import checkpoint
     import losses
@@ -18,11 +17,13 @@ except ImportError as error:
 
 CONFIG = {"layer_norm_eps": 1e-12, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
 
+WIDE = {"encoder.layer.0.intermediate.dense.weight": (16, 8), "encoder.layer.0.output.dense.weight": (8, 16)}
+
 
 def tensors() -> dict[str, np.ndarray]:
     chance, shapes = np.random.default_rng(0), {}
     for name in checkpoint.linear_names(1):
-        outputs, inputs = {"encoder.layer.0.intermediate.dense.weight": (16, 8), "encoder.layer.0.output.dense.weight": (8, 16)}.get(name, (8, 8))
+        outputs, inputs = WIDE.get(name, (8, 8))
         shapes |= {name: (outputs, inputs), name.replace("weight", "bias"): (outputs,)}
     for name in ("word", "position", "token_type"):
         shapes[f"embeddings.{name}_embeddings.weight"] = (32, 8)

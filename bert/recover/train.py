@@ -18,6 +18,9 @@ import texts
 
 FROZEN = ("embeddings.word_embeddings.weight", "embeddings.token_type_embeddings.weight")
 
+# Parts of the rate. The transform begins at nothing beside the identity, and is dense: at the whole rate it is noise at first.
+RATES = {model.TRANSFORM: 0.1}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -65,7 +68,7 @@ class Trainer:
         slope, parts = jax.grad(loss, has_aux=True)(learnt)
         slope = {n: s * masks[n] if n in masks else s for n, s in slope.items()}
         change, moments = self.optimizer.update(slope, moments)
-        return {n: v - rate * change[n] for n, v in learnt.items()}, moments, parts
+        return {n: v - rate * RATES.get(n, 1.0) * change[n] for n, v in learnt.items()}, moments, parts
 
     def _compare(self, student, teacher, ids, mask):
         vectors, _ = model.encode(student, self.config, ids, mask, self.options.int8)
@@ -103,7 +106,7 @@ class Trainer:
         if changed:
             raise checkpoint.CheckpointError(f"{self.state} was begun with other options: {', '.join(changed)}")
         leaves, tree = jax.tree.flatten((self.learnt, self.moments))
-        if [a.shape for a in leaves] != [a.shape for a in arrays.values()]:
+        if [leaf.shape for leaf in leaves] != [arrays[n].shape for n in sorted(arrays)]:
             raise checkpoint.CheckpointError(f"{self.state} is of a model of other shapes")
         self.learnt, self.moments = jax.tree.unflatten(tree, [jnp.asarray(arrays[n]) for n in sorted(arrays)])
         self.progress = Progress(**about["progress"])
