@@ -109,7 +109,7 @@ fn a_pruned_checkpoint_is_written_and_is_nearer_than_by_magnitude() {
             least > 0.9 && mean > 0.98 && median > 0.98 && spearman > 0.98 && sparsity < 0.01,
             "{rows:?}"
         );
-        assert!(top_1 > 0.8 && top_10 > 0.9 && top_10 < 1.0, "{rows:?}");
+        assert!(top_1 > 0.5 && top_10 > 0.8 && top_10 < 1.0, "{rows:?}");
     }
     for precision in ["f32", "INT8", "INT8 static"] {
         let [[ours, .., near, sparsity], [plain, .., far, _]] =
@@ -229,7 +229,7 @@ fn texts_and_pairs_that_cannot_be_compared_are_refused() {
         ["model", "others.txt", "pairs.tsv", "a.svg"].map(|name| at(dir.path(), name));
     let accuracy = |more: &[&str]| siskin(&[&["bert", "accuracy", "--model", &model], more].concat());
     refused(&accuracy(&["--texts", "-", "--calibrate", "-"]), "standard input");
-    refused(&accuracy(&["--texts", "-,-"]), "standard input");
+    refused(&accuracy(&["--texts", "-", "--texts", "-"]), "standard input");
     refused(&accuracy(&["--pairs", "-", "--texts", "-"]), "standard input");
     refused(&accuracy(&["--texts", &texts, "--count", "1"]), "--count: expected 2 or more, got 1");
     refused(&accuracy(&["--texts", &texts, "--texts", &texts]), "--texts: expected each file once");
