@@ -155,6 +155,10 @@ fn each_file_of_texts_is_measured_alone_and_drawn() {
         rows.filter(|row| row["domain"] == domain).cloned().collect()
     };
     assert_eq!(rows(&report, "texts").len(), 3 + 4 * 3);
+    let copy = at(dir.path(), "model/others.txt");
+    fs::copy(&others, &copy).unwrap();
+    let twice = answered(&[&accuracy[..], &["--texts", &others, "--texts", &copy]].concat());
+    assert_eq!((&twice["domains"][0]["name"], &twice["domains"][1]["name"]), (&json!(others), &json!(copy)));
     // A domain's rows are the same whatever else is measured; what is said of graded pairs is the same in all domains.
     let alone = answered(&[&accuracy[..], &["--texts", &others]].concat());
     assert_eq!(rows(&report, "others"), rows(&alone, "others"));
