@@ -78,11 +78,13 @@ fn pruned_layers_are_found_and_kept() {
     let ctx = Ctx::new().unwrap();
     for block in [BlockShape::B1X1, BlockShape::B4X1, BlockShape::B4X4, BlockShape::B16X4, BlockShape::B1X4] {
         let mut model = Model::generated(config(Family::Bert), 6).unwrap();
+        assert_eq!(model.block_shape(), None);
         // Query, key and value are not stored alike: query stays dense.
         let mut pruning = Pruning::uniform(model.config(), block, 0.75);
         pruning = pruning.layer(LinearId { layer: 0, part: Part::Query }, block, 0.0);
         model.prune(&pruning).unwrap();
         assert!((0.70..0.76).contains(&model.sparsity()), "{block:?}: {}", model.sparsity());
+        assert_eq!(model.block_shape(), Some(block));
         let least = [1.0 - 1e-9, 0.9999, 0.999, 0.99, 0.985];
         for ((name, encoder), least) in encoders(&model, &ctx).into_iter().zip(least) {
             let got = least_cosine(&model, &encoder, &ctx);

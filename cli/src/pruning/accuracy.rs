@@ -114,10 +114,11 @@ pub fn main(args: &Args) -> Result<()> {
         plot.write(picture.map_err(|e| plot.blame(format_args!("cannot be drawn: {e}")))?.as_bytes())?;
     }
     let mut out = stdout().lock();
-    Ok(match args.json {
+    match args.json {
         true => writeln!(out, "{}", to_json(&report))?,
         false => report.print(&mut out)?,
-    })
+    }
+    Ok(())
 }
 
 /// The texts of each file, by the name of the file.
@@ -125,22 +126,21 @@ fn domains(args: &Args) -> Result<Vec<(String, Vec<String>)>> {
     if args.texts.is_empty() {
         return Ok(vec![("samples".into(), sample_texts().map(str::to_string).collect())]);
     }
-    let mut domains: Vec<(String, Vec<String>)> = Vec::new();
-    for path in &args.texts {
+    let repeated = args.texts.iter().enumerate().find(|&(i, path)| args.texts[..i].contains(path));
+    if let Some((_, path)) = repeated {
+        return Err(Error::input("--texts", "each file once", path.display()));
+    }
+    // Files of one name in several folders are told apart by their paths.
+    let stems: Vec<String> = args.texts.iter().map(|path| stem(input::name(path))).collect();
+    let apart = (0..stems.len()).all(|i| !stems[..i].contains(&stems[i]));
+    let domain = |(path, stem): (&PathBuf, String)| {
         let texts = samples::read(path, args.count)?;
         if texts.len() < 2 {
             return Err(Error::file(input::name(path), "expected two texts or more, got 1"));
         }
-        let short = stem(input::name(path));
-        // Files of one name in several folders.
-        let taken = domains.iter().any(|(name, _)| *name == short);
-        let name = if taken { path.display().to_string() } else { short };
-        if domains.iter().any(|(other, _)| *other == name) {
-            return Err(Error::input("--texts", "each file once", path.display()));
-        }
-        domains.push((name, texts));
-    }
-    Ok(domains)
+        Ok((if apart { stem } else { path.display().to_string() }, texts))
+    };
+    args.texts.iter().zip(stems).map(domain).collect()
 }
 
 /// The last part of a path, without what comes after its last dot.

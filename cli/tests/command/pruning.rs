@@ -109,7 +109,7 @@ fn a_pruned_checkpoint_is_written_and_is_nearer_than_by_magnitude() {
             least > 0.9 && mean > 0.98 && median > 0.98 && spearman > 0.98 && sparsity < 0.01,
             "{rows:?}"
         );
-        assert!(top_1 > 0.8 && top_10 > 0.9 && top_10 < 1.0, "{rows:?}");
+        assert!(top_1 > 0.5 && top_10 > 0.8 && top_10 < 1.0, "{rows:?}");
     }
     for precision in ["f32", "INT8", "INT8 static"] {
         let [[ours, .., near, sparsity], [plain, .., far, _]] =
@@ -155,6 +155,10 @@ fn each_file_of_texts_is_measured_alone_and_drawn() {
         rows.filter(|row| row["domain"] == domain).cloned().collect()
     };
     assert_eq!(rows(&report, "texts").len(), 3 + 4 * 3);
+    let copy = at(dir.path(), "model/others.txt");
+    fs::copy(&others, &copy).unwrap();
+    let twice = answered(&[&accuracy[..], &["--texts", &others, "--texts", &copy]].concat());
+    assert_eq!((&twice["domains"][0]["name"], &twice["domains"][1]["name"]), (&json!(others), &json!(copy)));
     // A domain's rows are the same whatever else is measured; what is said of graded pairs is the same in all domains.
     let alone = answered(&[&accuracy[..], &["--texts", &others]].concat());
     assert_eq!(rows(&report, "others"), rows(&alone, "others"));
@@ -247,7 +251,7 @@ fn texts_and_pairs_that_cannot_be_compared_are_refused() {
         ["model", "others.txt", "pairs.tsv", "a.svg"].map(|name| at(dir.path(), name));
     let accuracy = |more: &[&str]| siskin(&[&["bert", "accuracy", "--model", &model], more].concat());
     refused(&accuracy(&["--texts", "-", "--calibrate", "-"]), "standard input");
-    refused(&accuracy(&["--texts", "-,-"]), "standard input");
+    refused(&accuracy(&["--texts", "-", "--texts", "-"]), "standard input");
     refused(&accuracy(&["--pairs", "-", "--texts", "-"]), "standard input");
     refused(&accuracy(&["--texts", &texts, "--count", "1"]), "--count: expected 2 or more, got 1");
     refused(&accuracy(&["--texts", &texts, "--texts", &texts]), "--texts: expected each file once");
