@@ -1,5 +1,6 @@
 """The times of an encoder as a run of a record of docs/benchmarks: what scripts/benchmarks.py makes pages of."""
 
+import encoder_table
 import record
 
 
@@ -21,7 +22,18 @@ def rounded(value):
     return value if isinstance(value, str) else round(value, 5)
 
 
+def flags(args):
+    """Those with which the table is made again, where the models and programs are that README.md makes."""
+    peers = [name for name in (args.peers or "").split(",") if name not in ("", encoder_table.DEEPSPARSE)]
+    return "".join([
+        f" --model models/{args.model.name}",
+        f" --seq {args.seq}" * bool(args.seq),
+        f" --peers {','.join(peers)}" * bool(peers),
+        " --candle target/candle/release/siskin-peer-candle" * bool(args.candle),
+        f" --rounds {args.rounds} --turn-ms {args.turn_ms:g}",
+    ])
+
+
 def write(args, versions, tables):
     """Replaces the run of this model in the record."""
-    flags = f" --model {args.model.name}" + f" --seq {args.seq}" * bool(args.seq) + f" --rounds {args.rounds}"
-    record.benchmarks.record_run(args.record, run(args.model.name, flags, args.rounds, args.turn_ms, versions, tables))
+    record.benchmarks.record_run(args.record, run(args.model.name, flags(args), args.rounds, args.turn_ms, versions, tables))
