@@ -6,16 +6,18 @@ import record
 
 def run(model, flags, rounds, turn_ms, versions, tables):
     about = (
-        f"{model}, from tokens to vectors, one thread; {', '.join(versions)}. By turns within the same minutes, {rounds} rounds of {turn_ms:g} ms. "
-        "Pruned weights are pruned by magnitude without training, for speed alone. [benches/peers](../../benches/peers/README.md#encoders) "
-        "explains the measurement. A cosine is that of vectors to those of ONNX Runtime in f32, the least of a few texts."
+        f"{model}, from tokens to vectors, one thread; {', '.join(versions)}. By turns within the same minutes, "
+        f"{rounds} rounds of {turn_ms:g} ms. Pruned weights are pruned by magnitude without training, for speed alone. "
+        "[benches/peers](../../benches/peers/README.md#encoders) explains the measurement. A cosine is that of vectors to those of ONNX "
+        "Runtime in f32, the least of a few texts."
     )
     made = [
         {"title": title, "columns": columns, "rows": [[rounded(value) for value in row] for row in rows]}
         for title, columns, rows in tables
     ]
     command = f"cargo build --release -p siskin-cli && target/peers/bin/python benches/peers/encoders.py{flags}"
-    return {"name": f"peers-{model}".lower(), "title": f"{model} beside other libraries", "about": [about], "command": command, "tables": made}
+    title = f"{model} beside other libraries"
+    return {"name": f"peers-{model}".lower(), "title": title, "about": [about], "command": command, "tables": made}
 
 
 def rounded(value):
