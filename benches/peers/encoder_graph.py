@@ -68,7 +68,9 @@ NAMES = {
         "joined": "attention.out_lin", "norm": "sa_layer_norm", "wide": "ffn.lin1", "narrow": "ffn.lin2", "last_norm": "output_layer_norm",
     },
 }
-FIELDS = {"distilbert": {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads", "hidden_act": "activation"}}
+FIELDS = {
+    "distilbert": {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads", "hidden_act": "activation"},
+}
 
 
 def field(config, name):

@@ -46,12 +46,10 @@ class Siskin:
 
     def vectors(self, precision, texts, calibrate):
         """The vectors of texts, written to a file and read again; static INT8 is calibrated on the texts of another."""
-        lines = texts.with_name(f"{precision}.npy")
-        calibration = ("--calibrate", calibrate) if precision == "int8-static" else ()
-        said(
-            self.binary, "embed", "--model", self.model, "--precision", precision, "--threads", 1, "--file", texts, *calibration, "-o", lines
-        )
-        return np.load(lines)
+        out = texts.with_name(f"{precision}.npy")
+        how = ("--precision", precision, *(("--calibrate", calibrate) if precision == "int8-static" else ()))
+        said(self.binary, "embed", "--model", self.model, *how, "--threads", 1, "--file", texts, "-o", out)
+        return np.load(out)
 
     def turn(self, shape, ids, ms):
         """The least and the median time of calls in microseconds, on random tokens of its own."""

@@ -169,15 +169,18 @@ def main():
             print(f"round {turn + 1} of {args.rounds}", file=sys.stderr, flush=True)
         for contestant in contestants.values():
             contestant.ended()
-    versions = list(dict.fromkeys(contestants[who.name].version for who in all_of_them if who.library != tables.SISKIN))
-    print(f"{args.model.name} on {record.cpu_name()}, one thread; {version}, {', '.join(versions)}.")
-    print(f"{args.rounds} rounds of {args.turn_ms:g} ms. A cosine is that to the vectors of {tables.ORT_F32}, the least of {len(TEXTS)} texts.")
+    def versions(some):
+        return list(dict.fromkeys(contestants[who.name].version for who in some if who.library != tables.SISKIN))
+
+    print(f"{args.model.name} on {record.cpu_name()}, one thread; {version}, {', '.join(versions(all_of_them))}.")
+    print(f"{args.rounds} rounds of {args.turn_ms:g} ms.")
+    print(f"A cosine is that to the vectors of {tables.ORT_F32}, the least of {len(TEXTS)} texts.")
     print("Pruned is by magnitude without training, for speed alone: those vectors mean nothing.")
     for title, columns, rows in tables.tables(times, shapes, all_of_them, cosines):
         print(f"\n{title}:\n\n" + "\n".join(tables.table(columns, rows)))
     if args.record:
         published = [who for who in all_of_them if who.library != tables.DEEPSPARSE]
-        encoder_record.write(args, versions, tables.tables(times, shapes, published, cosines))
+        encoder_record.write(args, versions(published), tables.tables(times, shapes, published, cosines))
 
 
 if __name__ == "__main__":

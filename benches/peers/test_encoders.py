@@ -5,6 +5,7 @@ import subprocess
 import sys
 import unittest
 from pathlib import Path
+from types import SimpleNamespace
 
 import encoder_graph
 import encoder_record
@@ -206,6 +207,17 @@ class Tables(unittest.TestCase):
         self.assertEqual(run["tables"][0]["rows"][1], ["1x16", TUNED.name, 200, 208, 0.99877])
         self.assertIn("ONNX Runtime 1", run["about"][0])
         self.assertIn("encoders.py --rounds 3", run["command"])
+
+    def test_the_command_of_a_record_does_not_name_what_is_not_published(self):
+        args = SimpleNamespace(
+            model=Path("/elsewhere/bert-base"), seq=128, peers="openvino,deepsparse", candle=None, rounds=5, turn_ms=300.0
+        )
+        self.assertEqual(
+            encoder_record.flags(args), " --model models/bert-base --seq 128 --peers openvino --rounds 5 --turn-ms 300"
+        )
+        args = SimpleNamespace(model=Path("minilm"), seq=None, peers=None, candle=Path("x"), rounds=5, turn_ms=0.5)
+        expected = " --model models/minilm --candle target/candle/release/siskin-peer-candle --rounds 5 --turn-ms 0.5"
+        self.assertEqual(encoder_record.flags(args), expected)
 
 
 if __name__ == "__main__":

@@ -39,17 +39,16 @@ class Encoder:
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
 
-    def text(self, ids):
-        """A text of these tokens, or of as many."""
+    def text(self, ids, often):
+        """A text of these tokens, or to be timed one of as many."""
         text = self.tokenizer.decode(ids.tolist())
-        if self.tokenizer.encode(text).ids == ids.tolist():
-            return text
-        special = len(self.tokenizer.encode("").ids)
-        text = " ".join(["the"] * (len(ids) - special))
-        if (got := len(self.tokenizer.encode(text).ids)) != len(ids):
-            raise SystemExit(f"fastembed: expected a text of {len(ids)} tokens, got one of {got}")
+        if often and self.tokenizer.encode(text).ids != ids.tolist():
+            special = len(self.tokenizer.encode("").ids)
+            text = " ".join(["the"] * (len(ids) - special))
+        if len(got := self.tokenizer.encode(text).ids) != len(ids) or not often and got != ids.tolist():
+            raise SystemExit(f"fastembed: expected a text of {len(ids)} tokens that are given, got one of {len(got)}, or of others")
         return text
 
     def call(self, ids, often):
-        texts = [self.text(row) for row in ids]
+        texts = [self.text(row, often) for row in ids]
         return lambda: np.array(list(self.model.embed(texts, batch_size=len(texts))))

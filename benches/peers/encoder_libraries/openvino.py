@@ -1,5 +1,5 @@
-"""OpenVINO, one thread, compiled for each shape that is timed: fixed shapes are faster than open ones. INT8 is NNCF's post-training quantization for
-transformers, calibrated on sample texts, with floats between layers in f32 or in what OpenVINO prefers on this CPU."""
+"""OpenVINO, one thread, compiled for each shape that is timed: fixed shapes are faster than open ones. INT8 is NNCF's post-training
+quantization for transformers, calibrated on sample texts, with floats between layers in f32 or in what OpenVINO prefers on this CPU."""
 
 import json
 

@@ -4,8 +4,8 @@ output.
     python -m encoder_libraries.serve LIBRARY FORM MODEL FOLDER
 
 MODEL is the folder of a checkpoint and FOLDER has what encoder_export.py made of it. The first line says the version, or what is missing.
-{"vectors": texts} asks for the vectors of texts, lists of tokens, each in a call of its own; {"time": texts, "ms": ..} for the least and the
-median time of calls in microseconds, on texts of one length. A file of a library has
+{"vectors": texts} asks for the vectors of texts, lists of tokens, each in a call of its own; {"time": texts, "ms": ..} for the least and
+the median time of calls in microseconds, on texts of one length. A file of a library has
 
     version()                      a line
     Encoder(form, model, folder)   with call(ids, often), which takes an array of tokens [texts, tokens] and returns a function that takes
