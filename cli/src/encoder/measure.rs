@@ -4,16 +4,26 @@ use crate::base::case::choices;
 use crate::base::error::{Error, Result};
 use crate::base::measure::us;
 use serde::Serialize;
+use siskin::attention::Clipped;
 use siskin::sparse::BlockShape;
 use siskin::{Ctx, MatMut};
 use siskin_bert::{
-    Batch, Calibration, Config, Encoder, Model, Options, PRESETS, Precision, Pruning, Range, Stage, Workspace,
+    Batch, Calibration, Config, Encoder, GateForm, Gating, Model, Options, PRESETS, Precision, Pruning,
+    Range, Stage, Workspace,
 };
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 choices! {
     Dtype { F32, Bf16, Int8 }
+    Heads {
+        /// As BERT has them.
+        Standard,
+        /// A clipped softmax, gamma = -0.025.
+        Clipped,
+        /// A gate for each token and head, of a hidden layer.
+        Gated,
+    }
 }
 
 /// What is measured.
@@ -21,6 +31,8 @@ choices! {
 pub struct Case {
     /// A folder, or the name of a model whose weights are generated.
     pub model: String,
+    /// Of generated weights.
+    pub attention: Heads,
     /// The part of the blocks of all linear layers that is pruned by magnitude.
     pub sparsity: f64,
     /// Rows x columns.
@@ -69,9 +81,19 @@ pub fn block(text: &str) -> std::result::Result<BlockShape, String> {
     BlockShape::new(rows, cols).map_err(|e| e.to_string())
 }
 
-fn model(name: &str) -> Result<(Model, bool)> {
+fn model(name: &str, attention: Heads) -> Result<(Model, bool)> {
     if PRESETS.contains(&name) {
-        return Ok((Model::generated(Config::preset(name)?, 1)?, true));
+        let config = Config::preset(name)?;
+        let config = match attention {
+            Heads::Standard => config,
+            Heads::Clipped => config.with_softmax(Clipped::new(-0.025, 1.0)?),
+            Heads::Gated => config.with_gating(Gating::new(GateForm::Mlp)),
+        };
+        return Ok((Model::generated(config, 1)?, true));
+    }
+    if attention != Heads::Standard {
+        let expected = format!("{}, whose weights are generated", PRESETS.join(", "));
+        return Err(Error::input("--attention", expected, name));
     }
     let folder = Path::new(name);
     if !folder.is_dir() {
@@ -83,7 +105,7 @@ fn model(name: &str) -> Result<(Model, bool)> {
 
 /// Measures a case for about so many milliseconds.
 pub fn run(case: &Case, shape: BlockShape, min_ms: u64, ctx: &Ctx) -> Result<Measured> {
-    let (mut model, generated) = model(&case.model)?;
+    let (mut model, generated) = model(&case.model, case.attention)?;
     let limit = model.config().max_positions;
     if case.seq > limit {
         return Err(Error::input("--seq", format_args!("at most {limit} tokens"), case.seq));

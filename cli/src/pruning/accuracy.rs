@@ -46,6 +46,9 @@ pub struct Args {
     /// How blocks are chosen.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Method::Surgeon, Method::Magnitude])]
     method: Vec<Method>,
+    /// Which part of what was seen the bytes of static INT8 cover: absolute, mse, or such as percentile:99.99; several are compared.
+    #[arg(long, value_name = "RANGE", value_delimiter = ',', default_values_t = [Range::Absolute])]
+    ranges: Vec<Range>,
     #[command(flatten)]
     calibrate: Calibrate,
     /// Folders of models that were pruned or trained elsewhere, to compare too.
@@ -68,7 +71,7 @@ struct Report {
 #[derive(Serialize)]
 struct Row {
     weights: String,
-    precision: &'static str,
+    precision: String,
     /// Of all linear layers: the part of the weights that is 0.
     sparsity: f64,
     cosine_mean: f64,
@@ -84,6 +87,7 @@ struct Comparison {
     batches: Vec<Batch>,
     /// For ranges of static INT8.
     calibration: Vec<Batch>,
+    ranges: Vec<Range>,
     pairs: Vec<(usize, usize)>,
     /// By the whole model in f32: unit vectors, and the similarities of the pairs.
     vectors: Vec<Vec<f32>>,
@@ -104,7 +108,8 @@ pub fn main(args: &Args) -> Result<()> {
         None => sample_texts().map(str::to_string).collect(),
     };
     let calibrate = args.calibrate.read()?;
-    let comparison = Comparison::new(&model, &tokenizer, &texts, calibrate.as_deref())?;
+    let comparison =
+        Comparison::new(&model, &tokenizer, (&texts, calibrate.as_deref()), args.ranges.clone())?;
     let tokens = |texts: Vec<String>| samples::tokens(&tokenizer, &texts, args.calibrate.tokens);
     let pruning = calibrate.map(tokens).transpose()?;
     let mut rows = comparison.rows("dense".into(), &model, &[Precision::Int8, Precision::Int8Static])?;
@@ -146,8 +151,8 @@ impl Comparison {
     fn new(
         model: &Model,
         tokenizer: &Tokenizer,
-        texts: &[String],
-        calibrate: Option<&[String]>,
+        (texts, calibrate): (&[String], Option<&[String]>),
+        ranges: Vec<Range>,
     ) -> Result<Self> {
         let limit = tokenizer.limit();
         let batches = |texts: &[String]| {
@@ -157,30 +162,31 @@ impl Comparison {
                 .collect::<Result<Vec<_>>>()
         };
         // Ranges need fewer texts than least squares do.
-        let ranges: Vec<String> = match calibrate {
+        let samples: Vec<String> = match calibrate {
             Some(texts) => texts.iter().step_by(texts.len().div_ceil(RANGES)).cloned().collect(),
             None => sample_texts().map(str::to_string).collect(),
         };
         let mut this = Self {
             ctx: Ctx::new()?,
             batches: batches(texts)?,
-            calibration: batches(&ranges)?,
+            calibration: batches(&samples)?,
+            ranges,
             pairs: rank::pairs(texts.len()),
             vectors: Vec::new(),
             similarities: Vec::new(),
         };
-        this.vectors = this.embed(model, Precision::F32)?;
+        this.vectors = this.embed(model, (Precision::F32, Range::Absolute))?;
         this.similarities = this.similarities(&this.vectors);
         Ok(this)
     }
 
     /// Unit vectors of all texts.
-    fn embed(&self, model: &Model, precision: Precision) -> Result<Vec<Vec<f32>>> {
+    fn embed(&self, model: &Model, (precision, range): (Precision, Range)) -> Result<Vec<Vec<f32>>> {
         let calibration;
         let options = match precision {
             Precision::Int8Static => {
                 let batches = self.calibration.iter().map(Batch::tokens);
-                calibration = Calibration::collect(model, batches, Range::Absolute, &self.ctx)?;
+                calibration = Calibration::collect(model, batches, range, &self.ctx)?;
                 Options::calibrated(&calibration)
             }
             other => Options::new(other),
@@ -213,16 +219,21 @@ impl Comparison {
 
     fn rows(&self, weights: String, model: &Model, precisions: &[Precision]) -> Result<Vec<Row>> {
         let sparsity = model.sparsity();
-        let row = |&precision: &Precision| {
-            let vectors = self.embed(model, precision)?;
+        let ways = precisions.iter().flat_map(|&precision| match precision {
+            Precision::Int8Static => self.ranges.iter().map(|&range| (precision, range)).collect(),
+            _ => vec![(precision, Range::Absolute)],
+        });
+        let row = |(precision, range): (Precision, Range)| {
+            let vectors = self.embed(model, (precision, range))?;
             let mut cosines: Vec<f64> = vectors.iter().zip(&self.vectors).map(|(a, b)| dot(a, b)).collect();
             cosines.sort_by(f64::total_cmp);
             Ok(Row {
                 weights: weights.clone(),
-                precision: match precision {
-                    Precision::Int8 => "INT8",
-                    Precision::Int8Static => "INT8 static",
-                    _ => "f32",
+                precision: match (precision, range) {
+                    (Precision::Int8, _) => "INT8".into(),
+                    (Precision::Int8Static, Range::Absolute) => "INT8 static".into(),
+                    (Precision::Int8Static, range) => format!("INT8 static, {range}"),
+                    _ => "f32".into(),
                 },
                 sparsity,
                 cosine_mean: cosines.iter().sum::<f64>() / cosines.len() as f64,
@@ -231,7 +242,7 @@ impl Comparison {
                 spearman: rank::spearman(&self.similarities(&vectors), &self.similarities),
             })
         };
-        precisions.iter().map(row).collect()
+        ways.map(row).collect()
     }
 }
 
@@ -254,7 +265,7 @@ fn table(rows: &[Row]) -> Table {
         let cosines = [row.cosine_mean, row.cosine_median, row.cosine_least].map(|v| format!("{v:.4}"));
         let zeros = format!("{:.1} %", 100.0 * row.sparsity);
         let spearman = row.spearman.map_or("-".into(), |v| format!("{v:.4}"));
-        let first = [row.weights.clone(), row.precision.into(), zeros];
+        let first = [row.weights.clone(), row.precision.clone(), zeros];
         table.add_row(first.into_iter().chain(cosines).chain([spearman]));
     }
     table.column_iter_mut().skip(2).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
