@@ -7,7 +7,7 @@ use crate::norm::Norm;
 use crate::visitor::Visitor;
 use crate::workspace::{Stage, Workspace, grown, grown_params};
 use siskin::attention::{AttentionCall, AttentionInputs, Sequences};
-use siskin::linear::{Epilogue, LinearInput, LinearOutput, PackedActivations};
+use siskin::linear::{Epilogue, LinearInput, LinearOutput};
 use siskin::quant::{QuantParams, Scheme, quantize_per_token};
 use siskin::{Ctx, Element, ElementType, HeadParams, HeadsMut, HeadsRef, MatMut, MatRef, Scratch};
 use std::ops::Range;
@@ -25,36 +25,41 @@ impl Layer {
         visitor: Option<&mut (dyn Visitor + '_)>,
     ) -> Result<()> {
         let (m, hidden, ctx) = (call.tokens, call.config.hidden_size, call.ctx);
-        let sequences = AttentionCall::new(Sequences::own_packed(call.cu_seqlens));
-        let (heads, head_size) = (call.config.num_heads, call.config.head_size());
-        let Workspace { qkv, qkv_u8, qkv_i8, context, context_u8, ends, packed, scratch, clock, .. } = memory;
+        let heads = call.config.num_heads;
+        let Workspace { qkv, qkv_u8, qkv_i8, context, context_u8, gates, ends, scratch, clock, .. } = memory;
         let x = MatRef::new(&memory.x[..m * hidden], m, hidden)?;
+        let gates = match &self.gate {
+            None => None,
+            Some(gate) => {
+                let gates = grown(gates, m * heads);
+                let to = MatMut::new(gates, m, heads)?;
+                gate.evaluate(x, &Sequences::own_packed(call.cu_seqlens), to, ctx)?;
+                clock.lap(Stage::Attention);
+                Some(&*gates)
+            }
+        };
+        // Those of some neighbouring tokens.
+        let gates = |tokens: Range<usize>| -> Result<_> {
+            let gates = gates.map(|gates| &gates[tokens.start * heads..tokens.end * heads]);
+            Ok(gates.map(|gates| MatRef::new(gates, tokens.len(), heads)).transpose()?)
+        };
         let next = before.next(x, &memory.norm)?;
         match &self.flow {
             Flow::Static(flow) => {
                 // The scales of the three were made part of their weights and biases: here a byte is a byte.
                 let plain = QuantParams::u8(1.0, 0)?;
                 let qkv = grown(qkv_u8, 3 * m * hidden);
-                self.qkv.forward(next, qkv, |y| (y, plain).into(), hidden, ctx, (packed, scratch))?;
+                self.qkv.forward(next, qkv, |y| (y, plain).into(), hidden, ctx, scratch)?;
                 clock.lap(Stage::Qkv);
-                let part = |i: usize| -> Result<_> {
-                    let bytes = HeadsRef::with_strides(
-                        &qkv[i * hidden..],
-                        m,
-                        heads,
-                        head_size,
-                        3 * hidden,
-                        head_size,
-                    )?;
-                    Ok((bytes, flow.qkv[i]))
-                };
+                let part = |i: usize| -> Result<_> { Ok((call.heads(qkv, i)?, flow.qkv[i])) };
                 let inputs = AttentionInputs::new(part(0)?, part(1)?, part(2)?);
-                let to = HeadsMut::new(grown(context_u8, m * hidden), m, heads, head_size)?;
-                call.attention.forward(inputs, &sequences, (to, flow.context), ctx, scratch)?;
+                let to = HeadsMut::new(grown(context_u8, m * hidden), m, heads, call.config.head_size())?;
+                let texts = texts(call.cu_seqlens, gates(0..m)?);
+                call.attention.forward(inputs, &texts, (to, flow.context), ctx, scratch)?;
             }
             Flow::Floats | Flow::Dynamic => {
                 let qkv = grown(qkv, 3 * m * hidden);
-                self.qkv.forward(next, qkv, |y| y.into(), hidden, ctx, (packed, scratch))?;
+                self.qkv.forward(next, qkv, |y| y.into(), hidden, ctx, scratch)?;
                 if let Some(visitor) = visitor {
                     visitor.input(&QKV.map(|part| LinearId { layer, part }), x);
                     for (i, part) in QKV.into_iter().enumerate() {
@@ -65,19 +70,20 @@ impl Layer {
                 clock.lap(Stage::Qkv);
                 let context = grown(context, m * hidden);
                 if let Flow::Floats = self.flow {
-                    call.attend_floats(call.cu_seqlens, qkv, context, scratch)?;
+                    call.attend_floats(&texts(call.cu_seqlens, gates(0..m)?), qkv, context, scratch)?;
                 } else {
                     let mut text = 0;
                     while let Some(run) = run(call.cu_seqlens, text, ends) {
                         let tokens = run.tokens;
                         let qkv = &qkv[3 * hidden * tokens.start..3 * hidden * tokens.end];
                         let context = &mut context[hidden * tokens.start..hidden * tokens.end];
+                        let texts = texts(ends, gates(tokens.clone())?);
                         if run.short {
-                            call.attend_floats(ends, qkv, context, scratch)?;
+                            call.attend_floats(&texts, qkv, context, scratch)?;
                         } else {
                             let bytes = grown(qkv_i8, qkv.len());
                             let params = grown_params(&mut memory.params, 3 * tokens.len())?;
-                            call.attend_bytes(ends, qkv, (bytes, params), context, scratch)?;
+                            call.attend_bytes(&texts, qkv, (bytes, params), context, scratch)?;
                         }
                         text = run.next;
                     }
@@ -89,41 +95,48 @@ impl Layer {
     }
 }
 
+/// A call for texts that begin and end so, whose contexts are multiplied by gates `[tokens, heads]`.
+fn texts<'a>(cu_seqlens: &'a [i32], gates: Option<MatRef<'a, f32>>) -> AttentionCall<'a> {
+    let call = AttentionCall::new(Sequences::own_packed(cu_seqlens));
+    gates.map_or(call, |gates| call.gates(gates))
+}
+
 impl Call<'_> {
-    /// Attention in floats, of texts that begin and end so. `qkv` is `[tokens, 3, hidden]`, `context` `[tokens, hidden]`.
+    /// Queries, keys or values: part `i` of `[tokens, 3, hidden]`, head by head.
+    fn heads<'a, T: ElementType>(&self, qkv: &'a [T], i: usize) -> Result<HeadsRef<'a, T>> {
+        let (hidden, heads, size) = (self.config.hidden_size, self.config.num_heads, self.config.head_size());
+        let tokens = qkv.len() / (3 * hidden);
+        Ok(HeadsRef::with_strides(&qkv[i * hidden..], tokens, heads, size, 3 * hidden, size)?)
+    }
+
+    /// Attention in floats. `qkv` is `[tokens, 3, hidden]`, `context` `[tokens, hidden]`.
     fn attend_floats(
         &self,
-        cu_seqlens: &[i32],
+        texts: &AttentionCall<'_>,
         qkv: &[f32],
         context: &mut [f32],
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let (hidden, heads, head_size) =
-            (self.config.hidden_size, self.config.num_heads, self.config.head_size());
-        let m = context.len() / hidden;
+        let m = context.len() / self.config.hidden_size;
         if m == 0 {
             return Ok(());
         }
-        let part =
-            |i: usize| HeadsRef::with_strides(&qkv[i * hidden..], m, heads, head_size, 3 * hidden, head_size);
-        let inputs = AttentionInputs::new(part(0)?, part(1)?, part(2)?);
-        let sequences = AttentionCall::new(Sequences::own_packed(cu_seqlens));
-        let to = HeadsMut::new(context, m, heads, head_size)?;
-        self.attention.forward(inputs, &sequences, to, self.ctx, scratch)?;
+        let inputs = AttentionInputs::new(self.heads(qkv, 0)?, self.heads(qkv, 1)?, self.heads(qkv, 2)?);
+        let to = HeadsMut::new(context, m, self.config.num_heads, self.config.head_size())?;
+        self.attention.forward(inputs, texts, to, self.ctx, scratch)?;
         Ok(())
     }
 
     /// As [`Call::attend_floats`], of q, k and v as bytes, each token of each by its own range.
     fn attend_bytes(
         &self,
-        cu_seqlens: &[i32],
+        texts: &AttentionCall<'_>,
         qkv: &[f32],
         (bytes, params): (&mut [i8], &mut [QuantParams]),
         context: &mut [f32],
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let (hidden, heads, head_size) =
-            (self.config.hidden_size, self.config.num_heads, self.config.head_size());
+        let hidden = self.config.hidden_size;
         let m = context.len() / hidden;
         for i in 0..3 {
             let x = MatRef::with_stride(&qkv[i * hidden..], m, hidden, 3 * hidden)?;
@@ -131,14 +144,11 @@ impl Call<'_> {
             quantize_per_token(x, Scheme::Symmetric(Element::I8), y, &mut params[i * m..][..m], self.ctx)?;
         }
         let part = |i: usize| -> Result<_> {
-            let bytes = &bytes[i * hidden..];
-            let bytes = HeadsRef::with_strides(bytes, m, heads, head_size, 3 * hidden, head_size)?;
-            Ok((bytes, HeadParams::PerToken(&params[i * m..][..m])))
+            Ok((self.heads(bytes, i)?, HeadParams::PerToken(&params[i * m..][..m])))
         };
         let inputs = AttentionInputs::new(part(0)?, part(1)?, part(2)?);
-        let sequences = AttentionCall::new(Sequences::own_packed(cu_seqlens));
-        let to = HeadsMut::new(context, m, heads, head_size)?;
-        self.attention.forward(inputs, &sequences, to, self.ctx, scratch)?;
+        let to = HeadsMut::new(context, m, self.config.num_heads, self.config.head_size())?;
+        self.attention.forward(inputs, texts, to, self.ctx, scratch)?;
         Ok(())
     }
 }
@@ -180,7 +190,7 @@ impl Qkv {
         to: impl for<'a> Fn(MatMut<'a, T>) -> LinearOutput<'a>,
         hidden: usize,
         ctx: &Ctx,
-        (packed, scratch): (&mut PackedActivations, &mut Scratch),
+        scratch: &mut Scratch,
     ) -> Result<()> {
         let (m, _) = x.shape();
         match self {
@@ -188,11 +198,11 @@ impl Qkv {
                 let y = to(MatMut::new(qkv, m, 3 * hidden)?);
                 layer.forward(x, Epilogue::new(), y, ctx, scratch)?;
             }
+            // Not packed for all three: they may read it in different forms.
             Qkv::Three(layers) => {
-                layers[0].pack(x, packed, ctx, scratch)?;
                 for (i, layer) in layers.iter().enumerate() {
                     let y = MatMut::with_stride(&mut qkv[i * hidden..], m, hidden, 3 * hidden)?;
-                    layer.forward(&*packed, Epilogue::new(), to(y), ctx, scratch)?;
+                    layer.forward(x, Epilogue::new(), to(y), ctx, scratch)?;
                 }
             }
         }

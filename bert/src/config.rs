@@ -1,7 +1,9 @@
 //! The shape of a model, from the `config.json` of its checkpoint.
 
+use crate::attention::{self, Gating};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value, json};
+use siskin::attention::Softmax;
 use std::path::Path;
 
 /// Whose names tensors and fields have.
@@ -50,6 +52,10 @@ pub struct Config {
     pub layer_norm_eps: f32,
     /// The function inside a feed-forward network.
     pub activation: Activation,
+    /// What turns scores of attention into weights.
+    pub softmax: Softmax,
+    /// What multiplies the contexts of heads, if anything does.
+    pub gating: Option<Gating>,
 }
 
 /// The names that [`Config::preset`] knows.
@@ -85,7 +91,21 @@ impl Config {
             num_token_types: if family == Family::Bert { 2 } else { 0 },
             layer_norm_eps: 1e-12,
             activation: Activation::Gelu,
+            softmax: Softmax::Standard,
+            gating: None,
         }
+    }
+
+    /// With this softmax, such as [`Clipped::new`](siskin::attention::Clipped::new) gives it.
+    #[must_use]
+    pub fn with_softmax(self, softmax: impl Into<Softmax>) -> Self {
+        Self { softmax: softmax.into(), ..self }
+    }
+
+    /// With gates.
+    #[must_use]
+    pub fn with_gating(self, gating: Gating) -> Self {
+        Self { gating: Some(gating), ..self }
     }
 
     /// Reads `config.json` of a folder.
@@ -100,7 +120,7 @@ impl Config {
     ///
     /// # Errors
     /// [`Error::Config`] names the field: one that is missing, a `model_type` other than `bert` and `distilbert`, relative positions, an
-    /// activation that is not computed, heads that do not divide the hidden size, sizes of 0.
+    /// activation, a softmax or gates that are not computed, heads that do not divide the hidden size, sizes of 0.
     pub fn from_json(value: &Value) -> Result<Self> {
         let Value::Object(fields) = value else {
             return Err(Error::config("config.json", "an object", kind(value)));
@@ -116,7 +136,7 @@ impl Config {
             Some(other) => return Err(Error::config("position_embedding_type", "absolute", other)),
         }
         for field in ["is_decoder", "add_cross_attention"] {
-            if fields.0.get(field).is_some_and(|v| v == true) {
+            if fields.flag(field)? {
                 return Err(Error::config(field, "false, for an encoder", true));
             }
         }
@@ -141,6 +161,7 @@ impl Config {
             },
             (_, None) => 1e-12,
         };
+        let (softmax, gating) = attention::from_json(&fields)?;
         let this = Self {
             family,
             vocab_size: fields.size("vocab_size")?,
@@ -156,6 +177,8 @@ impl Config {
             },
             layer_norm_eps,
             activation,
+            softmax,
+            gating,
         };
         this.check()?;
         Ok(this)
@@ -195,7 +218,7 @@ impl Config {
             );
             return Err(Error::config(heads, expected, self.num_heads));
         }
-        Ok(())
+        attention::check(self)
     }
 
     /// Features of a head.
@@ -210,15 +233,14 @@ impl Config {
             Activation::GeluTanh => "gelu_new",
             Activation::Relu => "relu",
         };
-        match self.family {
+        let mut value = match self.family {
             Family::Bert => json!({
                 "architectures": ["BertModel"],
                 "model_type": "bert",
                 "hidden_act": activation,
                 "hidden_size": self.hidden_size,
                 "intermediate_size": self.intermediate_size,
-                // As the shortest number that reads back the same.
-                "layer_norm_eps": self.layer_norm_eps.to_string().parse::<f64>().unwrap_or(1e-12),
+                "layer_norm_eps": attention::shortest(self.layer_norm_eps),
                 "max_position_embeddings": self.max_positions,
                 "num_attention_heads": self.num_heads,
                 "num_hidden_layers": self.num_layers,
@@ -240,7 +262,11 @@ impl Config {
                 "sinusoidal_pos_embds": false,
                 "vocab_size": self.vocab_size,
             }),
+        };
+        for (field, content) in attention::to_json(self) {
+            value[field] = content;
         }
+        value
     }
 }
 
@@ -250,10 +276,11 @@ const MAX_LAYERS: usize = 1 << 12;
 /// What the kernels of attention take.
 const MAX_HEAD_SIZE: usize = 256;
 
-struct Fields<'a>(&'a Map<String, Value>);
+/// The fields of a `config.json`.
+pub(crate) struct Fields<'a>(&'a Map<String, Value>);
 
 impl Fields<'_> {
-    fn text(&self, field: &str) -> Result<Option<&str>> {
+    pub fn text(&self, field: &str) -> Result<Option<&str>> {
         match self.0.get(field) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -261,7 +288,26 @@ impl Fields<'_> {
         }
     }
 
-    fn size(&self, field: &str) -> Result<usize> {
+    /// False if it is not there.
+    pub fn flag(&self, field: &str) -> Result<bool> {
+        match self.0.get(field) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(Error::config(field, "true or false", other)),
+        }
+    }
+
+    pub fn number(&self, field: &str) -> Result<Option<f32>> {
+        match self.0.get(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match value.as_f64() {
+                Some(number) => Ok(Some(number as f32)),
+                None => Err(Error::config(field, "a number", value)),
+            },
+        }
+    }
+
+    pub fn size(&self, field: &str) -> Result<usize> {
         match self.0.get(field) {
             None => Err(Error::config(field, "a number", "nothing")),
             Some(value) => match value.as_u64().and_then(|n| usize::try_from(n).ok()) {

@@ -5,17 +5,19 @@ use crate::build;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::layer::{Call, Layer};
-use crate::model::Model;
+use crate::names::WORDS;
 use crate::norm::Norm;
 use crate::options::{Options, Precision};
 use crate::pooling::{Pooling, pool};
+use crate::share::{for_each_row, rows_of_task};
+use crate::source::Source;
 use crate::visitor::Visitor;
 use crate::workspace::{Stage, Workspace, grown};
 use siskin::attention::Attention;
 use siskin::{Ctx, MatMut};
 use std::sync::Arc;
 
-/// An encoder: a [`Model`] whose weights are packed for the CPU at hand. Immutable; any number of threads may call it, each with a
+/// An encoder: a [`Model`](crate::Model) whose weights are packed for the CPU at hand. Immutable; any number of threads may call it, each with a
 /// [`Workspace`] of its own.
 ///
 /// A text has the same bits alone and in any batch, at any number of threads.
@@ -52,17 +54,22 @@ pub struct Encoder {
 impl Encoder {
     /// Packs a model for the tier of `ctx`, which later calls must have too.
     ///
+    /// Of a [`Checkpoint`](crate::Checkpoint), a layer at a time is in memory beside what is packed; of a [`Model`](crate::Model), all of it,
+    /// and the embeddings of words are shared with it.
+    ///
     /// # Errors
+    /// What reading tensors answers;
     /// [`Error::Argument`] if INT8 is to be static, but no calibration of this model is given; [`Error::Kernel`] if weights cannot be
     /// packed so.
-    pub fn build(model: &Model, ctx: &Ctx, options: &Options<'_>) -> Result<Self> {
-        let config = model.config().clone();
-        let parts = build::Parts::new(model, ctx, options)?;
+    pub fn build(source: &dyn Source, ctx: &Ctx, options: &Options<'_>) -> Result<Self> {
+        let config = source.config().clone();
+        let parts = build::Parts::new(source, ctx, options)?;
         let attention = Attention::new(config.num_heads, config.num_heads, config.head_size())?;
+        let attention = attention.softmax(config.softmax);
         Ok(Self {
             precision: options.precision,
-            pooling: model.pooling(),
-            words: model.words()?,
+            pooling: source.pooling(),
+            words: source.read(WORDS)?,
             positions: parts.positions,
             embedding_norm: parts.embedding_norm,
             layers: parts.layers,
@@ -106,7 +113,8 @@ impl Encoder {
     ) -> Result<()> {
         self.check_out(&out, "texts", tokens.texts())?;
         self.run(tokens, ctx, memory, None)?;
-        pool(self.pooling, tokens.cu_seqlens(), &memory.x[..tokens.tokens() * self.config.hidden_size], out);
+        let x = &memory.x[..tokens.tokens() * self.config.hidden_size];
+        pool(self.pooling, tokens.cu_seqlens(), x, out, ctx);
         memory.clock.lap(Stage::Pool);
         Ok(())
     }
@@ -118,15 +126,14 @@ impl Encoder {
     pub fn hidden_states(
         &self,
         tokens: Tokens<'_>,
-        mut out: MatMut<'_, f32>,
+        out: MatMut<'_, f32>,
         ctx: &Ctx,
         memory: &mut Workspace,
     ) -> Result<()> {
         self.check_out(&out, "tokens", tokens.tokens())?;
         self.run(tokens, ctx, memory, None)?;
-        for (token, x) in memory.x.chunks_exact(self.config.hidden_size).take(tokens.tokens()).enumerate() {
-            out.row_mut(token).copy_from_slice(x);
-        }
+        let hidden = self.config.hidden_size;
+        for_each_row(out, hidden, ctx, |token, y| y.copy_from_slice(&memory.x[token * hidden..][..hidden]));
         memory.clock.lap(Stage::Pool);
         Ok(())
     }
@@ -189,7 +196,7 @@ impl Encoder {
         if size == 0 {
             return Ok(());
         }
-        self.embed(tokens, x);
+        self.embed(tokens, x, ctx);
         memory.clock.lap(Stage::Embed);
         self.embedding_norm.apply(&mut memory.x[..size], &mut memory.norm, ctx, &mut memory.scratch)?;
         memory.clock.lap(Stage::Norm);
@@ -212,18 +219,24 @@ impl Encoder {
     }
 
     /// Word and position of each token, `x` `[tokens, hidden]`.
-    fn embed(&self, tokens: Tokens<'_>, x: &mut [f32]) {
+    fn embed(&self, tokens: Tokens<'_>, x: &mut [f32], ctx: &Ctx) {
         let hidden = self.config.hidden_size;
-        for ends in tokens.cu_seqlens().windows(2) {
-            let (first, last) = (ends[0] as usize, ends[1] as usize);
-            let texts = x[first * hidden..last * hidden].chunks_exact_mut(hidden);
-            let positions = self.positions.chunks_exact(hidden);
-            for ((x, position), &id) in texts.zip(positions).zip(&tokens.ids()[first..last]) {
-                let word = &self.words[id as usize * hidden..][..hidden];
+        let ends = tokens.cu_seqlens();
+        let each = rows_of_task(tokens.tokens(), hidden, ctx);
+        ctx.for_each_part(x, each * hidden, &|i, x| {
+            let first = i * each;
+            // The text of the first token: the last that begins there or before.
+            let mut text = ends.partition_point(|&end| end as usize <= first) - 1;
+            for (x, token) in x.chunks_exact_mut(hidden).zip(first..) {
+                while ends[text + 1] as usize <= token {
+                    text += 1;
+                }
+                let word = &self.words[tokens.ids()[token] as usize * hidden..][..hidden];
+                let position = &self.positions[(token - ends[text] as usize) * hidden..][..hidden];
                 for ((x, word), position) in x.iter_mut().zip(word).zip(position) {
                     *x = word + position;
                 }
             }
-        }
+        });
     }
 }

@@ -11,17 +11,18 @@ use crate::calibrate::{Ends, LayerRanges};
 use crate::config::Activation;
 use crate::error::Result;
 use crate::layer::{Flow, Layer, Static};
-use crate::model::Model;
 use crate::norm::{Next, Norm};
 use crate::options::Precision;
+use crate::source::Source;
 use crate::weights::Weights;
 use siskin::linear::{ByteTable, gelu_table, gelu_tanh_table};
 use siskin::quant::QuantParams;
 use siskin::{Ctx, Element};
+use std::sync::Arc;
 
 /// Where a layer is.
 pub(crate) struct Place<'a> {
-    pub model: &'a Model,
+    pub source: &'a dyn Source,
     pub layer: usize,
     pub ranges: &'a LayerRanges,
     /// The norm in front of it, which is to write its input.
@@ -30,22 +31,22 @@ pub(crate) struct Place<'a> {
 
 /// A layer in which bytes flow.
 pub(crate) fn build(mut weights: LayerWeights, place: Place<'_>, table: bool, ctx: &Ctx) -> Result<Layer> {
-    let Place { model, layer, ranges, before } = place;
+    let Place { source, layer, ranges, before } = place;
     let [query, key, value] = &mut weights.qkv;
     smooth(&ranges.input, &mut [query, key, value])?.write(before)?;
 
     let [q, k, v] = &ranges.qkv;
     let balance: Vec<f32> = q.reach().zip(k.reach()).map(|(q, k)| power(k / q, 0.5)).collect();
-    let q = q.scaled(&balance);
+    let q = q.scaled(&balance)?;
     query.scale_outputs(balance.iter().copied());
     let inverse: Vec<f32> = balance.iter().map(|b| 1.0 / b).collect();
-    let k = k.scaled(&inverse);
+    let k = k.scaled(&inverse)?;
     key.scale_outputs(inverse.iter().copied());
 
     let most = v.reach().fold(0.0, f32::max);
     let up: Vec<f32> = v.reach().map(|reach| power(most / reach, VALUES)).collect();
     let down: Vec<f32> = up.iter().map(|s| 1.0 / s).collect();
-    let (v, context) = (v.scaled(&up), ranges.context.scaled(&up));
+    let (v, context) = (v.scaled(&up)?, ranges.context.scaled(&up)?);
     value.scale_outputs(up.iter().copied());
     weights.output.scale_inputs(&down);
 
@@ -55,14 +56,14 @@ pub(crate) fn build(mut weights: LayerWeights, place: Place<'_>, table: bool, ct
     }
     let inside = params(ranges.inside.covered)?;
     let from = params(ranges.before.covered)?;
-    let table = table.then(|| match model.config().activation {
+    let table = table.then(|| match source.config().activation {
         Activation::Gelu => gelu_table(from, inside),
         Activation::GeluTanh => gelu_tanh_table(from, inside),
         Activation::Relu => ByteTable::new(from, inside, |v| v.max(0.0)),
     });
     let flow = Static { qkv, context: params(context)?, inside, table };
     let factors = smooth(&ranges.middle, &mut [&mut weights.up])?;
-    let mut built = Layer::pack(weights, model, layer, Precision::Int8Static, ctx)?;
+    let mut built = Layer::pack(weights, source, layer, Precision::Int8Static, ctx)?;
     factors.write(&mut built.attention_norm)?;
     built.flow = Flow::Static(Box::new(flow));
     Ok(built)
@@ -89,7 +90,7 @@ fn smooth(ends: &Ends, weights: &mut [&mut Weights]) -> Result<Smooth> {
         weights.scale_inputs(&factors);
     }
     let inverse: Vec<f32> = factors.iter().map(|f| 1.0 / f).collect();
-    let params = params(ends.scaled(&inverse))?;
+    let params = params(ends.scaled(&inverse)?)?;
     Ok(Smooth { params, inverse })
 }
 
@@ -107,19 +108,6 @@ impl Smooth {
     }
 }
 
-impl Ends {
-    /// The largest magnitude of each feature, never 0.
-    fn reach(&self) -> impl Iterator<Item = f32> {
-        self.low.iter().zip(&self.high).map(|(low, high)| low.abs().max(high.abs()).max(f32::MIN_POSITIVE))
-    }
-
-    /// The range of all features, each times its factor. With 0 in it.
-    fn scaled(&self, factors: &[f32]) -> (f32, f32) {
-        let ends = self.low.iter().zip(&self.high).zip(factors);
-        ends.fold((0.0, 0.0), |all, ((low, high), f)| (all.0.min(low * f), all.1.max(high * f)))
-    }
-}
-
 /// A power that stays within what scales can be.
 fn power(x: f32, exponent: f32) -> f32 {
     x.powf(exponent).clamp(1e-4, 1e4)
@@ -132,5 +120,5 @@ fn params((low, high): (f32, f32)) -> Result<QuantParams> {
 /// Makes the output's scale and zero point part of the layer: its output is then the bytes themselves, as reals.
 fn to_bytes(weights: &mut Weights, params: &QuantParams) {
     weights.scale_outputs(std::iter::repeat(1.0 / params.scale()));
-    weights.bias.iter_mut().for_each(|bias| *bias += params.zero_point() as f32);
+    Arc::make_mut(&mut weights.bias).iter_mut().for_each(|bias| *bias += params.zero_point() as f32);
 }

@@ -6,7 +6,7 @@ use crate::names::{LinearId, Part};
 use crate::norm::Norm;
 use crate::visitor::Visitor;
 use crate::workspace::{Stage, Workspace, grown};
-use siskin::attention::Attention;
+use siskin::attention::{Attention, Gate};
 use siskin::linear::{Activation, ByteTable, Epilogue, Linear, LinearOutput};
 use siskin::quant::QuantParams;
 use siskin::{Ctx, MatMut, MatRef};
@@ -20,6 +20,8 @@ pub(crate) struct Layer {
     pub down: Linear,
     pub attention_norm: Norm,
     pub output_norm: Norm,
+    /// What multiplies the contexts of heads.
+    pub gate: Option<Gate>,
     pub flow: Flow,
 }
 

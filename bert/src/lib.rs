@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod attend;
+mod attention;
 mod batch;
 mod build;
 mod calibrate;
@@ -17,18 +18,24 @@ mod error;
 mod fold;
 mod layer;
 mod model;
+mod mse;
 mod names;
 mod norm;
 mod options;
 mod pooling;
 pub mod prune;
+mod save;
+mod share;
+mod source;
 mod tokenize;
 mod visitor;
 mod weights;
 mod workspace;
 
+pub use attention::{GateForm, Gating};
 pub use batch::{Batch, Tokens};
 pub use calibrate::{Calibration, Range, sample_texts};
+pub use checkpoint::Checkpoint;
 pub use config::{Activation, Config, Family, PRESETS};
 pub use encoder::Encoder;
 pub use error::{Error, Result};
@@ -36,6 +43,7 @@ pub use model::{Model, Pruning};
 pub use names::{LinearId, Part};
 pub use options::{Format, Options, Precision};
 pub use pooling::{Pooling, PoolingMode};
+pub use source::Source;
 pub use tokenize::{Tokenized, Tokenizer, TooLong};
 pub use visitor::Visitor;
 pub use workspace::{Stage, StageTimes, Workspace};

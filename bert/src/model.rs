@@ -1,14 +1,16 @@
 //! A model: the tensors of an encoder in f32, by name, and what a text is turned into a vector by.
 
+use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::names::{LinearId, WORDS};
+use crate::names::LinearId;
 use crate::pooling::Pooling;
+use crate::source::{Source, Tensors};
 use crate::weights::blocks_of;
 use siskin::MatRef;
 use siskin::sparse::{BlockShape, Norm, prune};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A model of the BERT family, with its weights in f32.
@@ -39,6 +41,14 @@ pub(crate) struct Other {
 }
 
 impl Model {
+    /// Reads a folder, as [`Checkpoint::open`] says.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], and [`Error::Tensor`] if a tensor holds what is not finite.
+    pub fn read(dir: impl AsRef<Path>) -> Result<Self> {
+        Checkpoint::open(dir)?.model()
+    }
+
     /// A model of random weights: for measurements of speed, and for tests. Inputs of linear layers keep about the variance 1.
     ///
     /// # Errors
@@ -54,6 +64,8 @@ impl Model {
                 [_, k] if !name.starts_with("embeddings.") => (0.0, (3.0 / k as f32).sqrt()),
                 [_, _] => (0.0, 1.0),
                 _ if name.ends_with(".weight") => (1.0, 0.2),
+                // Unconditional gates.
+                _ if name.ends_with(".alpha") => (0.0, 2.0),
                 _ => (0.0, 0.1),
             };
             let data: Vec<f32> = (0..len).map(|_| center + reach * random.next()).collect();
@@ -87,7 +99,7 @@ impl Model {
     }
 
     /// The folder that it was read from, if it was.
-    pub fn folder(&self) -> Option<&std::path::Path> {
+    pub fn folder(&self) -> Option<&Path> {
         self.source.as_deref()
     }
 
@@ -96,16 +108,14 @@ impl Model {
     /// # Errors
     /// [`Error::Tensor`] if an encoder has none of that name.
     pub fn tensor(&self, name: &str) -> Result<&[f32]> {
-        let name = name.strip_prefix(self.config.prefix()).unwrap_or(name);
-        match self.tensors.get(name) {
-            Some(tensor) => Ok(tensor),
-            None => Err(Error::tensor(name, "a tensor of the encoder", "an unknown name")),
-        }
+        Ok(self.shared(name)?)
     }
 
-    pub(crate) fn words(&self) -> Result<Arc<Vec<f32>>> {
-        self.tensor(WORDS)?;
-        Ok(self.tensors[WORDS].clone())
+    fn shared(&self, name: &str) -> Result<&Arc<Vec<f32>>> {
+        let name = name.strip_prefix(self.config.prefix()).unwrap_or(name);
+        self.tensors
+            .get(name)
+            .ok_or_else(|| Error::tensor(name, "a tensor of the encoder", "an unknown name"))
     }
 
     /// The weight of a linear layer, `[out_features, in_features]`.
@@ -185,6 +195,22 @@ impl Model {
     }
 }
 
+impl Source for Model {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn pooling(&self) -> Pooling {
+        self.pooling
+    }
+}
+
+impl Tensors for Model {
+    fn read(&self, name: &str) -> Result<Arc<Vec<f32>>> {
+        self.shared(name).cloned()
+    }
+}
+
 /// Which linear layers are pruned, in which blocks, and how far.
 #[derive(Debug, Clone, Default)]
 pub struct Pruning {
@@ -211,12 +237,12 @@ impl Pruning {
 }
 
 pub(crate) fn check_finite(name: &str, data: &[f32]) -> Result<()> {
-    match data.iter().position(|v| !v.is_finite()) {
-        None => Ok(()),
-        Some(at) => {
-            Err(Error::tensor(name, "finite numbers", format_args!("{:?} at position {at}", data[at])))
-        }
+    // All at once, which is several times as fast as one by one.
+    if data.iter().fold(true, |all, v| all & v.is_finite()) {
+        return Ok(());
     }
+    let at = data.iter().position(|v| !v.is_finite()).unwrap_or_default();
+    Err(Error::tensor(name, "finite numbers", format_args!("{:?} at position {at}", data[at])))
 }
 
 /// SplitMix64.

@@ -1,5 +1,6 @@
 //! Names of tensors, as Hugging Face has them, without the prefix of the model.
 
+use crate::attention::GateForm;
 use crate::config::{Config, Family};
 use std::fmt;
 
@@ -113,7 +114,37 @@ impl Config {
                 both(name, vec![h]);
             }
         }
+        all.extend((0..self.num_layers).flat_map(|layer| self.gate_tensors(layer)));
         all
+    }
+
+    /// The shapes of the tensors of a layer's gates, by name: those of a predictor one after the other, head by head.
+    pub(crate) fn gate_tensors(&self, layer: usize) -> Vec<(String, Vec<usize>)> {
+        let Some(gating) = self.gating else { return Vec::new() };
+        let (name, heads, size) = (self.gates_name(layer), self.num_heads, self.head_size());
+        let both = |name: String, n: usize, k: usize| {
+            [(format!("{name}.weight"), vec![n, k]), (format!("{name}.bias"), vec![n])]
+        };
+        match (gating.form, gating.hidden(size)) {
+            (GateForm::Unconditional, _) => vec![(name, vec![heads])],
+            (GateForm::AllFeatures, _) => both(name, heads, self.hidden_size).into(),
+            (_, None) => (0..heads).flat_map(|head| both(format!("{name}.{head}"), 1, size)).collect(),
+            (_, Some(hidden)) => (0..heads)
+                .flat_map(|head| {
+                    let first = both(format!("{name}.{head}.0"), hidden, size);
+                    first.into_iter().chain(both(format!("{name}.{head}.2"), 1, hidden))
+                })
+                .collect(),
+        }
+    }
+
+    /// What names of a layer's gates begin with.
+    pub(crate) fn gates_name(&self, layer: usize) -> String {
+        let attention = match self.family {
+            Family::Bert => "attention.self",
+            Family::DistilBert => "attention",
+        };
+        format!("{}.{attention}.alpha", self.layer_name(layer))
     }
 
     /// The two norms of a layer: after attention, and after the feed-forward network.

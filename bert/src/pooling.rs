@@ -2,8 +2,9 @@
 
 use crate::config::read_json;
 use crate::error::{Error, Result};
+use crate::share::for_each_row;
 use serde_json::Value;
-use siskin::MatMut;
+use siskin::{Ctx, MatMut};
 use std::path::{Component, Path};
 
 /// Which tokens make the vector of a text.
@@ -149,22 +150,22 @@ fn mode(config: &Value) -> Result<PoolingMode> {
 }
 
 /// Pools the vectors `x` `[tokens, features]` of each sequence to `y` `[sequences, features]`. A sequence of no tokens becomes 0.
-pub(crate) fn pool(pooling: Pooling, cu_seqlens: &[i32], x: &[f32], mut y: MatMut<'_, f32>) {
-    let features = y.cols();
-    for (sequence, ends) in cu_seqlens.windows(2).enumerate() {
-        let y = y.row_mut(sequence);
+pub(crate) fn pool(pooling: Pooling, cu_seqlens: &[i32], x: &[f32], y: MatMut<'_, f32>, ctx: &Ctx) {
+    let (sequences, features) = (y.rows(), y.cols());
+    for_each_row(y, x.len() / sequences.max(1), ctx, |sequence, y| {
+        let (first, last) = (cu_seqlens[sequence] as usize, cu_seqlens[sequence + 1] as usize);
+        let tokens = x[first * features..last * features].chunks_exact(features);
         y.fill(0.0);
-        let tokens = &x[ends[0] as usize * features..ends[1] as usize * features];
         match pooling.mode {
             PoolingMode::Mean => {
-                for token in tokens.chunks_exact(features) {
+                for token in tokens {
                     y.iter_mut().zip(token).for_each(|(y, x)| *y += x);
                 }
-                let part = 1.0 / (ends[1] - ends[0]).max(1) as f32;
+                let part = 1.0 / (last - first).max(1) as f32;
                 y.iter_mut().for_each(|y| *y *= part);
             }
             PoolingMode::Cls => {
-                if let Some(first) = tokens.chunks_exact(features).next() {
+                if let Some(first) = tokens.into_iter().next() {
                     y.copy_from_slice(first);
                 }
             }
@@ -175,5 +176,5 @@ pub(crate) fn pool(pooling: Pooling, cu_seqlens: &[i32], x: &[f32], mut y: MatMu
             let part = 1.0 / squares.sqrt().max(1e-12);
             y.iter_mut().for_each(|y| *y *= part);
         }
-    }
+    });
 }

@@ -1,58 +1,59 @@
 //! From f32 weights to a linear layer of the kernels.
 
 use crate::error::Result;
-use crate::options::{Format, Precision};
+use crate::names::LinearId;
+use crate::options::{Format, Options, Precision};
+use crate::source::Source;
 use siskin::linear::Linear;
 use siskin::sparse::{BlockShape, Bsr};
 use siskin::{Ctx, MatRef, bf16};
+use std::sync::Arc;
 
 /// The weights of a linear layer, on their way to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Weights {
     pub out_features: usize,
     pub in_features: usize,
-    /// `[out_features, in_features]`.
-    pub weight: Vec<f32>,
-    pub bias: Vec<f32>,
+    /// `[out_features, in_features]`: those of the model, as long as they are not changed.
+    pub weight: Arc<Vec<f32>>,
+    pub bias: Arc<Vec<f32>>,
     pub format: Format,
 }
 
 impl Weights {
-    pub fn new(weight: MatRef<'_, f32>, bias: &[f32], format: Format, precision: Precision) -> Self {
-        Self {
-            out_features: weight.rows(),
-            in_features: weight.cols(),
-            weight: weight.iter_rows().flatten().copied().collect(),
-            bias: bias.to_vec(),
-            format: match format {
-                Format::Auto => find(weight, precision),
-                given => given,
-            },
-        }
+    pub fn new(source: &dyn Source, id: LinearId, options: &Options<'_>) -> Result<Self> {
+        let (out_features, in_features) = source.config().linear_shape(id.part);
+        let [weight, bias] = source.linear(id)?;
+        let format = match options.format_of(id) {
+            Format::Auto => find(MatRef::new(&weight, out_features, in_features)?, options.precision),
+            given => given,
+        };
+        Ok(Self { out_features, in_features, weight, bias, format })
     }
 
     /// Several layers of one input as one.
     pub fn concat(all: &[Weights]) -> Self {
-        let mut one = all[0].clone();
-        for next in &all[1..] {
-            one.out_features += next.out_features;
-            one.weight.extend_from_slice(&next.weight);
-            one.bias.extend_from_slice(&next.bias);
+        let together =
+            |part: fn(&Weights) -> &[f32]| Arc::new(all.iter().map(part).collect::<Vec<_>>().concat());
+        Self {
+            out_features: all.iter().map(|part| part.out_features).sum(),
+            weight: together(|part| &part.weight),
+            bias: together(|part| &part.bias),
+            ..all[0]
         }
-        one
     }
 
     /// Each input feature's weights times its factor: for inputs that were divided by it.
     pub fn scale_inputs(&mut self, factors: &[f32]) {
-        for row in self.weight.chunks_exact_mut(self.in_features) {
+        for row in Arc::make_mut(&mut self.weight).chunks_exact_mut(self.in_features) {
             row.iter_mut().zip(factors).for_each(|(w, f)| *w *= f);
         }
     }
 
     /// Each output feature times its factor.
     pub fn scale_outputs(&mut self, factors: impl Iterator<Item = f32>) {
-        let rows = self.weight.chunks_exact_mut(self.in_features);
-        for ((row, bias), factor) in rows.zip(&mut self.bias).zip(factors) {
+        let rows = Arc::make_mut(&mut self.weight).chunks_exact_mut(self.in_features);
+        for ((row, bias), factor) in rows.zip(Arc::make_mut(&mut self.bias)).zip(factors) {
             row.iter_mut().for_each(|w| *w *= factor);
             *bias *= factor;
         }
@@ -60,7 +61,7 @@ impl Weights {
 
     pub fn build(&self, precision: Precision, ctx: &Ctx) -> Result<Linear> {
         let w = MatRef::new(&self.weight, self.out_features, self.in_features)?;
-        let bias = &self.bias;
+        let bias = &self.bias[..];
         Ok(match (self.format, precision) {
             (Format::Blocks(block), Precision::F32) => {
                 Linear::sparse(&Bsr::from_dense(w, block)?).bias(bias).build(ctx)?

@@ -24,14 +24,14 @@ pub struct Workspace {
     /// `[tokens, hidden]`: what comes out of attention.
     pub(crate) context: Vec<f32>,
     pub(crate) context_u8: Vec<u8>,
+    /// `[tokens, heads]`: what contexts are multiplied by.
+    pub(crate) gates: Vec<f32>,
     /// Where the texts of a run begin and end.
     pub(crate) ends: Vec<i32>,
     /// What a norm wrote beside the floats.
     pub(crate) norm: NormMemory,
     /// `[tokens, intermediate]`.
     pub(crate) inside: Vec<f32>,
-    /// The input of query, key and value, where they are several layers.
-    pub(crate) packed: PackedActivations,
     /// Between the layers of a feed-forward network, where it is packed.
     pub(crate) between: PackedActivations,
     pub(crate) clock: Clock,

@@ -119,6 +119,19 @@ impl Ctx {
         }
     }
 
+    /// Calls `f(i, part i of the items)` for parts of `len` items, of which the last may be shorter: each exactly once, in any order,
+    /// perhaps at the same time. It is how work beside siskin's own can use the same threads.
+    ///
+    /// ```
+    /// let mut x = [1.0f32; 10];
+    /// siskin::Ctx::new()?.for_each_part(&mut x, 4, &|i, part| part.fill(i as f32));
+    /// assert_eq!(x, [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0]);
+    /// # Ok::<(), siskin::Error>(())
+    /// ```
+    pub fn for_each_part<T: Send>(&self, items: &mut [T], len: usize, f: &(dyn Fn(usize, &mut [T]) + Sync)) {
+        self.parallelism.for_each_part(items, len, f);
+    }
+
     /// Calls `f(0)`, .. `f(tasks - 1)`, each exactly once, in any order, perhaps at the same time.
     pub(crate) fn for_each(&self, tasks: usize, f: &(dyn Fn(usize) + Sync)) {
         self.parallelism.for_each(tasks, f);

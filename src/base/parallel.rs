@@ -100,19 +100,33 @@ impl Parallelism {
         });
     }
 
+    /// Calls `f(i, part i of the items)` for parts of `len` items (the last may be shorter), perhaps at the same time.
+    pub(crate) fn for_each_part<T: Send>(
+        &self,
+        items: &mut [T],
+        len: usize,
+        f: &(dyn Fn(usize, &mut [T]) + Sync),
+    ) {
+        let len = len.max(1);
+        let (first, total) = (Items(items.as_mut_ptr()), items.len());
+        self.for_each(total.div_ceil(len), &|i| {
+            // It does not overflow: there are items behind it.
+            let start = i * len;
+            // SAFETY: inside the items, which are borrowed mutably for all of this; `for_each` runs each i once, and the parts
+            // of different i do not overlap.
+            f(i, unsafe { std::slice::from_raw_parts_mut(first.at(start), len.min(total - start)) });
+        });
+    }
+
     /// Calls `f(i, item i)` for each item, perhaps at the same time.
     pub(crate) fn for_each_item<T: Send>(&self, items: &mut [T], f: &(dyn Fn(usize, &mut T) + Sync)) {
-        let (first, len) = (Items(items.as_mut_ptr()), items.len());
-        self.for_each(len, &|i| {
-            // SAFETY: inside the items, which are borrowed mutably for all of this; `for_each` runs each i once.
-            f(i, unsafe { &mut *first.at(i) });
-        });
+        self.for_each_part(items, 1, &|i, part| f(i, &mut part[0]));
     }
 }
 
 /// A pointer to items that tasks share out among them.
 struct Items<T>(*mut T);
-// SAFETY: the only uses are `for_each_chunks` and `for_each_item`, where each item goes to one task, perhaps on another
+// SAFETY: the only uses are `for_each_chunks` and `for_each_part`, where each item goes to one task, perhaps on another
 // thread.
 unsafe impl<T: Send> Sync for Items<T> {}
 

@@ -195,7 +195,8 @@ impl<'a, T: ElementType> MatMut<'a, T> {
         &mut self.data[r * self.stride..][..self.cols]
     }
 
-    pub(crate) fn into_data(self) -> &'a mut [T] {
+    /// What it is a view of: row r is at `r * stride`. Behind the last row there may be less than a stride.
+    pub fn into_data(self) -> &'a mut [T] {
         self.data
     }
 

@@ -78,8 +78,10 @@ pub fn prune_model(
             own_qkv.push(pass.walk.linear(&student, id, &x)?);
             teacher_qkv.push(wanted);
         }
-        let teacher_context = pass.walk.attend([0, 1, 2].map(|i| &teacher_qkv[i][..]))?;
-        let context = pass.walk.attend([0, 1, 2].map(|i| &own_qkv[i][..]))?;
+        let [q, k, v] = [0, 1, 2].map(|i| &teacher_qkv[i][..]);
+        let teacher_context = pass.walk.attend(model, layer, [&teacher_x, q, k, v])?;
+        let [q, k, v] = [0, 1, 2].map(|i| &own_qkv[i][..]);
+        let context = pass.walk.attend(&student, layer, [&x, q, k, v])?;
         drop((teacher_qkv, own_qkv));
 
         teacher_x = pass.walk.added(model, id(Part::Output), &teacher_context, &teacher_x)?;
@@ -171,7 +173,7 @@ fn bearable(
         let [attention_norm, output_norm] = config.norm_names(layer);
         measure(&pass, &qkv, &x)?;
         let [q, k, v] = qkv.map(|id| pass.walk.linear(model, id, &x));
-        let context = pass.walk.attend([&q?, &k?, &v?])?;
+        let context = pass.walk.attend(model, layer, [&x, &q?, &k?, &v?])?;
         measure(&pass, &[id(Part::Output)], &context)?;
         x = pass.walk.added(model, id(Part::Output), &context, &x)?;
         pass.walk.norm(model, &attention_norm, &mut x)?;

@@ -1,6 +1,7 @@
 //! An encoder one step at a time, for all sample texts at once: between the steps, layers are pruned.
 
 use crate::batch::Tokens;
+use crate::build::gate;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -98,14 +99,20 @@ impl<'a> Walk<'a> {
         Ok(y)
     }
 
-    /// Attention within each text, from queries, keys and values.
-    pub fn attend(&mut self, [q, k, v]: [&[f32]; 3]) -> Result<Vec<f32>> {
+    /// Attention of a layer within each text, from its input, queries, keys and values.
+    pub fn attend(&mut self, model: &Model, layer: usize, [x, q, k, v]: [&[f32]; 4]) -> Result<Vec<f32>> {
         let (tokens, heads, size) = (self.tokens.tokens(), self.config.num_heads, self.config.head_size());
+        let texts = Sequences::own_packed(self.tokens.cu_seqlens());
+        let (mut call, mut gates) = (AttentionCall::new(texts), vec![0.0; tokens * heads]);
+        if let Some(gate) = gate(model, layer)? {
+            gate.evaluate(self.matrix(x)?, &texts, MatMut::new(&mut gates, tokens, heads)?, self.ctx)?;
+            call = call.gates(MatRef::new(&gates, tokens, heads)?);
+        }
         let view = |x| HeadsRef::new(x, tokens, heads, size);
         let mut context = vec![0.0; q.len()];
-        Attention::new(heads, heads, size)?.forward(
+        Attention::new(heads, heads, size)?.softmax(self.config.softmax).forward(
             AttentionInputs::new(view(q)?, view(k)?, view(v)?),
-            &AttentionCall::new(Sequences::own_packed(self.tokens.cu_seqlens())),
+            &call,
             HeadsMut::new(&mut context, tokens, heads, size)?,
             self.ctx,
             &mut self.scratch,

@@ -1,20 +1,23 @@
 //! Checkpoints: read, written, and refused.
 
-use crate::common::{batch, config, embed};
+use crate::attention::variants;
+use crate::common::{batch, config, embed, encoders};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use siskin::{Ctx, bf16, f16};
-use siskin_bert::{Config, Encoder, Error, Family, LinearId, Model, Options, Part, Pooling, PoolingMode};
+use siskin_bert::{
+    Checkpoint, Config, Encoder, Error, Family, LinearId, Model, Options, Part, Pooling, PoolingMode,
+};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tempfile::TempDir;
 
-type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+pub type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
 /// A folder with a generated model, and its tensors.
-fn saved(family: Family) -> (TempDir, Model, Tensors) {
-    let (dir, model) = (TempDir::new().unwrap(), Model::generated(config(family), 12).unwrap());
+pub fn saved(config: Config) -> (TempDir, Model, Tensors) {
+    let (dir, model) = (TempDir::new().unwrap(), Model::generated(config, 12).unwrap());
     model.save(dir.path()).unwrap();
     let tensors = tensors(dir.path());
     (dir, model, tensors)
@@ -36,31 +39,31 @@ fn write(tensors: &Tensors, path: &Path) {
     safetensors::serialize_to_file(views, None, path).unwrap();
 }
 
-fn rewrite(dir: &Path, tensors: &Tensors) {
+pub fn rewrite(dir: &Path, tensors: &Tensors) {
     write(tensors, &dir.join("model.safetensors"));
 }
 
-fn edit_config(dir: &Path, field: &str, value: Value) {
+pub fn edit_config(dir: &Path, field: &str, value: Value) {
     let path = dir.join("config.json");
     let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     config[field] = value;
     std::fs::write(path, config.to_string()).unwrap();
 }
 
-fn vectors(model: &Model) -> Vec<f32> {
+pub fn vectors(model: &Model) -> Vec<f32> {
     let ctx = Ctx::serial().unwrap();
     let encoder = Encoder::build(model, &ctx, &Options::default()).unwrap();
     embed(&encoder, batch(&[4, 13], 1).tokens(), &ctx)
 }
 
-fn message(dir: &Path) -> String {
+pub fn message(dir: &Path) -> String {
     Model::read(dir).map(drop).unwrap_err().to_string()
 }
 
 #[test]
 fn what_was_saved_is_read_again() {
     for family in [Family::Bert, Family::DistilBert] {
-        let (dir, model, _) = saved(family);
+        let (dir, model, _) = saved(config(family));
         let again = Model::read(dir.path()).unwrap();
         assert_eq!((again.config(), again.pooling()), (model.config(), model.pooling()));
         assert_eq!(vectors(&again), vectors(&model));
@@ -79,8 +82,32 @@ fn what_was_saved_is_read_again() {
 }
 
 #[test]
+fn encoders_of_a_checkpoint_are_those_of_its_model() {
+    let ctx = Ctx::serial().unwrap();
+    for config in [config(Family::Bert), variants(Family::DistilBert).remove(8)] {
+        let (dir, model, mut tensors) = saved(config);
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        let (whole, parts) = (encoders(&model, &ctx), encoders(&checkpoint, &ctx));
+        let texts = batch(&[4, 140], 1);
+        for ((name, whole), (_, part)) in whole.into_iter().zip(parts) {
+            assert_eq!(embed(&part, texts.tokens(), &ctx), embed(&whole, texts.tokens(), &ctx), "{name}");
+        }
+        // What is not finite is found when it is read.
+        let name = model.config().linear_name(LinearId { layer: 1, part: Part::Up }) + ".weight";
+        tensors.get_mut(&name).unwrap().2[8..12].copy_from_slice(&f32::INFINITY.to_le_bytes());
+        rewrite(dir.path(), &tensors);
+        let refused =
+            Encoder::build(&Checkpoint::open(dir.path()).unwrap(), &ctx, &Options::default()).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            format!("tensor {name}: expected finite numbers, got inf at position 2")
+        );
+    }
+}
+
+#[test]
 fn companions_and_other_tensors_are_kept() {
-    let (dir, _, mut tensors) = saved(Family::Bert);
+    let (dir, _, mut tensors) = saved(config(Family::Bert));
     tensors.insert("pooler.dense.bias".into(), (Dtype::I64, vec![2], (0..16).collect()));
     rewrite(dir.path(), &tensors);
     for name in ["tokenizer.json", "vocab.txt", "tokenizer_config.json"] {
@@ -110,7 +137,7 @@ fn companions_and_other_tensors_are_kept() {
 #[test]
 fn names_may_have_a_prefix_and_be_old() {
     for (family, prefix) in [(Family::Bert, "bert."), (Family::DistilBert, "distilbert.")] {
-        let (dir, model, tensors) = saved(family);
+        let (dir, model, tensors) = saved(config(family));
         let renamed: Tensors = tensors
             .into_iter()
             .map(|(name, tensor)| {
@@ -134,7 +161,7 @@ fn names_may_have_a_prefix_and_be_old() {
 
 #[test]
 fn narrow_floats_are_widened() {
-    let (dir, model, tensors) = saved(Family::Bert);
+    let (dir, model, tensors) = saved(config(Family::Bert));
     for dtype in [Dtype::F16, Dtype::BF16] {
         let narrow: Tensors = tensors
             .iter()
@@ -163,7 +190,7 @@ fn narrow_floats_are_widened() {
 
 #[test]
 fn shards_are_read_by_their_index() {
-    let (dir, model, tensors) = saved(Family::Bert);
+    let (dir, model, tensors) = saved(config(Family::Bert));
     std::fs::remove_file(dir.path().join("model.safetensors")).unwrap();
     let (mut shards, mut map) = ([Tensors::new(), Tensors::new(), Tensors::new()], serde_json::Map::new());
     for (i, (name, tensor)) in tensors.iter().enumerate() {
@@ -189,7 +216,7 @@ fn shards_are_read_by_their_index() {
 
 #[test]
 fn wrong_tensors_are_named() {
-    let (dir, _, tensors) = saved(Family::Bert);
+    let (dir, _, tensors) = saved(config(Family::Bert));
     let name = "encoder.layer.1.intermediate.dense.weight";
     let with = |change: &dyn Fn(&mut Tensors)| {
         let mut tensors = tensors.clone();
@@ -212,6 +239,24 @@ fn wrong_tensors_are_named() {
     assert!(twice.starts_with(&format!("tensor {name}: expected one tensor")), "{twice}");
     std::fs::write(dir.path().join("model.safetensors"), "no tensors").unwrap();
     assert!(message(dir.path()).contains("model.safetensors: "));
+    rewrite(dir.path(), &tensors);
+    let whole = std::fs::read(dir.path().join("model.safetensors")).unwrap();
+    for (bytes, expected) in [
+        (&whole[..5], "expected a header of safetensors, got 5 bytes".to_string()),
+        (&whole[..100], "expected a header of at most 92 bytes".into()),
+        (
+            &whole[..whole.len() - 1],
+            format!("expected {} bytes, as its header says, got {}", whole.len(), whole.len() - 1),
+        ),
+        (
+            &[whole.clone(), vec![0]].concat()[..],
+            format!("expected {} bytes, as its header says", whole.len()),
+        ),
+    ] {
+        std::fs::write(dir.path().join("model.safetensors"), bytes).unwrap();
+        assert!(matches!(Model::read(dir.path()), Err(Error::File { .. })));
+        assert!(message(dir.path()).contains(&expected), "{}", message(dir.path()));
+    }
     std::fs::remove_file(dir.path().join("model.safetensors")).unwrap();
     assert!(message(dir.path()).contains("model.safetensors: "));
 
@@ -277,12 +322,12 @@ fn wrong_configurations_are_refused_by_field() {
             "layer_norm_eps: expected a number between 0 and 1, got -1.0",
         ),
     ] {
-        let (dir, _, _) = saved(family);
+        let (dir, _, _) = saved(config(family));
         edit_config(dir.path(), field, value);
         assert!(matches!(Model::read(dir.path()), Err(Error::Config { .. })), "{field}");
         assert_eq!(message(dir.path()), expected);
     }
-    let (dir, _, _) = saved(Family::Bert);
+    let (dir, _, _) = saved(config(Family::Bert));
     std::fs::write(dir.path().join("config.json"), "{").unwrap();
     assert!(matches!(Model::read(dir.path()), Err(Error::File { .. })));
     assert!(matches!(Model::read(dir.path().join("nowhere")), Err(Error::Io { .. })));
@@ -291,7 +336,7 @@ fn wrong_configurations_are_refused_by_field() {
 
 #[test]
 fn poolings_are_read_from_modules() {
-    let (dir, _, _) = saved(Family::Bert);
+    let (dir, _, _) = saved(config(Family::Bert));
     let pooling = |text: Value| {
         std::fs::write(dir.path().join("1_Pooling/config.json"), text.to_string()).unwrap();
         Model::read(dir.path()).map(|model| model.pooling())

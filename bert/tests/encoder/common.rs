@@ -1,8 +1,9 @@
 //! Small models and texts of random tokens.
 
+use crate::reference;
 use siskin::{Ctx, MatMut};
 use siskin_bert::{
-    Batch, Calibration, Config, Encoder, Family, Model, Options, Precision, Range, Tokens, Workspace,
+    Batch, Calibration, Config, Encoder, Family, Model, Options, Precision, Range, Source, Tokens, Workspace,
 };
 
 /// Two layers of 32 features, 4 heads.
@@ -27,13 +28,13 @@ pub fn batch(lengths: &[usize], seed: u32) -> Batch {
     batch
 }
 
-pub fn calibration(model: &Model, ctx: &Ctx) -> Calibration {
+pub fn calibration(model: &dyn Source, ctx: &Ctx) -> Calibration {
     let samples = batch(&[5, 17, 1, 140, 23, 9, 31, 12], 77);
     Calibration::collect(model, [samples.tokens()], Range::Absolute, ctx).unwrap()
 }
 
 /// An encoder of each precision.
-pub fn encoders(model: &Model, ctx: &Ctx) -> Vec<(&'static str, Encoder)> {
+pub fn encoders(model: &dyn Source, ctx: &Ctx) -> Vec<(&'static str, Encoder)> {
     let calibration = calibration(model, ctx);
     let build = |options: Options<'_>| Encoder::build(model, ctx, &options).unwrap();
     vec![
@@ -62,4 +63,18 @@ pub fn cosine<A: Copy + Into<f64>, B: Copy + Into<f64>>(a: &[A], b: &[B]) -> f64
         b.iter().map(|&v| v.into() * v.into()).sum::<f64>(),
     );
     dot / (length(aa) * length(bb))
+}
+
+/// The least cosine of any of some texts, short and long, to f64.
+pub fn least_cosine(model: &Model, encoder: &Encoder, ctx: &Ctx) -> f64 {
+    const LENGTHS: [usize; 6] = [7, 1, 150, 16, 3, 2];
+    let texts = batch(&LENGTHS, 5);
+    let got = embed(encoder, texts.tokens(), ctx);
+    let ends = texts.tokens().cu_seqlens();
+    let hidden = model.config().hidden_size;
+    let each = (0..LENGTHS.len()).map(|text| {
+        let ids = &texts.tokens().ids()[ends[text] as usize..ends[text + 1] as usize];
+        cosine(&got[text * hidden..][..hidden], &reference::embed(model, ids))
+    });
+    each.fold(1.0, f64::min)
 }

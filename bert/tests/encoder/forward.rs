@@ -1,6 +1,6 @@
 //! What an encoder computes, against the same in f64.
 
-use crate::common::{batch, calibration, config, cosine, embed, encoders};
+use crate::common::{batch, calibration, config, embed, encoders, least_cosine};
 use crate::reference;
 use siskin::sparse::BlockShape;
 use siskin::{Ctx, MatMut, MatRef};
@@ -8,21 +8,6 @@ use siskin_bert::{
     Activation, Encoder, Error, Family, Format, LinearId, Model, Options, Part, Pooling, PoolingMode,
     Precision, Pruning, Stage, Tokens, Visitor, Workspace,
 };
-
-const LENGTHS: [usize; 6] = [7, 1, 150, 16, 3, 2];
-
-/// The least cosine of any text to f64.
-fn least_cosine(model: &Model, encoder: &Encoder, ctx: &Ctx) -> f64 {
-    let texts = batch(&LENGTHS, 5);
-    let got = embed(encoder, texts.tokens(), ctx);
-    let ends = texts.tokens().cu_seqlens();
-    let hidden = model.config().hidden_size;
-    let each = (0..LENGTHS.len()).map(|text| {
-        let ids = &texts.tokens().ids()[ends[text] as usize..ends[text + 1] as usize];
-        cosine(&got[text * hidden..][..hidden], &reference::embed(model, ids))
-    });
-    each.fold(1.0, f64::min)
-}
 
 #[test]
 fn all_precisions_are_near_the_reference() {

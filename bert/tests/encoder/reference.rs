@@ -1,6 +1,7 @@
 //! An encoder in f64, written as plainly as it can be: what the crate's own is compared with.
 
-use siskin_bert::{Activation, Family, LinearId, Model, Part, PoolingMode};
+use siskin::attention::Softmax;
+use siskin_bert::{Activation, Family, GateForm, LinearId, Model, Part, PoolingMode};
 
 /// The vectors of the tokens of one text, `[tokens, hidden]`.
 pub fn hidden_states(model: &Model, ids: &[u32]) -> Vec<f64> {
@@ -45,6 +46,7 @@ pub fn hidden_states(model: &Model, ids: &[u32]) -> Vec<f64> {
         let size = config.head_size();
         let mut context = vec![0.0; x.len()];
         for head in 0..config.num_heads {
+            let gates = gates(model, layer, head, &x);
             for i in 0..ids.len() {
                 let at = |token: usize| token * hidden + head * size;
                 let score = |j: usize| {
@@ -53,8 +55,10 @@ pub fn hidden_states(model: &Model, ids: &[u32]) -> Vec<f64> {
                 };
                 let weights: Vec<f64> = (0..ids.len()).map(score).collect();
                 let sum: f64 = weights.iter().sum();
+                let weights: Vec<f64> = weights.iter().map(|w| clip(config.softmax, w / sum)).collect();
                 for f in 0..size {
-                    context[at(i) + f] = (0..ids.len()).map(|j| weights[j] / sum * v[at(j) + f]).sum();
+                    context[at(i) + f] =
+                        gates[i] * (0..ids.len()).map(|j| weights[j] * v[at(j) + f]).sum::<f64>();
                 }
             }
         }
@@ -73,6 +77,54 @@ pub fn hidden_states(model: &Model, ids: &[u32]) -> Vec<f64> {
         norm(&mut x, &names[1]);
     }
     x
+}
+
+/// A probability, stretched and clipped.
+fn clip(softmax: Softmax, p: f64) -> f64 {
+    match softmax {
+        Softmax::Clipped(clipped) => {
+            let (gamma, zeta) = (f64::from(clipped.gamma()), f64::from(clipped.zeta()));
+            ((zeta - gamma) * p + gamma).clamp(0.0, 1.0)
+        }
+        _ => p,
+    }
+}
+
+/// What the contexts of a head are multiplied by, token by token of `x`, the input of the layer.
+fn gates(model: &Model, layer: usize, head: usize, x: &[f64]) -> Vec<f64> {
+    let config = model.config();
+    let (hidden, size) = (config.hidden_size, config.head_size());
+    let Some(gating) = config.gating else { return vec![1.0; x.len() / hidden] };
+    let attention = match config.family {
+        Family::DistilBert => format!("transformer.layer.{layer}.attention"),
+        _ => format!("encoder.layer.{layer}.attention.self"),
+    };
+    let tensor = |name: &str| model.tensor(&format!("{attention}.alpha{name}")).unwrap();
+    let linear = |name: &str, x: &[f64]| -> Vec<f64> {
+        let (weight, bias) = (tensor(&format!("{name}.weight")), tensor(&format!("{name}.bias")));
+        let dot = |row: &[f32]| row.iter().zip(x).map(|(&w, x)| f64::from(w) * x).sum::<f64>();
+        weight.chunks(x.len()).zip(bias).map(|(row, &bias)| dot(row) + f64::from(bias)).collect()
+    };
+    let logit = |all: &[f64]| {
+        let own = &all[head * size..][..size];
+        match gating.form {
+            GateForm::Unconditional => f64::from(tensor("")[head]),
+            GateForm::AllFeatures => linear("", all)[head],
+            GateForm::Linear => linear(&format!(".{head}"), own)[0],
+            _ => {
+                let mut inside = linear(&format!(".{head}.0"), own);
+                inside.iter_mut().for_each(|v| *v = v.max(0.0));
+                linear(&format!(".{head}.2"), &inside)[0]
+            }
+        }
+    };
+    let mut logits: Vec<f64> = x.chunks(hidden).map(logit).collect();
+    if gating.pooled {
+        let mean = logits.iter().sum::<f64>() / logits.len() as f64;
+        logits.fill(mean);
+    }
+    let divisor = f64::from(gating.fine_tuned.unwrap_or(1.0));
+    logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp()) / divisor).collect()
 }
 
 /// The vector of one text.

@@ -10,7 +10,7 @@ use crate::encoder::similar::Nearest;
 use crate::encoder::sink::{Format, Sink};
 use crate::encoder::texts::Texts;
 use siskin::Ctx;
-use siskin_bert::TooLong;
+use siskin_bert::{Range, TooLong};
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::{Path, PathBuf};
 
@@ -50,6 +50,9 @@ pub struct Args {
     /// Texts, one a line, of which int8-static learns its ranges; if not given, sample texts of its own.
     #[arg(long, value_name = "TEXTS")]
     calibrate: Option<PathBuf>,
+    /// Which part of what int8-static saw its bytes cover: absolute, mse or such as percentile:99.99.
+    #[arg(long, value_name = "RANGE", default_value_t)]
+    ranges: Range,
     /// Cut texts that have more tokens than the model has positions. Without it they are an error.
     #[arg(long)]
     truncate: bool,
@@ -74,7 +77,7 @@ pub fn main(args: &Args) -> Result<()> {
         None => Texts::given(args.texts.clone()),
     };
     threads.on_threads(|ctx| {
-        let packed = read(&args.model, args.precision, args.calibrate.as_deref(), ctx)?;
+        let packed = read(&args.model, args.precision, (args.calibrate.as_deref(), args.ranges), ctx)?;
         args.embed(&packed, ctx, texts, &output)
     })
 }
@@ -89,6 +92,9 @@ impl Args {
         }
         if self.calibrate.is_some() && self.precision != Precision::Int8Static {
             return Err(Error::input("--calibrate", "--precision int8-static", "another precision"));
+        }
+        if self.ranges != Range::default() && self.precision != Precision::Int8Static {
+            return Err(Error::input("--ranges", "--precision int8-static", "another precision"));
         }
         match self.format {
             Some(Format::Npy | Format::Safetensors) if self.similar.is_some() => {

@@ -1,6 +1,6 @@
 //! `siskin bert bench`: an encoder as a whole, measured.
 
-use super::measure::{Case, Dtype, Measured, block, run};
+use super::measure::{Case, Dtype, Heads, Measured, block, run};
 use crate::base::error::{Error, Result};
 use crate::base::json::to_json;
 use crate::base::settings::{Bf16Pairs, Settings};
@@ -17,6 +17,9 @@ pub struct Args {
     /// A folder with a checkpoint, or minilm, bert-mini, distilbert, bert-base or bert-large: generated weights of that shape.
     #[arg(long, default_value = "minilm")]
     model: String,
+    /// What attention of generated weights is: the recipes of Quantizable Transformers for BERT.
+    #[arg(long, value_enum, default_value_t)]
+    attention: Heads,
     /// Part of the blocks of all linear layers that is pruned by magnitude: for speed alone.
     #[arg(long, default_value_t = 0.0)]
     sparsity: f64,
@@ -82,6 +85,7 @@ pub fn main(args: &Args) -> Result<()> {
     }
     let case = Case {
         model: args.model.clone(),
+        attention: args.attention,
         sparsity: args.sparsity,
         block: format!("{}x{}", args.block.rows(), args.block.cols()),
         dtype: args.dtype,
@@ -102,7 +106,13 @@ fn print(m: &Measured, out: &mut impl Write) -> Result<()> {
     let case = &m.case;
     let weights = if m.generated { "generated weights" } else { "the folder's weights" };
     let how = if case.by_ranges { ", static" } else { "" };
-    writeln!(out, "{}: {weights}, {:?}{how}, {} on {} threads", case.model, case.dtype, m.isa, case.threads)?;
+    let heads = match case.attention {
+        Heads::Standard => "",
+        Heads::Clipped => ", clipped attention",
+        Heads::Gated => ", gated attention",
+    };
+    let (dtype, threads) = (case.dtype, case.threads);
+    writeln!(out, "{}: {weights}{heads}, {dtype:?}{how}, {} on {threads} threads", case.model, m.isa)?;
     writeln!(out, "{} texts of {} tokens, {} calls", case.batch, case.seq, m.calls)?;
     if let Some(note) = m.note {
         writeln!(out, "{:.1} % in blocks of {}: {note}", 100.0 * m.zeros, case.block)?;

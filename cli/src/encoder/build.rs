@@ -6,8 +6,8 @@ use crate::base::error::{Error, Result};
 use crate::base::settings::{Bf16Pairs, Settings};
 use siskin::Ctx;
 use siskin_bert::{
-    Batch, Calibration, Config, Encoder, Model, Options, PRESETS, Precision as Computed, Range, Tokenizer,
-    TooLong, sample_texts,
+    Batch, Calibration, Checkpoint, Config, Encoder, Model, Options, PRESETS, Precision as Computed, Range,
+    Source, Tokenizer, TooLong, sample_texts,
 };
 use std::path::Path;
 
@@ -72,15 +72,20 @@ pub fn model(name: &str) -> Result<Model> {
 
 /// Reads and packs the model of a folder. INT8 is calibrated, where it is static, by the texts of a file, or else by sample texts that
 /// the encoder's crate has.
-pub fn read(folder: &Path, precision: Precision, calibrate: Option<&Path>, ctx: &Ctx) -> Result<Packed> {
-    let model = Model::read(folder)?;
+pub fn read(
+    folder: &Path,
+    precision: Precision,
+    (calibrate, range): (Option<&Path>, Range),
+    ctx: &Ctx,
+) -> Result<Packed> {
+    let model = Checkpoint::open(folder)?;
     let tokenizer = Tokenizer::read(folder, model.config())?;
     let computed = match precision {
         Precision::F32 => Computed::F32,
         Precision::Bf16 => Computed::Bf16,
         Precision::Int8 => Computed::Int8,
         Precision::Int8Static => {
-            let calibration = calibration(&model, &tokenizer, calibrate, ctx)?;
+            let calibration = calibration(&model, &tokenizer, (calibrate, range), ctx)?;
             let encoder = Encoder::build(&model, ctx, &Options::calibrated(&calibration))?;
             return Ok(Packed { encoder, tokenizer });
         }
@@ -88,7 +93,12 @@ pub fn read(folder: &Path, precision: Precision, calibrate: Option<&Path>, ctx: 
     Ok(Packed { encoder: Encoder::build(&model, ctx, &Options::new(computed))?, tokenizer })
 }
 
-fn calibration(model: &Model, tokenizer: &Tokenizer, from: Option<&Path>, ctx: &Ctx) -> Result<Calibration> {
+fn calibration(
+    model: &Checkpoint,
+    tokenizer: &Tokenizer,
+    (from, range): (Option<&Path>, Range),
+    ctx: &Ctx,
+) -> Result<Calibration> {
     let mut texts = match from {
         Some(path) => Texts::read(path)?,
         None => Texts::given(sample_texts().map(str::to_string).collect()),
@@ -107,5 +117,5 @@ fn calibration(model: &Model, tokenizer: &Tokenizer, from: Option<&Path>, ctx: &
     if batches[0].texts() == 0 {
         return Err(Error::input("--calibrate", "a text or more", "none"));
     }
-    Ok(Calibration::collect(model, batches.iter().map(Batch::tokens), Range::Absolute, ctx)?)
+    Ok(Calibration::collect(model, batches.iter().map(Batch::tokens), range, ctx)?)
 }

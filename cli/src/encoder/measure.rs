@@ -1,17 +1,29 @@
 //! An encoder, measured: the time of a call, and of its stages.
 
-use super::build::model;
+use super::build;
 use crate::base::case::choices;
 use crate::base::error::{Error, Result};
 use crate::base::measure::us;
 use serde::Serialize;
+use siskin::attention::Clipped;
 use siskin::sparse::BlockShape;
 use siskin::{Ctx, MatMut};
-use siskin_bert::{Batch, Calibration, Encoder, Options, Precision, Pruning, Range, Stage, Workspace};
+use siskin_bert::{
+    Batch, Calibration, Config, Encoder, GateForm, Gating, Model, Options, PRESETS, Precision, Pruning,
+    Range, Stage, Workspace,
+};
 use std::time::{Duration, Instant};
 
 choices! {
     Dtype { F32, Bf16, Int8 }
+    Heads {
+        /// As BERT has them.
+        Standard,
+        /// A clipped softmax, gamma = -0.025.
+        Clipped,
+        /// A gate for each token and head, of a hidden layer.
+        Gated,
+    }
 }
 
 /// What is measured.
@@ -19,6 +31,8 @@ choices! {
 pub struct Case {
     /// A folder, or the name of a model whose weights are generated.
     pub model: String,
+    /// Of generated weights.
+    pub attention: Heads,
     /// The part of the blocks of all linear layers that is pruned by magnitude.
     pub sparsity: f64,
     /// Rows x columns.
@@ -67,9 +81,24 @@ pub fn block(text: &str) -> std::result::Result<BlockShape, String> {
     BlockShape::new(rows, cols).map_err(|e| e.to_string())
 }
 
+/// Generated weights may have another attention; a folder's have what they have.
+fn model(name: &str, attention: Heads) -> Result<Model> {
+    let generated = PRESETS.contains(&name);
+    if attention != Heads::Standard && !generated {
+        let expected = format!("{}, whose weights are generated", PRESETS.join(", "));
+        return Err(Error::input("--attention", expected, name));
+    }
+    let config = match attention {
+        Heads::Standard => return build::model(name),
+        Heads::Clipped => Config::preset(name)?.with_softmax(Clipped::new(-0.025, 1.0)?),
+        Heads::Gated => Config::preset(name)?.with_gating(Gating::new(GateForm::Mlp)),
+    };
+    Ok(Model::generated(config, 1)?)
+}
+
 /// Measures a case for about so many milliseconds.
 pub fn run(case: &Case, shape: BlockShape, min_ms: u64, ctx: &Ctx) -> Result<Measured> {
-    let mut model = model(&case.model)?;
+    let mut model = model(&case.model, case.attention)?;
     let generated = model.folder().is_none();
     let limit = model.config().max_positions;
     if case.seq > limit {

@@ -12,7 +12,7 @@ use crate::base::input;
 use crate::base::json::to_json;
 use crate::base::output::{self, Output};
 use siskin::sparse::BlockShape;
-use siskin_bert::{Model, Precision, Tokenizer, sample_texts};
+use siskin_bert::{Model, Range, Tokenizer, sample_texts};
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
@@ -47,6 +47,9 @@ pub struct Args {
     /// How blocks are chosen.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Method::Surgeon, Method::Magnitude])]
     method: Vec<Method>,
+    /// Which part of what was seen the bytes of static INT8 cover: absolute, mse, or such as percentile:99.99; several are compared.
+    #[arg(long, value_name = "RANGE", value_delimiter = ',', default_values_t = [Range::Absolute])]
+    ranges: Vec<Range>,
     #[command(flatten)]
     calibrate: Calibrate,
     /// Folders of models that were pruned or trained elsewhere, to compare too, as DIR or NAME=DIR. Models of one name and block shape
@@ -61,9 +64,6 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 }
-
-/// The precisions that pruned models are compared in.
-const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Int8, Precision::Int8Static];
 
 pub fn main(args: &Args) -> Result<()> {
     args.sparsity.iter().try_for_each(|&sparsity| samples::check_sparsity("--sparsity", sparsity))?;
@@ -84,19 +84,20 @@ pub fn main(args: &Args) -> Result<()> {
     let calibrate = args.calibrate.read()?;
     // What is read last is refused before the work, too.
     let also = args.also.iter().map(|given| other(given, &model)).collect::<Result<Vec<_>>>()?;
-    let comparison = Comparison::new(&model, &tokenizer, &domains, &graded, calibrate.as_deref())?;
+    let comparison =
+        Comparison::new(&model, &tokenizer, &domains, &graded, (calibrate.as_deref(), &args.ranges))?;
     let tokens = |texts: Vec<String>| samples::tokens(&tokenizer, &texts, args.calibrate.tokens);
     let pruning = calibrate.map(tokens).transpose()?;
-    let mut rows = comparison.rows("dense", &model, &PRECISIONS)?;
+    let mut rows = comparison.rows("dense", &model)?;
     for (&block, &sparsity) in args.block.iter().flat_map(|b| args.sparsity.iter().map(move |s| (b, s))) {
         for &method in &args.method {
             let plan = Plan { method, block, sparsity, calibrate: &args.calibrate, texts: pruning.as_ref() };
             let (pruned, _) = plan.prune(&args.model, &model, &comparison.ctx)?;
-            rows.extend(comparison.rows(method.name(), &pruned, &PRECISIONS)?);
+            rows.extend(comparison.rows(method.name(), &pruned)?);
         }
     }
     for (name, folder) in also {
-        rows.extend(comparison.rows(&name, &Model::read(&folder)?, &PRECISIONS)?);
+        rows.extend(comparison.rows(&name, &Model::read(&folder)?)?);
     }
     let domain = |(name, texts): &(String, Vec<String>)| Domain {
         name: name.clone(),

@@ -24,6 +24,8 @@ const NEIGHBOURS: usize = 10;
 /// What all models are compared by.
 pub struct Comparison {
     pub ctx: Ctx,
+    /// What each model is computed in; of static INT8, by which ranges.
+    ways: Vec<(Precision, Range)>,
     /// For ranges of static INT8.
     calibration: Vec<Batch>,
     domains: Vec<Domain>,
@@ -58,13 +60,14 @@ impl Seen {
 }
 
 impl Comparison {
-    /// On domains of a name and of texts; `calibrate` are those that static INT8 is calibrated on, if not on a few of many kinds.
+    /// On domains of a name and of texts; `calibrate` are those that static INT8 is calibrated on, if not on a few of many kinds, by each
+    /// of `ranges`.
     pub fn new(
         model: &Model,
         tokenizer: &Tokenizer,
         domains: &[(String, Vec<String>)],
         graded: &Graded,
-        calibrate: Option<&[String]>,
+        (calibrate, ranges): (Option<&[String]>, &[Range]),
     ) -> Result<Self> {
         let limit = tokenizer.limit();
         let batches = |texts: &[String]| {
@@ -74,7 +77,7 @@ impl Comparison {
                 .collect::<Result<Vec<_>>>()
         };
         // Ranges need fewer texts than least squares do.
-        let ranges: Vec<String> = match calibrate {
+        let samples: Vec<String> = match calibrate {
             Some(texts) => texts.iter().step_by(texts.len().div_ceil(RANGES)).cloned().collect(),
             None => sample_texts().map(str::to_string).collect(),
         };
@@ -86,14 +89,17 @@ impl Comparison {
                 whole: Seen::default(),
             })
         };
+        let floating = [(Precision::F32, Range::Absolute), (Precision::Int8, Range::Absolute)];
+        let by_ranges = ranges.iter().map(|&range| (Precision::Int8Static, range));
         let mut this = Self {
             ctx: Ctx::new()?,
-            calibration: batches(&ranges)?,
+            ways: floating.into_iter().chain(by_ranges).collect(),
+            calibration: batches(&samples)?,
             domains: domains.iter().map(domain).collect::<Result<_>>()?,
             grades: graded.grades.clone(),
             graded: batches(&graded.texts)?,
         };
-        let encoder = this.encoder(model, Precision::F32)?;
+        let encoder = this.encoder(model, this.ways[0])?;
         for i in 0..this.domains.len() {
             let vectors = this.embed(&encoder, model, &this.domains[i].batches)?;
             this.domains[i].whole = Seen::new(vectors, &this.domains[i].pairs);
@@ -101,13 +107,13 @@ impl Comparison {
         Ok(this)
     }
 
-    /// A model in each of these precisions, on each domain. Rows are of models of a name, pruned in blocks or not.
-    pub fn rows(&self, weights: &str, model: &Model, precisions: &[Precision]) -> Result<Vec<Row>> {
+    /// A model in each precision, on each domain. Rows are of models of a name, pruned in blocks or not.
+    pub fn rows(&self, weights: &str, model: &Model) -> Result<Vec<Row>> {
         let sparsity = model.sparsity();
         let block = model.block_shape().map(|block| block.to_string());
         let mut rows = Vec::new();
-        for &precision in precisions {
-            let encoder = self.encoder(model, precision)?;
+        for &way in &self.ways {
+            let encoder = self.encoder(model, way)?;
             let graded = self.embed(&encoder, model, &self.graded)?;
             let similarities: Vec<f64> = graded.chunks(2).map(|pair| dot(&pair[0], &pair[1])).collect();
             let spearman_graded = rank::spearman(&similarities, &self.grades);
@@ -121,10 +127,11 @@ impl Comparison {
                     domain: domain.name.clone(),
                     weights: weights.to_string(),
                     block: block.clone(),
-                    precision: match precision {
-                        Precision::Int8 => "INT8",
-                        Precision::Int8Static => "INT8 static",
-                        _ => "f32",
+                    precision: match way {
+                        (Precision::Int8, _) => "INT8".into(),
+                        (Precision::Int8Static, Range::Absolute) => "INT8 static".into(),
+                        (Precision::Int8Static, range) => format!("INT8 static, {range}"),
+                        _ => "f32".into(),
                     },
                     sparsity,
                     cosine_mean: cosines.iter().sum::<f64>() / cosines.len() as f64,
@@ -140,12 +147,12 @@ impl Comparison {
         Ok(rows)
     }
 
-    fn encoder(&self, model: &Model, precision: Precision) -> Result<Encoder> {
+    fn encoder(&self, model: &Model, (precision, range): (Precision, Range)) -> Result<Encoder> {
         let calibration;
         let options = match precision {
             Precision::Int8Static => {
                 let batches = self.calibration.iter().map(Batch::tokens);
-                calibration = Calibration::collect(model, batches, Range::Absolute, &self.ctx)?;
+                calibration = Calibration::collect(model, batches, range, &self.ctx)?;
                 Options::calibrated(&calibration)
             }
             other => Options::new(other),

@@ -35,7 +35,7 @@ pub struct Row {
     pub weights: String,
     /// The blocks that its zeros lie in.
     pub block: Option<String>,
-    pub precision: &'static str,
+    pub precision: String,
     /// Of all linear layers: the part of the weights that is 0.
     pub sparsity: f64,
     pub cosine_mean: f64,
@@ -80,7 +80,7 @@ fn table<'a>(rows: impl Iterator<Item = &'a Row>) -> Table {
     for row in rows {
         let percent = |part: f64| format!("{:.1} %", 100.0 * part);
         let known = |v: Option<f64>| v.map_or("-".into(), |v| format!("{v:.4}"));
-        let first = [row.weights.clone(), row.block.clone().unwrap_or("-".into()), row.precision.into()];
+        let first = [row.weights.clone(), row.block.clone().unwrap_or("-".into()), row.precision.clone()];
         let cosines = [row.cosine_mean, row.cosine_median, row.cosine_least].map(|v| format!("{v:.4}"));
         let ranks = [row.spearman, row.spearman_graded].map(known);
         let cells = first.into_iter().chain([percent(row.sparsity)]).chain(cosines).chain(ranks);

@@ -231,11 +231,13 @@ fn precisions_are_near_each_other() {
     fs::write(folder.join("texts"), texts(40)).unwrap();
     let of = |args: &[&str]| vectors(&succeeded(embed(&folder, &[&["--file", "texts"], args].concat())));
     let exact = of(&[]);
-    let ways: [&[&str]; 4] = [
+    let ways: [&[&str]; 6] = [
         &["--precision", "bf16"],
         &["--precision", "int8"],
         &["--precision", "int8-static"],
         &["--precision", "int8-static", "--calibrate", "texts"],
+        &["--precision", "int8-static", "--ranges", "mse"],
+        &["--precision", "int8-static", "--ranges", "percentile:99.9"],
     ];
     for way in ways {
         let (mut differ, mut least) = (false, 1.0f32);
@@ -270,6 +272,11 @@ fn what_is_wrong_is_said() {
     );
     refused(&embed(&folder, &[]), "<TEXTS");
     refused(&embed(&folder, &["a", "--calibrate", "texts"]), "--calibrate: expected --precision int8-static");
+    refused(&embed(&folder, &["a", "--ranges", "mse"]), "--ranges: expected --precision int8-static");
+    refused(
+        &embed(&folder, &["a", "--ranges", "most"]),
+        "range: expected absolute, mse or such as percentile:99.99",
+    );
     refused(&embed(&folder, &["a", "--batch-tokens", "0"]), "--batch-tokens: expected 1 to");
     refused(&embed(&folder, &["a", "--top", "3"]), "--similar");
     let none = siskin(&["embed", "a", "--model", "none", "--threads", "0"]);
@@ -333,6 +340,7 @@ fn an_encoder_is_measured() {
     refused(&of(&["--static"]), "--static: expected --dtype int8");
     refused(&of(&["--sparsity", "1"]), "--sparsity: expected 0 to below 1");
     refused(&of(&["--block", "4"]), "rows x columns");
+    refused(&of(&["--attention", "gated"]), "--attention: expected minilm, ");
     let unknown = siskin(&["bert", "bench", "--model", "no-such-model"]);
     refused(&unknown, "--model: expected a folder, or minilm");
 }

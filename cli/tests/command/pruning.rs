@@ -120,9 +120,9 @@ fn a_pruned_checkpoint_is_written_and_is_nearer_than_by_magnitude() {
     assert!(
         rows.iter().all(|r| r["block"] == if r["weights"] == "dense" { Value::Null } else { json!("4x4") })
     );
-    let output = siskin(&accuracy);
+    let output = siskin(&[&accuracy[..], &["--ranges", "absolute,mse"]].concat());
     let table = text(&output.stdout);
-    for part in ["Spearman", "INT8 static", "graded", "top 10", "others: 50 texts", "by magnitude"] {
+    for part in ["Spearman", "INT8 static, mse", "graded", "top 10", "others: 50 texts", "by magnitude"] {
         assert!(table.contains(part), "no {part} in {table}");
     }
 
