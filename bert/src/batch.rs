@@ -1,5 +1,6 @@
 //! Texts as tokens: one list for all, without padding.
 
+use crate::config::Config;
 use crate::error::{Error, Result};
 
 /// Texts as tokens, one after the other: text b has the tokens `cu_seqlens[b] .. cu_seqlens[b + 1]`.
@@ -28,6 +29,21 @@ impl<'a> Tokens<'a> {
             return wrong("numbers that never fall", got);
         }
         Ok(Self { ids, cu_seqlens })
+    }
+
+    /// Whether no text is too long for a model, and no token outside of its vocabulary.
+    pub(crate) fn check(&self, config: &Config) -> Result<()> {
+        let limit = config.max_positions;
+        for (text, ends) in self.cu_seqlens.windows(2).enumerate() {
+            let got = (ends[1] - ends[0]) as usize;
+            if got > limit {
+                return Err(Error::TooLong { text, limit, got });
+            }
+        }
+        match self.ids.iter().find(|&&id| id as usize >= config.vocab_size) {
+            None => Ok(()),
+            Some(id) => Err(Error::vocabulary(format_args!("tokens below {}", config.vocab_size), id)),
+        }
     }
 
     /// The tokens of all texts.

@@ -129,7 +129,7 @@ impl Checkpoint {
             self.prefix = self.config.prefix();
         }
         check_shape(&name, shape, &place.shape)?;
-        if width(place.dtype).is_none() {
+        if !matches!(place.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
             return Err(Error::tensor(&name, "F32, F16 or BF16", format_args!("{:?}", place.dtype)));
         }
         match self.tensors.insert(name.clone(), place) {
@@ -277,19 +277,10 @@ fn check_shape(name: &str, expected: &[usize], got: &[usize]) -> Result<()> {
         return Ok(());
     }
     match (name, got) {
-        (WORDS, &[words, features]) if features == expected[1] => Err(Error::Vocabulary {
-            expected: format!("embeddings of vocab_size = {} tokens", expected[0]),
-            got: words.to_string(),
-        }),
+        (WORDS, &[words, features]) if features == expected[1] => {
+            let expected = format_args!("embeddings of vocab_size = {} tokens", expected[0]);
+            Err(Error::vocabulary(expected, words))
+        }
         _ => Err(Error::tensor(name, format_args!("{expected:?}"), format_args!("{got:?}"))),
-    }
-}
-
-/// Bytes of an element, if tensors of it are read.
-fn width(dtype: Dtype) -> Option<usize> {
-    match dtype {
-        Dtype::F32 => Some(4),
-        Dtype::F16 | Dtype::BF16 => Some(2),
-        _ => None,
     }
 }

@@ -17,8 +17,8 @@ use siskin::attention::Attention;
 use siskin::{Ctx, MatMut};
 use std::sync::Arc;
 
-/// An encoder: a [`Model`](crate::Model) whose weights are packed for the CPU at hand. Immutable; any number of threads may call it, each with a
-/// [`Workspace`] of its own.
+/// An encoder: a [`Model`](crate::Model) whose weights are packed for the CPU at hand. Immutable; any number of threads may call it,
+/// each with a [`Workspace`] of its own.
 ///
 /// A text has the same bits alone and in any batch, at any number of threads.
 ///
@@ -54,8 +54,8 @@ pub struct Encoder {
 impl Encoder {
     /// Packs a model for the tier of `ctx`, which later calls must have too.
     ///
-    /// Of a [`Checkpoint`](crate::Checkpoint), a layer at a time is in memory beside what is packed; of a [`Model`](crate::Model), all of it,
-    /// and the embeddings of words are shared with it.
+    /// Of a [`Checkpoint`](crate::Checkpoint), a layer at a time is in memory beside what is packed; of a [`Model`](crate::Model), all
+    /// of it, and the embeddings of words are shared with it.
     ///
     /// # Errors
     /// What reading tensors answers;
@@ -164,23 +164,6 @@ impl Encoder {
         Err(Error::argument("out", expected, format_args!("{} x {}", out.rows(), out.cols())))
     }
 
-    fn check(&self, tokens: Tokens<'_>) -> Result<()> {
-        let limit = self.config.max_positions;
-        for (text, ends) in tokens.cu_seqlens().windows(2).enumerate() {
-            let got = (ends[1] - ends[0]) as usize;
-            if got > limit {
-                return Err(Error::TooLong { text, limit, got });
-            }
-        }
-        match tokens.ids().iter().find(|&&id| id as usize >= self.config.vocab_size) {
-            None => Ok(()),
-            Some(id) => Err(Error::Vocabulary {
-                expected: format!("tokens below {}", self.config.vocab_size),
-                got: id.to_string(),
-            }),
-        }
-    }
-
     /// Leaves the vectors of all tokens in `memory.x`.
     fn run(
         &self,
@@ -189,7 +172,7 @@ impl Encoder {
         memory: &mut Workspace,
         mut visitor: Option<&mut dyn Visitor>,
     ) -> Result<()> {
-        self.check(tokens)?;
+        tokens.check(&self.config)?;
         let size = tokens.tokens() * self.config.hidden_size;
         memory.clock.start();
         let x = grown(&mut memory.x, size);

@@ -92,6 +92,10 @@ impl Error {
         Error::Tensor { name: name.into(), expected: expected.to_string(), got: got.to_string() }
     }
 
+    pub(crate) fn vocabulary(expected: impl fmt::Display, got: impl fmt::Display) -> Self {
+        Error::Vocabulary { expected: expected.to_string(), got: got.to_string() }
+    }
+
     pub(crate) fn argument(
         argument: &'static str,
         expected: impl fmt::Display,

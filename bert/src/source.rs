@@ -6,8 +6,8 @@ use crate::names::LinearId;
 use crate::pooling::Pooling;
 use std::sync::Arc;
 
-/// What an encoder is built from: a [`Model`](crate::Model), which is in memory as a whole, or a [`Checkpoint`](crate::Checkpoint), of which a
-/// layer at a time is.
+/// What an encoder is built from: a [`Model`](crate::Model), which is in memory as a whole, or a [`Checkpoint`](crate::Checkpoint), of
+/// which a layer at a time is.
 pub trait Source: Tensors {
     /// The shape of the model.
     fn config(&self) -> &Config;

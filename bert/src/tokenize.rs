@@ -45,10 +45,9 @@ impl Tokenizer {
         let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| Error::file(&path, e))?;
         let words = inner.get_vocab_size(true);
         if words > config.vocab_size {
-            return Err(Error::Vocabulary {
-                expected: format!("at most vocab_size = {} tokens in tokenizer.json", config.vocab_size),
-                got: words.to_string(),
-            });
+            let expected =
+                format_args!("at most vocab_size = {} tokens in tokenizer.json", config.vocab_size);
+            return Err(Error::vocabulary(expected, words));
         }
         Self { inner, limit: 0 }.with_limit(config.max_positions)
     }

@@ -3,46 +3,17 @@
 //! A binary of its own: a counter stands in for the allocator of the whole process.
 #![allow(unsafe_code)]
 
+#[path = "../../tests/common/counting.rs"]
+mod counting;
+
+use counting::allocations;
+use siskin::attention::Clipped;
 use siskin::sparse::BlockShape;
 use siskin::{Ctx, MatMut};
 use siskin_bert::{
-    Batch, Calibration, Config, Encoder, Family, LinearId, Model, Options, Part, Precision, Pruning, Range,
-    Workspace,
+    Batch, Calibration, Config, Encoder, Family, GateForm, Gating, LinearId, Model, Options, Part, Precision,
+    Pruning, Range, Workspace,
 };
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
-struct Counting;
-
-thread_local! {
-    /// Of this thread: the harness has others.
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    let _ = COUNT.try_with(|c| c.set(c.get() + 1));
-}
-
-// SAFETY: the system's allocator, counted.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: as the caller.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
-        // SAFETY: as the caller.
-        unsafe { System.dealloc(p, layout) }
-    }
-    unsafe fn realloc(&self, p: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: as the caller.
-        unsafe { System.realloc(p, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 fn batch(lengths: &[usize]) -> Batch {
     let mut batch = Batch::new();
@@ -61,12 +32,16 @@ fn calls_allocate_nothing_after_the_largest() {
     let dense = Model::generated(config, 1).unwrap();
     let mut pruned = dense.clone();
     pruned.prune(&Pruning::uniform(dense.config(), BlockShape::B4X1, 0.8)).unwrap();
+    let gating = Gating::new(GateForm::Mlp2).pooled();
+    let clipped = Clipped::new(-0.02, 1.0).unwrap();
+    let gated =
+        Model::generated(dense.config().clone().with_softmax(clipped).with_gating(gating), 1).unwrap();
     let mut mixed = dense.clone();
     let key = LinearId { layer: 1, part: Part::Key };
     mixed.prune(&Pruning::new().layer(key, BlockShape::B4X4, 0.8)).unwrap();
     // The first has the most tokens, the most texts and the longest text.
     let (large, small) = (batch(&[160, 40, 129, 30, 2]), batch(&[3, 130, 1, 0, 12]));
-    for model in [dense, pruned, mixed] {
+    for model in [dense, pruned, mixed, gated] {
         let ranges = Calibration::collect(&model, [large.tokens()], Range::Absolute, &ctx).unwrap();
         for options in [
             Options::new(Precision::F32),
@@ -77,11 +52,9 @@ fn calls_allocate_nothing_after_the_largest() {
             let encoder = Encoder::build(&model, &ctx, &options).unwrap();
             let (mut memory, mut out) = (Workspace::new(), vec![0.0; 5 * 32]);
             let mut call = |batch: &Batch| {
-                let before = COUNT.get();
                 let texts = batch.texts();
                 let to = MatMut::new(&mut out[..texts * 32], texts, 32).unwrap();
-                encoder.forward(batch.tokens(), to, &ctx, &mut memory).unwrap();
-                COUNT.get() - before
+                allocations(|| encoder.forward(batch.tokens(), to, &ctx, &mut memory).unwrap())
             };
             assert!(call(&large) > 0, "the counter counts");
             for (i, batch) in [&large, &small, &large].into_iter().enumerate() {

@@ -1,10 +1,12 @@
 //! Pruning a whole encoder: the errors that are reported against those of the encoder itself, and the result against magnitude.
 
+use siskin::attention::Clipped;
 use siskin::sparse::BlockShape;
 use siskin::{Ctx, MatMut, MatRef};
 use siskin_bert::prune::{Error, ModelOptions, Options as LayerOptions, Step, prune_model};
 use siskin_bert::{
-    Batch, Config, Encoder, Family, LinearId, Model, Options, Part, Precision, Pruning, Workspace,
+    Batch, Config, Encoder, Family, GateForm, Gating, LinearId, Model, Options, Part, Precision, Pruning,
+    Workspace,
 };
 use std::collections::BTreeMap;
 
@@ -115,9 +117,17 @@ fn outputs(model: &Model, id: LinearId, x: &[f32]) -> Vec<f64> {
 /// Errors are those of the outputs (and for layers with a residual, of the sums) of the whole model and of the pruned one.
 #[test]
 fn reported_errors_are_those_of_the_encoder() {
-    let dense = model(Family::Bert);
-    let (pruned, steps) = pruned(&dense, &options(BlockShape::B4X1, 0.6, None));
-    let (whole, less) = (inputs(&dense), inputs(&pruned));
+    let plain = model(Family::Bert);
+    let gated = plain.config().clone().with_softmax(Clipped::new(-0.05, 1.0).unwrap());
+    let gated = gated.with_gating(Gating::new(GateForm::Linear));
+    for dense in [plain, Model::generated(gated, 7).unwrap()] {
+        check_errors(&dense);
+    }
+}
+
+fn check_errors(dense: &Model) {
+    let (pruned, steps) = pruned(dense, &options(BlockShape::B4X1, 0.6, None));
+    let (whole, less) = (inputs(dense), inputs(&pruned));
     for step in &steps {
         let LinearId { layer, part } = step.layer;
         let own = |part| LinearId { layer, part };
@@ -127,7 +137,7 @@ fn reported_errors_are_those_of_the_encoder() {
             Part::Up => (Part::Up, None),
             Part::Down => (Part::Down, Some(Part::Up)),
         };
-        let mut wanted = outputs(&dense, step.layer, &whole[&own(input)]);
+        let mut wanted = outputs(dense, step.layer, &whole[&own(input)]);
         if let Some(residual) = residual {
             let both = whole[&own(residual)].iter().zip(&less[&own(residual)]);
             wanted

@@ -26,14 +26,7 @@ impl<'a> Walk<'a> {
         if tokens.tokens() == 0 {
             return Err(Error::argument("texts", "a token or more", 0));
         }
-        let lengths = tokens.cu_seqlens().windows(2).map(|ends| (ends[1] - ends[0]) as usize);
-        if let Some((text, got)) = lengths.enumerate().find(|(_, got)| *got > config.max_positions) {
-            return Err(Error::TooLong { text, limit: config.max_positions, got });
-        }
-        if let Some(id) = tokens.ids().iter().find(|&&id| id as usize >= config.vocab_size) {
-            let expected = format!("tokens below {}", config.vocab_size);
-            return Err(Error::Vocabulary { expected, got: id.to_string() });
-        }
+        tokens.check(&config)?;
         Ok(Self { config, tokens, ctx, scratch: Scratch::new() })
     }
 
