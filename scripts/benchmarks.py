@@ -9,8 +9,8 @@
     scripts/benchmarks.py check             fails if a page is missing, out of date, or left over
 
 A record is a JSON file that holds what was measured on one CPU model, `<vendor>-<family>-<model>.json`. It is written by the
-scripts that measure (this one, scripts/bert_table.py, benches/peers/peers.py), a run at a time; docs/benchmarks/README.md explains its
-fields. Needs nothing but Python's standard library.
+scripts that measure (this one, scripts/bert_table.py, benches/peers/peers.py and encoders.py), a run at a time; docs/benchmarks/README.md
+explains its fields. Needs nothing but Python's standard library.
 """
 
 import argparse
