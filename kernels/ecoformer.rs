@@ -13,7 +13,7 @@
 //! to the compiler to vectorize.
 
 use super::attention::PANEL;
-use super::attention::softmax::exp2;
+use super::attention::exponentials::exp2;
 use super::simd::Simd;
 
 /// Bits of a code that select a row of a table.

@@ -6,10 +6,11 @@
 //! ```
 //!
 //! So it can be where all keys of a row are in one chunk: its largest exponential is then that of its largest score, 1, and becomes
-//! 255, whatever the total. What comes out are the bits that `softmax.rs` and `normalize.rs` give one after the other.
+//! 255, whatever the total. What comes out are the bits that `exponentials.rs` and `normalize.rs` give one after the other.
 
+use super::exponentials::Exponentials;
 use super::normalize::FULL;
-use super::softmax::{Exponentials, Pass, Raw, Scores, Span, choose, pass};
+use super::softmax::{Pass, Raw, Scores, Span, choose, pass};
 use super::{CHUNK, LANES};
 use crate::kernels::simd::Simd;
 use std::ops::Range;

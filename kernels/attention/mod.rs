@@ -4,6 +4,7 @@
 
 pub mod byte_weights;
 pub mod decode;
+pub mod exponentials;
 pub mod finish;
 pub mod gather;
 pub mod multiply;

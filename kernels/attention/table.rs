@@ -153,7 +153,7 @@ macro_rules! passes {
     ($set:ident, $simd:ty) => {
         pub mod passes {
             use super::*;
-            use crate::kernels::attention::{byte_weights, gather};
+            use crate::kernels::attention::{byte_weights, exponentials, gather};
             use crate::kernels::attention::softmax::{self, Floats, Ints, Prepare, Scores, Span};
             use crate::kernels::attention::table::{Passes, single};
             use crate::kernels::dense::{F32, StoredBf16, StoredF16};
@@ -164,9 +164,9 @@ macro_rules! passes {
             compile! { $set: fn maximum_floats(r: &mut [Scores], live: &[Span]) = softmax::maximum::<$simd, Floats> }
             compile! { $set: fn maximum_ints(r: &mut [Scores], live: &[Span]) = softmax::maximum::<$simd, Ints> }
             compile! { $set: fn exp_floats(r: &mut [Scores], keys: &Span, live: &[Span])
-                = softmax::exponentials::<$simd, Floats> }
+                = exponentials::exponentials::<$simd, Floats> }
             compile! { $set: fn exp_ints(r: &mut [Scores], keys: &Span, live: &[Span])
-                = softmax::exponentials::<$simd, Ints> }
+                = exponentials::exponentials::<$simd, Ints> }
             compile! { $set: fn bytes_of_floats(r: &mut [Scores], keys: &Span) = byte_weights::byte_weights::<$simd, Floats> }
             compile! { $set: fn bytes_of_ints(r: &mut [Scores], keys: &Span) = byte_weights::byte_weights::<$simd, Ints> }
             compile! { $set: fn gauges[const BY: bool](r: &mut [Scores], keys: &Span, by: *const f32) = gauge::<$simd, BY> }
