@@ -44,15 +44,28 @@ pub struct Tile {
     pub scales_stride: usize,
     /// Sums, `[token][panel][NR]`, i32 or f32.
     pub out: *mut i32,
+    /// Elements from the sums of a token to those of the next.
+    pub out_stride: usize,
+    /// Null, or of float sums what is added at last, by feature.
+    pub bias: *const f32,
     /// What to prefetch into the second-level cache while a tile of many tokens is computed, so that the weights that come next do
     /// not have to be waited for: so many cache lines ..
     pub ahead: *const u8,
     /// .. in each [`LINE`] steps.
     pub ahead_lines: usize,
+    /// Where the outputs of a tile of many tokens will be written: prefetched before it ends, for stores that miss the caches hold up
+    /// what is behind them. Those of token 0 ..
+    pub y: *const u8,
+    /// .. bytes from a token's to the next ..
+    pub y_stride: usize,
+    /// .. and bytes of a token's; 0 if nothing is written yet.
+    pub y_bytes: usize,
 }
 
 /// Steps of K whose 4 bytes of x are a cache line.
 pub const LINE: usize = 16;
+/// How many steps ahead rows of x are prefetched.
+const TWO_LINES: usize = 2 * LINE;
 /// Cache lines of the next panel of weights that a single token prefetches when it ends one.
 const AHEAD: usize = 16;
 
@@ -364,19 +377,30 @@ where
                     steps: t.steps,
                     init: if P::EXACT { t.init } else { std::ptr::null() },
                     out: t.out.cast(),
-                    out_stride: NV * S::LANES * 4,
+                    out_stride: t.out_stride * 4,
                     resume: !P::EXACT && t.resume,
                     most: std::ptr::null_mut(),
                     ahead: std::ptr::null(),
                     ahead_stride: 0,
                 });
+                if !t.bias.is_null() {
+                    let mut acc = [[[[P::zero(); NV]; PANELS]; MR]; UNROLL];
+                    for m in 0..MR {
+                        for v in 0..NV {
+                            acc[0][m][0][v] = P::load(Self::out(t, m, 0, v));
+                        }
+                    }
+                    Self::store(&acc, t);
+                }
                 return Self::prefetch_next(t.weights.wrapping_add(t.steps * NV * W::BYTES));
             }
             let (mut x, mut w, mut scales, mut left) = (t.x, t.weights, t.scales, t.steps);
             let scaled = W::SCALED && !scales.is_null();
             if scaled {
-                for i in 0..MR * PANELS * NV {
-                    P::store(t.out.add(i * S::LANES), P::zero());
+                for m in 0..MR {
+                    for i in 0..PANELS * NV {
+                        P::store(Self::out(t, m, 0, i), P::zero());
+                    }
                 }
                 if left == 0 {
                     return;
@@ -391,7 +415,7 @@ where
                             if P::EXACT {
                                 acc[0][m][p][v] = P::load(t.init.add((p * NV + v) * S::LANES));
                             } else if t.resume {
-                                acc[0][m][p][v] = P::load(t.out.add(((m * PANELS + p) * NV + v) * S::LANES));
+                                acc[0][m][p][v] = P::load(Self::out(t, m, p, v));
                             }
                         }
                     }
@@ -404,7 +428,7 @@ where
                     for v in 0..NV {
                         let scale = S::load_f(scales.add((p * NV + v) * S::LANES));
                         for m in 0..MR {
-                            let out = t.out.add(((m * PANELS + p) * NV + v) * S::LANES);
+                            let out = Self::out(t, m, p, v);
                             P::store(out, P::scale(acc[0][m][p][v], scale, P::load(out)));
                         }
                     }
@@ -433,12 +457,18 @@ where
             let at_once = if S::QUADS == 4 { 4 } else { UNROLL };
             let mut steps = steps;
             if const { MR >= 8 && S::QUADS * UNROLL == 1 } {
-                // Each of many rows is a stream of its own, more than the CPU follows by itself.
+                // Each of many rows is a stream of its own, more than the CPU follows by itself. When there is no more of them to come,
+                // what is prefetched is where the tile's outputs go: not before, or weights would evict it again.
                 let mut ahead = t.ahead;
                 while steps > 0 {
                     let line = steps.min(LINE);
+                    let (rows, stride) = match steps {
+                        ..=LINE if t.y_bytes > 0 => (t.y.wrapping_add(t.y_bytes - 1), t.y_stride),
+                        ..=TWO_LINES if t.y_bytes > 0 => (t.y, t.y_stride),
+                        _ => (x.wrapping_add(4 * TWO_LINES), t.stride),
+                    };
                     for m in 0..MR {
-                        S::prefetch(x.wrapping_add(m * t.stride + 128).cast());
+                        S::prefetch(rows.wrapping_add(m * stride).cast());
                     }
                     for _ in 0..t.ahead_lines {
                         S::prefetch_far(ahead);
@@ -527,19 +557,32 @@ where
         }
     }
 
-    /// Adds up the sums of all `UNROLL` chains and stores them.
+    /// Where a register of sums goes.
+    #[inline(always)]
+    unsafe fn out(t: &Tile, m: usize, p: usize, v: usize) -> *mut i32 {
+        // SAFETY: the caller keeps the promises of `Run`: out has room for the tile.
+        unsafe { t.out.add(m * t.out_stride + (p * NV + v) * S::LANES) }
+    }
+
+    /// Adds up the sums of all `UNROLL` chains, and the bias to sums of floats, and stores them.
     #[inline(always)]
     unsafe fn store(acc: &[[[[P::Acc; NV]; PANELS]; MR]; UNROLL], t: &Tile) {
-        // SAFETY: the caller keeps the promises of `Run`: out has room for the tile.
+        // SAFETY: the caller keeps the promises of `Run`: out has room for the tile, and the bias a number for each feature.
         unsafe {
-            for m in 0..MR {
-                for p in 0..PANELS {
-                    for v in 0..NV {
+            let bias = !P::EXACT && !t.bias.is_null();
+            for p in 0..PANELS {
+                for v in 0..NV {
+                    let own =
+                        if bias { P::load(t.bias.add((p * NV + v) * S::LANES).cast()) } else { P::zero() };
+                    for m in 0..MR {
                         let mut sum = acc[0][m][p][v];
                         for u in 1..UNROLL {
                             sum = P::add(sum, acc[u][m][p][v]);
                         }
-                        P::store(t.out.add(((m * PANELS + p) * NV + v) * S::LANES), sum);
+                        if bias {
+                            sum = P::add(sum, own);
+                        }
+                        P::store(Self::out(t, m, p, v), sum);
                     }
                 }
             }

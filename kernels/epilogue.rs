@@ -61,7 +61,8 @@ pub struct Finish<'a> {
     pub clamp: (f32, f32),
     /// What the output is made of.
     pub element: Element,
-    /// Of bytes: output steps per unit.
+    /// Of bytes: output steps per unit; 1 where there is neither a curve, nor a residual, nor a scale of each token, for then they are in
+    /// `scale` and `bias`.
     pub post: f32,
     /// Of bytes: the zero point, unsigned.
     pub zero: i32,
@@ -134,22 +135,68 @@ unsafe fn registers<S: Simd, A: Function, const FLOAT: bool>(f: A, to: &Finish<'
         {
             return 0;
         }
-        match (to.token_scale, to.corrections[0]) {
-            // Beside a curve or a residual, to ask for each token what it has of its own costs nothing that can be measured.
-            (None, None) if A::IDENTITY && to.residual.is_none() => {
-                columns::<S, A, FLOAT, false>(f, to, tile, whole);
-            }
-            (None, None) | (Some(_), Some(_)) => columns::<S, A, FLOAT, true>(f, to, tile, whole),
+        let by_token = match (to.token_scale, to.corrections[0]) {
+            (None, None) => to.residual.is_some(),
+            (Some(_), Some(_)) => true,
             _ => return 0,
+        };
+        // Beside a curve, to ask again and again what there is costs nothing that can be measured.
+        if !A::IDENTITY {
+            columns::<S, A, Any, FLOAT, true>(f, to, tile, whole);
+        } else if by_token {
+            with_element!(to.element, E => columns::<S, A, E, FLOAT, true>(f, to, tile, whole));
+        } else {
+            with_element!(to.element, E => columns::<S, A, E, FLOAT, false>(f, to, tile, whole));
         }
     }
     whole
 }
 
+/// What outputs are made of, where it is known when this is compiled, so that no register asks.
+trait Made {
+    /// Of such a call.
+    fn of(to: &Finish<'_>) -> Element;
+}
+
+macro_rules! made { ($($name:ident: $element:expr, $what:literal;)*) => { $(
+    #[doc = $what]
+    struct $name;
+    impl Made for $name {
+        #[inline(always)]
+        fn of(to: &Finish<'_>) -> Element {
+            $element(to)
+        }
+    }
+)* } }
+made! {
+    Any: |to: &Finish<'_>| to.element, "Anything.";
+    Integers: |_: &Finish<'_>| Element::I32, "Sums.";
+    Floats: |_: &Finish<'_>| Element::F32, "f32.";
+    // Signed bytes are made as unsigned ones.
+    Bytes: |_: &Finish<'_>| Element::U8, "Bytes.";
+}
+
+/// Evaluates an expression in which `$e` is the type for an element.
+macro_rules! with_element {
+    ($element:expr, $e:ident => $do:expr) => {
+        match $element {
+            Element::I32 => with_element!(@ Integers, $e => $do),
+            Element::F32 => with_element!(@ Floats, $e => $do),
+            Element::U8 | Element::I8 => with_element!(@ Bytes, $e => $do),
+            _ => with_element!(@ Any, $e => $do),
+        }
+    };
+    (@ $type:ident, $e:ident => $do:expr) => {{
+        type $e = $type;
+        $do
+    }};
+}
+use with_element;
+
 /// The common case, for the first `whole` features: two registers of features for all tokens, their parameters loaded
 /// once. `TOKEN` says that each token may have a scale, a zero point and a residual of its own.
 #[inline(always)]
-unsafe fn columns<S: Simd, A: Function, const FLOAT: bool, const TOKEN: bool>(
+unsafe fn columns<S: Simd, A: Function, E: Made, const FLOAT: bool, const TOKEN: bool>(
     f: A,
     to: &Finish<'_>,
     tile: &Sums,
@@ -182,8 +229,9 @@ unsafe fn columns<S: Simd, A: Function, const FLOAT: bool, const TOKEN: bool>(
                         sum = S::sub(sum, S::mul(by_feature[v], by_token));
                         scale = S::mul_f(scale, S::splat_f(*scales.get_unchecked(token)));
                     }
-                    if to.element == Element::I32 {
+                    if E::of(to) == Element::I32 {
                         S::store(tile.out.cast::<i32>().add(at + v * S::LANES).cast(), sum);
+                        continue;
                     }
                     y[v] = S::fma(real::<S, FLOAT>(sum), scale, bias[v]);
                     if let (true, Some(residual)) = (TOKEN, to.residual) {
@@ -192,7 +240,7 @@ unsafe fn columns<S: Simd, A: Function, const FLOAT: bool, const TOKEN: bool>(
                     }
                 }
                 apply::<S, A, 2>(f, &mut y);
-                store_registers::<S>(to, tile.out, at, y);
+                store_registers::<S, E, TOKEN>(to, tile.out, at, y);
             }
         }
         c += 2 * S::LANES;
@@ -229,7 +277,7 @@ unsafe fn transposed<S: Simd, A: Function>(f: A, to: &Finish<'_>, tile: &Sums) {
                     if t + i < tile.tokens {
                         let mut y = [y[i], y[4 + i]];
                         apply::<S, A, 2>(f, &mut y);
-                        store_registers::<S>(to, tile.out, (t + i) * tile.stride + c, y);
+                        store_registers::<S, Any, true>(to, tile.out, (t + i) * tile.stride + c, y);
                     }
                 }
             }
@@ -352,35 +400,47 @@ unsafe fn apply_all<S: Simd, A: Function>(f: A, values: &mut [f32; WIDTH], n: us
     }
 }
 
-/// Two registers to floats or bytes, from element `at` of the tile's output on.
+/// Two registers to floats or bytes, from element `at` of the tile's output on. Without `POST`, bytes have one step per unit.
 #[inline(always)]
-unsafe fn store_registers<S: Simd>(to: &Finish<'_>, out: *mut u8, at: usize, y: [S::F; 2]) {
+unsafe fn store_registers<S: Simd, E: Made, const POST: bool>(
+    to: &Finish<'_>,
+    out: *mut u8,
+    at: usize,
+    y: [S::F; 2],
+) {
     // SAFETY: as `Run`: the registers are inside the tile, and the tile inside the output.
     unsafe {
-        if to.element == Element::Bf16 {
-            let y = [limited::<S>(to, y[0]), limited::<S>(to, y[1])];
-            return S::store_2_bf16(out.cast::<u16>().add(at), y);
-        }
-        for v in 0..2 {
-            let at = at + v * S::LANES;
-            match to.element {
-                Element::F32 => S::store_f(out.cast::<f32>().add(at), limited::<S>(to, y[v])),
-                Element::F16 => S::store_f16(out.cast::<u16>().add(at), limited::<S>(to, y[v])),
-                Element::U8 | Element::I8 => {
-                    let steps = S::mul_f(y[v], S::splat_f(to.post));
-                    let low = S::splat_f((i32::from(to.low) - to.zero) as f32);
-                    let high = S::splat_f((i32::from(to.high) - to.zero) as f32);
+        match E::of(to) {
+            Element::Bf16 => {
+                let y = [limited::<S>(to, y[0]), limited::<S>(to, y[1])];
+                S::store_2_bf16(out.cast::<u16>().add(at), y);
+            }
+            Element::F32 => {
+                for v in 0..2 {
+                    S::store_f(out.cast::<f32>().add(at + v * S::LANES), limited::<S>(to, y[v]));
+                }
+            }
+            Element::F16 => {
+                for v in 0..2 {
+                    S::store_f16(out.cast::<u16>().add(at + v * S::LANES), limited::<S>(to, y[v]));
+                }
+            }
+            Element::U8 | Element::I8 => {
+                let low = S::splat_f((i32::from(to.low) - to.zero) as f32);
+                let high = S::splat_f((i32::from(to.high) - to.zero) as f32);
+                let mut q = [S::splat(to.zero); 2];
+                for v in 0..2 {
+                    let steps = if POST { S::mul_f(y[v], S::splat_f(to.post)) } else { y[v] };
                     // The limits first: NaN passes them, and rounds to an integer whose low byte is 0.
-                    let q = S::round(S::min_f(high, S::max_f(low, steps)));
-                    let mut q = S::add(q, S::splat(to.zero));
+                    q[v] = S::add(S::round(S::min_f(high, S::max_f(low, steps))), S::splat(to.zero));
                     if let (true, Some(table)) = (const { in_lanes::<S>() }, to.table) {
                         // The low byte of each lane is what is stored.
-                        q = S::lookup256(table, q);
+                        q[v] = S::lookup256(table, q[v]);
                     }
-                    S::store_bytes(out.add(at), q);
                 }
-                _ => {}
+                S::store_2_bytes(out.add(at), q);
             }
+            _ => {}
         }
     }
 }

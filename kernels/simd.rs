@@ -456,6 +456,15 @@ pub unsafe trait Simd: Copy + 'static {
     }
     /// Stores the low byte of each of `LANES` i32 at `p`.
     unsafe fn store_bytes(p: *mut u8, v: Self::V);
+    /// [`Simd::store_bytes`] of two registers, one after the other.
+    #[inline(always)]
+    unsafe fn store_2_bytes(p: *mut u8, v: [Self::V; 2]) {
+        // SAFETY: the caller vouches for the tier, and for the bytes at pointers.
+        unsafe {
+            Self::store_bytes(p, v[0]);
+            Self::store_bytes(p.add(Self::LANES), v[1]);
+        }
+    }
 }
 
 /// A tier with a dot product of bfloat16 pairs.

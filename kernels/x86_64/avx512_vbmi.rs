@@ -3,6 +3,7 @@
 //! ```text
 //! gather16, gather_tokens, each_token:  bytes of four columns to four bytes a token    vpermb of all of them in one register
 //! lookup256:  result[i] = table[v[i]]     vpermi2b on each 128 bytes of the table, chosen by the top bit
+//! store_2_bytes:  the low byte of each lane of two registers       vpermt2b, and one store
 //! token:      sums of a group for one token (GEMV)        x is looked up in registers, see `token.rs`
 //! ```
 
@@ -137,6 +138,24 @@ unsafe impl Simd for Avx512Vbmi {
                 quarters.add(3).read_unaligned(),
             );
             _mm512_mask_blend_epi8(_mm512_movepi8_mask(v), low, high)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_2_bytes(p: *mut u8, v: [__m512i; 2]) {
+        const LOW: [u8; 64] = {
+            let mut select = [0; 64];
+            let mut i = 0;
+            while i < 64 {
+                select[i] = (4 * i) as u8;
+                i += 1;
+            }
+            select
+        };
+        // SAFETY: the caller vouches for the tier, and for as many bytes as both registers have lanes.
+        unsafe {
+            let bytes = _mm512_permutex2var_epi8(v[0], _mm512_loadu_si512(LOW.as_ptr().cast()), v[1]);
+            _mm256_storeu_si256(p.cast(), _mm512_castsi512_si256(bytes));
         }
     }
 }

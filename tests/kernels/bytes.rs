@@ -388,8 +388,13 @@ fn dense_kernels() {
                         steps: packed.steps(),
                         init: init.as_ptr(),
                         out: got.as_mut_ptr(),
+                        out_stride: nr,
+                        bias: std::ptr::null(),
                         ahead: std::ptr::null(),
                         ahead_lines: 0,
+                        y: std::ptr::null(),
+                        y_stride: 0,
+                        y_bytes: 0,
                     });
                 }
                 for t in 0..m {

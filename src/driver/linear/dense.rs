@@ -6,6 +6,7 @@ use crate::base::buffer::as_i32;
 use crate::base::ctx::Ctx;
 use crate::base::element::Element;
 use crate::driver::share;
+use crate::kernels::activation::Curve;
 use crate::kernels::attention::pack::flip;
 use crate::kernels::byte_table::DenseKernel;
 use crate::kernels::dense::{LINE, Tile};
@@ -38,8 +39,11 @@ fn rows(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
         _ => 0,
     };
     let k_block = k_block(job, w);
-    // Every panel of weights goes through all K of a block of tokens.
-    let block = ctx.core().block_bytes() / stride.max(wide).max(1);
+    // Every panel of weights goes through all K of a block of tokens, which is still in the second-level cache when the next one comes.
+    let core = ctx.core();
+    let bytes = (core.share_bytes().saturating_sub(w.panel_bytes()))
+        .clamp(core.block_bytes() / 2, core.block_bytes());
+    let block = bytes / stride.max(wide).max(1);
     let block = block.clamp(1, m.max(1)).next_multiple_of(most);
     let several = kernel.several.iter().enumerate().map(|(m, s)| (m + 1) * s.panels).max();
     let sums = if k_block < w.steps() { block } else { most.max(several.unwrap_or(0)) };
@@ -135,6 +139,26 @@ fn widen<const BYTES: usize>(
     }
 }
 
+/// Whether what kernels store is what the caller gets, so that no tile has to be read again: exact sums, and sums of floats but for a bias.
+fn is_direct(job: &Job<'_>) -> bool {
+    let end = &job.finish;
+    if end.corrections.iter().any(Option::is_some) {
+        return false;
+    }
+    match end.element {
+        Element::I32 => true,
+        Element::F32 => {
+            job.shape.layout.is_float()
+                && end.token_scale.is_none()
+                && end.residual.is_none()
+                && end.curve == Curve::Identity
+                && end.clamp == (f32::NEG_INFINITY, f32::INFINITY)
+                && end.scale[..job.out_features].iter().all(|&scale| scale == 1.0)
+        }
+        _ => false,
+    }
+}
+
 /// Every panel once through the cache, for tiles of tokens of about equal height.
 fn block_of_tokens(
     job: &Job<'_>,
@@ -150,12 +174,14 @@ fn block_of_tokens(
     let k_block = if count > 1 { k_block(job, w) } else { w.steps() };
     let wide = widened_kernel(job, w).filter(|_| count >= WIDENED_FOR);
     let (widened, kernel) = (wide.is_some(), wide.unwrap_or(kernel));
+    let direct = k_block == w.steps() && w.scales().is_none() && is_direct(job);
     let mut panel = panels.start;
     while panel < panels.end {
         // A few tokens take several panels at a time, where there are as many.
         let few = kernel.several.get(tokens.len() - 1).filter(|s| panel + s.panels <= panels.end);
         let at_once = few.map_or(1, |s| s.panels);
         let feature = panel * kernel.nr;
+        let direct = direct && feature + at_once * kernel.nr <= job.out_features;
         let init = &job.init[feature..feature + at_once * kernel.nr];
         let (scales, group, scales_stride) = match w.scales() {
             None => (std::ptr::null(), w.steps(), 0),
@@ -186,14 +212,26 @@ fn block_of_tokens(
                 _ => (steps * w.step_bytes()).div_ceil(64 * count * lines),
             };
             let ahead_bytes = 64 * ahead_lines * lines;
+            let mut begin = 0;
             for i in 0..count {
-                let own = share(tokens.len(), count, i);
+                let own = begin..tokens.len() * (i + 1) / count;
+                begin = own.end;
                 let x_tile = &x.bytes[own.start * x.stride + step * 4..];
                 // Where K is taken in blocks, the sums of all tiles are kept until the last.
                 let sums = if steps < w.steps() { &mut tile[own.start * kernel.nr..] } else { &mut *tile };
                 assert!(own.len() * at_once * kernel.nr <= sums.len());
                 assert!((own.len() - 1) * x.stride + steps * 4 <= x_tile.len());
                 let run = few.map_or(kernel.run[own.len() - 1], |s| s.run);
+                let Out::Rows(y, stride) = job.out else { unreachable!("a dense layer writes rows") };
+                let token = tokens.start + own.start;
+                let y_of =
+                    |feature: usize| y.wrapping_add(job.finish.element.bytes_of(token * stride + feature));
+                let last = step + steps == w.steps();
+                let (to, to_stride) = if direct {
+                    (y_of(feature).cast(), stride)
+                } else {
+                    (sums.as_mut_ptr(), at_once * kernel.nr)
+                };
                 // SAFETY: the asserts give room for x and the sums, the weights' constructor for panels of all steps and for
                 // scales of every group; the output belongs to this call and this tile of it to this task.
                 unsafe {
@@ -208,13 +246,17 @@ fn block_of_tokens(
                         scales,
                         group,
                         scales_stride,
-                        out: sums.as_mut_ptr(),
+                        out: to,
+                        out_stride: to_stride,
+                        bias: if direct { job.finish.bias[feature..].as_ptr() } else { std::ptr::null() },
                         ahead: ahead.wrapping_add(i * ahead_bytes),
                         ahead_lines,
+                        y: y_of(feature),
+                        y_stride: job.finish.element.bytes_of(stride),
+                        y_bytes: if last { job.finish.element.bytes_of(kernel.nr) } else { 0 },
                     });
-                    for p in (0..at_once).filter(|_| step + steps == w.steps()) {
-                        let (token, feature) = (tokens.start + own.start, feature + p * kernel.nr);
-                        let Out::Rows(y, stride) = job.out else { unreachable!("a dense layer writes rows") };
+                    for p in (0..at_once).filter(|_| last && !direct) {
+                        let feature = feature + p * kernel.nr;
                         (job.epilogue)(
                             &job.finish,
                             &Sums {
@@ -225,7 +267,7 @@ fn block_of_tokens(
                                 tokens: own.len(),
                                 feature,
                                 features: (job.out_features - feature).min(kernel.nr),
-                                out: y.add(job.finish.element.bytes_of(token * stride + feature)),
+                                out: y_of(feature),
                                 stride,
                             },
                         );
