@@ -75,6 +75,15 @@ pub struct Range {
 impl Range {
     /// The bits of the f32 infinity; those of a NaN without its sign are above.
     pub const INFINITE: u32 = 0x7f80_0000;
+
+    /// That of the numbers of both.
+    pub fn with(self, other: Range) -> Range {
+        Range {
+            min: self.min.min(other.min),
+            max: self.max.max(other.max),
+            magnitude: self.magnitude.max(other.magnitude),
+        }
+    }
 }
 
 /// A kernel of [`quantize`].

@@ -5,11 +5,11 @@ use crate::layer::{Call, Flow, Layer, Qkv};
 use crate::names::{LinearId, Part};
 use crate::norm::Norm;
 use crate::visitor::Visitor;
-use crate::workspace::{Stage, Workspace, grown, grown_params};
+use crate::workspace::{Stage, Workspace, grown};
 use siskin::attention::{AttentionCall, AttentionInputs, Sequences};
 use siskin::linear::{Epilogue, LinearInput, LinearOutput};
-use siskin::quant::{QuantParams, Scheme, quantize_per_token};
-use siskin::{Ctx, Element, ElementType, HeadParams, HeadsMut, HeadsRef, MatMut, MatRef, Scratch};
+use siskin::quant::{QuantParams, Scheme, per_tensor, quantize};
+use siskin::{Ctx, Element, ElementType, HeadsMut, HeadsRef, MatMut, MatRef, Scratch};
 use std::ops::Range;
 
 const QKV: [Part; 3] = [Part::Query, Part::Key, Part::Value];
@@ -81,9 +81,7 @@ impl Layer {
                         if run.short {
                             call.attend_floats(&texts, qkv, context, scratch)?;
                         } else {
-                            let bytes = grown(qkv_i8, qkv.len());
-                            let params = grown_params(&mut memory.params, 3 * tokens.len())?;
-                            call.attend_bytes(&texts, qkv, (bytes, params), context, scratch)?;
+                            call.attend_bytes(&texts, qkv, grown(qkv_i8, qkv.len()), context, scratch)?;
                         }
                         text = run.next;
                     }
@@ -127,37 +125,37 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// As [`Call::attend_floats`], of q, k and v as bytes, each token of each by its own range.
+    /// As [`Call::attend_floats`], of a single text, of q, k and v as bytes, each by its own range.
     fn attend_bytes(
         &self,
-        texts: &AttentionCall<'_>,
+        text: &AttentionCall<'_>,
         qkv: &[f32],
-        (bytes, params): (&mut [i8], &mut [QuantParams]),
+        bytes: &mut [i8],
         context: &mut [f32],
         scratch: &mut Scratch,
     ) -> Result<()> {
         let hidden = self.config.hidden_size;
         let m = context.len() / hidden;
-        for i in 0..3 {
+        let mut params = [QuantParams::i8(1.0, 0)?; 3];
+        for (i, params) in params.iter_mut().enumerate() {
             let x = MatRef::with_stride(&qkv[i * hidden..], m, hidden, 3 * hidden)?;
+            *params = per_tensor(x, Scheme::Symmetric(Element::I8), self.ctx)?;
             let y = MatMut::with_stride(&mut bytes[i * hidden..], m, hidden, 3 * hidden)?;
-            quantize_per_token(x, Scheme::Symmetric(Element::I8), y, &mut params[i * m..][..m], self.ctx)?;
+            quantize(x, params, y, self.ctx)?;
         }
-        let part = |i: usize| -> Result<_> {
-            Ok((self.heads(bytes, i)?, HeadParams::PerToken(&params[i * m..][..m])))
-        };
+        let part = |i: usize| -> Result<_> { Ok((self.heads(bytes, i)?, params[i])) };
         let inputs = AttentionInputs::new(part(0)?, part(1)?, part(2)?);
         let to = HeadsMut::new(context, m, self.config.num_heads, self.config.head_size())?;
-        self.attention.forward(inputs, texts, to, self.ctx, scratch)?;
+        self.attention.forward(inputs, text, to, self.ctx, scratch)?;
         Ok(())
     }
 }
 
 /// Texts of at most so many tokens are attended to in floats where bytes would have to be made first: that takes longer than the
-/// products save, as measured on a Golden Cove. It is for each text to say, so that it has the same bits in any batch.
-const SHORT: i32 = 128;
+/// products save, as measured on a Zen 4. It is for each text to say, so that it has the same bits in any batch.
+const SHORT: i32 = 32;
 
-/// Neighbouring texts that are all short, or all long.
+/// A long text, or neighbouring texts that are all short.
 struct Run {
     short: bool,
     tokens: Range<usize>,
@@ -165,12 +163,12 @@ struct Run {
     next: usize,
 }
 
-/// The texts from `text` on that go together, if there is one; `ends` gets where they begin and end, from 0.
+/// The texts from `text` on that go together, if there is one left; `ends` gets where they begin and end, from 0.
 fn run(cu_seqlens: &[i32], text: usize, ends: &mut Vec<i32>) -> Option<Run> {
     let short = |text: usize| Some(cu_seqlens.get(text + 1)? - cu_seqlens[text] <= SHORT);
     let all = short(text)?;
     let mut next = text + 1;
-    while short(next) == Some(all) {
+    while all && short(next) == Some(true) {
         next += 1;
     }
     let first = cu_seqlens[text];

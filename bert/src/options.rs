@@ -14,7 +14,8 @@ pub enum Precision {
     F32,
     /// Weights of bfloat16, which are half as large; all else in f32.
     Bf16,
-    /// INT8, dynamically: weights by output feature, inputs of layers and of attention token by token, by the range that they have.
+    /// INT8, dynamically: weights by output feature, inputs of layers token by token, and those of attention text by text, by the range
+    /// that they have.
     Int8,
     /// INT8, statically: by ranges that a [`Calibration`] saw, so that bytes flow from layer to layer.
     Int8Static,

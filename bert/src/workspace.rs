@@ -19,8 +19,6 @@ pub struct Workspace {
     pub(crate) qkv: Vec<f32>,
     pub(crate) qkv_u8: Vec<u8>,
     pub(crate) qkv_i8: Vec<i8>,
-    /// `[3, tokens]`: what the signed bytes stand for.
-    pub(crate) params: Vec<QuantParams>,
     /// `[tokens, hidden]`: what comes out of attention.
     pub(crate) context: Vec<f32>,
     pub(crate) context_u8: Vec<u8>,

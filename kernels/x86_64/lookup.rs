@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! for each chunk of a group: up to 16 entries, in four windows of 64 columns (see `kernels::lookup`):
-//!     found = vpermb of each window, where the place of the lane names it
+//!     found = vpermi2b of each two windows, chosen by the top bit of the place of the lane
 //!     for each 4 entries:  acc += dot(found, each quad for four rows, by vpermd;  their weights as they lie)
 //! ```
 //!
@@ -96,8 +96,7 @@ pub unsafe fn sums<const ROWS: usize, const TOKENS: usize>(call: &Call<'_>, out:
                     _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(AHEAD + 128 * line).cast());
                 }
                 let place = _mm512_loadu_si512(places.cast());
-                let second = _mm512_movepi8_mask(_mm512_add_epi8(place, place));
-                let third = _mm512_movepi8_mask(place);
+                let upper = _mm512_movepi8_mask(place);
                 let live = _mm512_load_si512(LIVE.0.as_ptr().add(n).cast());
                 let mut found = [place; TOKENS];
                 for t in 0..TOKENS {
@@ -106,10 +105,8 @@ pub unsafe fn sums<const ROWS: usize, const TOKENS: usize>(call: &Call<'_>, out:
                     let b = _mm512_loadu_si512(row.add(usize::from(windows[1])).cast());
                     let c = _mm512_loadu_si512(row.add(usize::from(windows[2])).cast());
                     let d = _mm512_loadu_si512(row.add(usize::from(windows[3])).cast());
-                    let all = _mm512_permutexvar_epi8(place, a);
-                    let all = _mm512_mask_permutexvar_epi8(all, second, place, b);
-                    let all = _mm512_mask_permutexvar_epi8(all, third, place, c);
-                    let all = _mm512_mask_permutexvar_epi8(all, second & third, place, d);
+                    let lower = _mm512_permutex2var_epi8(a, place, b);
+                    let all = _mm512_mask_blend_epi8(upper, lower, _mm512_permutex2var_epi8(c, place, d));
                     found[t] = _mm512_and_si512(all, live);
                 }
                 if ROWS == 1 {

@@ -29,12 +29,8 @@ pub fn per_tensor<X: Quantizable>(x: MatRef<'_, X>, scheme: Scheme, ctx: &Ctx) -
     if x.rows() == 0 {
         return Err(Error::shape("x", "at least one row", 0));
     }
-    let mut ends = (f32::INFINITY, f32::NEG_INFINITY);
-    for r in 0..x.rows() {
-        let (min, max) = row_range(x, r, ctx)?;
-        ends = (ends.0.min(min), ends.1.max(max));
-    }
-    QuantParams::from_range(ends.0, ends.1, scheme).map_err(|e| in_x(e, "of the matrix"))
+    let (min, max) = range(x, ctx)?;
+    QuantParams::from_range(min, max, scheme).map_err(|e| in_x(e, "of the matrix"))
 }
 
 /// The quantizer of the range of each row, `[rows]`: of each output channel of a weight. Whether a
@@ -52,7 +48,7 @@ pub fn per_channel<X: Quantizable>(x: MatRef<'_, X>, scheme: Scheme, ctx: &Ctx) 
 
 /// Quantizes `x` to `y`, both `[rows, cols]`: exactly [`QuantParams::quantize`] of each element, on every tier.
 ///
-/// Runs on the calling thread. Infinities and what is out of range clamp; NaN gives the zero point.
+/// Infinities and what is out of range clamp; NaN gives the zero point.
 ///
 /// # Errors
 /// [`Error::Shape`] if `y` is not of the shape of `x`; [`Error::Unsupported`] if `params` are not for `Q`.
@@ -63,7 +59,7 @@ pub fn quantize<X: Quantizable, Q: Quantized>(
     ctx: &Ctx,
 ) -> Result<()> {
     check_dtype::<Q>("params", params.dtype())?;
-    each_row(x, y, |_, x, y| {
+    each_row(x, y, ctx, |_, x, y| {
         kernels::quantize(x, params, memory_mut(y), ctx);
     })
 }
@@ -79,7 +75,7 @@ pub fn quantize_rows<X: Quantizable, Q: Quantized>(
     ctx: &Ctx,
 ) -> Result<()> {
     check_params::<Q>(params, x.rows())?;
-    each_row(x, y, |r, x, y| kernels::quantize(x, &params[r], memory_mut(y), ctx))
+    each_row(x, y, ctx, |r, x, y| kernels::quantize(x, &params[r], memory_mut(y), ctx))
 }
 
 /// As [`quantize`], each row by the quantizer of its own range, left in `params`: dynamic per-token quantization.
@@ -125,7 +121,7 @@ pub fn dequantize<Q: Quantized>(
     ctx: &Ctx,
 ) -> Result<()> {
     check_dtype::<Q>("params", params.dtype())?;
-    each_row(x, y, |_, x, y| kernels::dequantize(memory(x), params, y, ctx))
+    each_row(x, y, ctx, |_, x, y| kernels::dequantize(memory(x), params, y, ctx))
 }
 
 /// As [`dequantize`], row r by `params[r]`.
@@ -139,19 +135,54 @@ pub fn dequantize_rows<Q: Quantized>(
     ctx: &Ctx,
 ) -> Result<()> {
     check_params::<Q>(params, x.rows())?;
-    each_row(x, y, |r, x, y| kernels::dequantize(memory(x), &params[r], y, ctx))
+    each_row(x, y, ctx, |r, x, y| kernels::dequantize(memory(x), &params[r], y, ctx))
 }
 
+/// Calls `f(r, row r of x, row r of y)` for each row, on the threads of `ctx`.
 fn each_row<X: ElementType, Y: ElementType>(
     x: MatRef<'_, X>,
-    mut y: MatMut<'_, Y>,
-    f: impl Fn(usize, &[X], &mut [Y]),
+    y: MatMut<'_, Y>,
+    ctx: &Ctx,
+    f: impl Fn(usize, &[X], &mut [Y]) + Sync,
 ) -> Result<()> {
     check_shape((x.rows(), x.cols()), (y.rows(), y.cols()))?;
+    let (rows, cols, stride) = (y.rows(), y.cols(), y.stride());
     // Rows of no columns can be more than there is time for.
-    let rows = if x.cols() == 0 { 0 } else { x.rows() };
-    (0..rows).for_each(|r| f(r, x.row(r), y.row_mut(r)));
+    if cols == 0 {
+        return Ok(());
+    }
+    let each = rows_of_task(rows, cols, ctx);
+    ctx.for_each_part(y.into_data(), each.saturating_mul(stride), &|i, part| {
+        let first = i * each;
+        for (r, y) in part.chunks_mut(stride).enumerate().take(rows.saturating_sub(first)) {
+            f(first + r, x.row(first + r), &mut y[..cols]);
+        }
+    });
     Ok(())
+}
+
+/// The smallest and the largest number of a matrix.
+fn range<X: Quantizable>(x: MatRef<'_, X>, ctx: &Ctx) -> Result<(f32, f32)> {
+    const TASKS: usize = 64;
+    let each = rows_of_task(x.rows(), x.cols(), ctx).max(x.rows().div_ceil(TASKS));
+    let nothing = kernels::Range { min: f32::INFINITY, max: f32::NEG_INFINITY, magnitude: 0 };
+    let mut parts = [nothing; TASKS];
+    ctx.for_each_part(&mut parts[..x.rows().div_ceil(each)], 1, &|i, part| {
+        let rows = i * each..x.rows().min((i + 1) * each);
+        part[0] = rows.fold(nothing, |all, r| all.with(kernels::range(x.row(r), ctx)));
+    });
+    let all = parts.into_iter().fold(nothing, kernels::Range::with);
+    if x.cols() == 0 || all.magnitude >= kernels::Range::INFINITE {
+        (0..x.rows()).try_for_each(|r| row_range(x, r, ctx).map(drop))?;
+    }
+    Ok((all.min, all.max))
+}
+
+/// Elements below which a task is not worth its turn.
+const LEAST: usize = 1 << 14;
+
+fn rows_of_task(rows: usize, cols: usize, ctx: &Ctx) -> usize {
+    rows.div_ceil(ctx.threads()).max(LEAST / cols.max(1)).max(1)
 }
 
 fn row_params<X: Quantizable>(x: MatRef<'_, X>, r: usize, scheme: Scheme, ctx: &Ctx) -> Result<QuantParams> {

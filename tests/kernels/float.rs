@@ -23,7 +23,7 @@ struct Sweep<'a> {
 impl Sweep<'_> {
     fn all<T: Weight>(&mut self, of: impl Fn(f32) -> T, back: impl Fn(T) -> f32) {
         for k in [0, 1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33, 100] {
-            for mode in 0..if self.scaled { 3 } else { 2 } {
+            for mode in 0..if self.scaled { 4 } else { 3 } {
                 // Fewer where the CPU is emulated.
                 if self.r.below(1000) >= cases(1000) as usize {
                     continue;
@@ -33,7 +33,7 @@ impl Sweep<'_> {
         }
     }
 
-    /// Mode 0: from nothing; 1: on from what is there; 2: scaled by groups of 4.
+    /// Mode 0: from nothing; 1: on from what is there; 2: from nothing, and a bias at last; 3: scaled by groups of 4.
     fn one<T: Weight>(&mut self, k: usize, mode: usize, of: impl Fn(f32) -> T, back: impl Fn(T) -> f32) {
         let (kernel, m, n) = (self.kernel, self.tokens, self.panels * self.kernel.nr);
         let w: Vec<T> = (0..n * k).map(|_| of(self.r.float(-3.0, 3.0))).collect();
@@ -50,9 +50,13 @@ impl Sweep<'_> {
             }
         }
         let scales: Vec<f32> = (0..k.div_ceil(4) * n).map(|_| self.r.float(0.1, 1.0)).collect();
+        let bias: Vec<f32> = (0..n).map(|_| self.r.float(-1.0, 1.0)).collect();
+        let out_stride = n + [0, 3, 64][self.r.below(3)];
         let before: Vec<f32> = (0..m * n).map(|_| self.r.float(-1.0, 1.0)).collect();
-        let mut got = before.clone();
-        got.extend([POISON; 64]);
+        let mut got = vec![POISON; m * out_stride + 64];
+        for (t, before) in before.chunks(n).enumerate() {
+            got[t * out_stride..][..n].copy_from_slice(before);
+        }
         // SAFETY: the tier is supported, and everything has the lengths that the tile names.
         unsafe {
             (self.run)(&Tile {
@@ -63,13 +67,18 @@ impl Sweep<'_> {
                 steps: packed.steps(),
                 init: std::ptr::null(),
                 resume: mode == 1,
-                scales: if mode == 2 { scales.as_ptr() } else { std::ptr::null() },
-                group: if mode == 2 { 4 } else { packed.steps() },
+                scales: if mode == 3 { scales.as_ptr() } else { std::ptr::null() },
+                group: if mode == 3 { 4 } else { packed.steps() },
                 scales_stride: n,
                 out: got.as_mut_ptr().cast(),
+                out_stride,
+                bias: if mode == 2 { bias.as_ptr() } else { std::ptr::null() },
                 // Nothing is read there.
                 ahead: std::ptr::without_provenance(4096),
                 ahead_lines: 3,
+                y: std::ptr::without_provenance(4096),
+                y_stride: 64,
+                y_bytes: self.r.below(3),
             });
         }
         for t in 0..m {
@@ -77,13 +86,14 @@ impl Sweep<'_> {
                 let term = |acc: f32, i: usize| x[t * k + i].mul_add(back(w[f * k + i]), acc);
                 let start = if mode == 1 { before[t * n + f] } else { 0.0 };
                 let want = match mode {
-                    2 => (0..k.div_ceil(4)).fold(0.0, |total, g| {
+                    2 => (0..k).fold(start, term) + bias[f],
+                    3 => (0..k.div_ceil(4)).fold(0.0, |total, g| {
                         let sum = (4 * g..(4 * g + 4).min(k)).fold(0.0, term);
                         sum.mul_add(scales[g * n + f], total)
                     }),
                     _ => (0..k).fold(start, term),
                 };
-                let got = got[t * n + f];
+                let got = std::mem::replace(&mut got[t * out_stride + f], POISON);
                 let near = self.pairs && (got - want).abs() <= 1e-5 * (k + 1) as f32;
                 assert!(
                     near || got.to_bits() == want.to_bits(),
@@ -92,7 +102,7 @@ impl Sweep<'_> {
                 );
             }
         }
-        assert!(got[m * n..].iter().all(|&v| v == POISON), "{} wrote too far", kernel.name);
+        assert!(got.iter().all(|&v| v == POISON), "{} wrote too far", kernel.name);
     }
 }
 
