@@ -9,7 +9,7 @@ use std::str::FromStr;
 /// What a core is good at, beside what it can do: what the choice of kernels and the sizes of their blocks depend on. No answer
 /// depends on it, but for bfloat16 in pairs: see [`Bf16Pairs`].
 ///
-/// As text it is what decides, `bf16-pairs=2 division=0.6 sparse=1,1,2,1.5 l1d=32768 l2=1048576`, from which it can be had again: what
+/// As text it is what decides, `bf16-pairs=2 division=0.6 sparse=1,1,1,2,1.5 l1d=32768 l2=1048576`, from which it can be had again: what
 /// [`Ctx::tuned`](crate::Ctx::tuned) measured can be kept, and given to [`Ctx::with_core`](crate::Ctx::with_core).
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
@@ -38,7 +38,9 @@ pub struct Core {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct SparseCost {
-    /// Blocks of a multiple of four rows, and of any width (4x1).
+    /// Blocks of a multiple of eight rows, and of any width (8x1), where there are kernels that take eight rows at once.
+    pub any_8: f32,
+    /// Other blocks of a multiple of four rows, and of any width (4x1).
     pub any_4: f32,
     /// Blocks of a multiple of four rows and of four columns (4x4, 16x16).
     pub adjacent_4: f32,
@@ -49,9 +51,10 @@ pub struct SparseCost {
 }
 
 impl SparseCost {
-    /// What layers are packed by: of four rows or of one, of adjacent columns or not.
+    /// What layers are packed by: of eight rows, of four or of one, of adjacent columns or not.
     pub(crate) fn of(&self, rows: usize, adjacent: bool) -> f32 {
         match (rows, adjacent) {
+            (8, false) => self.any_8,
             (1, false) => self.any_1,
             (1, true) => self.adjacent_1,
             (_, false) => self.any_4,
@@ -82,7 +85,7 @@ impl Core {
         starts: None,
         bf16_pairs: 2.0,
         division: 1.0,
-        sparse: SparseCost { any_4: 1.0, adjacent_4: 1.0, any_1: 1.0, adjacent_1: 1.0 },
+        sparse: SparseCost { any_8: 1.0, any_4: 1.0, adjacent_4: 1.0, any_1: 1.0, adjacent_1: 1.0 },
         l1d: 32 << 10,
         l2: 512 << 10,
     };
@@ -101,11 +104,12 @@ impl Core {
     pub(crate) fn limited(self) -> Core {
         let ratio = |ratio: f32| if ratio.is_nan() { 1.0 } else { ratio.clamp(0.0, 1000.0) };
         let bytes = |bytes: usize| bytes.clamp(1 << 12, 1 << 30);
-        let SparseCost { any_4, adjacent_4, any_1, adjacent_1 } = self.sparse;
+        let SparseCost { any_8, any_4, adjacent_4, any_1, adjacent_1 } = self.sparse;
         Core {
             bf16_pairs: ratio(self.bf16_pairs),
             division: ratio(self.division),
             sparse: SparseCost {
+                any_8: ratio(any_8),
                 any_4: ratio(any_4),
                 adjacent_4: ratio(adjacent_4),
                 any_1: ratio(any_1),
@@ -140,9 +144,9 @@ const fn core(
     source: &'static str,
     starts: [f32; 4],
     [bf16_pairs, division]: [f32; 2],
-    [any_4, adjacent_4, any_1, adjacent_1]: [f32; 4],
+    [any_8, any_4, adjacent_4, any_1, adjacent_1]: [f32; 5],
 ) -> Core {
-    let sparse = SparseCost { any_4, adjacent_4, any_1, adjacent_1 };
+    let sparse = SparseCost { any_8, any_4, adjacent_4, any_1, adjacent_1 };
     let [bits, fmas, dots, shuffles] = starts;
     let starts = Some(Starts { bits: bits as u32, fmas, dots, shuffles });
     Core { name, source, starts, bf16_pairs, division, sparse, ..Core::ANY }
@@ -156,33 +160,39 @@ pub(crate) const KNOWN: &[Known] = &[
         vendor: "AuthenticAMD",
         family: 25,
         models: &[0x00..=0x0f, 0x20..=0x2f, 0x40..=0x5f],
-        core: core("AMD Zen 3", MEASURED, [256.0, 2.0, 2.0, 2.0], [2.0, 0.6], [1.5, 1.1, 2.8, 1.4]),
+        core: core("AMD Zen 3", MEASURED, [256.0, 2.0, 2.0, 2.0], [2.0, 0.6], [1.5, 1.5, 1.1, 2.8, 1.4]),
     },
     // Its units are 256 bits wide: a register of 512 takes each of them twice, which still pays, for it is one instruction.
     Known {
         vendor: "AuthenticAMD",
         family: 25,
         models: &[0x10..=0x1f, 0x60..=0x7f, 0xa0..=0xaf],
-        core: core("AMD Zen 4", MEASURED, [512.0, 1.0, 1.0, 1.0], [2.0, 1.0], [1.0, 1.0, 2.0, 1.5]),
+        core: core("AMD Zen 4", MEASURED, [512.0, 1.0, 1.0, 1.0], [2.0, 1.0], [1.0, 1.0, 1.0, 2.0, 1.5]),
     },
     Known {
         vendor: "AuthenticAMD",
         family: 26,
         models: &[0x00..=0xff],
-        core: core("AMD Zen 5", MEASURED, [512.0, 2.0, 2.0, 2.0], [1.85, 1.0], [1.0, 1.0, 2.0, 1.5]),
+        core: core("AMD Zen 5", MEASURED, [512.0, 2.0, 2.0, 2.0], [1.85, 1.0], [1.0, 1.0, 1.0, 2.0, 1.5]),
     },
     // Sapphire Rapids and Emerald Rapids: a product of pairs starts every second cycle.
     Known {
         vendor: "GenuineIntel",
         family: 6,
         models: &[143..=143, 207..=207],
-        core: core("Intel Golden Cove", MEASURED, [512.0, 2.0, 2.0, 1.0], [0.5, 2.0], [1.5, 1.1, 3.6, 2.0]),
+        core: core(
+            "Intel Golden Cove",
+            MEASURED,
+            [512.0, 2.0, 2.0, 1.0],
+            [0.5, 2.0],
+            [1.25, 1.5, 1.1, 3.6, 2.0],
+        ),
     },
     Known {
         vendor: "GenuineIntel",
         family: 6,
         models: &[151..=151, 154..=154, 183..=183, 186..=186, 191..=191],
-        core: core("Intel Golden Cove, clients", TABLES, [256.0, 2.0, 2.0, 2.0], [0.5, 1.0], [1.0; 4]),
+        core: core("Intel Golden Cove, clients", TABLES, [256.0, 2.0, 2.0, 2.0], [0.5, 1.0], [1.0; 5]),
     },
     // Their ports are those of Golden Cove, from which the costs of sparse weights are taken.
     Known {
@@ -194,7 +204,7 @@ pub(crate) const KNOWN: &[Known] = &[
             TABLES,
             [512.0, 2.0, 2.0, 1.0],
             [0.5, 1.0],
-            [1.5, 1.1, 3.6, 2.0],
+            [1.25, 1.5, 1.1, 3.6, 2.0],
         ),
     },
     // No core of Intel's is known on which pairs win: others can be measured.
@@ -235,9 +245,9 @@ pub struct Target {
 
 impl fmt::Display for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let SparseCost { any_4, adjacent_4, any_1, adjacent_1 } = self.sparse;
+        let SparseCost { any_8, any_4, adjacent_4, any_1, adjacent_1 } = self.sparse;
         write!(f, "bf16-pairs={} division={}", self.bf16_pairs, self.division)?;
-        write!(f, " sparse={any_4},{adjacent_4},{any_1},{adjacent_1} l1d={} l2={}", self.l1d, self.l2)
+        write!(f, " sparse={any_8},{any_4},{adjacent_4},{any_1},{adjacent_1} l1d={} l2={}", self.l1d, self.l2)
     }
 }
 
@@ -274,8 +284,8 @@ impl FromStr for Core {
         };
         let ratio = |name| number(field(name)?);
         let costs: Vec<f32> = field("sparse")?.split(',').map(number).collect::<Result<_>>()?;
-        let &[any_4, adjacent_4, any_1, adjacent_1] = &costs[..] else { return Err(wrong()) };
-        let sparse = SparseCost { any_4, adjacent_4, any_1, adjacent_1 };
+        let &[any_8, any_4, adjacent_4, any_1, adjacent_1] = &costs[..] else { return Err(wrong()) };
+        let sparse = SparseCost { any_8, any_4, adjacent_4, any_1, adjacent_1 };
         let (bf16_pairs, division) = (ratio("bf16-pairs")?, ratio("division")?);
         if text.split_whitespace().count() != 5 {
             return Err(wrong());

@@ -354,6 +354,9 @@ impl<'a, T: Weight> LinearBuilder<'a, T> {
                 };
                 let panels = if layout.is_float() { tier.floats(layout.element()).panels() } else { 1 };
                 let mut sparse = Sparse::pack(&blocks, layout, panels, groups)?;
+                if tier.tall_kernel(layout).is_some() {
+                    sparse.pair_groups();
+                }
                 let of_all = |weights: f64| weights / (n as f64 * k as f64).max(1.0);
                 // Cost grows with what is stored: where it reaches that of a dense layer, both are equally fast.
                 let relative = if self.weight_only { 0.0 } else { of_all(sparse.cost(cost)) };
@@ -363,9 +366,6 @@ impl<'a, T: Weight> LinearBuilder<'a, T> {
                 if relative <= 1.0 || self.keep_sparse {
                     if tier.bytes.lookup.is_some() {
                         sparse.look_up(k);
-                    }
-                    if tier.tall_kernel(layout).is_some() {
-                        sparse.pair_groups();
                     }
                     (Packed::Sparse(Box::new(sparse)), w.stored_values())
                 } else {

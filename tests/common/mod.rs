@@ -97,7 +97,7 @@ impl Rng {
 
 /// A context of an ISA, with all kernels that it has, where block-sparse layers stay so.
 pub fn serial(isa: Isa) -> Ctx {
-    let core = "bf16-pairs=2 division=1 sparse=0,0,0,0 l1d=32768 l2=524288".parse().unwrap();
+    let core = "bf16-pairs=2 division=1 sparse=0,0,0,0,0 l1d=32768 l2=524288".parse().unwrap();
     Ctx::serial().unwrap().with_isa(isa).unwrap().with_core(core).with_bf16_pairs(Bf16Pairs::Always)
 }
 

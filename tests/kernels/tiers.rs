@@ -4,7 +4,7 @@
 //! * `SISKIN_EXPECT_ISA=avx-vnni`: [`Isa::detect`] must say exactly this (after `SISKIN_MAX_ISA`, where set).
 //! * `SISKIN_REQUIRE_ISA=avx2,avx512`: each of these must be supported; a missing one fails instead of being skipped.
 
-use crate::common::{Rng, implies};
+use crate::common::{Rng, implies, isas};
 use siskin::internal::core::Target;
 use siskin::internal::isa::FeatureSet;
 use siskin::internal::kernels::table::Tier;
@@ -160,8 +160,12 @@ fn caches_change_no_answer() {
                 y
             })
         };
-        let small = outputs("bf16-pairs=1 division=1 sparse=1,1,1,1 l1d=4096 l2=4096");
-        assert_eq!(small, outputs("bf16-pairs=1 division=1 sparse=1,1,1,1 l1d=32768 l2=1073741824"), "{isa}");
+        let small = outputs("bf16-pairs=1 division=1 sparse=1,1,1,1,1 l1d=4096 l2=4096");
+        assert_eq!(
+            small,
+            outputs("bf16-pairs=1 division=1 sparse=1,1,1,1,1 l1d=32768 l2=1073741824"),
+            "{isa}"
+        );
     }
 }
 
@@ -171,8 +175,8 @@ fn pairs_are_a_choice() {
     let w = [bf16::ONE; 8];
     for isa in Isa::supported() {
         let ctx = Ctx::serial().unwrap().with_isa(isa).unwrap();
-        let slow: Core = "bf16-pairs=0.5 division=1 sparse=1,1,1,1 l1d=32768 l2=524288".parse().unwrap();
-        let fast: Core = "bf16-pairs=1.5 division=1 sparse=1,1,1,1 l1d=32768 l2=524288".parse().unwrap();
+        let slow: Core = "bf16-pairs=0.5 division=1 sparse=1,1,1,1,1 l1d=32768 l2=524288".parse().unwrap();
+        let fast: Core = "bf16-pairs=1.5 division=1 sparse=1,1,1,1,1 l1d=32768 l2=524288".parse().unwrap();
         let has = isa.pairs_bf16();
         for (ctx, pairs) in [
             (ctx.clone().with_core(slow), false),
@@ -215,7 +219,8 @@ fn sparse_layers_run_dense_where_that_is_faster() {
     let w = MatRef::new(&w, n, k).unwrap();
     let x: Vec<f32> = (0..m * k).map(|_| r.float(-1.0, 1.0)).collect();
     let ctx = |cost: f32| {
-        let core = format!("bf16-pairs=1 division=1 sparse={cost},{cost},{cost},{cost} l1d=32768 l2=524288");
+        let core =
+            format!("bf16-pairs=1 division=1 sparse={cost},{cost},{cost},{cost},{cost} l1d=32768 l2=524288");
         Ctx::serial().unwrap().with_core(core.parse().unwrap())
     };
     for (rows, cols) in [(4, 1), (4, 4), (1, 1), (1, 4)] {
@@ -246,6 +251,26 @@ fn sparse_layers_run_dense_where_that_is_faster() {
             }
         }
     }
+    // Eight rows at once have a cost of their own, where there are kernels of them.
+    let core = "bf16-pairs=1 division=1 sparse=2,4,1,1,1 l1d=32768 l2=524288".parse().unwrap();
+    for isa in isas("sparse_layers_run_dense_where_that_is_faster") {
+        let ctx = Ctx::serial().unwrap().with_isa(isa).unwrap().with_core(core);
+        let turn = |rows: usize| {
+            let pruned = prune::magnitude(w, BlockShape::new(rows, 1).unwrap(), 0.8, Norm::L2).unwrap();
+            Linear::quantize_sparse(&pruned).unwrap().build(&ctx).unwrap().dense_below().unwrap()
+        };
+        // A stored weight costs four times as much, with the padding of four columns even more, or half of that.
+        let (four, eight) = (turn(4), turn(8));
+        let tall = Linear::quantize_sparse(
+            &prune::magnitude(w, BlockShape::new(8, 1).unwrap(), 0.8, Norm::L2).unwrap(),
+        );
+        let tall = tall.unwrap().build(&ctx).unwrap().kernel(64).contains("-8x64");
+        assert!((0.75..0.85).contains(&four), "{isa} {four}");
+        assert!(
+            if tall { (0.5..0.7).contains(&eight) } else { (0.75..0.85).contains(&eight) },
+            "{isa} {eight}"
+        );
+    }
     // Floats stay: a pruned weight is not multiplied, and infinity times 0 would be NaN.
     let pruned = prune::magnitude(w, BlockShape::B4X1, 0.1, Norm::L2).unwrap();
     let layer = Linear::sparse(&pruned).build(&ctx(9.0)).unwrap();
@@ -264,16 +289,16 @@ fn a_core_is_what_its_text_says() {
     for wrong in [
         "",
         "l2=524288",
-        "bf16-pairs=2 division=1 sparse=1,1,1,1 l1d=32768",
-        "bf16-pairs=2 division=1 sparse=1,1,1,1 l1d=32768 l2=524288 l2=524288",
-        "bf16-pairs=2 division=1 sparse=1,1,1,1 l1d=32768 l2=524288 l3=1",
-        "bf16-pairs=NaN division=1 sparse=1,1,1,1 l1d=32768 l2=524288",
-        "bf16-pairs=-1 division=1 sparse=1,1,1,1 l1d=32768 l2=524288",
-        "bf16-pairs=2 division=1 sparse=1,1,1,1 l1d=1 l2=524288",
-        "bf16-pairs=2 division=1 sparse=1,1,1,1 l1d=32768 l2=99999999999",
-        "bf16-pairs=2 division=1 sparse=1,1,1 l1d=32768 l2=524288",
-        "bf16-pairs=2 division=1 sparse=1,1,1,-1 l1d=32768 l2=524288",
-        "bf16-pairs=two division=1 sparse=1,1,1,1 l1d=32768 l2=524288",
+        "bf16-pairs=2 division=1 sparse=1,1,1,1,1 l1d=32768",
+        "bf16-pairs=2 division=1 sparse=1,1,1,1,1 l1d=32768 l2=524288 l2=524288",
+        "bf16-pairs=2 division=1 sparse=1,1,1,1,1 l1d=32768 l2=524288 l3=1",
+        "bf16-pairs=NaN division=1 sparse=1,1,1,1,1 l1d=32768 l2=524288",
+        "bf16-pairs=-1 division=1 sparse=1,1,1,1,1 l1d=32768 l2=524288",
+        "bf16-pairs=2 division=1 sparse=1,1,1,1,1 l1d=1 l2=524288",
+        "bf16-pairs=2 division=1 sparse=1,1,1,1,1 l1d=32768 l2=99999999999",
+        "bf16-pairs=2 division=1 sparse=1,1,1,1 l1d=32768 l2=524288",
+        "bf16-pairs=2 division=1 sparse=1,1,1,1,-1 l1d=32768 l2=524288",
+        "bf16-pairs=two division=1 sparse=1,1,1,1,1 l1d=32768 l2=524288",
     ] {
         assert!(wrong.parse::<Core>().is_err(), "{wrong:?}");
     }

@@ -567,7 +567,8 @@ fn quotients_next_to_halves() {
         for isa in Isa::supported() {
             // By divisions, and by reciprocals.
             for core in ["division=0.5", "division=2"] {
-                let core = format!("bf16-pairs=1 {core} sparse=1,1,1,1 l1d=32768 l2=524288").parse().unwrap();
+                let core =
+                    format!("bf16-pairs=1 {core} sparse=1,1,1,1,1 l1d=32768 l2=524288").parse().unwrap();
                 let ctx = Ctx::serial().unwrap().with_isa(isa).unwrap().with_core(core);
                 let mut q = vec![0_u8; x.len()];
                 let to = MatMut::new(&mut q, 1, x.len()).unwrap();

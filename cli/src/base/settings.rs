@@ -75,7 +75,7 @@ pub fn ctx(isa: Option<&str>, threads: usize) -> Result<Ctx> {
 /// A tier that this CPU has, with all kernels that it has, where block-sparse layers stay so.
 pub fn tier(isa: Isa, threads: usize) -> Result<Ctx> {
     let ctx = Ctx::serial()?.with_isa(isa)?.with_parallelism(parallelism(threads));
-    let core = "bf16-pairs=2 division=1 sparse=0,0,0,0 l1d=32768 l2=524288".parse()?;
+    let core = "bf16-pairs=2 division=1 sparse=0,0,0,0,0 l1d=32768 l2=524288".parse()?;
     Ok(ctx.with_core(core).with_bf16_pairs(siskin::Bf16Pairs::Always))
 }
 

@@ -379,9 +379,17 @@ impl Sparse {
         let cost = |s: usize| {
             let per_entry = HEIGHTS[s] * self.layout.slots();
             let weights = self.bands.last().map_or(0, |b| b.entries[s].end) * per_entry;
-            weights as f64 * f64::from(of.of(HEIGHTS[s], adjacent))
+            let tall = if HEIGHTS[s] == 4 { self.tall_entries() * per_entry } else { 0 };
+            let of = |rows| f64::from(of.of(rows, adjacent));
+            (weights - tall) as f64 * of(HEIGHTS[s]) + tall as f64 * of(8)
         };
         (0..HEIGHTS.len()).map(cost).sum()
+    }
+
+    /// The entries of groups of four rows that are half of a group of eight.
+    fn tall_entries(&self) -> usize {
+        let tall = (0..self.bands.len()).filter_map(|band| self.tall(band));
+        2 * tall.flat_map(|[pairs, _]| pairs).map(|pair| pair.len as usize).sum::<usize>()
     }
 
     /// How the panels of x must be laid out.
