@@ -45,6 +45,8 @@ fn rows(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
         .clamp(core.block_bytes() / 2, core.block_bytes());
     let block = bytes / stride.max(wide).max(1);
     let block = block.clamp(1, m.max(1)).next_multiple_of(most);
+    // Blocks of about the same height: each goes through all weights, which a low one would read for little.
+    let block = m.div_ceil(m.div_ceil(block).max(1)).max(1);
     let several = kernel.several.iter().enumerate().map(|(m, s)| (m + 1) * s.panels).max();
     let sums = if k_block < w.steps() { block } else { most.max(several.unwrap_or(0)) };
     // The epilogue reads whole registers of sums, beyond the last where a panel is not so wide.
@@ -175,6 +177,9 @@ fn block_of_tokens(
     let wide = widened_kernel(job, w).filter(|_| count >= WIDENED_FOR);
     let (widened, kernel) = (wide.is_some(), wide.unwrap_or(kernel));
     let direct = k_block == w.steps() && w.scales().is_none() && is_direct(job);
+    let Out::Rows(y, stride) = job.out else { unreachable!("a dense layer writes rows") };
+    // So many tiles are one token higher than the others.
+    let (least, higher) = (tokens.len() / count, tokens.len() % count);
     let mut panel = panels.start;
     while panel < panels.end {
         // A few tokens take several panels at a time, where there are as many.
@@ -211,60 +216,57 @@ fn block_of_tokens(
                 1 => 0,
                 _ => (steps * w.step_bytes()).div_ceil(64 * count * lines),
             };
-            let ahead_bytes = 64 * ahead_lines * lines;
+            let last = step + steps == w.steps();
+            // Where K is taken in blocks, the sums of all tiles are kept until the last.
+            let kept = steps < w.steps();
+            let mut t = Tile {
+                x: std::ptr::null(),
+                stride: x.stride,
+                weights: weights[step * step_bytes..].as_ptr(),
+                panel_bytes,
+                steps,
+                init: init.as_ptr(),
+                resume: step > 0,
+                scales,
+                group,
+                scales_stride,
+                out: tile.as_mut_ptr(),
+                out_stride: if direct { stride } else { at_once * kernel.nr },
+                bias: if direct { job.finish.bias[feature..].as_ptr() } else { std::ptr::null() },
+                ahead,
+                ahead_lines,
+                y: std::ptr::null(),
+                y_stride: job.finish.element.bytes_of(stride),
+                y_bytes: if last { job.finish.element.bytes_of(kernel.nr) } else { 0 },
+            };
             let mut begin = 0;
             for i in 0..count {
-                let own = begin..tokens.len() * (i + 1) / count;
-                begin = own.end;
-                let x_tile = &x.bytes[own.start * x.stride + step * 4..];
-                // Where K is taken in blocks, the sums of all tiles are kept until the last.
-                let sums = if steps < w.steps() { &mut tile[own.start * kernel.nr..] } else { &mut *tile };
-                assert!(own.len() * at_once * kernel.nr <= sums.len());
-                assert!((own.len() - 1) * x.stride + steps * 4 <= x_tile.len());
-                let run = few.map_or(kernel.run[own.len() - 1], |s| s.run);
-                let Out::Rows(y, stride) = job.out else { unreachable!("a dense layer writes rows") };
-                let token = tokens.start + own.start;
+                let height = least + usize::from(i < higher);
+                let at = if kept { begin * kernel.nr } else { 0 };
+                assert!(at + height * at_once * kernel.nr <= tile.len());
+                assert!((begin + height - 1) * x.stride + (step + steps) * 4 <= x.bytes.len());
+                let run = few.map_or(kernel.run[height - 1], |s| s.run);
+                let token = tokens.start + begin;
                 let y_of =
                     |feature: usize| y.wrapping_add(job.finish.element.bytes_of(token * stride + feature));
-                let last = step + steps == w.steps();
-                let (to, to_stride) = if direct {
-                    (y_of(feature).cast(), stride)
-                } else {
-                    (sums.as_mut_ptr(), at_once * kernel.nr)
-                };
+                let sums = tile.as_mut_ptr().wrapping_add(at);
+                t.x = x.bytes.as_ptr().wrapping_add(begin * x.stride + step * 4);
+                t.y = y_of(feature);
+                t.out = if direct { t.y.cast_mut().cast() } else { sums };
                 // SAFETY: the asserts give room for x and the sums, the weights' constructor for panels of all steps and for
                 // scales of every group; the output belongs to this call and this tile of it to this task.
                 unsafe {
-                    run(&Tile {
-                        x: x_tile.as_ptr(),
-                        stride: x.stride,
-                        weights: weights[step * step_bytes..].as_ptr(),
-                        panel_bytes,
-                        steps,
-                        init: init.as_ptr(),
-                        resume: step > 0,
-                        scales,
-                        group,
-                        scales_stride,
-                        out: to,
-                        out_stride: to_stride,
-                        bias: if direct { job.finish.bias[feature..].as_ptr() } else { std::ptr::null() },
-                        ahead: ahead.wrapping_add(i * ahead_bytes),
-                        ahead_lines,
-                        y: y_of(feature),
-                        y_stride: job.finish.element.bytes_of(stride),
-                        y_bytes: if last { job.finish.element.bytes_of(kernel.nr) } else { 0 },
-                    });
+                    run(&t);
                     for p in (0..at_once).filter(|_| last && !direct) {
                         let feature = feature + p * kernel.nr;
                         (job.epilogue)(
                             &job.finish,
                             &Sums {
-                                sums: sums.as_ptr().add(p * kernel.nr),
+                                sums: sums.add(p * kernel.nr),
                                 ld: at_once * kernel.nr,
                                 transposed: false,
                                 token,
-                                tokens: own.len(),
+                                tokens: height,
                                 feature,
                                 features: (job.out_features - feature).min(kernel.nr),
                                 out: y_of(feature),
@@ -273,6 +275,8 @@ fn block_of_tokens(
                         );
                     }
                 }
+                t.ahead = t.ahead.wrapping_add(64 * ahead_lines * lines);
+                begin += height;
             }
             step += steps;
             if step >= w.steps() {
