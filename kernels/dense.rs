@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! for each token m of MR, feature n of the tile's panels:
-//!     out[m][n] = (init[n], or out[m][n] to resume, or 0) + sum over steps s:  dot(x[m][s], w[s][n])
+//!     out[m][n] = (init[n], or out[m][n] to resume, or 0) + sum over steps s:  dot(x[m][s], w[s][n])  (+ bias[n], of floats)
 //!         a step s is 4 bytes of x: four bytes, two bfloat16 or one float
 //! with scales by groups of K:
 //!     out[m][n] = sum over groups g:  scales[g][n] * (sum over the steps of g)
@@ -46,19 +46,19 @@ pub struct Tile {
     pub out: *mut i32,
     /// Elements from the sums of a token to those of the next.
     pub out_stride: usize,
-    /// Null, or of float sums what is added at last, by feature.
+    /// Null, or a number for each feature that is added to its float sums when all steps are done; null where there are scales.
     pub bias: *const f32,
     /// What to prefetch into the second-level cache while a tile of many tokens is computed, so that the weights that come next do
     /// not have to be waited for: so many cache lines ..
     pub ahead: *const u8,
     /// .. in each [`LINE`] steps.
     pub ahead_lines: usize,
-    /// Where the outputs of a tile of many tokens will be written: prefetched before it ends, for stores that miss the caches hold up
-    /// what is behind them. Those of token 0 ..
+    /// The output of token 0. Kernels of many tokens prefetch the outputs near the end of a tile, because stores that miss the caches
+    /// hold up the instructions behind them.
     pub y: *const u8,
-    /// .. bytes from a token's to the next ..
+    /// Bytes from the output of a token to that of the next.
     pub y_stride: usize,
-    /// .. and bytes of a token's; 0 if nothing is written yet.
+    /// Bytes of the output of a token; 0 if no output follows this tile.
     pub y_bytes: usize,
 }
 
@@ -72,8 +72,8 @@ const AHEAD: usize = 16;
 /// A kernel for some number of tokens and panels.
 ///
 /// # Safety
-/// The CPU has the kernel's tier; x holds `steps * 4` bytes for each token, each panel of weights `steps` steps, init
-/// and each group's scales a number for each feature, and out has room.
+/// The CPU has the kernel's tier; x holds `steps * 4` bytes for each token, each panel of weights `steps` steps, init,
+/// the bias and each group's scales a number for each feature, and out has room.
 pub type Run = unsafe fn(&Tile);
 
 /// What is computed from 4 bytes of x and of w in every lane.
@@ -383,7 +383,7 @@ where
                     ahead: std::ptr::null(),
                     ahead_stride: 0,
                 });
-                if !t.bias.is_null() {
+                if !P::EXACT && !t.bias.is_null() {
                     let mut acc = [[[[P::zero(); NV]; PANELS]; MR]; UNROLL];
                     for m in 0..MR {
                         for v in 0..NV {

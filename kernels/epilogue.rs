@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A call makes one [`Finish`]. Two places read it: the loops here, for sums in memory, and `requantize.rs`, for bytes of
-//! sums that are still in the registers of a sparse tile. Both do the same IEEE operations in one order and give the same bits.
+//! sums that are still in the registers of a sparse tile. (A dense tile of sums that need no more than a bias stores them as outputs
+//! itself, see `driver::linear::dense`.) Both do the same IEEE operations in one order and give the same bits.
 
 use super::activation::{Curve, Function, apply, with_curve};
 use super::simd::Simd;

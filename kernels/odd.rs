@@ -35,7 +35,7 @@ unsafe fn plain<const MR: usize, const NR: usize, const KR: usize>(t: &Tile) {
                     let w = *t.weights.cast::<i8>().add((k / KR * NR + f) * KR + k % KR);
                     sum = sum.wrapping_add(x * i32::from(w));
                 }
-                *t.out.add(m * NR + f) = sum;
+                *t.out.add(m * t.out_stride + f) = sum;
             }
         }
     }

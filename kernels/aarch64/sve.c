@@ -22,10 +22,10 @@
 #define DECLARE(type)                                                                                                  \
     type s00, s01, s02, s03, s10, s11, s12, s13, s20, s21, s22, s23, s30, s31, s32, s33;
 
-/* `rows` tokens times 64 features, from `init`. */
+/* `rows` tokens times 64 features, from `init`; the sums of a token `out_stride` behind those of the one before. */
 #define FEATURES 64
 INLINE void dense_i8(const int rows, const int8_t *x, size_t stride, const int8_t *w, size_t steps, const int32_t *init,
-                     int32_t *out) {
+                     int32_t *out, size_t out_stride) {
     const svbool_t all = svptrue_b8();
     for (size_t first = 0; first < FEATURES; first += 4 * svcntw()) {
         MASKS(first, FEATURES)
@@ -59,7 +59,7 @@ INLINE void dense_i8(const int rows, const int8_t *x, size_t stride, const int8_
             QUADS(0) QUADS(1) QUADS(2) QUADS(3)
             STEP(0)
         }
-#define STORE(r, v) svst1_s32(p##v, out + r * FEATURES + first + v * own, s##r##v);
+#define STORE(r, v) svst1_s32(p##v, out + r * out_stride + first + v * own, s##r##v);
         ALL(STORE)
     }
 }
@@ -73,12 +73,13 @@ INLINE void dense_i8(const int rows, const int8_t *x, size_t stride, const int8_
 #undef DOT_3
 
 /* The same of floats, on from what is in `out` where `resume`. */
-INLINE void dense_f32(const int rows, const float *x, size_t stride, const float *w, size_t steps, int resume, float *out) {
+INLINE void dense_f32(const int rows, const float *x, size_t stride, const float *w, size_t steps, int resume, float *out,
+                      size_t out_stride) {
     const svbool_t all = svptrue_b32();
     for (size_t first = 0; first < FEATURES; first += 4 * svcntw()) {
         MASKS(first, FEATURES)
         DECLARE(svfloat32_t)
-#define START(r, v) s##r##v = resume ? svld1_f32(p##v, out + r * FEATURES + first + v * own) : svdup_f32(0);
+#define START(r, v) s##r##v = resume ? svld1_f32(p##v, out + r * out_stride + first + v * own) : svdup_f32(0);
         ALL(START)
         size_t step = 0;
         const float *columns = w + first;
@@ -106,7 +107,7 @@ INLINE void dense_f32(const int rows, const float *x, size_t stride, const float
             QUADS(0) QUADS(1) QUADS(2) QUADS(3)
             STEP(0)
         }
-#define STORE(r, v) svst1_f32(p##v, out + r * FEATURES + first + v * own, s##r##v);
+#define STORE(r, v) svst1_f32(p##v, out + r * out_stride + first + v * own, s##r##v);
         ALL(STORE)
     }
 }
@@ -115,12 +116,12 @@ INLINE void dense_f32(const int rows, const float *x, size_t stride, const float
 
 #define DENSE(rows)                                                                                                    \
     void siskin_sve_dense_i8_##rows(const int8_t *x, size_t stride, const int8_t *w, size_t steps, const int32_t *init, \
-                                    int32_t *out) {                                                                    \
-        dense_i8(rows, x, stride, w, steps, init, out);                                                                \
+                                    int32_t *out, size_t out_stride) {                                                 \
+        dense_i8(rows, x, stride, w, steps, init, out, out_stride);                                                    \
     }                                                                                                                  \
     void siskin_sve_dense_f32_##rows(const float *x, size_t stride, const float *w, size_t steps, int resume,          \
-                                     float *out) {                                                                     \
-        dense_f32(rows, x, stride, w, steps, resume, out);                                                             \
+                                     float *out, size_t out_stride) {                                                  \
+        dense_f32(rows, x, stride, w, steps, resume, out, out_stride);                                                 \
     }
 DENSE(1) DENSE(2) DENSE(3) DENSE(4)
 

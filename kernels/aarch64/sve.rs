@@ -1,7 +1,7 @@
 //! SVE: calls of the tiles in `sve.c`, in the places of those of NEON. Everything else of the tier is NEON.
 //!
 //! ```text
-//! dense:   out[m][n] = init[n] (bytes), 0 or out[m][n] (floats) + sum over steps s:  dot(x[m][s], w[s][n])
+//! dense:   out[m][n] = init[n] (bytes), 0 or out[m][n] (floats) + sum over steps s:  dot(x[m][s], w[s][n])  (+ bias[n], floats)
 //! quads:   the sums of `sparse::spill` for groups of four rows, of entries of four adjacent columns
 //! gather:  the sums of `float::gather` for groups of four rows
 //! ```
@@ -14,18 +14,23 @@ macro_rules! dense {
     ($($rows:literal: $i8_name:ident $i8_run:ident, $f32_name:ident $f32_run:ident;)*) => {
         unsafe extern "C" {
             $(
-                fn $i8_name(x: *const u8, stride: usize, w: *const u8, steps: usize, init: *const i32, out: *mut i32);
-                fn $f32_name(x: *const u8, stride: usize, w: *const u8, steps: usize, resume: i32, out: *mut i32);
+                fn $i8_name(x: *const u8, stride: usize, w: *const u8, steps: usize, init: *const i32, out: *mut i32, out_stride: usize);
+                fn $f32_name(x: *const u8, stride: usize, w: *const u8, steps: usize, resume: i32, out: *mut i32, out_stride: usize);
             )*
         }
         $(
             unsafe fn $i8_run(t: &Tile) {
                 // SAFETY: the caller keeps the promises of `Run`.
-                unsafe { $i8_name(t.x, t.stride, t.weights, t.steps, t.init, t.out) }
+                unsafe { $i8_name(t.x, t.stride, t.weights, t.steps, t.init, t.out, t.out_stride) }
             }
             unsafe fn $f32_run(t: &Tile) {
                 // SAFETY: the caller keeps the promises of `Run`.
-                unsafe { $f32_name(t.x, t.stride, t.weights, t.steps, t.resume.into(), t.out) }
+                unsafe {
+                    $f32_name(t.x, t.stride, t.weights, t.steps, t.resume.into(), t.out, t.out_stride);
+                    if !t.bias.is_null() {
+                        add_bias(t, $rows);
+                    }
+                }
             }
         )*
         /// Dense tiles of bytes, by the number of tokens.
@@ -40,6 +45,21 @@ dense! {
     3: siskin_sve_dense_i8_3 i8_3, siskin_sve_dense_f32_3 f32_3;
     4: siskin_sve_dense_i8_4 i8_4, siskin_sve_dense_f32_4 f32_4;
 }
+/// Adds the bias to the sums of a tile of so many tokens.
+///
+/// # Safety
+/// The caller keeps the promises of [`Run`]; there is a bias.
+unsafe fn add_bias(t: &Tile, tokens: usize) {
+    for m in 0..tokens {
+        // SAFETY: the caller vouches for the sums of each token, and for a number of the bias for each feature.
+        unsafe {
+            let sums = std::slice::from_raw_parts_mut(t.out.add(m * t.out_stride).cast::<f32>(), FEATURES);
+            let bias = std::slice::from_raw_parts(t.bias, FEATURES);
+            sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
+        }
+    }
+}
+
 /// Output features of a panel of dense weights: as many as a vector of 2048 bits has lanes.
 pub const FEATURES: usize = 64;
 

@@ -284,7 +284,12 @@ impl FromStr for Core {
         };
         let ratio = |name| number(field(name)?);
         let costs: Vec<f32> = field("sparse")?.split(',').map(number).collect::<Result<_>>()?;
-        let &[any_8, any_4, adjacent_4, any_1, adjacent_1] = &costs[..] else { return Err(wrong()) };
+        let [any_8, any_4, adjacent_4, any_1, adjacent_1] = match costs[..] {
+            // As it was written before groups of eight rows had a cost of their own.
+            [any_4, adjacent_4, any_1, adjacent_1] => [any_4, any_4, adjacent_4, any_1, adjacent_1],
+            [any_8, any_4, adjacent_4, any_1, adjacent_1] => [any_8, any_4, adjacent_4, any_1, adjacent_1],
+            _ => return Err(wrong()),
+        };
         let sparse = SparseCost { any_8, any_4, adjacent_4, any_1, adjacent_1 };
         let (bf16_pairs, division) = (ratio("bf16-pairs")?, ratio("division")?);
         if text.split_whitespace().count() != 5 {

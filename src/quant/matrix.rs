@@ -29,6 +29,9 @@ pub fn per_tensor<X: Quantizable>(x: MatRef<'_, X>, scheme: Scheme, ctx: &Ctx) -
     if x.rows() == 0 {
         return Err(Error::shape("x", "at least one row", 0));
     }
+    if x.cols() == 0 {
+        row_range(x, 0, ctx)?;
+    }
     let (min, max) = range(x, ctx)?;
     QuantParams::from_range(min, max, scheme).map_err(|e| in_x(e, "of the matrix"))
 }
@@ -161,18 +164,18 @@ fn each_row<X: ElementType, Y: ElementType>(
     Ok(())
 }
 
-/// The smallest and the largest number of a matrix.
+/// The smallest and the largest number of a matrix, which has columns.
 fn range<X: Quantizable>(x: MatRef<'_, X>, ctx: &Ctx) -> Result<(f32, f32)> {
     const TASKS: usize = 64;
     let each = rows_of_task(x.rows(), x.cols(), ctx).max(x.rows().div_ceil(TASKS));
     let nothing = kernels::Range { min: f32::INFINITY, max: f32::NEG_INFINITY, magnitude: 0 };
     let mut parts = [nothing; TASKS];
     ctx.for_each_part(&mut parts[..x.rows().div_ceil(each)], 1, &|i, part| {
-        let rows = i * each..x.rows().min((i + 1) * each);
+        let rows = i * each..x.rows().min(each.saturating_mul(i + 1));
         part[0] = rows.fold(nothing, |all, r| all.with(kernels::range(x.row(r), ctx)));
     });
     let all = parts.into_iter().fold(nothing, kernels::Range::with);
-    if x.cols() == 0 || all.magnitude >= kernels::Range::INFINITE {
+    if all.magnitude >= kernels::Range::INFINITE {
         (0..x.rows()).try_for_each(|r| row_range(x, r, ctx).map(drop))?;
     }
     Ok((all.min, all.max))

@@ -76,6 +76,40 @@ fn blocks_of_k() {
     }
 }
 
+/// Dense layers of so many columns that sums go on from block to block of K, and of few tokens, which take several panels at a time; with
+/// a bias, which is added when sums are stored where all of K is taken at once.
+#[test]
+fn dense_blocks_of_k() {
+    let mut r = Rng::new(42);
+    let n = 130;
+    let bias: Vec<f32> = (0..n).map(|_| r.float(-1.0, 1.0)).collect();
+    let heights: &[usize] = if cases(100) < 100 { &[3] } else { &[1, 2, 3, 4, 7, 8, 13] };
+    for k in [70, 2100, 4100] {
+        let w: Vec<f32> = (0..n * k).map(|_| r.float(-1.0, 1.0)).collect();
+        let x: Vec<f32> = (0..13 * k).map(|_| r.float(-1.0, 1.0)).collect();
+        let sum = |t: usize, f: usize| (0..k).fold(0f32, |acc, i| x[t * k + i].mul_add(w[f * k + i], acc));
+        let want: Vec<f32> = (0..13 * n).map(|i| sum(i / n, i % n) + bias[i % n]).collect();
+        for isa in isas("dense float layers by blocks of K") {
+            for &m in heights {
+                let forward = |ctx: &Ctx| {
+                    let w = MatRef::new(&w, n, k).unwrap();
+                    let layer = Linear::dense(w).bias(&bias).build(ctx).unwrap();
+                    // Rows that are further apart than they are long.
+                    let mut y = vec![7.0f32; m * (n + 3)];
+                    let x = LinearInput::from(MatRef::new(&x[..m * k], m, k).unwrap());
+                    let out = LinearOutput::from(MatMut::with_stride(&mut y, m, n, n + 3).unwrap());
+                    layer.forward(x, Epilogue::new(), out, ctx, &mut Scratch::new()).unwrap();
+                    assert!(y.chunks(n + 3).all(|y| y[n..] == [7.0; 3]));
+                    y.chunks(n + 3).flat_map(|y| y[..n].to_vec()).collect::<Vec<f32>>()
+                };
+                assert_eq!(bits(&forward(&serial(isa))), bits(&want[..m * n]), "{isa} m={m} k={k}");
+                let got = in_parallel(isa, m, |ctx| forward(ctx));
+                assert_eq!(bits(&got), bits(&want[..m * n]), "{isa} m={m} k={k}, threads");
+            }
+        }
+    }
+}
+
 /// Columns beyond what 16 bits can index, whose sums go on in a second part.
 #[test]
 fn many_columns() {

@@ -28,6 +28,7 @@ fn rows(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
     };
     let (m, n) = (job.shape.tokens, job.out_features);
     let kernel = w.kernel();
+    let direct = is_direct(job, w);
     let panels = n.div_ceil(kernel.nr);
     let most = kernel.run.len();
 
@@ -44,21 +45,22 @@ fn rows(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
     let bytes = (core.share_bytes().saturating_sub(w.panel_bytes()))
         .clamp(core.block_bytes() / 2, core.block_bytes());
     let block = bytes / stride.max(wide).max(1);
-    let block = block.clamp(1, m.max(1)).next_multiple_of(most);
-    // Blocks of about the same height: each goes through all weights, which a low one would read for little.
-    let block = m.div_ceil(m.div_ceil(block).max(1)).max(1);
-    let several = kernel.several.iter().enumerate().map(|(m, s)| (m + 1) * s.panels).max();
-    let sums = if k_block < w.steps() { block } else { most.max(several.unwrap_or(0)) };
-    // The epilogue reads whole registers of sums, beyond the last where a panel is not so wide.
-    let tile = (sums * kernel.nr * 4 + 60).next_multiple_of(64);
-    let wide_rows = (block * wide).next_multiple_of(64);
-    let wide_panel = if widened_kernel(job, w).is_some() { 4 * w.steps() * kernel.nr } else { 0 };
-    let chunk = (tile + wide_rows + wide_panel).next_multiple_of(64);
     let columns = if ctx.threads() == 1 { 1 } else { (4 * ctx.threads()).min(panels) };
     let rows = match ctx.threads() {
         1 => 1,
         threads => (4 * threads).div_ceil(columns).min(m.div_ceil(most)),
     };
+    // A task's tokens in blocks of about equal height: each goes through all weights, which a low one would read for little.
+    let own = m.div_ceil(rows.max(1)).max(1);
+    let block = own.div_ceil(own.div_ceil(block.clamp(1, own).next_multiple_of(most)));
+    let several = kernel.several.iter().enumerate().map(|(m, s)| (m + 1) * s.panels).max();
+    let least = most.max(several.unwrap_or(0));
+    let sums = if k_block < w.steps() { block.max(least) } else { least };
+    // The epilogue reads whole registers of sums, beyond the last where a panel is not so wide.
+    let tile = (sums * kernel.nr * 4 + 60).next_multiple_of(64);
+    let wide_rows = (block * wide).next_multiple_of(64);
+    let wide_panel = if widened_kernel(job, w).is_some() { 4 * w.steps() * kernel.nr } else { 0 };
+    let chunk = (tile + wide_rows + wide_panel).next_multiple_of(64);
     let tasks = if m == 0 { 0 } else { columns * rows };
     memory.tiles.grow(chunk * tasks);
     ctx.for_each_chunk(tasks, memory.tiles.bytes_mut(), chunk, &|i, bytes| {
@@ -84,7 +86,7 @@ fn rows(job: &Job<'_>, w: &Dense, ctx: &Ctx, memory: Memory<'_>) {
                 widen(x, stride, first..last, job.shape.features, wide_x, wide);
                 Rows { bytes: wide_x, stride: wide }
             };
-            block_of_tokens(job, w, x, first..last, panels.clone(), as_i32(tile), wide_w);
+            block_of_tokens(job, w, (x, direct), first..last, panels.clone(), as_i32(tile), wide_w);
             first = last;
         }
     });
@@ -141,10 +143,10 @@ fn widen<const BYTES: usize>(
     }
 }
 
-/// Whether what kernels store is what the caller gets, so that no tile has to be read again: exact sums, and sums of floats but for a bias.
-fn is_direct(job: &Job<'_>) -> bool {
+/// Whether a tile can be stored as the caller's output: it is sums, which are not changed any more but for the bias of floats.
+fn is_direct(job: &Job<'_>, w: &Dense) -> bool {
     let end = &job.finish;
-    if end.corrections.iter().any(Option::is_some) {
+    if w.scales().is_some() || end.corrections.iter().any(Option::is_some) {
         return false;
     }
     match end.element {
@@ -165,7 +167,7 @@ fn is_direct(job: &Job<'_>) -> bool {
 fn block_of_tokens(
     job: &Job<'_>,
     w: &Dense,
-    x: Rows<'_>,
+    (x, direct): (Rows<'_>, bool),
     tokens: Range<usize>,
     panels: Range<usize>,
     tile: &mut [i32],
@@ -176,7 +178,7 @@ fn block_of_tokens(
     let k_block = if count > 1 { k_block(job, w) } else { w.steps() };
     let wide = widened_kernel(job, w).filter(|_| count >= WIDENED_FOR);
     let (widened, kernel) = (wide.is_some(), wide.unwrap_or(kernel));
-    let direct = k_block == w.steps() && w.scales().is_none() && is_direct(job);
+    let direct = direct && k_block == w.steps();
     let Out::Rows(y, stride) = job.out else { unreachable!("a dense layer writes rows") };
     // So many tiles are one token higher than the others.
     let (least, higher) = (tokens.len() / count, tokens.len() % count);
@@ -237,7 +239,11 @@ fn block_of_tokens(
                 ahead_lines,
                 y: std::ptr::null(),
                 y_stride: job.finish.element.bytes_of(stride),
-                y_bytes: if last { job.finish.element.bytes_of(kernel.nr) } else { 0 },
+                y_bytes: if last && w.scales().is_none() {
+                    job.finish.element.bytes_of(kernel.nr)
+                } else {
+                    0
+                },
             };
             let mut begin = 0;
             for i in 0..count {
@@ -254,7 +260,8 @@ fn block_of_tokens(
                 t.y = y_of(feature);
                 t.out = if direct { t.y.cast_mut().cast() } else { sums };
                 // SAFETY: the asserts give room for x and the sums, the weights' constructor for panels of all steps and for
-                // scales of every group; the output belongs to this call and this tile of it to this task.
+                // scales of every group; the output belongs to this call and this tile of it to this task. What is stored there
+                // directly has whole panels inside of the output's features, so there is room.
                 unsafe {
                     run(&t);
                     for p in (0..at_once).filter(|_| last && !direct) {
