@@ -558,7 +558,7 @@ fn threads_change_no_byte() {
         }
     }
     for way in 0..3 {
-        assert!(in_parallel(isa, way, &bytes) == want, "way {way}");
+        assert!(in_parallel(isa, way, bytes) == want, "way {way}");
     }
 }
 

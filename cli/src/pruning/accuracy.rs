@@ -19,9 +19,10 @@ use std::path::{Path, PathBuf};
 /// Compare the vectors of quantized and pruned models with those of the model in f32.
 ///
 /// Cosines are those of a text's vector with its vector by the whole model in f32. Spearman's correlation is that of the similarities of
-/// pairs of texts with those by the whole model: whether neighbours stay neighbours. "graded" is Spearman's correlation with what is known
-/// of pairs; the whole model in f32 says what can be had. "top 1" and "top 10" are the parts of the nearest neighbours of the texts that
-/// are the same. Measure on texts that were not used for calibration.
+/// pairs of texts with those by the whole model: whether neighbours stay neighbours. "of pairs" is that of the graded pairs, some of which
+/// are alike and some not; "graded" is Spearman's correlation with what is known of them; the whole model in f32 says what can be had.
+/// "top 1" and "top 10" are the parts of the nearest neighbours of the texts that are the same. Measure on texts that were not used for
+/// calibration.
 #[derive(clap::Args)]
 pub struct Args {
     /// A folder with config.json, model.safetensors and tokenizer.json.

@@ -31,6 +31,8 @@ pub struct Comparison {
     domains: Vec<Domain>,
     grades: Vec<f64>,
     graded: Vec<Batch>,
+    /// The similarities of the graded pairs by the whole model.
+    whole: Vec<f64>,
 }
 
 /// Texts of one kind, and what the whole model in f32 makes of them.
@@ -98,8 +100,10 @@ impl Comparison {
             domains: domains.iter().map(domain).collect::<Result<_>>()?,
             grades: graded.grades.clone(),
             graded: batches(&graded.texts)?,
+            whole: Vec::new(),
         };
         let encoder = this.encoder(model, this.ways[0])?;
+        this.whole = this.graded_similarities(&encoder, model)?;
         for i in 0..this.domains.len() {
             let vectors = this.embed(&encoder, model, &this.domains[i].batches)?;
             this.domains[i].whole = Seen::new(vectors, &this.domains[i].pairs);
@@ -114,9 +118,9 @@ impl Comparison {
         let mut rows = Vec::new();
         for &way in &self.ways {
             let encoder = self.encoder(model, way)?;
-            let graded = self.embed(&encoder, model, &self.graded)?;
-            let similarities: Vec<f64> = graded.chunks(2).map(|pair| dot(&pair[0], &pair[1])).collect();
+            let similarities = self.graded_similarities(&encoder, model)?;
             let spearman_graded = rank::spearman(&similarities, &self.grades);
+            let spearman_pairs = rank::spearman(&similarities, &self.whole);
             for domain in &self.domains {
                 let seen = Seen::new(self.embed(&encoder, model, &domain.batches)?, &domain.pairs);
                 let whole = &domain.whole;
@@ -138,6 +142,7 @@ impl Comparison {
                     cosine_median: cosines[cosines.len() / 2],
                     cosine_least: cosines[0],
                     spearman: rank::spearman(&seen.similarities, &whole.similarities),
+                    spearman_pairs,
                     spearman_graded,
                     top_1: agreement(&seen.nearest, &whole.nearest, 1),
                     top_10: agreement(&seen.nearest, &whole.nearest, NEIGHBOURS),
@@ -158,6 +163,11 @@ impl Comparison {
             other => Options::new(other),
         };
         Ok(Encoder::build(model, &self.ctx, &options)?)
+    }
+
+    fn graded_similarities(&self, encoder: &Encoder, model: &Model) -> Result<Vec<f64>> {
+        let vectors = self.embed(encoder, model, &self.graded)?;
+        Ok(vectors.chunks(2).map(|pair| dot(&pair[0], &pair[1])).collect())
     }
 
     /// Unit vectors of all texts.

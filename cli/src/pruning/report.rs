@@ -43,6 +43,8 @@ pub struct Row {
     pub cosine_least: f64,
     /// Null where all similarities are the same.
     pub spearman: Option<f64>,
+    /// As `spearman`, of the graded pairs; the same for all domains.
+    pub spearman_pairs: Option<f64>,
     /// Of the similarities of graded pairs with their grades; the same for all domains.
     pub spearman_graded: Option<f64>,
     /// The part of the nearest neighbours that are the same, and of the ten nearest.
@@ -73,6 +75,7 @@ fn table<'a>(rows: impl Iterator<Item = &'a Row>) -> Table {
         "median",
         "least",
         "Spearman",
+        "of pairs",
         "graded",
         "top 1",
         "top 10",
@@ -82,7 +85,7 @@ fn table<'a>(rows: impl Iterator<Item = &'a Row>) -> Table {
         let known = |v: Option<f64>| v.map_or("-".into(), |v| format!("{v:.4}"));
         let first = [row.weights.clone(), row.block.clone().unwrap_or("-".into()), row.precision.clone()];
         let cosines = [row.cosine_mean, row.cosine_median, row.cosine_least].map(|v| format!("{v:.4}"));
-        let ranks = [row.spearman, row.spearman_graded].map(known);
+        let ranks = [row.spearman, row.spearman_pairs, row.spearman_graded].map(known);
         let cells = first.into_iter().chain([percent(row.sparsity)]).chain(cosines).chain(ranks);
         table.add_row(cells.chain([row.top_1, row.top_10].map(percent)));
     }

@@ -164,6 +164,9 @@ fn each_file_of_texts_is_measured_alone_and_drawn() {
     assert_eq!(rows(&report, "others"), rows(&alone, "others"));
     for (a, b) in rows(&report, "texts").iter().zip(rows(&report, "others")) {
         assert_eq!(a["spearman_graded"], b["spearman_graded"]);
+        assert_eq!(a["spearman_pairs"], b["spearman_pairs"]);
+        let whole = a["weights"] == "dense" && a["precision"] == "f32";
+        assert_eq!(a["spearman_pairs"].as_f64().unwrap() > 1.0 - 1e-9, whole, "{a}");
         assert!(a["cosine_mean"] != b["cosine_mean"] && a["spearman_graded"].is_f64(), "{a} {b}");
     }
 
