@@ -354,6 +354,9 @@ impl<'a, T: Weight> LinearBuilder<'a, T> {
                 };
                 let panels = if layout.is_float() { tier.floats(layout.element()).panels() } else { 1 };
                 let mut sparse = Sparse::pack(&blocks, layout, panels, groups)?;
+                if tier.bytes.lookup.is_some() {
+                    sparse.look_up(k);
+                }
                 if tier.tall_kernel(layout).is_some() {
                     sparse.pair_groups();
                 }
@@ -364,9 +367,6 @@ impl<'a, T: Weight> LinearBuilder<'a, T> {
                     dense_below = Some((1.0 - of_all(w.stored_values() as f64) / relative).max(0.0));
                 }
                 if relative <= 1.0 || self.keep_sparse {
-                    if tier.bytes.lookup.is_some() {
-                        sparse.look_up(k);
-                    }
                     (Packed::Sparse(Box::new(sparse)), w.stored_values())
                 } else {
                     drop(sparse);
