@@ -19,6 +19,7 @@ REASONS = [
         "both multiply at nearly the rate that the core can; what differs are some cycles to begin and to end each tile, "
         "and outputs that leave the caches",
     ),
+    (r"^attention .* 128 tokens$", r".", "the fewer keys a row has, the more weighs what it costs beside products, exponentials above all"),
 ]
 
 
