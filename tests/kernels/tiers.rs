@@ -281,6 +281,10 @@ fn a_core_is_what_its_text_says() {
         assert_eq!((again.l1d, again.l2, again.sparse), (core.l1d, core.l2, core.sparse));
         assert!(!core.name.is_empty() && !core.source.is_empty());
     }
+    // Four costs are those from before groups of eight rows had one.
+    let before: Core = "bf16-pairs=2 division=1 sparse=2,1,3,1.5 l1d=32768 l2=524288".parse().unwrap();
+    let after = "bf16-pairs=2 division=1 sparse=2,2,1,3,1.5 l1d=32768 l2=524288".parse::<Core>().unwrap();
+    assert_eq!(before.sparse, after.sparse);
     for wrong in [
         "",
         "l2=524288",

@@ -11,5 +11,6 @@ mod layers;
 mod numbers;
 mod outliers;
 mod quant;
+mod quant_threads;
 mod serde;
 mod sparse;
