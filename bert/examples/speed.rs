@@ -1,7 +1,8 @@
 //! The time of an encoder on one thread, and where it goes.
 //!
 //! `cargo run --release -p siskin-bert --example speed -- MODEL PRECISION [SPARSITY [BLOCK [TEXTSxTOKENS ..]]]`: MODEL is a folder, or one of
-//! minilm, bert-mini, distilbert, bert-base and bert-large with generated weights; PRECISION is f32, bf16, int8, static or table; weights are pruned by
+//! minilm, bert-mini, distilbert, bert-base and bert-large with generated weights; PRECISION is f32, bf16, int8, static or exact
+//! (static, with GELU in floats); weights are pruned by
 //! magnitude, in blocks such as 4x1.
 
 use siskin::sparse::BlockShape;
@@ -32,8 +33,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "bf16" => Encoder::build(&model, &ctx, &Options::new(Precision::Bf16))?,
         "int8" => Encoder::build(&model, &ctx, &Options::new(Precision::Int8))?,
         "static" => Encoder::build(&model, &ctx, &Options::calibrated(&calibration(&ctx)?))?,
-        "table" => Encoder::build(&model, &ctx, &Options::calibrated(&calibration(&ctx)?).gelu_table(true))?,
-        _ => return Err("expected f32, bf16, int8, static or table".into()),
+        "exact" => Encoder::build(&model, &ctx, &Options::calibrated(&calibration(&ctx)?).exact_gelu(true))?,
+        _ => return Err("expected f32, bf16, int8, static or exact".into()),
     };
     let mut memory = Workspace::new();
     let shapes: Vec<String> = match arguments.get(4..) {

@@ -62,7 +62,7 @@ impl Parts {
                         Some(layer) => &mut layer.output_norm,
                     };
                     let place = fold::Place { source, layer, ranges, before };
-                    fold::build(weights, place, options.gelu_table, ctx)?
+                    fold::build(weights, place, options.exact_gelu, ctx)?
                 }
             };
             this.layers.push(built);

@@ -15,7 +15,7 @@ use crate::norm::{Next, Norm};
 use crate::options::Precision;
 use crate::source::Source;
 use crate::weights::Weights;
-use siskin::linear::{ByteTable, gelu_table, gelu_tanh_table};
+use siskin::linear::{gelu_table, gelu_tanh_table};
 use siskin::quant::QuantParams;
 use siskin::{Ctx, Element};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(crate) struct Place<'a> {
 }
 
 /// A layer in which bytes flow.
-pub(crate) fn build(mut weights: LayerWeights, place: Place<'_>, table: bool, ctx: &Ctx) -> Result<Layer> {
+pub(crate) fn build(mut weights: LayerWeights, place: Place<'_>, exact: bool, ctx: &Ctx) -> Result<Layer> {
     let Place { source, layer, ranges, before } = place;
     let [query, key, value] = &mut weights.qkv;
     smooth(&ranges.input, &mut [query, key, value])?.write(before)?;
@@ -55,12 +55,13 @@ pub(crate) fn build(mut weights: LayerWeights, place: Place<'_>, table: bool, ct
         to_bytes(weights, params);
     }
     let inside = params(ranges.inside.covered)?;
-    let from = params(ranges.before.covered)?;
-    let table = table.then(|| match source.config().activation {
-        Activation::Gelu => gelu_table(from, inside),
-        Activation::GeluTanh => gelu_tanh_table(from, inside),
-        Activation::Relu => ByteTable::new(from, inside, |v| v.max(0.0)),
-    });
+    let (low, high) = ranges.before.covered;
+    let from = params((low.max(FLAT), high))?;
+    let table = match source.config().activation {
+        Activation::Gelu if !exact => Some(gelu_table(from, inside)),
+        Activation::GeluTanh if !exact => Some(gelu_tanh_table(from, inside)),
+        _ => None,
+    };
     let flow = Static { qkv, context: params(context)?, inside, table };
     let factors = smooth(&ranges.middle, &mut [&mut weights.up])?;
     let mut built = Layer::pack(weights, source, layer, Precision::Int8Static, ctx)?;
@@ -68,6 +69,9 @@ pub(crate) fn build(mut weights: LayerWeights, place: Place<'_>, table: bool, ct
     built.flow = Flow::Static(Box::new(flow));
     Ok(built)
 }
+
+/// Below this GELU is within 0.004 of 0. A table has one byte for all that is below, so that it can tell apart more of the rest.
+const FLAT: f32 = -3.0;
 
 /// How much of the differences between features goes from inputs into weights: 0 is nothing, 1 all.
 const INPUTS: f32 = 0.5;

@@ -54,7 +54,7 @@ pub(crate) struct Static {
     pub context: QuantParams,
     /// What is between its two layers, after the activation.
     pub inside: QuantParams,
-    /// The activation as a table of bytes.
+    /// The activation as a table of bytes, if it is not computed of floats.
     pub table: Option<ByteTable>,
 }
 

@@ -42,7 +42,7 @@ pub fn encoders(model: &dyn Source, ctx: &Ctx) -> Vec<(&'static str, Encoder)> {
         ("bf16", build(Options::new(Precision::Bf16))),
         ("int8", build(Options::new(Precision::Int8))),
         ("int8 static", build(Options::calibrated(&calibration))),
-        ("int8 static, table", build(Options::calibrated(&calibration).gelu_table(true))),
+        ("int8 static, exact GELU", build(Options::calibrated(&calibration).exact_gelu(true))),
     ]
 }
 
