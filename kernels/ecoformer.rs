@@ -13,7 +13,7 @@
 //! to the compiler to vectorize.
 
 use super::attention::PANEL;
-use super::attention::exponentials::exp2;
+use super::attention::exponentials::{Exact, exp2};
 use super::simd::Simd;
 
 /// Bits of a code that select a row of a table.
@@ -59,7 +59,7 @@ pub unsafe fn features<S: Simd>(f: &Features) {
                     let squares = S::add_f(square[i], S::splat_f(*f.squares.add(anchor)));
                     distance[i] = S::max_f(S::fma(cosine, S::splat_f(-2.0), squares), zero);
                 }
-                let similarity = exp2::<S, 4>(distance, f.rate);
+                let similarity = exp2::<S, Exact, 4>(distance, f.rate);
                 for i in 0..4 {
                     let centred = S::sub_f(similarity[i], S::splat_f(*f.centring.add(anchor)));
                     S::store_f(at.add(i * S::LANES), centred);

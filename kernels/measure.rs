@@ -51,7 +51,7 @@ impl Tier {
         for _ in 0..rounds {
             let rows = std::slice::from_mut(&mut scores);
             // SAFETY: the tier is supported; the row has its scores.
-            unsafe { (self.float.passes.exponentials[0])(rows, &keys, &[keys]) };
+            unsafe { (self.float.passes.exponentials[0][0])(rows, &keys, &[keys]) };
         }
         std::hint::black_box(scores);
         rounds * row.0.len() as u64

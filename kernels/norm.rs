@@ -29,12 +29,23 @@ pub struct Affine<'a> {
     pub eps: f32,
 }
 
-/// A kernel: of x and the residual, which are empty where there are none, to the row. All others have the row's length. Safe to
-/// call where the ISA that it was picked for is supported; slices of other lengths panic.
-pub type Row = unsafe fn(&[f32], &[f32], Affine<'_>, &mut [f32]);
+/// A row to be made of x and the residual, which are empty where there are none.
+#[derive(Debug, Default)]
+pub struct Row<'a> {
+    pub x: &'a [f32],
+    pub residual: &'a [f32],
+    pub h: &'a mut [f32],
+}
 
-/// The kernel for an ISA: whether the row is made of x (else it is normalized where it is), and whether a residual is added.
-pub fn row(isa: Isa, from_x: bool, residual: bool) -> Row {
+/// The most rows that a kernel works on at a time: while the lanes of one row are added up, the next is read.
+pub const ROWS: usize = 4;
+
+/// A kernel: of up to [`ROWS`] rows, all as long as the factors. Safe to call where the ISA that it was picked for is supported; slices of
+/// other lengths panic.
+pub type Rows = unsafe fn(&mut [Row<'_>], Affine<'_>);
+
+/// The kernel for an ISA: whether rows are made of x (else they are normalized where they are), and whether a residual is added.
+pub fn rows(isa: Isa, from_x: bool, residual: bool) -> Rows {
     match (from_x, residual) {
         (false, false) => in_place::pick(isa),
         (false, true) => in_place_sum::pick(isa),
@@ -43,10 +54,10 @@ pub fn row(isa: Isa, from_x: bool, residual: bool) -> Row {
     }
 }
 
-autovec!(fn in_place(x: &[f32], residual: &[f32], to: Affine<'_>, h: &mut [f32]) = row_body::<false, false>);
-autovec!(fn in_place_sum(x: &[f32], residual: &[f32], to: Affine<'_>, h: &mut [f32]) = row_body::<false, true>);
-autovec!(fn of_x(x: &[f32], residual: &[f32], to: Affine<'_>, h: &mut [f32]) = row_body::<true, false>);
-autovec!(fn of_sum(x: &[f32], residual: &[f32], to: Affine<'_>, h: &mut [f32]) = row_body::<true, true>);
+autovec!(fn in_place(rows: &mut [Row<'_>], to: Affine<'_>) = rows_body::<false, false>);
+autovec!(fn in_place_sum(rows: &mut [Row<'_>], to: Affine<'_>) = rows_body::<false, true>);
+autovec!(fn of_x(rows: &mut [Row<'_>], to: Affine<'_>) = rows_body::<true, false>);
+autovec!(fn of_sum(rows: &mut [Row<'_>], to: Affine<'_>) = rows_body::<true, true>);
 autovec!(
     /// Products, up to the shortest length.
     pub fn multiply(x: &[f32], by: &[f32], y: &mut [f32]) = multiply_body
@@ -61,66 +72,79 @@ autovec!(
 );
 
 #[inline(always)]
-fn row_body<const FROM_X: bool, const SUM: bool>(x: &[f32], residual: &[f32], to: Affine<'_>, h: &mut [f32]) {
-    let n = h.len();
-    let (x, residual) = (if FROM_X { &x[..n] } else { x }, if SUM { &residual[..n] } else { residual });
-    let (gamma, beta) = (&to.gamma[..n], &to.beta[..n]);
-    let mean = sum::<FROM_X, SUM>(x, residual, h) / n as f32;
-    let variance = squares(h, mean) / n as f32;
-    let reciprocal = 1.0 / (variance + to.eps).sqrt();
-    for i in 0..n {
-        h[i] = (h[i] - mean) * reciprocal * gamma[i] + beta[i];
+fn rows_body<const FROM_X: bool, const SUM: bool>(rows: &mut [Row<'_>], to: Affine<'_>) {
+    let n = to.gamma.len();
+    let (gamma, beta) = (to.gamma, &to.beta[..n]);
+    let (mut means, mut reciprocals) = ([0.0; ROWS], [0.0; ROWS]);
+    let means = &mut means[..rows.len()];
+    for (mean, row) in means.iter_mut().zip(&mut *rows) {
+        let x = if FROM_X { &row.x[..n] } else { row.x };
+        let residual = if SUM { &row.residual[..n] } else { row.residual };
+        *mean = sum::<FROM_X, SUM>(x, residual, &mut row.h[..n]) / n as f32;
+    }
+    for ((reciprocal, mean), row) in reciprocals.iter_mut().zip(&*means).zip(&*rows) {
+        let variance = squares(&row.h[..n], *mean) / n as f32;
+        *reciprocal = 1.0 / (variance + to.eps).sqrt();
+    }
+    for ((reciprocal, mean), row) in reciprocals.iter().zip(&*means).zip(rows) {
+        let h = &mut row.h[..n];
+        for i in 0..n {
+            h[i] = (h[i] - mean) * reciprocal * gamma[i] + beta[i];
+        }
     }
 }
 
 /// Makes the row, and its sum.
 #[inline(always)]
 fn sum<const FROM_X: bool, const SUM: bool>(x: &[f32], residual: &[f32], h: &mut [f32]) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let whole = h.len() / LANES * LANES;
-    let mut at = 0;
-    while at < whole {
-        let some = at..at + LANES;
-        let (x, residual): (&[f32], &[f32]) =
-            (if FROM_X { &x[some.clone()] } else { x }, if SUM { &residual[some.clone()] } else { residual });
-        let h = &mut h[some];
+    let mut lanes = Lanes([0.0; LANES]);
+    let (body, tail) = h.as_chunks_mut::<LANES>();
+    let ((x, x_tail), (residual, residual_tail)) = (x.as_chunks::<LANES>(), residual.as_chunks::<LANES>());
+    let x = if FROM_X { &x[..body.len()] } else { x };
+    let residual = if SUM { &residual[..body.len()] } else { residual };
+    for i in 0..body.len() {
+        let mut own = if FROM_X { x[i] } else { body[i] };
         for l in 0..LANES {
-            let own = if FROM_X { x[l] } else { h[l] };
-            let own = if SUM { own + residual[l] } else { own };
-            if FROM_X || SUM {
-                h[l] = own;
-            }
-            lanes[l] += own;
+            own[l] = if SUM { own[l] + residual[i][l] } else { own[l] };
+            lanes.0[l] += own[l];
         }
-        at += LANES;
+        if FROM_X || SUM {
+            body[i] = own;
+        }
     }
-    for i in whole..h.len() {
-        let own = if FROM_X { x[i] } else { h[i] };
-        h[i] = if SUM { own + residual[i] } else { own };
+    for (i, h) in tail.iter_mut().enumerate() {
+        let own = if FROM_X { x_tail[i] } else { *h };
+        *h = if SUM { own + residual_tail[i] } else { own };
     }
-    finish(&lanes, &h[whole..], None)
+    finish(lanes, tail, None)
 }
 
 /// The sum of squared differences from the mean.
 #[inline(always)]
 fn squares(h: &[f32], mean: f32) -> f32 {
-    let mut lanes = [0.0; LANES];
+    let mut lanes = Lanes([0.0; LANES]);
     let (body, tail) = h.as_chunks::<LANES>();
     for h in body {
         for l in 0..LANES {
             let less = h[l] - mean;
-            lanes[l] += less * less;
+            lanes.0[l] += less * less;
         }
     }
-    finish(&lanes, tail, Some(mean))
+    finish(lanes, tail, Some(mean))
 }
+
+/// Sums, in the lanes of a row. On a cache line, and given away by value: as a reference they would be in memory all the time, and
+/// would be stored again with each addition.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Lanes([f32; LANES]);
 
 /// Adds what is left of a row to the lanes, as it is or as the squares of differences from a mean, and then the upper half of the
 /// lanes to the lower until one is left. A function of its own: what is inlined here becomes a hundred scalar operations, because
 /// the compiler sees all lanes as variables.
 #[inline(never)]
-fn finish(lanes: &[f32; LANES], tail: &[f32], mean: Option<f32>) -> f32 {
-    let mut lanes = *lanes;
+fn finish(lanes: Lanes, tail: &[f32], mean: Option<f32>) -> f32 {
+    let mut lanes = lanes.0;
     for (lane, &h) in lanes.iter_mut().zip(tail) {
         *lane += mean.map_or(h, |mean| (h - mean) * (h - mean));
     }

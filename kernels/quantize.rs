@@ -158,6 +158,13 @@ pub fn quantize<X: Real>(x: &[X], params: &QuantParams, y: &mut [u8], ctx: &Ctx)
     unsafe { run(x, params.into(), y) }
 }
 
+/// `y[i] = params.quantize(x[i] * by[i])`, the products rounded to f32, up to the shortest length.
+pub fn quantize_products(x: &[f32], by: &[f32], params: &QuantParams, y: &mut [u8], ctx: &Ctx) {
+    let pick = if corrects(params, ctx) { correct_products::pick } else { divide_products::pick };
+    // SAFETY: a Ctx only holds a tier that this CPU has.
+    unsafe { pick(ctx.isa())(x, by, params.into(), y) }
+}
+
 /// Whether quotients by a scale are products with its reciprocal that are corrected, not divisions.
 pub fn corrects(params: &QuantParams, ctx: &Ctx) -> bool {
     // Without vectors a fused multiply-add may be a call.
@@ -182,6 +189,8 @@ pub fn range<X: Real>(x: &[X], ctx: &Ctx) -> Range {
 
 autovec!(fn divide_f32(x: &[f32], to: Affine, y: &mut [u8]) = divide_body::<f32>);
 autovec!(fn correct_f32(x: &[f32], to: Affine, y: &mut [u8]) = correct_body::<f32>);
+autovec!(fn divide_products(x: &[f32], by: &[f32], to: Affine, y: &mut [u8]) = divide_products_body);
+autovec!(fn correct_products(x: &[f32], by: &[f32], to: Affine, y: &mut [u8]) = correct_products_body);
 autovec!(fn divide_bf16(x: &[bf16], to: Affine, y: &mut [u8]) = divide_body::<bf16>);
 autovec!(fn correct_bf16(x: &[bf16], to: Affine, y: &mut [u8]) = correct_body::<bf16>);
 autovec!(fn divide_f16(x: &[f16], to: Affine, y: &mut [u8]) = divide_body::<f16>);
@@ -207,6 +216,22 @@ fn correct_body<X: Real>(x: &[X], to: Affine, y: &mut [u8]) {
     let by = to.reciprocal();
     for (y, x) in y.iter_mut().zip(x) {
         *y = to.corrected(x.widen(), by);
+    }
+}
+
+#[inline(always)]
+fn divide_products_body(x: &[f32], by: &[f32], to: Affine, y: &mut [u8]) {
+    for ((y, x), by) in y.iter_mut().zip(x).zip(by) {
+        *y = to.divided(x * by);
+    }
+}
+
+/// The bytes of [`divide_products_body`], for a scale in [`CORRECTED`].
+#[inline(always)]
+fn correct_products_body(x: &[f32], by: &[f32], to: Affine, y: &mut [u8]) {
+    let reciprocal = to.reciprocal();
+    for ((y, x), by) in y.iter_mut().zip(x).zip(by) {
+        *y = to.corrected(x * by, reciprocal);
     }
 }
 

@@ -27,7 +27,7 @@ impl Layer {
         let (m, hidden, ctx) = (call.tokens, call.config.hidden_size, call.ctx);
         let heads = call.config.num_heads;
         let Workspace { qkv, qkv_u8, qkv_i8, context, context_u8, gates, ends, scratch, clock, .. } = memory;
-        let x = MatRef::new(&memory.x[..m * hidden], m, hidden)?;
+        let x = MatRef::new(memory.x.first(m * hidden), m, hidden)?;
         let gates = match &self.gate {
             None => None,
             Some(gate) => {
@@ -48,17 +48,17 @@ impl Layer {
             Flow::Static(flow) => {
                 // The scales of the three were made part of their weights and biases: here a byte is a byte.
                 let plain = QuantParams::u8(1.0, 0)?;
-                let qkv = grown(qkv_u8, 3 * m * hidden);
+                let qkv = qkv_u8.grown(3 * m * hidden);
                 self.qkv.forward(next, qkv, |y| (y, plain).into(), hidden, ctx, scratch)?;
                 clock.lap(Stage::Qkv);
                 let part = |i: usize| -> Result<_> { Ok((call.heads(qkv, i)?, flow.qkv[i])) };
                 let inputs = AttentionInputs::new(part(0)?, part(1)?, part(2)?);
-                let to = HeadsMut::new(grown(context_u8, m * hidden), m, heads, call.config.head_size())?;
+                let to = HeadsMut::new(context_u8.grown(m * hidden), m, heads, call.config.head_size())?;
                 let texts = texts(call.cu_seqlens, gates(0..m)?);
                 call.attention.forward(inputs, &texts, (to, flow.context), ctx, scratch)?;
             }
             Flow::Floats | Flow::Dynamic => {
-                let qkv = grown(qkv, 3 * m * hidden);
+                let qkv = qkv.grown(3 * m * hidden);
                 self.qkv.forward(next, qkv, |y| y.into(), hidden, ctx, scratch)?;
                 if let Some(visitor) = visitor {
                     visitor.input(&QKV.map(|part| LinearId { layer, part }), x);
@@ -68,7 +68,7 @@ impl Layer {
                     }
                 }
                 clock.lap(Stage::Qkv);
-                let context = grown(context, m * hidden);
+                let context = context.grown(m * hidden);
                 if let Flow::Floats = self.flow {
                     call.attend_floats(&texts(call.cu_seqlens, gates(0..m)?), qkv, context, scratch)?;
                 } else {
@@ -81,7 +81,7 @@ impl Layer {
                         if run.short {
                             call.attend_floats(&texts, qkv, context, scratch)?;
                         } else {
-                            call.attend_bytes(&texts, qkv, grown(qkv_i8, qkv.len()), context, scratch)?;
+                            call.attend_bytes(&texts, qkv, qkv_i8.grown(qkv.len()), context, scratch)?;
                         }
                         text = run.next;
                     }

@@ -12,7 +12,7 @@ use crate::pooling::{Pooling, pool};
 use crate::share::{for_each_row, rows_of_task};
 use crate::source::Source;
 use crate::visitor::Visitor;
-use crate::workspace::{Stage, Workspace, grown};
+use crate::workspace::{Stage, Workspace};
 use siskin::attention::Attention;
 use siskin::{Ctx, MatMut};
 use std::sync::Arc;
@@ -113,7 +113,7 @@ impl Encoder {
     ) -> Result<()> {
         self.check_out(&out, "texts", tokens.texts())?;
         self.run(tokens, ctx, memory, None)?;
-        let x = &memory.x[..tokens.tokens() * self.config.hidden_size];
+        let x = memory.x.first(tokens.tokens() * self.config.hidden_size);
         pool(self.pooling, tokens.cu_seqlens(), x, out, ctx);
         memory.clock.lap(Stage::Pool);
         Ok(())
@@ -133,7 +133,8 @@ impl Encoder {
         self.check_out(&out, "tokens", tokens.tokens())?;
         self.run(tokens, ctx, memory, None)?;
         let hidden = self.config.hidden_size;
-        for_each_row(out, hidden, ctx, |token, y| y.copy_from_slice(&memory.x[token * hidden..][..hidden]));
+        let x = memory.x.first(tokens.tokens() * hidden);
+        for_each_row(out, hidden, ctx, |token, y| y.copy_from_slice(&x[token * hidden..][..hidden]));
         memory.clock.lap(Stage::Pool);
         Ok(())
     }
@@ -175,13 +176,13 @@ impl Encoder {
         tokens.check(&self.config)?;
         let size = tokens.tokens() * self.config.hidden_size;
         memory.clock.start();
-        let x = grown(&mut memory.x, size);
+        let x = memory.x.grown(size);
         if size == 0 {
             return Ok(());
         }
         self.embed(tokens, x, ctx);
         memory.clock.lap(Stage::Embed);
-        self.embedding_norm.apply(&mut memory.x[..size], &mut memory.norm, ctx, &mut memory.scratch)?;
+        self.embedding_norm.apply(memory.x.first_mut(size), &mut memory.norm, ctx, &mut memory.scratch)?;
         memory.clock.lap(Stage::Norm);
         let call = Call {
             config: &self.config,

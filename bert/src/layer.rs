@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::names::{LinearId, Part};
 use crate::norm::Norm;
 use crate::visitor::Visitor;
-use crate::workspace::{Stage, Workspace, grown};
+use crate::workspace::{Stage, Workspace};
 use siskin::attention::{Attention, Gate};
 use siskin::linear::{Activation, ByteTable, Epilogue, Linear, LinearOutput};
 use siskin::quant::QuantParams;
@@ -81,11 +81,16 @@ impl Layer {
         self.attend(index, before, call, memory, visitor.as_deref_mut())?;
         self.after_attention(index, call, memory, visitor.as_deref_mut())?;
         memory.clock.lap(Stage::Output);
-        self.attention_norm.apply(&mut memory.h[..size], &mut memory.norm, call.ctx, &mut memory.scratch)?;
+        self.attention_norm.apply(
+            memory.h.first_mut(size),
+            &mut memory.norm,
+            call.ctx,
+            &mut memory.scratch,
+        )?;
         memory.clock.lap(Stage::Norm);
         self.feed_forward(index, call, memory, visitor)?;
         memory.clock.lap(Stage::Down);
-        self.output_norm.apply(&mut memory.x[..size], &mut memory.norm, call.ctx, &mut memory.scratch)?;
+        self.output_norm.apply(memory.x.first_mut(size), &mut memory.norm, call.ctx, &mut memory.scratch)?;
         memory.clock.lap(Stage::Norm);
         Ok(())
     }
@@ -99,14 +104,14 @@ impl Layer {
         visitor: Option<&mut (dyn Visitor + '_)>,
     ) -> Result<()> {
         let (m, hidden) = (call.tokens, call.config.hidden_size);
-        let x = MatRef::new(&memory.x[..m * hidden], m, hidden)?;
-        let h = MatMut::new(grown(&mut memory.h, m * hidden), m, hidden)?;
+        let x = MatRef::new(memory.x.first(m * hidden), m, hidden)?;
+        let h = MatMut::new(memory.h.grown(m * hidden), m, hidden)?;
         let epilogue = Epilogue::new().residual(x);
         if let Flow::Static(flow) = &self.flow {
-            let context = MatRef::new(&memory.context_u8[..m * hidden], m, hidden)?;
+            let context = MatRef::new(memory.context_u8.first(m * hidden), m, hidden)?;
             self.output.forward((context, flow.context), epilogue, h, call.ctx, &mut memory.scratch)?;
         } else {
-            let context = MatRef::new(&memory.context[..m * hidden], m, hidden)?;
+            let context = MatRef::new(memory.context.first(m * hidden), m, hidden)?;
             if let Some(visitor) = visitor {
                 visitor.input(&[LinearId { layer, part: Part::Output }], context);
             }
@@ -125,8 +130,8 @@ impl Layer {
     ) -> Result<()> {
         let (m, hidden, ctx) = (call.tokens, call.config.hidden_size, call.ctx);
         let inside = call.config.intermediate_size;
-        let h = MatRef::new(&memory.h[..m * hidden], m, hidden)?;
-        let x = MatMut::new(&mut memory.x[..m * hidden], m, hidden)?;
+        let h = MatRef::new(memory.h.first(m * hidden), m, hidden)?;
+        let x = MatMut::new(memory.x.first_mut(m * hidden), m, hidden)?;
         let activate = Epilogue::new().activation(match (&self.flow, call.config.activation) {
             (Flow::Static(flow), _) if flow.table.is_some() => {
                 flow.table.as_ref().map_or(Activation::Identity, Activation::Table)
@@ -152,7 +157,7 @@ impl Layer {
                 self.down.forward(&*between, residual, x, ctx, scratch)?;
             }
             Flow::Floats | Flow::Dynamic => {
-                let rows = grown(&mut memory.inside, m * inside);
+                let rows = memory.inside.grown(m * inside);
                 if let Some(visitor) = visitor.as_deref_mut() {
                     visitor.input(&[LinearId { layer, part: Part::Up }], h);
                     self.up.forward(next, Epilogue::new(), MatMut::new(rows, m, inside)?, ctx, scratch)?;

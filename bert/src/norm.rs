@@ -1,7 +1,7 @@
 //! A norm between two blocks, and what it writes for the one that comes next.
 
 use crate::error::Result;
-use crate::workspace::{grown, grown_params};
+use crate::workspace::{Memory, grown_params};
 use siskin::linear::LinearInput;
 use siskin::norm::{LayerNorm, NormBytes};
 use siskin::quant::QuantParams;
@@ -28,7 +28,7 @@ pub(crate) enum Next {
 /// The bytes that a norm writes, and what those of each token stand for.
 #[derive(Debug, Default)]
 pub(crate) struct NormMemory {
-    bytes: Vec<u8>,
+    bytes: Memory<u8>,
     params: Vec<QuantParams>,
 }
 
@@ -47,11 +47,11 @@ impl Norm {
         let bytes = match self.next {
             Next::Floats => None,
             Next::PerToken => {
-                let bytes = MatMut::new(grown(&mut memory.bytes, size), m, features)?;
+                let bytes = MatMut::new(memory.bytes.grown(size), m, features)?;
                 Some(NormBytes::PerToken(bytes, grown_params(&mut memory.params, m)?))
             }
             Next::Static(params) => {
-                let bytes = MatMut::new(grown(&mut memory.bytes, size), m, features)?;
+                let bytes = MatMut::new(memory.bytes.grown(size), m, features)?;
                 Some(NormBytes::Static(bytes, params))
             }
         };
@@ -61,7 +61,7 @@ impl Norm {
     /// What the next linear layer reads: `x`, or its bytes.
     pub fn next<'a>(&self, x: MatRef<'a, f32>, memory: &'a NormMemory) -> Result<LinearInput<'a>> {
         let (m, features) = (x.rows(), x.cols());
-        let bytes = |memory: &'a NormMemory| MatRef::new(&memory.bytes[..m * features], m, features);
+        let bytes = |memory: &'a NormMemory| MatRef::new(memory.bytes.first(m * features), m, features);
         Ok(match self.next {
             Next::Floats => x.into(),
             Next::PerToken => (bytes(memory)?, &memory.params[..m]).into(),

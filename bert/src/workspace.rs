@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 pub struct Workspace {
     pub(crate) scratch: Scratch,
     /// `[tokens, hidden]`: what goes into a layer, and what comes out.
-    pub(crate) x: Vec<f32>,
+    pub(crate) x: Memory<f32>,
     /// `[tokens, hidden]`: between attention and the feed-forward network.
-    pub(crate) h: Vec<f32>,
+    pub(crate) h: Memory<f32>,
     /// `[tokens, 3, hidden]`: queries, keys and values, in the type that attention takes.
-    pub(crate) qkv: Vec<f32>,
-    pub(crate) qkv_u8: Vec<u8>,
-    pub(crate) qkv_i8: Vec<i8>,
+    pub(crate) qkv: Memory<f32>,
+    pub(crate) qkv_u8: Memory<u8>,
+    pub(crate) qkv_i8: Memory<i8>,
     /// `[tokens, hidden]`: what comes out of attention.
-    pub(crate) context: Vec<f32>,
-    pub(crate) context_u8: Vec<u8>,
+    pub(crate) context: Memory<f32>,
+    pub(crate) context_u8: Memory<u8>,
     /// `[tokens, heads]`: what contexts are multiplied by.
     pub(crate) gates: Vec<f32>,
     /// Where the texts of a run begin and end.
@@ -29,7 +29,7 @@ pub struct Workspace {
     /// What a norm wrote beside the floats.
     pub(crate) norm: NormMemory,
     /// `[tokens, intermediate]`.
-    pub(crate) inside: Vec<f32>,
+    pub(crate) inside: Memory<f32>,
     /// Between the layers of a feed-forward network, where it is packed.
     pub(crate) between: PackedActivations,
     pub(crate) clock: Clock,
@@ -51,6 +51,40 @@ impl Workspace {
         StageTimes { times: std::mem::take(&mut self.clock.times) }
     }
 }
+
+/// Memory that begins on a cache line, so that no register of it is on two, and that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Memory<T>(Vec<T>);
+
+impl<T: Clone + Default> Memory<T> {
+    /// The first `len` elements. What was in them is lost if there were fewer.
+    pub fn grown(&mut self, len: usize) -> &mut [T] {
+        let enough = len + LINE / size_of::<T>();
+        if self.0.len() < enough {
+            self.0.resize(enough, T::default());
+        }
+        self.first_mut(len)
+    }
+
+    /// The first `len` elements of those that there are.
+    pub fn first(&self, len: usize) -> &[T] {
+        &self.0[self.start()..][..len]
+    }
+
+    /// As [`Memory::first`].
+    pub fn first_mut(&mut self, len: usize) -> &mut [T] {
+        let start = self.start();
+        &mut self.0[start..][..len]
+    }
+
+    fn start(&self) -> usize {
+        // Where nothing is known of addresses, the offset is as large as can be.
+        self.0.as_ptr().align_offset(LINE).min(LINE / size_of::<T>()).min(self.0.len())
+    }
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// The first `len` elements of memory that only grows.
 pub(crate) fn grown<T: Clone + Default>(memory: &mut Vec<T>, len: usize) -> &mut [T] {

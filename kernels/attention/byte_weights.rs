@@ -1,15 +1,14 @@
 //! Two passes of a softmax in one: scores become bytes of weights without a stop as exponentials in memory.
 //!
 //! ```text
-//! e           = exp(scale * (s[key] - most)), total = sum over live keys of e
-//! weight[key] = round(255 * e), and 0 for keys that are not live
+//! e           = 255 * exp(scale * (s[key] - most)), total = sum over live keys of e
+//! weight[key] = round(e), and 0 for keys that are not live
 //! ```
 //!
-//! So it can be where all keys of a row are in one chunk: its largest exponential is then that of its largest score, 1, and becomes
-//! 255, whatever the total. What comes out are the bits that `exponentials.rs` and `normalize.rs` give one after the other.
+//! So it can be where all keys of a row are in one chunk: its largest exponential is then that of its largest score, 255, whatever
+//! the total. What comes out are the bits that `exponentials.rs` and `normalize.rs` give one after the other.
 
-use super::exponentials::Exponentials;
-use super::normalize::FULL;
+use super::exponentials::{Exponentials, OfBytes};
 use super::softmax::{Pass, Raw, Scores, Span, choose, pass};
 use super::{CHUNK, LANES};
 use crate::kernels::simd::Simd;
@@ -25,8 +24,8 @@ pub unsafe fn byte_weights<S: Simd, R: Raw<S>>(rows: &mut [Scores], keys: &Span)
     unsafe {
         for row in rows {
             let own = row.own(keys);
-            let mut bytes = Bytes {
-                of: Exponentials::<S, R>::new(row),
+            let mut bytes = Bytes::<S, R> {
+                of: Exponentials::new(row),
                 weights: row.p.wrapping_add(3 * chunk),
                 sum: S::splat(0),
             };
@@ -45,7 +44,7 @@ pub unsafe fn byte_weights<S: Simd, R: Raw<S>>(rows: &mut [Scores], keys: &Span)
 
 /// The pass.
 struct Bytes<S: Simd, R: Raw<S>> {
-    of: Exponentials<S, R>,
+    of: Exponentials<S, R, OfBytes>,
     /// Where the weight of key 0 would be.
     weights: *mut u8,
     /// Of weights so far, in lanes.
@@ -62,12 +61,12 @@ impl<S: Simd, R: Raw<S>> Bytes<S, R> {
         }
     }
 
-    /// Stores one register of exponentials, each up to 1 or NaN, as bytes.
+    /// Stores one register of exponentials, each up to 255 or NaN, as bytes.
     #[inline(always)]
     unsafe fn store(&mut self, key: usize, e: S::F) {
         // SAFETY: the caller vouches for the tier, and for the keys in the row. NaN becomes 0.
         unsafe {
-            let byte = S::round(S::max_f(S::mul_f(e, S::splat_f(FULL)), S::splat_f(0.0)));
+            let byte = S::round(S::max_f(e, S::splat_f(0.0)));
             S::store_bytes(self.weights.wrapping_add(key), byte);
             self.sum = S::add(self.sum, byte);
         }
@@ -91,7 +90,7 @@ impl<S: Simd, R: Raw<S>> Pass<S> for Bytes<S, R> {
             }
             let mut q = [S::splat(0); 4];
             for i in 0..4 {
-                q[i] = S::round(S::mul_f(e[i % N], S::splat_f(FULL)));
+                q[i] = S::round(e[i % N]);
             }
             let bytes = S::pack_in_order(q);
             S::store(self.weights.wrapping_add(key), bytes);

@@ -1,29 +1,59 @@
 //! A pass of a softmax over rows of scores: scores become exponentials.
 //!
 //! ```text
-//! e[key] = exp(scale * (s[key] - most)), total = sum over live keys of e[key];  e[key] = 0 for other keys
+//! e[key] = one * exp(scale * (s[key] - most)), total = sum over live keys of e[key];  e[key] = 0 for other keys
 //! ```
+//!
+//! `one` and how exact they are is the [`Exponential`]'s: where weights become bytes, fewer digits do.
 
 use super::LANES;
+use super::normalize::FULL;
 use super::softmax::{Group, Pass, Raw, Scores, Span, choose, halves, load, pass, store};
 use crate::kernels::simd::Simd;
 use std::f32::consts::LOG2_E;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// 2^t is returned as 0 where the integer nearest to t is below this.
 const SMALLEST: f32 = -124.0;
 
-/// `2^(a x)` of N registers, for products a x up to 0. The relative error is below 3e-7; NaN stays NaN.
+/// A polynomial for `one * 2^-f` on |f| <= 1/2.
+pub trait Exponential: 'static {
+    /// Its terms, from the highest degree down to 1.
+    const TERMS: &'static [f32];
+    /// Its constant: the exponential of 0.
+    const ONE: f32;
+}
+
+/// With a relative error below 3e-7.
+pub struct Exact;
+/// 255 times as much, with a relative error below 1.1e-4: so no weight that is rounded to a byte is off by more than half a step and
+/// 0.03.
+pub struct OfBytes;
+
+impl Exponential for Exact {
+    /// Minimax for the relative error.
+    const TERMS: &'static [f32] =
+        &[-1.326_472_7e-3, 9.671_513e-3, -5.550_733_6e-2, 2.402_224_2e-1, LN_2_TERM];
+    const ONE: f32 = 1.0;
+}
+
+impl Exponential for OfBytes {
+    /// Minimax for the relative error, times 255.
+    const TERMS: &'static [f32] = &[-14.027_309, 61.763_798, -176.787_14];
+    const ONE: f32 = FULL;
+}
+
+#[allow(clippy::approx_constant)] // Near -ln 2, but the best for this degree.
+const LN_2_TERM: f32 = -6.931_47e-1;
+
+/// `one * 2^(a x)` of N registers, for products a x up to 0. NaN stays NaN.
 ///
 /// a x = n - f with |f| <= 1/2, where n is an integer, and n and f come from the product before it is rounded. The
 /// result is a polynomial in f, times 2^n. Each step is done for all registers before the next step, so that none
 /// waits for the one before.
 #[inline(always)]
-pub unsafe fn exp2<S: Simd, const N: usize>(x: [S::F; N], a: f32) -> [S::F; N] {
-    /// Minimax polynomial for the relative error on |f| <= 1/2, from degree 5 down to 1; the constant is 1.
-    const TERMS: [f32; 5] = [-1.326_472_7e-3, 9.671_513e-3, -5.550_733_6e-2, 2.402_224_2e-1, LN_2_TERM];
-    #[allow(clippy::approx_constant)] // Near -ln 2, but the best for this degree.
-    const LN_2_TERM: f32 = -6.931_47e-1;
+pub unsafe fn exp2<S: Simd, E: Exponential, const N: usize>(x: [S::F; N], a: f32) -> [S::F; N] {
     const MAGIC: f32 = 12_582_912.0;
     // SAFETY: the caller vouches for the tier.
     unsafe {
@@ -37,14 +67,14 @@ pub unsafe fn exp2<S: Simd, const N: usize>(x: [S::F; N], a: f32) -> [S::F; N] {
         for i in 0..N {
             f[i] = S::fma(x[i], S::splat_f(-a), n[i]);
         }
-        let mut p = [S::splat_f(TERMS[0]); N];
-        for term in &TERMS[1..] {
+        let mut p = [S::splat_f(E::TERMS[0]); N];
+        for term in &E::TERMS[1..] {
             for i in 0..N {
                 p[i] = S::fma(p[i], f[i], S::splat_f(*term));
             }
         }
         for i in 0..N {
-            p[i] = S::fma(p[i], f[i], S::splat_f(1.0));
+            p[i] = S::fma(p[i], f[i], S::splat_f(E::ONE));
         }
         for i in 0..N {
             p[i] = S::at_least(S::power(p[i], n[i]), n[i], S::splat_f(SMALLEST));
@@ -53,14 +83,18 @@ pub unsafe fn exp2<S: Simd, const N: usize>(x: [S::F; N], a: f32) -> [S::F; N] {
     }
 }
 
-/// Replaces each score of a live key by `exp(scale * (score - most))`, and that of each other key of `keys` by 0.
+/// Replaces each score of a live key by `one * exp(scale * (score - most))`, and that of each other key of `keys` by 0.
 /// Their sum, taken in 16 lanes, is added to `total`. `keys` are whole groups of 16 of one chunk.
 #[inline(always)]
-pub unsafe fn exponentials<S: Simd, R: Raw<S>>(rows: &mut [Scores], keys: &Span, live: &[Span]) {
+pub unsafe fn exponentials<S: Simd, R: Raw<S>, E: Exponential>(
+    rows: &mut [Scores],
+    keys: &Span,
+    live: &[Span],
+) {
     // SAFETY: the caller vouches for the rows, and for the tier.
     unsafe {
         for row in rows {
-            let mut exponentials = Exponentials::<S, R>::new(row);
+            let mut exponentials = Exponentials::<S, R, E>::new(row);
             let mut at = keys.first;
             for span in live {
                 let own = row.own(span);
@@ -95,21 +129,22 @@ unsafe fn clear<S: Simd>(row: *mut u8, keys: Range<usize>) {
 }
 
 /// The pass of [`exponentials`].
-pub(super) struct Exponentials<S: Simd, R: Raw<S>> {
+pub(super) struct Exponentials<S: Simd, R: Raw<S>, E> {
     p: *mut u8,
     scale: f32,
     most: R::Most,
     /// The sum so far, in the lanes of 16 keys.
     total: Group<S>,
+    exponential: PhantomData<E>,
 }
 
-impl<S: Simd, R: Raw<S>> Exponentials<S, R> {
+impl<S: Simd, R: Raw<S>, E: Exponential> Exponentials<S, R, E> {
     /// Of no keys of a row, whose largest score is known.
     #[inline(always)]
     pub(super) unsafe fn new(row: &Scores) -> Self {
         // SAFETY: the caller vouches for the tier.
         let (most, total) = unsafe { (R::most(row.most, row.offset), [S::splat_f(0.0); 4]) };
-        Self { p: row.p, scale: row.scale * LOG2_E, most, total }
+        Self { p: row.p, scale: row.scale * LOG2_E, most, total, exponential: PhantomData }
     }
 
     /// The exponentials of `N` registers of keys from `key` on.
@@ -123,7 +158,7 @@ impl<S: Simd, R: Raw<S>> Exponentials<S, R> {
                 // is.
                 x[i] = R::less(self.p.add(4 * (key + i * S::LANES)), self.most);
             }
-            exp2::<S, N>(x, self.scale)
+            exp2::<S, E, N>(x, self.scale)
         }
     }
 
@@ -171,7 +206,7 @@ impl<S: Simd, R: Raw<S>> Exponentials<S, R> {
     }
 }
 
-impl<S: Simd, R: Raw<S>> Pass<S> for Exponentials<S, R> {
+impl<S: Simd, R: Raw<S>, E: Exponential> Pass<S> for Exponentials<S, R, E> {
     #[inline(always)]
     unsafe fn whole<const N: usize>(&mut self, key: usize) {
         // SAFETY: the caller vouches for the tier, and for the keys in the row.

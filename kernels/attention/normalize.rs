@@ -20,7 +20,7 @@ use super::{CHUNK, LANES};
 use crate::kernels::simd::Simd;
 
 /// The byte that the largest weight of a chunk becomes, where a step is not given.
-pub(super) const FULL: f32 = 255.0;
+pub const FULL: f32 = 255.0;
 
 /// A chunk whose largest weight is below this part of the stretch, 2^-100, weighs nothing in bytes: so what is multiplied to make
 /// bytes of weights is a float.
@@ -179,7 +179,7 @@ impl Line {
     }
 }
 
-/// Makes weights of exponentials, which are at most 1, or NaN. `keys` are whole groups of 16 of one chunk; their
+/// Makes weights of exponentials, which are at most 1 (where they are made for bytes, 255), or NaN. `keys` are whole groups of 16 of one chunk; their
 /// weights go to where the chunk begins in the row. `CLIP` adds gamma and limits weights from below by 0 and from
 /// above; without it, only bytes are limited from above. Counts clipped weights that are not 0, and adds up byte
 /// weights; `exact` becomes the sum of clipped weights before they were rounded to bytes.

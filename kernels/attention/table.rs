@@ -78,8 +78,8 @@ pub struct Passes {
     pub prepare: [Preparation; 2],
     /// The largest score, of floats, and of integers.
     pub maximum: [Maximum; 2],
-    /// Exponentials, of scores that are floats, and of integers.
-    pub exponentials: [Exponentials; 2],
+    /// Exponentials, and 255 times as much for bytes; of scores that are floats, and of integers.
+    pub exponentials: [[Exponentials; 2]; 2],
     /// Byte weights at once, of scores that are floats, and of integers.
     pub byte_weights: [ByteWeights; 2],
     /// As they are, and with factors of the keys.
@@ -153,7 +153,8 @@ macro_rules! passes {
     ($set:ident, $simd:ty) => {
         pub mod passes {
             use super::*;
-            use crate::kernels::attention::{byte_weights, exponentials, gather};
+            use crate::kernels::attention::exponentials::{self, Exact, OfBytes};
+            use crate::kernels::attention::{byte_weights, gather};
             use crate::kernels::attention::softmax::{self, Floats, Ints, Prepare, Scores, Span};
             use crate::kernels::attention::table::{Passes, single};
             use crate::kernels::dense::{F32, StoredBf16, StoredF16};
@@ -164,9 +165,13 @@ macro_rules! passes {
             compile! { $set: fn maximum_floats(r: &mut [Scores], live: &[Span]) = softmax::maximum::<$simd, Floats> }
             compile! { $set: fn maximum_ints(r: &mut [Scores], live: &[Span]) = softmax::maximum::<$simd, Ints> }
             compile! { $set: fn exp_floats(r: &mut [Scores], keys: &Span, live: &[Span])
-                = exponentials::exponentials::<$simd, Floats> }
+                = exponentials::exponentials::<$simd, Floats, Exact> }
             compile! { $set: fn exp_ints(r: &mut [Scores], keys: &Span, live: &[Span])
-                = exponentials::exponentials::<$simd, Ints> }
+                = exponentials::exponentials::<$simd, Ints, Exact> }
+            compile! { $set: fn exp_floats_of_bytes(r: &mut [Scores], keys: &Span, live: &[Span])
+                = exponentials::exponentials::<$simd, Floats, OfBytes> }
+            compile! { $set: fn exp_ints_of_bytes(r: &mut [Scores], keys: &Span, live: &[Span])
+                = exponentials::exponentials::<$simd, Ints, OfBytes> }
             compile! { $set: fn bytes_of_floats(r: &mut [Scores], keys: &Span) = byte_weights::byte_weights::<$simd, Floats> }
             compile! { $set: fn bytes_of_ints(r: &mut [Scores], keys: &Span) = byte_weights::byte_weights::<$simd, Ints> }
             compile! { $set: fn gauges[const BY: bool](r: &mut [Scores], keys: &Span, by: *const f32) = gauge::<$simd, BY> }
@@ -181,7 +186,7 @@ macro_rules! passes {
             pub static PASSES: Passes = Passes {
                 prepare: [prepare_floats, prepare_ints],
                 maximum: [maximum_floats, maximum_ints],
-                exponentials: [exp_floats, exp_ints],
+                exponentials: [[exp_floats, exp_ints], [exp_floats_of_bytes, exp_ints_of_bytes]],
                 byte_weights: [bytes_of_floats, bytes_of_ints],
                 gauge: [gauges::<false>, gauges::<true>],
                 normalize: [

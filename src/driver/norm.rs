@@ -5,8 +5,9 @@ use crate::base::ctx::Ctx;
 use crate::base::element::Element;
 use crate::base::params::QuantParams;
 use crate::base::view::{MatMut, MatRef};
-use crate::kernels::norm::{self as kernels, Affine};
-use crate::kernels::quantize::{self, Range};
+use crate::kernels::norm::{self as kernels, Affine, ROWS, Row};
+use crate::kernels::quantize;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Elements below which a task is not worth its turn.
@@ -95,8 +96,8 @@ pub fn run(
         (None, None) => unreachable!("rows to be normalized"),
     };
     let shares = Shares::new(tokens, n, ctx);
-    // A row on its way to bytes, and its products with the factors of features.
-    let row_bytes = 2 * 4 * n;
+    // Rows on their way to bytes, and the products of one with the factors of features.
+    let row_bytes = (ROWS + 1) * 4 * n;
     rows.grow(shares.tasks * row_bytes);
     let mut per_token = None;
     let bytes = bytes.map(|Bytes { to, params }| match params {
@@ -122,27 +123,36 @@ pub fn run(
     let has_bytes = bytes.is_some();
     let to = bytes.map_or(&mut [][..], |(to, _)| to.into_data());
     let own = if per_token.is_some() { &mut token_params.bytes_mut()[..PARAMS * tokens] } else { &mut [] };
-    let run = kernels::row(ctx.isa(), job.x.is_some(), job.residual.is_some());
+    let run = kernels::rows(ctx.isa(), job.x.is_some(), job.residual.is_some());
     let of_task = |stride: usize, bytes: usize| shares.each.saturating_mul(stride).saturating_mul(bytes);
     let len = [of_task(y_stride, 4), of_task(to_stride, 1), of_task(PARAMS, 1), row_bytes];
     let buffers = [y, to, own, rows.bytes_mut()];
     ctx.for_each_chunks(shares.tasks, buffers, len, &|task, [y, to, own, rows]| {
         let (y, own) = (as_f32(y), as_f32(own));
-        let (row, products) = as_f32(rows).split_at_mut(n);
-        let first = task * shares.each;
-        for t in 0..shares.each.min(tokens - first) {
-            let token = first + t;
-            let h = if has_y { &mut y[t * y_stride..][..n] } else { &mut *row };
-            normalize(job, run, token, h);
-            if has_bytes {
+        let (own_rows, products) = as_f32(rows).split_at_mut(ROWS * n);
+        let (first, last) = (task * shares.each, ((task + 1) * shares.each).min(tokens));
+        for start in (first..last).step_by(ROWS) {
+            let some = start..last.min(start + ROWS);
+            let (h, stride) = match has_y {
+                true => (&mut y[(start - first) * y_stride..], y_stride),
+                false => (&mut *own_rows, n),
+            };
+            normalize(job, run, some.clone(), h, stride);
+            for (token, h) in some.zip(h.chunks(stride)).take_while(|_| has_bytes) {
+                let (h, at) = (&h[..n], token - first);
+                let to = &mut to[at * to_stride..][..n];
+                if let (Some(params), Some(by)) = (&params, job.by) {
+                    quantize::quantize_products(h, by, params, to, ctx);
+                    continue;
+                }
                 let reals = reals(job, h, products, ctx);
                 let params = params.or_else(|| params_of(reals, ctx)).unwrap_or_else(|| {
                     unreachable!("token {token} was seen to be finite");
                 });
-                if let Some(own) = own.get_mut(2 * t..2 * t + 2) {
+                if let Some(own) = own.get_mut(2 * at..2 * at + 2) {
                     own.copy_from_slice(&[params.scale(), params.zero_point() as f32]);
                 }
-                quantize::quantize(reals, &params, &mut to[t * to_stride..][..n], ctx);
+                quantize::quantize(reals, &params, to, ctx);
             }
         }
     });
@@ -157,12 +167,17 @@ pub fn run(
     Ok(())
 }
 
-/// Normalizes the row of a token into `h`, or where it is.
-fn normalize(job: &Job<'_>, run: kernels::Row, token: usize, h: &mut [f32]) {
-    let x = job.x.map_or(&[][..], |x| x.row(token));
-    let residual = job.residual.map_or(&[][..], |residual| residual.row(token));
+/// Normalizes the rows of up to [`ROWS`] tokens into `h`, or where they are: `stride` elements from each to the next.
+fn normalize(job: &Job<'_>, run: kernels::Rows, tokens: Range<usize>, h: &mut [f32], stride: usize) {
+    let (mut rows, n) = ([(); ROWS].map(|()| Row::default()), job.affine.gamma.len());
+    let rows = &mut rows[..tokens.len()];
+    for ((row, token), h) in rows.iter_mut().zip(tokens).zip(h.chunks_mut(stride)) {
+        row.x = job.x.as_ref().map_or(&[], |x| x.row(token));
+        row.residual = job.residual.as_ref().map_or(&[], |residual| residual.row(token));
+        row.h = &mut h[..n];
+    }
     // SAFETY: a context only holds a tier that this CPU has.
-    unsafe { run(x, residual, job.affine, h) }
+    unsafe { run(rows, job.affine) }
 }
 
 /// What becomes bytes of a normalized row: it, or its products.
@@ -176,8 +191,8 @@ fn reals<'a>(job: &Job<'_>, h: &'a [f32], products: &'a mut [f32], ctx: &Ctx) ->
 
 /// The quantizer of a row's own range, as layers of INT8 quantize tokens; none if the row is not finite.
 fn params_of(row: &[f32], ctx: &Ctx) -> Option<QuantParams> {
-    let Range { min, max, magnitude } = quantize::range(row, ctx);
-    let finite = magnitude < Range::INFINITE;
+    let quantize::Range { min, max, magnitude } = quantize::range(row, ctx);
+    let finite = magnitude < quantize::Range::INFINITE;
     finite.then(|| QuantParams::from_range_asymmetric(min, max, Element::U8).ok()).flatten()
 }
 
@@ -206,12 +221,12 @@ fn first_infinite(job: &Job<'_>, shares: Shares, ctx: &Ctx, rows: &mut Buffer) -
         }
     }
     let n = job.affine.gamma.len();
-    let run = kernels::row(ctx.isa(), true, job.residual.is_some());
+    let run = kernels::rows(ctx.isa(), true, job.residual.is_some());
     let bad = AtomicUsize::new(usize::MAX);
     ctx.for_each_chunk(shares.tasks, rows.bytes_mut(), 2 * 4 * n, &|task, rows| {
         let (row, products) = as_f32(rows).split_at_mut(n);
         for token in tokens_of(task) {
-            normalize(job, run, token, row);
+            normalize(job, run, token..token + 1, row, n);
             if params_of(reals(job, row, products, ctx), ctx).is_none() {
                 bad.fetch_min(token, Ordering::Relaxed);
             }

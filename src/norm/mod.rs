@@ -47,6 +47,7 @@ mod output;
 
 pub use output::{NormBytes, NormOutput};
 
+use crate::base::buffer::{Buffer, elements};
 use crate::base::ctx::Ctx;
 use crate::base::error::{Error, Result};
 use crate::base::scratch::Scratch;
@@ -57,10 +58,11 @@ use crate::kernels::norm::Affine;
 /// The parameters of a LayerNorm of so many features. Immutable; any number of threads may call it.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
-    gamma: Vec<f32>,
-    beta: Vec<f32>,
+    features: usize,
+    gamma: Buffer,
+    beta: Buffer,
     eps: f32,
-    by: Option<Vec<f32>>,
+    by: Option<Buffer>,
     /// Whether no token of ordinary size can overflow.
     tame: bool,
 }
@@ -82,7 +84,14 @@ impl LayerNorm {
             return Err(Error::value("eps", "a positive finite number", format_args!("{eps:?}")));
         }
         let tame = driver::tame(Affine { gamma, beta, eps }, None);
-        Ok(Self { gamma: gamma.to_vec(), beta: beta.to_vec(), eps, by: None, tame })
+        Ok(Self {
+            features: gamma.len(),
+            gamma: on_a_line(gamma),
+            beta: on_a_line(beta),
+            eps,
+            by: None,
+            tame,
+        })
     }
 
     /// Multiplies each feature by a factor of its own before it becomes a byte; floats stay as they are. To move outliers from
@@ -95,13 +104,13 @@ impl LayerNorm {
         check_features("factors", factors, self.features())?;
         check_finite("factors", factors)?;
         self.tame = driver::tame(self.affine(), Some(factors));
-        self.by = Some(factors.to_vec());
+        self.by = Some(on_a_line(factors));
         Ok(self)
     }
 
     /// Features of a token.
     pub fn features(&self) -> usize {
-        self.gamma.len()
+        self.features
     }
 
     /// Normalizes x, or x + residual, both `[M tokens, features]`: to floats, to bytes, or to both.
@@ -159,7 +168,8 @@ impl LayerNorm {
             check_shape("residual", (residual.rows(), residual.cols()), shape)?;
         }
         let bytes = bytes.map(|bytes| bytes.checked(shape)).transpose()?;
-        let job = Job { x, residual, affine: self.affine(), by: self.by.as_deref(), tame: self.tame };
+        let by = self.by.as_ref().map(|by| self.floats(by));
+        let job = Job { x, residual, affine: self.affine(), by, tame: self.tame };
         let name = if x.is_some() { "x" } else { "h" };
         driver::run(&job, y, bytes, ctx, scratch.slots()).map_err(|token| {
             let got = format_args!("NaN or infinity in token {token}");
@@ -168,8 +178,19 @@ impl LayerNorm {
     }
 
     fn affine(&self) -> Affine<'_> {
-        Affine { gamma: &self.gamma, beta: &self.beta, eps: self.eps }
+        Affine { gamma: self.floats(&self.gamma), beta: self.floats(&self.beta), eps: self.eps }
     }
+
+    fn floats<'a>(&self, buffer: &'a Buffer) -> &'a [f32] {
+        elements(&buffer.bytes()[..4 * self.features])
+    }
+}
+
+/// A copy that begins on a cache line, so that no register of it is on two.
+fn on_a_line(x: &[f32]) -> Buffer {
+    let mut buffer = Buffer::default();
+    buffer.floats(x.len()).copy_from_slice(x);
+    buffer
 }
 
 fn check_features(argument: &'static str, of: &[f32], features: usize) -> Result<()> {

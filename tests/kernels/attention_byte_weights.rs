@@ -31,14 +31,14 @@ fn one_pass_for_two() {
                 let keys = [groups(first, last), ALL[0]][r.below(2)];
                 let run = |passes: &Passes, at_once: bool| {
                     let mut row = row.clone();
-                    let mut rows = [Scores { scale, largest: 1.0, ..row.scores(first, last, offset) }];
+                    let mut rows = [Scores { scale, largest: 255.0, ..row.scores(first, last, offset) }];
                     // SAFETY: the tier is supported; the row has whole groups.
                     unsafe {
                         (passes.maximum[ints])(&mut rows, ALL);
                         if at_once {
                             (passes.byte_weights[ints])(&mut rows, &keys);
                         } else {
-                            (passes.exponentials[ints])(&mut rows, &keys, ALL);
+                            (passes.exponentials[1][ints])(&mut rows, &keys, ALL);
                             (passes.normalize[2][0])(&mut rows, &keys, &NORMALIZE);
                         }
                     }
@@ -74,7 +74,7 @@ fn one_pass_for_two() {
                         assert_eq!(byte, 0, "{case}: key {key} is NaN");
                     } else {
                         let off = (f64::from(byte) - exact).abs();
-                        assert!(off <= 0.5 + 3e-4, "{case}: key {key} is {byte}, {exact}");
+                        assert!(off <= 0.5 + 0.03, "{case}: key {key} is {byte}, {exact}");
                     }
                 }
                 assert_eq!(found.weights, sum, "{case}");

@@ -232,7 +232,8 @@ impl Plan<'_> {
         scores: &mut [Scores],
         keys: &Range<usize>,
     ) {
-        let run = self.tier.float.passes.exponentials[self.kind_of(scores)];
+        let (of_bytes, one) = self.exponentials_of_bytes();
+        let run = self.tier.float.passes.exponentials[usize::from(of_bytes)][self.kind_of(scores)];
         for (s, state) in scores.iter_mut().zip(states) {
             match state {
                 State::Maximum(most) => s.most = *most,
@@ -247,9 +248,9 @@ impl Plan<'_> {
         for (s, _) in scores.iter_mut().zip(states).filter(|(_, state)| **state == State::Uniform) {
             // SAFETY: as the caller.
             unsafe {
-                std::slice::from_raw_parts_mut(s.p.cast::<f32>().add(keys.start), keys.len()).fill(1.0)
+                std::slice::from_raw_parts_mut(s.p.cast::<f32>().add(keys.start), keys.len()).fill(one)
             };
-            s.total += keys.len() as f32;
+            s.total += keys.len() as f32 * one;
         }
     }
 

@@ -4,7 +4,7 @@ use super::rows::{State, whole_groups};
 use super::{Group, Mode, Plan, Row, segments};
 use crate::base::buffer::{as_f32, as_i32};
 use crate::kernels::attention::finish::Part;
-use crate::kernels::attention::normalize::Normalize;
+use crate::kernels::attention::normalize::{FULL, Normalize};
 use crate::kernels::attention::softmax::Scores;
 use crate::kernels::attention::sums;
 use std::ops::Range;
@@ -26,11 +26,18 @@ impl Share {
 }
 
 impl Plan<'_> {
-    /// Whether [`Plan::weigh_at_once`] can be: bytes by steps that are the largest weight's, of v by one scale.
-    pub fn weighs_at_once(&self) -> bool {
-        self.mode == Mode::Bytes
+    /// Whether exponentials need no more digits than bytes keep, and the exponential of 0: where weights are bytes by steps that are the
+    /// largest weight's.
+    pub fn exponentials_of_bytes(&self) -> (bool, f32) {
+        let of_bytes = self.mode == Mode::Bytes
             && self.problem.layer.clipped.is_none()
-            && self.problem.call.quantizers.weights_scale.is_none()
+            && self.problem.call.quantizers.weights_scale.is_none();
+        (of_bytes, if of_bytes { FULL } else { 1.0 })
+    }
+
+    /// Whether [`Plan::weigh_at_once`] can be: of v by one scale.
+    pub fn weighs_at_once(&self) -> bool {
+        self.exponentials_of_bytes().0
             && !self.problem.v.is_per_token()
             && self.problem.call.block_mask.is_none()
     }
@@ -53,7 +60,7 @@ impl Plan<'_> {
         let w = Normalize { stretch: 1.0, gamma: 0.0, step: 0.0, limit: 255.0, normalized: false };
         let zero = self.problem.v.zero(g.kv_head, self.multiply.columns);
         for (s, share) in scores.iter_mut().zip(shares) {
-            (s.largest, s.exact) = (1.0, s.total);
+            (s.largest, s.exact) = (FULL, s.total);
             *share = share_of(s, &w, s.exact / w.total(s), (g.v_scale, zero));
         }
     }
@@ -77,8 +84,9 @@ impl Plan<'_> {
         let limit = if clips { 1.0 } else { f32::INFINITY };
         let mut w = Normalize { stretch: zeta - gamma, gamma, step: 1.0, limit, normalized: false };
         // So it is where all keys of a row are in one chunk; of one chunk among several it is gauged.
+        let (_, one) = self.exponentials_of_bytes();
         scores.iter_mut().for_each(|s| {
-            (s.nonzero, s.weights, s.exact, s.largest) = (0, 0, s.total, 1.0);
+            (s.nonzero, s.weights, s.exact, s.largest) = (0, 0, s.total, one);
         });
         // SAFETY: as the caller. Weights are no wider than exponentials, so those of a chunk lie inside it; there are as many
         // factors as a chunk has keys.
