@@ -23,8 +23,8 @@ pub enum Range {
     /// All: from the smallest to the largest.
     #[default]
     Absolute,
-    /// From the percentile `100 - p` to `p` of each batch, the widest of all batches; p is 50 to 100, such as 99.99. It is of what goes
-    /// into and comes out of the activation, whose features are not scaled to reach alike; of all else it is [`Range::Absolute`].
+    /// From the percentile `100 - p` to `p` of each batch, the widest of all batches; p is 50 to 100, such as 99.99. It is of what comes
+    /// out of the activation, whose features are not scaled to reach alike; of all else it is [`Range::Absolute`].
     Percentile(f64),
     /// The part that eight bits keep with the least squared error, of rows from all over what was seen.
     Mse,
@@ -89,8 +89,7 @@ pub(crate) struct LayerRanges {
     pub context: Ends,
     /// The input of the feed-forward network.
     pub middle: Ends,
-    /// Before its activation, and after.
-    pub before: Ends,
+    /// After its activation.
     pub inside: Ends,
 }
 
@@ -151,7 +150,7 @@ impl Calibration {
         if tokens == 0 {
             return Err(Error::argument("batches", "at least one token", "none"));
         }
-        for ends in seen.layers.iter_mut().flat_map(|layer| [&mut layer.before, &mut layer.inside]) {
+        for ends in seen.layers.iter_mut().map(|layer| &mut layer.inside) {
             let sample = std::mem::take(&mut ends.sample);
             if !sample.rows.is_empty() {
                 ends.covered = mse::range(sample.rows.into_iter(), ends.covered)?;
@@ -225,8 +224,7 @@ impl Visitor for Seen {
             Part::Query => self.see(id, y, |layer| &mut layer.qkv[0]),
             Part::Key => self.see(id, y, |layer| &mut layer.qkv[1]),
             Part::Value => self.see(id, y, |layer| &mut layer.qkv[2]),
-            Part::Up => self.see(id, y, |layer| &mut layer.before),
-            Part::Output | Part::Down => {}
+            Part::Output | Part::Up | Part::Down => {}
         }
     }
 }

@@ -55,8 +55,7 @@ pub(crate) fn build(mut weights: LayerWeights, place: Place<'_>, exact: bool, ct
         to_bytes(weights, params);
     }
     let inside = params(ranges.inside.covered)?;
-    let (low, high) = ranges.before.covered;
-    let from = params((low.max(FLAT), high))?;
+    let from = params((FLAT, ranges.inside.covered.1 + LOST))?;
     let table = match source.config().activation {
         Activation::Gelu if !exact => Some(gelu_table(from, inside)),
         Activation::GeluTanh if !exact => Some(gelu_tanh_table(from, inside)),
@@ -72,6 +71,9 @@ pub(crate) fn build(mut weights: LayerWeights, place: Place<'_>, exact: bool, ct
 
 /// Below this GELU is within 0.004 of 0. A table has one byte for all that is below, so that it can tell apart more of the rest.
 const FLAT: f32 = -3.0;
+
+/// A positive number is at most by this more than its GELU.
+const LOST: f32 = 0.17;
 
 /// How much of the differences between features goes from inputs into weights: 0 is nothing, 1 all.
 const INPUTS: f32 = 0.5;

@@ -160,8 +160,6 @@ impl Layer {
                 let rows = memory.inside.grown(m * inside);
                 if let Some(visitor) = visitor.as_deref_mut() {
                     visitor.input(&[LinearId { layer, part: Part::Up }], h);
-                    self.up.forward(next, Epilogue::new(), MatMut::new(rows, m, inside)?, ctx, scratch)?;
-                    visitor.output(LinearId { layer, part: Part::Up }, MatRef::new(rows, m, inside)?);
                 }
                 self.up.forward(next, activate, MatMut::new(rows, m, inside)?, ctx, scratch)?;
                 memory.clock.lap(Stage::Up);

@@ -32,6 +32,9 @@ pub struct Args {
     /// Texts.
     #[arg(long, default_value_t = 1)]
     batch: usize,
+    /// Texts of these many tokens in one batch, such as 16,128,300. Its time stands beside that of the texts one by one.
+    #[arg(long, value_delimiter = ',', conflicts_with_all = ["seq", "batch"])]
+    lengths: Vec<usize>,
     /// Threads.
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -75,13 +78,19 @@ pub fn main(args: &Args) -> Result<()> {
     if args.by_ranges && args.dtype != Dtype::Int8 {
         return Err(Error::input("--static", "--dtype int8", "another type"));
     }
-    for (flag, count) in [("--seq", args.seq), ("--batch", args.batch)] {
+    let lengths = args.lengths.iter().map(|&length| ("--lengths", length));
+    for (flag, count) in [("--seq", args.seq), ("--batch", args.batch)].into_iter().chain(lengths) {
         if !(1..=1 << 16).contains(&count) {
             return Err(Error::input(flag, "1 to 65536", count));
         }
     }
-    if args.seq * args.batch > 1 << 20 {
-        return Err(Error::input("--batch", "at most 1048576 tokens of all texts", args.seq * args.batch));
+    let (flag, lengths) = match args.lengths.as_slice() {
+        [] => ("--batch", vec![args.seq; args.batch]),
+        lengths => ("--lengths", lengths.to_vec()),
+    };
+    let tokens: usize = lengths.iter().sum();
+    if tokens > 1 << 20 {
+        return Err(Error::input(flag, "at most 1048576 tokens of all texts", tokens));
     }
     let case = Case {
         model: args.model.clone(),
@@ -90,8 +99,9 @@ pub fn main(args: &Args) -> Result<()> {
         block: format!("{}x{}", args.block.rows(), args.block.cols()),
         dtype: args.dtype,
         by_ranges: args.by_ranges,
-        seq: args.seq,
-        batch: args.batch,
+        seq: lengths.iter().copied().max().unwrap_or_default(),
+        batch: lengths.len(),
+        lengths,
         threads: args.threads,
     };
     let measured = args.on_threads(|ctx| run(&case, args.block, args.min_ms, ctx))?;
@@ -113,7 +123,8 @@ fn print(m: &Measured, out: &mut impl Write) -> Result<()> {
     };
     let (dtype, threads) = (case.dtype, case.threads);
     writeln!(out, "{}: {weights}{heads}, {dtype:?}{how}, {} on {threads} threads", case.model, m.isa)?;
-    writeln!(out, "{} texts of {} tokens, {} calls", case.batch, case.seq, m.calls)?;
+    let up_to = if m.us_one_by_one.is_some() { "up to " } else { "" };
+    writeln!(out, "{} texts of {up_to}{} tokens, {} calls", case.batch, case.seq, m.calls)?;
     if let Some(note) = m.note {
         writeln!(out, "{:.1} % in blocks of {}: {note}", 100.0 * m.zeros, case.block)?;
     }
@@ -122,6 +133,9 @@ fn print(m: &Measured, out: &mut impl Write) -> Result<()> {
         "  {:>12.1} us at least\n  {:>12.1} us median\n  {:>12.1} us 99 %",
         m.us_min, m.us_p50, m.us_p99
     )?;
+    if let Some(us) = m.us_one_by_one {
+        writeln!(out, "  {us:>12.1} us one by one, at least")?;
+    }
     writeln!(out, "  {:>12.0} tokens/s", m.tokens_per_s)?;
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_header(["stage", "us", "%"]);

@@ -41,11 +41,20 @@ pub struct Case {
     /// Whether INT8 is by ranges that were seen before.
     #[serde(rename = "static")]
     pub by_ranges: bool,
-    /// Tokens of a text.
+    /// Tokens of the longest text.
     pub seq: usize,
     /// Texts.
     pub batch: usize,
+    /// Tokens of each text.
+    #[serde(skip)]
+    pub lengths: Vec<usize>,
     pub threads: usize,
+}
+
+impl Case {
+    fn is_ragged(&self) -> bool {
+        self.lengths.iter().any(|&length| length != self.seq)
+    }
 }
 
 /// What came of it: times in microseconds.
@@ -66,6 +75,9 @@ pub struct Measured {
     pub us_min: f64,
     pub us_p50: f64,
     pub us_p99: f64,
+    /// The texts one by one, the least times added up: where they are not alike.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub us_one_by_one: Option<f64>,
     pub tokens_per_s: f64,
     /// The mean of each stage, measured in calls of their own.
     pub stages: serde_json::Map<String, serde_json::Value>,
@@ -102,19 +114,21 @@ pub fn run(case: &Case, shape: BlockShape, min_ms: u64, ctx: &Ctx) -> Result<Mea
     let generated = model.folder().is_none();
     let limit = model.config().max_positions;
     if case.seq > limit {
-        return Err(Error::input("--seq", format_args!("at most {limit} tokens"), case.seq));
+        let flag = if case.is_ragged() { "--lengths" } else { "--seq" };
+        return Err(Error::input(flag, format_args!("at most {limit} tokens"), case.seq));
     }
     if case.sparsity > 0.0 {
         model.prune(&Pruning::uniform(&model.config().clone(), shape, case.sparsity))?;
     }
-    let tokens = batch(case.batch, case.seq, model.config().vocab_size)?;
+    let words = model.config().vocab_size;
+    let tokens = batch(&case.lengths, words)?;
     let calibration;
     let options = match (case.dtype, case.by_ranges) {
         (Dtype::F32, _) => Options::new(Precision::F32),
         (Dtype::Bf16, _) => Options::new(Precision::Bf16),
         (Dtype::Int8, false) => Options::new(Precision::Int8),
         (Dtype::Int8, true) => {
-            let samples = batch(4, case.seq.min(64), model.config().vocab_size)?;
+            let samples = batch(&[case.seq.min(64); 4], words)?;
             calibration = Calibration::collect(&model, [samples.tokens()], Range::Absolute, ctx)?;
             Options::calibrated(&calibration)
         }
@@ -125,28 +139,42 @@ pub fn run(case: &Case, shape: BlockShape, min_ms: u64, ctx: &Ctx) -> Result<Mea
 
     let features = encoder.config().hidden_size;
     let (mut memory, mut out) = (Workspace::new(), vec![0.0; case.batch * features]);
-    let mut call = |memory: &mut Workspace| -> Result<Duration> {
-        let to = MatMut::new(&mut out, case.batch, features)?;
+    let mut call = |batch: &Batch, memory: &mut Workspace| -> Result<Duration> {
+        let texts = batch.texts();
+        let to = MatMut::new(&mut out[..texts * features], texts, features)?;
         let start = Instant::now();
-        encoder.forward(tokens.tokens(), to, ctx, memory)?;
+        encoder.forward(batch.tokens(), to, ctx, memory)?;
         Ok(start.elapsed())
     };
     let enough = Duration::from_millis(min_ms);
-    let warm = Instant::now();
-    call(&mut memory)?;
-    while warm.elapsed() < enough / 10 {
-        call(&mut memory)?;
+    let mut all_times = |batch: &Batch, memory: &mut Workspace, enough: Duration| -> Result<Vec<Duration>> {
+        let warm = Instant::now();
+        call(batch, memory)?;
+        while warm.elapsed() < enough / 10 {
+            call(batch, memory)?;
+        }
+        let (start, mut times) = (Instant::now(), Vec::new());
+        while times.len() < 5 || start.elapsed() < enough {
+            times.push(call(batch, memory)?);
+        }
+        times.sort_unstable();
+        Ok(times)
+    };
+    let times = all_times(&tokens, &mut memory, enough)?;
+    let mut us_one_by_one = None;
+    if case.is_ragged() {
+        let mut total = Duration::ZERO;
+        for &length in &case.lengths {
+            let one = batch(&[length], words)?;
+            total += all_times(&one, &mut memory, enough / case.batch as u32)?[0];
+        }
+        us_one_by_one = Some(us(total.as_secs_f64()));
     }
-    let (start, mut times) = (Instant::now(), Vec::new());
-    while times.len() < 5 || start.elapsed() < enough {
-        times.push(call(&mut memory)?);
-    }
-    times.sort_unstable();
     memory.measure_stages(true);
     memory.take_stages();
     let rounds = times.len().div_ceil(4).max(3);
     for _ in 0..rounds {
-        call(&mut memory)?;
+        call(&tokens, &mut memory)?;
     }
     let stages = memory.take_stages();
     let mean = |stage: Stage| us(stages.of(stage).as_secs_f64() / rounds as f64);
@@ -163,15 +191,16 @@ pub fn run(case: &Case, shape: BlockShape, min_ms: u64, ctx: &Ctx) -> Result<Mea
         us_min: us(times[0].as_secs_f64()),
         us_p50: us(percentile(50)),
         us_p99: us(percentile(99)),
-        tokens_per_s: ((case.batch * case.seq) as f64 / percentile(50)).round(),
+        us_one_by_one,
+        tokens_per_s: (tokens.tokens().tokens() as f64 / percentile(50)).round(),
         stages: Stage::ALL.map(|stage| (stage.name().to_string(), mean(stage).into())).into_iter().collect(),
     })
 }
 
-/// Texts of random tokens.
-fn batch(texts: usize, length: usize, words: usize) -> Result<Batch> {
+/// Texts of so many random tokens each.
+fn batch(lengths: &[usize], words: usize) -> Result<Batch> {
     let (mut batch, mut state) = (Batch::new(), 1u32);
-    for _ in 0..texts {
+    for &length in lengths {
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 8) % words as u32

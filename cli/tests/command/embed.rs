@@ -336,6 +336,16 @@ fn an_encoder_is_measured() {
     for part in ["for speed alone", "tokens/s", "attention", "ffn1", "us median"] {
         assert!(people.contains(part), "{people}");
     }
+    let ragged = succeeded(of(&["--lengths", "3,12,1", "--json"]));
+    let m: Value = serde_json::from_str(ragged.lines().last().unwrap()).unwrap();
+    assert_eq!((m["batch"].as_u64(), m["seq"].as_u64()), (Some(3), Some(12)));
+    let us = |field: &str| m[field].as_f64().unwrap();
+    assert!((us("tokens_per_s") * us("us_p50") / 1e6 / 16.0 - 1.0).abs() < 0.01, "{m}");
+    assert!(us("us_one_by_one") > 0.0);
+    assert!(succeeded(of(&["--lengths", "3,12,1"])).contains("one by one"));
+    refused(&of(&["--lengths", "3,13"]), "--lengths: expected at most 12");
+    refused(&of(&["--lengths", "3,0"]), "--lengths: expected 1 to 65536");
+    refused(&of(&["--lengths", "3", "--seq", "3"]), "--seq");
     refused(&of(&["--seq", "13"]), "--seq: expected at most 12");
     refused(&of(&["--static"]), "--static: expected --dtype int8");
     refused(&of(&["--sparsity", "1"]), "--sparsity: expected 0 to below 1");
