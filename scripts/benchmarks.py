@@ -269,6 +269,9 @@ def files(folder=FOLDER):
         record = json.loads(path.read_text(encoding="utf-8"))
         if path.stem != stem(record["cpu"]):
             raise SystemExit(f"{path.name} holds the record of {stem(record['cpu'])}")
+        names = [run["name"] for run in record["runs"]]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise SystemExit(f"{path.name} has more than one run called {', '.join(sorted(twice))}")
         for table in (t for run in record["runs"] for t in run["tables"]):
             if any(len(row) != len(table["columns"]) for row in table["rows"]):
                 raise SystemExit(f"{path.name}: a row of {table['title']!r} has not as many cells as there are columns")

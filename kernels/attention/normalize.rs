@@ -43,7 +43,7 @@ pub struct Normalize {
 }
 
 impl Normalize {
-    /// What exponentials of a row are divided by. A total is at least 1, which is the exponential of the largest score; or
+    /// What exponentials of a row are divided by. A total is at least 1 or 255, which is the exponential of the largest score; or
     /// it is 0, where all exponentials are, or NaN.
     #[inline(always)]
     pub fn total(&self, row: &Scores) -> f32 {
@@ -179,8 +179,8 @@ impl Line {
     }
 }
 
-/// Makes weights of exponentials, which are at most 1 (where they are made for bytes, 255), or NaN. `keys` are whole groups of 16 of one chunk; their
-/// weights go to where the chunk begins in the row. `CLIP` adds gamma and limits weights from below by 0 and from
+/// Makes weights of exponentials, which are NaN or at most 1, and of those that are made for bytes 255. `keys` are whole groups of 16
+/// of one chunk; their weights go to where the chunk begins in the row. `CLIP` adds gamma and limits weights from below by 0 and from
 /// above; without it, only bytes are limited from above. Counts clipped weights that are not 0, and adds up byte
 /// weights; `exact` becomes the sum of clipped weights before they were rounded to bytes.
 #[inline(always)]
