@@ -1,4 +1,4 @@
-//! LayerNorm of a row: J. L. Ba, J. R. Kiros, G. E. Hinton, Layer Normalization (2016), section 3.
+//! LayerNorm of some rows: J. L. Ba, J. R. Kiros, G. E. Hinton, Layer Normalization (2016), section 3.
 //!
 //! ```text
 //! h[i]     = x[i] + residual[i]                                the residual is optional

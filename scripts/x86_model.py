@@ -400,7 +400,7 @@ are twice as fast as f32. Zen 5 starts 1.85. On Golden Cove one starts every sec
 do half the work of f32, and widening wins, although it has more instructions. All loops of pairs reach what the instruction
 allows.
 
-**Softmax and hash.** An exponential is seven multiply-adds and a `vscalefps`, which is two operations on Intel; maxima,
+**Softmax and hash.** An exponential is seven multiply-adds (where it becomes a byte, five) and a `vscalefps`, which is two operations on Intel; maxima,
 comparisons and additions beside them run on the same ports, so these are busy without a gap while fewer than all of their
 operations are products.
 

@@ -70,8 +70,7 @@ impl<'a> Options<'a> {
     }
 
     /// Of [`Precision::Int8Static`]: whether GELU is computed of floats. Otherwise, as by default, its input is rounded to a byte, and
-    /// what comes out is looked up: a sparse layer is twice as fast so, and a MiniLM's vectors are farther from those of f32 by a
-    /// tenth.
+    /// what comes out is looked up, which is faster and less exact.
     #[must_use]
     pub fn exact_gelu(mut self, exact: bool) -> Self {
         self.exact_gelu = exact;

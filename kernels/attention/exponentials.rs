@@ -27,8 +27,8 @@ pub trait Exponential: 'static {
 
 /// With a relative error below 3e-7.
 pub struct Exact;
-/// 255 times as much, with a relative error below 1.1e-4: so no weight that is rounded to a byte is off by more than half a step and
-/// 0.03.
+/// 255 times as much, with a relative error below 1.1e-4. So a weight that is rounded to a byte is off by at most half a step and 0.03;
+/// or 0.06, where the step is that of a largest weight which is off as well.
 pub struct OfBytes;
 
 impl Exponential for Exact {

@@ -43,8 +43,8 @@ pub struct Normalize {
 }
 
 impl Normalize {
-    /// What exponentials of a row are divided by. A total is at least 1 or 255, which is the exponential of the largest score; or
-    /// it is 0, where all exponentials are, or NaN.
+    /// What exponentials of a row are divided by. A total is at least the exponential of the largest score, which is 1, or
+    /// 255 where exponentials are made for bytes; or it is 0, where all exponentials are, or NaN.
     #[inline(always)]
     pub fn total(&self, row: &Scores) -> f32 {
         if self.normalized || row.total < 1.0 { 1.0 } else { row.total }
@@ -179,7 +179,7 @@ impl Line {
     }
 }
 
-/// Makes weights of exponentials, which are NaN or at most 1, and of those that are made for bytes 255. `keys` are whole groups of 16
+/// Makes weights of exponentials, which are NaN or at most 1, or at most 255 where they are made for bytes. `keys` are whole groups of 16
 /// of one chunk; their weights go to where the chunk begins in the row. `CLIP` adds gamma and limits weights from below by 0 and from
 /// above; without it, only bytes are limited from above. Counts clipped weights that are not 0, and adds up byte
 /// weights; `exact` becomes the sum of clipped weights before they were rounded to bytes.
@@ -189,7 +189,7 @@ pub unsafe fn normalize<S: Simd, W: Weights<S>, const CLIP: bool>(
     keys: &Span,
     w: &Normalize,
 ) {
-    // No weight is larger than that of an exponential of 1 and a total of 1. Where the limit is 255 a weight need not be limited
+    // No weight is larger than that of a row whose total and largest exponential are 1. Where the limit is 255 a weight need not be limited
     // if rounding alone put it above; and, where weights are not added up, if saturation to bytes limits it.
     let line = Line::new(w, &Scores { total: 1.0, largest: 1.0, ..Scores::NONE });
     let most = if CLIP { line.factor.mul_add(1.0, line.gamma) } else { line.factor };

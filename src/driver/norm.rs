@@ -1,4 +1,4 @@
-//! Rows of a LayerNorm: which thread takes which tokens, and what is done to a row while it is in the first-level cache.
+//! Rows of a LayerNorm: which thread takes which tokens, and what is done to a few rows while they are in the first-level cache.
 
 use crate::base::buffer::{Buffer, as_f32, memory_mut};
 use crate::base::ctx::Ctx;
@@ -70,10 +70,14 @@ struct Shares {
 }
 
 impl Shares {
+    fn most_tasks(ctx: &Ctx) -> usize {
+        if ctx.threads() == 1 { 1 } else { 4 * ctx.threads() }
+    }
+
     fn new(tokens: usize, features: usize, ctx: &Ctx) -> Self {
         let tasks = match ctx.threads() {
             1 => 1,
-            threads => (4 * threads).min(tokens.div_ceil(LEAST.div_ceil(features))),
+            _ => Self::most_tasks(ctx).min(tokens.div_ceil(LEAST.div_ceil(features))),
         };
         let each = tokens.div_ceil(tasks.max(1)).max(1);
         Self { tasks: tokens.div_ceil(each), each }
@@ -96,9 +100,11 @@ pub fn run(
         (None, None) => unreachable!("rows to be normalized"),
     };
     let shares = Shares::new(tokens, n, ctx);
-    // Rows on their way to bytes, and the products of one with the factors of features.
+    // Rows on their way to bytes, and the products of one with the factors of features; for as many tasks as more tokens may need, so
+    // that fewer never need more memory.
     let row_bytes = (ROWS + 1) * 4 * n;
-    rows.grow(shares.tasks * row_bytes);
+    rows.grow(Shares::most_tasks(ctx) * row_bytes);
+    let at_once = rows_at_once(job, ctx);
     let mut per_token = None;
     let bytes = bytes.map(|Bytes { to, params }| match params {
         Params::All(params) => (to, Some(params)),
@@ -131,8 +137,8 @@ pub fn run(
         let (y, own) = (as_f32(y), as_f32(own));
         let (own_rows, products) = as_f32(rows).split_at_mut(ROWS * n);
         let (first, last) = (task * shares.each, ((task + 1) * shares.each).min(tokens));
-        for start in (first..last).step_by(ROWS) {
-            let some = start..last.min(start + ROWS);
+        for start in (first..last).step_by(at_once) {
+            let some = start..last.min(start + at_once);
             let (h, stride) = match has_y {
                 true => (&mut y[(start - first) * y_stride..], y_stride),
                 false => (&mut *own_rows, n),
@@ -165,6 +171,12 @@ pub fn run(
         }
     }
     Ok(())
+}
+
+/// How many rows are normalized at a time: no more than the first-level cache holds, because each is read three times.
+fn rows_at_once(job: &Job<'_>, ctx: &Ctx) -> usize {
+    let arrays = 1 + usize::from(job.x.is_some()) + usize::from(job.residual.is_some());
+    (ctx.core().l1d / (4 * job.affine.gamma.len() * arrays)).clamp(1, ROWS)
 }
 
 /// Normalizes the rows of up to [`ROWS`] tokens into `h`, or where they are: `stride` elements from each to the next.

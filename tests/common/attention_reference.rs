@@ -188,8 +188,9 @@ impl Data {
         let scale = |j: usize| if by_token { f64::from(v(j).1.scale()) } else { 1.0 };
         let weights: Vec<f64> = p.iter().enumerate().map(|(j, &p)| self.clip(p) * scale(j)).collect();
         let fixed = self.int8.weights_scale.map(f64::from);
-        // Exponentials that become bytes by steps of their own are off by up to 1.1e-4.
-        let relative = if self.case.clipped.is_none() && fixed.is_none() { 1.4e-4 } else { 3e-5 };
+        // Exponentials that become bytes by steps of their own are off by up to 1.1e-4, and so is the total that they are divided by.
+        let rough = self.case.clipped.is_none() && fixed.is_none();
+        let (relative, of_total) = if rough { (3e-5 + 1.1e-4, 2.0) } else { (3e-5, 1.0) };
         let near = |j: usize| (relative * (zeta - gamma) * p[j] - 1e-7 * gamma) * scale(j);
         let largest = weights.iter().copied().fold(0.0, f64::max);
         let step = fixed.unwrap_or(largest / 255.0);
@@ -230,8 +231,7 @@ impl Data {
                     let mean = total / sum;
                     let all = codes.iter().enumerate();
                     let slack: f64 = all.map(|(j, c)| (c.1 - c.0) * (value(j, f) - mean).abs()).sum();
-                    // Their sum is off as each of them is, and as the total is that they are divided by.
-                    (exact * mean, exact * slack / sum + (2.0 * nears + 1e-6 * exact) * mean.abs())
+                    (exact * mean, exact * slack / sum + (of_total * nears + 1e-6 * exact) * mean.abs())
                 }
             }
         });

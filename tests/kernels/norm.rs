@@ -4,7 +4,7 @@ use crate::common::errors::{Kind, named};
 use crate::common::{Rng, WAYS, in_parallel, isas, serial};
 #[cfg(unix)]
 use crate::guard::{Guarded, Side};
-use siskin::norm::{LayerNorm, NormOutput};
+use siskin::norm::{LayerNorm, NormBytes, NormOutput};
 use siskin::quant::{self, QuantParams, Scheme};
 use siskin::{Ctx, Element, Isa, MatMut, MatRef, Scratch};
 
@@ -294,27 +294,30 @@ fn nothing_is_written_where_a_token_has_no_range() {
 
 #[test]
 fn threads_and_batches_change_nothing() {
-    let (m, n) = (150, 97);
+    let n = 97;
     for (seed, isa) in isas("threads_and_batches_change_nothing").into_iter().enumerate() {
-        let case = Case::new(seed as u64, m, n, (0.5, 2.0));
-        let expected = case.bytes(Floats::Beside, true, &serial(isa));
-        for way in 0..WAYS {
-            for floats in [Floats::Beside, Floats::InPlace] {
-                assert_eq!(
-                    in_parallel(isa, way, |ctx| case.bytes(floats, true, ctx)),
-                    expected,
-                    "{isa} {way}"
-                );
+        // Rows are normalized by fours: with 1, 2 and 3 left over, and some to each thread.
+        for (m, per_token) in [5, 6, 7, 150].into_iter().flat_map(|m| [(m, true), (m, false)]) {
+            let case = Case::new(seed as u64 + 5 * u64::from(per_token), m, n, (0.5, 2.0));
+            let expected = case.bytes(Floats::Beside, per_token, &serial(isa));
+            for way in 0..WAYS {
+                for floats in [Floats::Beside, Floats::InPlace] {
+                    assert_eq!(
+                        in_parallel(isa, way, |ctx| case.bytes(floats, per_token, ctx)),
+                        expected,
+                        "{isa} {way} {m} {per_token}"
+                    );
+                }
             }
-        }
-        for token in [0, 1, 77, m - 1] {
-            let own = |all: &[f32]| all[token * n..][..n].to_vec();
-            let residual = case.residual.as_deref().map(own);
-            let (gamma, beta, factors) = (case.gamma.clone(), case.beta.clone(), case.factors.clone());
-            let alone = Case { m: 1, x: own(&case.x), residual, gamma, beta, factors, ..case };
-            let (y, bytes, params) = alone.bytes(Floats::Beside, true, &serial(isa));
-            assert_eq!(bits(&y), bits(&own(&expected.0)));
-            assert_eq!((&bytes[..], params[0]), (&expected.1[token * n..][..n], expected.2[token]));
+            for token in [0, 1, 3, 4, m / 2, m - 1] {
+                let own = |all: &[f32]| all[token * n..][..n].to_vec();
+                let residual = case.residual.as_deref().map(own);
+                let (gamma, beta, factors) = (case.gamma.clone(), case.beta.clone(), case.factors.clone());
+                let alone = Case { m: 1, x: own(&case.x), residual, gamma, beta, factors, ..case };
+                let (y, bytes, params) = alone.bytes(Floats::Beside, per_token, &serial(isa));
+                assert_eq!(bits(&y), bits(&own(&expected.0)));
+                assert_eq!((&bytes[..], params[0]), (&expected.1[token * n..][..n], expected.2[token]));
+            }
         }
     }
 }
@@ -327,7 +330,7 @@ fn norms_stay_inside() {
     for isa in isas("norms_stay_inside") {
         let (ctx, mut scratch) = (serial(isa), Scratch::new());
         for (seed, n) in FEATURES.into_iter().enumerate() {
-            let (m, stride) = (3, n + seed % 4);
+            let (m, stride, per_token) = ([3, 6, 9][seed % 3], n + seed % 4, seed % 2 == 1);
             let case = Case::new(seed as u64, m, n, (0.0, 1.0));
             let apart = |all: &[f32]| {
                 let mut wide = vec![f32::NAN; (m - 1) * stride + n];
@@ -344,13 +347,15 @@ fn norms_stay_inside() {
                 q.slice_mut::<u8>(len).fill(0xaa);
                 let of = |data| MatRef::with_stride(data, m, n, stride).unwrap();
                 let residual = residual.as_ref().map(|r| of(r.slice::<f32>(len)));
-                let to = NormOutput::from(MatMut::with_stride(y.slice_mut(len), m, n, stride).unwrap())
-                    .with_bytes((
-                        MatMut::with_stride(q.slice_mut(len), m, n, stride).unwrap(),
-                        &mut each[..],
-                    ));
+                let bytes = MatMut::with_stride(q.slice_mut(len), m, n, stride).unwrap();
+                let bytes: NormBytes<'_> = match per_token {
+                    true => (bytes, &mut each[..]).into(),
+                    false => (bytes, params()).into(),
+                };
+                let to = NormOutput::from(MatMut::with_stride(y.slice_mut(len), m, n, stride).unwrap());
+                let to = to.with_bytes(bytes);
                 case.norm().forward(of(x.slice(len)), residual, to, &ctx, &mut scratch).unwrap();
-                let expected = case.bytes(Floats::Beside, true, &ctx);
+                let expected = case.bytes(Floats::Beside, per_token, &ctx);
                 assert_eq!(each, expected.2);
                 let (y, q) = (y.slice::<f32>(len), q.slice::<u8>(len));
                 for at in 0..len {

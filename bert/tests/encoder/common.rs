@@ -41,8 +41,8 @@ pub fn encoders(model: &dyn Source, ctx: &Ctx) -> Vec<(&'static str, Encoder)> {
         ("f32", build(Options::new(Precision::F32))),
         ("bf16", build(Options::new(Precision::Bf16))),
         ("int8", build(Options::new(Precision::Int8))),
-        ("int8 static", build(Options::calibrated(&calibration))),
         ("int8 static, exact GELU", build(Options::calibrated(&calibration).exact_gelu(true))),
+        ("int8 static", build(Options::calibrated(&calibration))),
     ]
 }
 

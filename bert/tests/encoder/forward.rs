@@ -152,6 +152,9 @@ fn a_visitor_sees_the_input_of_every_linear_layer() {
         encoder.observe(texts.tokens(), &ctx, &mut Workspace::new(), &mut seen).unwrap();
         let ids: Vec<LinearId> = seen.inputs.iter().flat_map(|(ids, _)| ids.clone()).collect();
         assert_eq!(ids, model.config().linear_layers().collect::<Vec<_>>());
+        let of_attention = |id: &LinearId| matches!(id.part, Part::Query | Part::Key | Part::Value);
+        let ids: Vec<LinearId> = seen.outputs.iter().map(|(id, _)| *id).collect();
+        assert_eq!(ids, model.config().linear_layers().filter(of_attention).collect::<Vec<_>>());
         // Outputs are weights times inputs.
         for (id, y) in &seen.outputs {
             let (_, x) = seen.inputs.iter().find(|(ids, _)| ids.contains(id)).unwrap();

@@ -84,11 +84,10 @@ pub fn main(args: &Args) -> Result<()> {
             return Err(Error::input(flag, "1 to 65536", count));
         }
     }
-    let (flag, lengths) = match args.lengths.as_slice() {
-        [] => ("--batch", vec![args.seq; args.batch]),
-        lengths => ("--lengths", lengths.to_vec()),
+    let (flag, tokens, seq, batch) = match args.lengths.iter().max() {
+        None => ("--batch", args.seq * args.batch, args.seq, args.batch),
+        Some(&most) => ("--lengths", args.lengths.iter().sum(), most, args.lengths.len()),
     };
-    let tokens: usize = lengths.iter().sum();
     if tokens > 1 << 20 {
         return Err(Error::input(flag, "at most 1048576 tokens of all texts", tokens));
     }
@@ -99,9 +98,9 @@ pub fn main(args: &Args) -> Result<()> {
         block: format!("{}x{}", args.block.rows(), args.block.cols()),
         dtype: args.dtype,
         by_ranges: args.by_ranges,
-        seq: lengths.iter().copied().max().unwrap_or_default(),
-        batch: lengths.len(),
-        lengths,
+        seq,
+        batch,
+        lengths: args.lengths.clone(),
         threads: args.threads,
     };
     let measured = args.on_threads(|ctx| run(&case, args.block, args.min_ms, ctx))?;

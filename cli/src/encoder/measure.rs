@@ -45,16 +45,10 @@ pub struct Case {
     pub seq: usize,
     /// Texts.
     pub batch: usize,
-    /// Tokens of each text.
-    #[serde(skip)]
+    /// Tokens of each text, if they were given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lengths: Vec<usize>,
     pub threads: usize,
-}
-
-impl Case {
-    fn is_ragged(&self) -> bool {
-        self.lengths.iter().any(|&length| length != self.seq)
-    }
 }
 
 /// What came of it: times in microseconds.
@@ -75,7 +69,7 @@ pub struct Measured {
     pub us_min: f64,
     pub us_p50: f64,
     pub us_p99: f64,
-    /// The texts one by one, the least times added up: where they are not alike.
+    /// The texts one by one, the least times added up: where their lengths were given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub us_one_by_one: Option<f64>,
     pub tokens_per_s: f64,
@@ -114,14 +108,17 @@ pub fn run(case: &Case, shape: BlockShape, min_ms: u64, ctx: &Ctx) -> Result<Mea
     let generated = model.folder().is_none();
     let limit = model.config().max_positions;
     if case.seq > limit {
-        let flag = if case.is_ragged() { "--lengths" } else { "--seq" };
+        let flag = if case.lengths.is_empty() { "--seq" } else { "--lengths" };
         return Err(Error::input(flag, format_args!("at most {limit} tokens"), case.seq));
     }
     if case.sparsity > 0.0 {
         model.prune(&Pruning::uniform(&model.config().clone(), shape, case.sparsity))?;
     }
     let words = model.config().vocab_size;
-    let tokens = batch(&case.lengths, words)?;
+    let tokens = match case.lengths.as_slice() {
+        [] => batch(&vec![case.seq; case.batch], words)?,
+        lengths => batch(lengths, words)?,
+    };
     let calibration;
     let options = match (case.dtype, case.by_ranges) {
         (Dtype::F32, _) => Options::new(Precision::F32),
@@ -162,7 +159,7 @@ pub fn run(case: &Case, shape: BlockShape, min_ms: u64, ctx: &Ctx) -> Result<Mea
     };
     let times = all_times(&tokens, &mut memory, enough)?;
     let mut us_one_by_one = None;
-    if case.is_ragged() {
+    if !case.lengths.is_empty() {
         let mut total = Duration::ZERO;
         for &length in &case.lengths {
             let one = batch(&[length], words)?;

@@ -343,7 +343,9 @@ fn an_encoder_is_measured() {
     assert!((us("tokens_per_s") * us("us_p50") / 1e6 / 16.0 - 1.0).abs() < 0.01, "{m}");
     assert!(us("us_one_by_one") > 0.0);
     assert!(succeeded(of(&["--lengths", "3,12,1"])).contains("one by one"));
+    assert_eq!(m["lengths"], serde_json::json!([3, 12, 1]));
     refused(&of(&["--lengths", "3,13"]), "--lengths: expected at most 12");
+    refused(&of(&["--lengths", "13,13"]), "--lengths: expected at most 12");
     refused(&of(&["--lengths", "3,0"]), "--lengths: expected 1 to 65536");
     refused(&of(&["--lengths", "3", "--seq", "3"]), "--seq");
     refused(&of(&["--seq", "13"]), "--seq: expected at most 12");

@@ -232,8 +232,8 @@ impl Plan<'_> {
         scores: &mut [Scores],
         keys: &Range<usize>,
     ) {
-        let (of_bytes, one) = self.exponentials_of_bytes();
-        let run = self.tier.float.passes.exponentials[usize::from(of_bytes)][self.kind_of(scores)];
+        let (of_bytes, largest) = (usize::from(self.exponentials_are_of_bytes()), self.largest_exponential());
+        let run = self.tier.float.passes.exponentials[of_bytes][self.kind_of(scores)];
         for (s, state) in scores.iter_mut().zip(states) {
             match state {
                 State::Maximum(most) => s.most = *most,
@@ -248,9 +248,9 @@ impl Plan<'_> {
         for (s, _) in scores.iter_mut().zip(states).filter(|(_, state)| **state == State::Uniform) {
             // SAFETY: as the caller.
             unsafe {
-                std::slice::from_raw_parts_mut(s.p.cast::<f32>().add(keys.start), keys.len()).fill(one)
+                std::slice::from_raw_parts_mut(s.p.cast::<f32>().add(keys.start), keys.len()).fill(largest)
             };
-            s.total += keys.len() as f32 * one;
+            s.total += keys.len() as f32 * largest;
         }
     }
 

@@ -26,18 +26,22 @@ impl Share {
 }
 
 impl Plan<'_> {
-    /// Whether exponentials need no more digits than bytes keep, and the exponential of 0: where weights are bytes by steps that are the
-    /// largest weight's.
-    pub fn exponentials_of_bytes(&self) -> (bool, f32) {
-        let of_bytes = self.mode == Mode::Bytes
+    /// Whether exponentials need no more digits than bytes keep, and are 255 times as large: where weights are bytes by steps that are
+    /// the largest weight's.
+    pub fn exponentials_are_of_bytes(&self) -> bool {
+        self.mode == Mode::Bytes
             && self.problem.layer.clipped.is_none()
-            && self.problem.call.quantizers.weights_scale.is_none();
-        (of_bytes, if of_bytes { FULL } else { 1.0 })
+            && self.problem.call.quantizers.weights_scale.is_none()
+    }
+
+    /// The exponential of a row's largest score.
+    pub fn largest_exponential(&self) -> f32 {
+        if self.exponentials_are_of_bytes() { FULL } else { 1.0 }
     }
 
     /// Whether [`Plan::weigh_at_once`] can be: of v by one scale.
     pub fn weighs_at_once(&self) -> bool {
-        self.exponentials_of_bytes().0
+        self.exponentials_are_of_bytes()
             && !self.problem.v.is_per_token()
             && self.problem.call.block_mask.is_none()
     }
@@ -84,9 +88,9 @@ impl Plan<'_> {
         let limit = if clips { 1.0 } else { f32::INFINITY };
         let mut w = Normalize { stretch: zeta - gamma, gamma, step: 1.0, limit, normalized: false };
         // So it is where all keys of a row are in one chunk; of one chunk among several it is gauged.
-        let (_, one) = self.exponentials_of_bytes();
+        let largest = self.largest_exponential();
         scores.iter_mut().for_each(|s| {
-            (s.nonzero, s.weights, s.exact, s.largest) = (0, 0, s.total, one);
+            (s.nonzero, s.weights, s.exact, s.largest) = (0, 0, s.total, largest);
         });
         // SAFETY: as the caller. Weights are no wider than exponentials, so those of a chunk lie inside it; there are as many
         // factors as a chunk has keys.
