@@ -160,8 +160,13 @@ impl Problem {
             .collect();
         let mut row = Row { values: vec![0.0; self.head_dim], slack: vec![0.0; self.head_dim] };
         if bytes {
-            for chunk in weights.chunk_by(|a, b| a.key / CHUNK == b.key / CHUNK) {
-                unsure |= !self.add_bytes(chunk, (first_k, kv_head), &mut row);
+            let chunks = || weights.chunk_by(|a, b| a.key / CHUNK == b.key / CHUNK);
+            let rough = Rough {
+                relative: if clips || self.int8.weights_scale.is_some() { 0.0 } else { 1.1e-4 },
+                among_several: chunks().count() > 1,
+            };
+            for chunk in chunks() {
+                unsure |= !self.add_bytes(chunk, (first_k, kv_head), rough, &mut row);
             }
         } else {
             for Weight { key, w, stretched, .. } in weights {
@@ -194,7 +199,13 @@ impl Problem {
     }
 
     /// Adds the keys of a chunk, by weights that are rounded to bytes; false where that may come out as anything.
-    fn add_bytes(&self, weights: &[Weight], (first_k, kv_head): (usize, usize), row: &mut Row) -> bool {
+    fn add_bytes(
+        &self,
+        weights: &[Weight],
+        (first_k, kv_head): (usize, usize),
+        rough: Rough,
+        row: &mut Row,
+    ) -> bool {
         // What v is multiplied by, and its numbers: tokens that have a scale have it in their weight.
         let by_token = self.params[2].by_token;
         let v = |key: usize| {
@@ -204,8 +215,12 @@ impl Problem {
         let all: Vec<_> = weights.iter().map(|w| (w, v(w.key))).collect();
         let scaled =
             |(weight, (_, by, _)): &(&Weight, (Vec<f64>, f64, f64))| (weight.w * by, weight.near * by);
-        let (largest, most_near) =
+        let (largest, mut most_near) =
             all.iter().map(scaled).fold((0f64, 0f64), |(w, near), own| (w.max(own.0), near.max(own.1)));
+        // The exponential of the row's largest score is exact.
+        if rough.among_several || by_token {
+            most_near += rough.relative * largest;
+        }
         let fixed = self.int8.weights_scale.map(f64::from);
         if fixed.is_none() && largest < 1e-25 {
             // Nothing, or about nothing.
@@ -221,14 +236,16 @@ impl Problem {
             .map(|own| {
                 let (w, near) = scaled(own);
                 let of_step = if fixed.is_some() { 0.0 } else { w * most_near / largest };
-                let off = (near + of_step) / step + 1e-6;
+                let off = (near + rough.relative * w + of_step) / step + 1e-6;
                 let code = |steps: f64| steps.round_ties_even().clamp(0.0, 255.0);
                 (code(w / step - off), code(w / step + off))
             })
             .collect();
         let sum: f64 = codes.iter().map(|c| c.0).sum();
         let exact: f64 = all.iter().map(|own| scaled(own).0).sum();
-        let near: f64 = all.iter().map(|own| scaled(own).1).sum();
+        // Sums, and the total that they are divided by, are as rough as what is added up; of one chunk alone both are the same number.
+        let of_sum = if rough.among_several || by_token { 2.0 * rough.relative * exact } else { 0.0 };
+        let near: f64 = all.iter().map(|own| scaled(own).1).sum::<f64>() + of_sum;
         for f in 0..self.head_dim {
             let number = |i: usize| all[i].1.0[f] * all[i].1.2;
             let total: f64 = codes.iter().enumerate().map(|(i, c)| c.0 * number(i)).sum();
@@ -245,6 +262,14 @@ impl Problem {
 
 /// Keys of a sequence that have one step of the weights.
 const CHUNK: usize = 512;
+
+/// How rough exponentials are, where they have no more digits than bytes keep.
+#[derive(Clone, Copy)]
+struct Rough {
+    relative: f64,
+    /// Whether the row has keys in several chunks.
+    among_several: bool,
+}
 
 /// What a key weighs, how exact that is in f32, and its probability before a clip cut it off, stretched.
 struct Weight {
