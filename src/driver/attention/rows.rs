@@ -1,6 +1,7 @@
 //! From scores to weights to context, some rows at a time and a chunk of keys at a time.
 
 use super::{Group, Mode, Plan, Row, chunks, keys_of, segments};
+use crate::base::buffer::as_i32;
 use crate::base::tensor::TensorRef;
 use crate::driver::multiply::multiply_all;
 use crate::driver::tensor::Prefetch;
@@ -356,9 +357,10 @@ impl Plan<'_> {
                 let word = first..(first + self.keys_per_word()).min(keys.end);
                 self.pack_v(g, word, row, Prefetch::NOTHING);
                 if self.mode == Mode::Pairs {
-                    for half in 0..2 {
-                        if *list.values().add(i) >> (16 * half) & 0xffff == 0 {
-                            row.chunks_exact_mut(2).skip(half).step_by(2).for_each(|v| v.fill(0));
+                    // Each word has v of two keys; of a key that weighs nothing it is to be 0.
+                    for half in [0xffff, !0xffff] {
+                        if *list.values().add(i) & half == 0 {
+                            as_i32(row).iter_mut().for_each(|pair| *pair &= !half as i32);
                         }
                     }
                 }
