@@ -2,8 +2,7 @@
 //!
 //! `cargo run --release -p siskin-bert --example speed -- MODEL PRECISION [SPARSITY [BLOCK [TEXTSxTOKENS ..]]]`: MODEL is a folder, or one of
 //! minilm, bert-mini, distilbert, bert-base and bert-large with generated weights; PRECISION is f32, bf16, int8, static or exact
-//! (static, with GELU in floats); weights are pruned by
-//! magnitude, in blocks such as 4x1.
+//! (static, with GELU in floats); weights are pruned by magnitude, in blocks such as 4x1.
 
 use siskin::sparse::BlockShape;
 use siskin::{Ctx, MatMut};

@@ -3,7 +3,8 @@
 use crate::names::LinearId;
 use siskin::MatRef;
 
-/// Sees what goes into every linear layer of a batch, and what attention computes with, in f32: see [`Encoder::observe`](crate::Encoder::observe).
+/// Sees what goes into every linear layer of a batch, and what attention computes with, in f32: see
+/// [`Encoder::observe`](crate::Encoder::observe).
 pub trait Visitor {
     /// Sees the input `[tokens, in_features]` of the layers `ids`: of query, key and value at once, which have the same, and of each
     /// other layer alone. Its columns are those of the layers' weights.
