@@ -1,7 +1,7 @@
 //! Normalization, of every kind of output, and the layers that read its bytes.
 
 use crate::allocations;
-use crate::common::{isas, serial};
+use crate::common::{Manner, custom, isas, serial};
 use siskin::linear::{Epilogue, Linear};
 use siskin::norm::{LayerNorm, NormOutput};
 use siskin::quant::QuantParams;
@@ -47,5 +47,25 @@ fn norms_allocate_nothing() {
                 assert_eq!(allocations(|| call(way, m)), 0, "{isa} way {way}, {m} tokens");
             }
         }
+    }
+}
+
+/// How many tasks there are does not grow steadily with tokens: 48 of 768 features make more than 49 do for two threads.
+#[test]
+fn fewer_tokens_need_no_more_memory_on_any_threads() {
+    let Some(best) = isas("fewer_tokens_need_no_more_memory_on_any_threads").pop() else { return };
+    for (threads, k, more, fewer) in [(2, 768, 49, 48), (4, 384, 177, 176)] {
+        let ctx = custom(best, threads, Manner::Backwards);
+        let norm = LayerNorm::new(&vec![1.5; k], &vec![0.25; k], 1e-12).unwrap();
+        let x: Vec<f32> = (0..more * k).map(|i| (i as f32 * 0.7).sin()).collect();
+        let (p, mut bytes) = (QuantParams::u8(0.02, 100).unwrap(), vec![0u8; more * k]);
+        let (mut params, mut scratch) = (vec![p; more], Scratch::new());
+        let held = [more, fewer].map(|m| {
+            let to = MatMut::new(&mut bytes[..m * k], m, k).unwrap();
+            let x = MatRef::new(&x[..m * k], m, k).unwrap();
+            norm.forward(x, None, NormOutput::from((to, &mut params[..m])), &ctx, &mut scratch).unwrap();
+            scratch.capacity()
+        });
+        assert_eq!(held[0], held[1], "{threads} threads, {k} features, {fewer} tokens after {more}");
     }
 }
