@@ -5,7 +5,6 @@ use super::quantize::{Affine, Real};
 use super::table::Tier;
 use crate::base::core::{Bf16Pairs, Core, KNOWN, Known, Target};
 use crate::base::ctx::Ctx;
-use crate::base::error::Result;
 use crate::base::isa::Isa;
 use std::hint::black_box;
 use std::ops::RangeInclusive;
@@ -91,27 +90,29 @@ pub fn detected() -> Core {
     })
 }
 
-/// The core as measured now, on this thread: in well under a millisecond.
-fn measured(isa: Isa) -> Core {
-    let core = Core {
-        name: "measured",
-        source: "pairs of bfloat16 and divisions measured just now, all else as known",
-        ..detected()
-    };
+/// The core with what single kernels tell of it now, on this thread: in well under a millisecond.
+pub(crate) fn measured(isa: Isa) -> Core {
+    let core = Core { name: "measured", source: "measured just now; caches as the CPU tells", ..detected() };
     Core { bf16_pairs: pairs(isa).unwrap_or(core.bf16_pairs), division: division(isa), ..core }
 }
 
-/// How long a call takes, in seconds: the least of some.
-fn time(call: &mut dyn FnMut()) -> f64 {
-    (0..8).fold(f64::INFINITY, |least, _| {
+/// How long a call takes, in seconds: the least of some, of fewer where one takes long.
+pub(crate) fn least(call: &mut dyn FnMut()) -> f64 {
+    let (mut least, mut spent) = (f64::INFINITY, 0.0);
+    for _ in 0..8 {
         let start = Instant::now();
         call();
-        least.min(start.elapsed().as_secs_f64())
-    })
+        let seconds = start.elapsed().as_secs_f64();
+        (least, spent) = (seconds.min(least), spent + seconds);
+        if spent > 0.5e-3 {
+            break;
+        }
+    }
+    least
 }
 
 /// As a number of two digits, which is what such a moment can tell.
-fn two_digits(ratio: f64) -> f32 {
+pub(crate) fn two_digits(ratio: f64) -> f32 {
     ((ratio * 100.0).round() / 100.0).clamp(0.0, 1000.0) as f32
 }
 
@@ -126,7 +127,7 @@ fn pairs(isa: Isa) -> Option<f32> {
         // Some ten thousand cycles, whatever a round does.
         let rounds = 1 + 500_000 / run(1).max(1);
         let mut done = 0;
-        let time = time(&mut || done = black_box(run(rounds)));
+        let time = least(&mut || done = black_box(run(rounds)));
         done as f64 / time.max(1e-9)
     };
     Some(two_digits(rate(pairs.peak) / rate(tier.float.f32.peak)))
@@ -144,7 +145,7 @@ fn division(isa: Isa) -> f32 {
     let mut y = [0; 2048];
     let to = Affine::UNIT;
     let [divide, correct] = f32::quantize(isa).map(|run| {
-        time(&mut || {
+        least(&mut || {
             // SAFETY: the ISA is that of a context, so this CPU has it.
             unsafe { run(black_box(&x), to, black_box(&mut y)) }
         })
@@ -153,19 +154,6 @@ fn division(isa: Isa) -> f32 {
 }
 
 impl Ctx {
-    /// As [`Ctx::new`], for the core as it is measured now, on this thread: where nobody knows the CPU's model. Pairs of bfloat16 and
-    /// divisions are timed, which takes well under a millisecond; all else is as it is known. Keep the context, or its [`Ctx::core`]:
-    /// where pairs are about as fast as multiply-adds, another moment could choose otherwise, and the bits of bfloat16 with it
-    /// ([`Bf16Pairs::Never`] has the same everywhere).
-    ///
-    /// # Errors
-    /// As [`Ctx::new`].
-    pub fn tuned() -> Result<Self> {
-        let ctx = Self::new()?;
-        let core = measured(ctx.isa());
-        Ok(ctx.with_core(core))
-    }
-
     /// The core that kernels are chosen for: what is known of this CPU's, unless [`Ctx::with_core`] said otherwise.
     pub fn core(&self) -> Core {
         self.given_core().unwrap_or_else(detected)

@@ -6,11 +6,12 @@
 //! y = v as the output's element; bytes: clamp(round_half_even(v * post) + zero), and zero where v is NaN
 //! ```
 //!
-//! A call makes one [`Finish`]. Two places read it: the loops here, for sums in memory, and `requantize.rs`, for bytes of
-//! sums that are still in the registers of a sparse tile. (A dense tile of sums that need no more than a bias stores them as outputs
+//! A call makes one [`Finish`]. Two places read it: the loops here, for sums in memory, and `requantize.rs`, for bytes of sums
+//! that stay inside the range of i32. (A dense tile of sums that need no more than a bias stores them as outputs
 //! itself, see `driver::linear::dense`.) Both do the same IEEE operations in one order and give the same bits.
 
 use super::activation::{Curve, Function, apply, with_curve};
+use super::requantize;
 use super::simd::Simd;
 use crate::base::element::Element;
 use half::{bf16, f16};
@@ -75,8 +76,9 @@ pub struct Finish<'a> {
     pub table: Option<&'a [u8; 256]>,
     /// Of bytes: the mask that each is flipped by at last.
     pub flip: u8,
-    /// Whether a sparse tile may finish bytes in its registers, where nothing leaves the range of i32.
-    pub in_registers: bool,
+    /// Whether bytes may be packed with saturation, by `requantize.rs`: nothing leaves the range of i32 before, and there is neither a
+    /// residual nor a correction nor a scale of each token.
+    pub saturating: bool,
 }
 
 /// A tile of sums: tokens `token ..` and features `feature ..` of the call.
@@ -113,6 +115,10 @@ pub type Run = unsafe fn(&Finish<'_>, &Sums);
 pub unsafe fn run<S: Simd, const FLOAT: bool>(to: &Finish<'_>, tile: &Sums) {
     // SAFETY: as `Run`.
     unsafe {
+        let whole = tile.features.is_multiple_of(2 * S::LANES);
+        if !FLOAT && to.saturating && to.curve == Curve::Identity && to.flip == 0 && whole {
+            return requantize::tokens::<S>(to, tile);
+        }
         let done = with_curve!(to.curve, f => registers::<S, _, FLOAT>(f, to, tile));
         if done < tile.features {
             rows::<S, FLOAT>(to, tile, done);

@@ -1,10 +1,11 @@
-//! Bytes of the next layer's panel out of exact sums: in the registers of a sparse tile, or of sums in memory.
+//! Bytes out of exact sums that stay inside the range of i32: of the next layer's panel, in the registers of a sparse tile or of sums in
+//! memory, and of rows, of the sums of a dense tile.
 //!
 //! `byte = clamp(round(post * f(sum * scale + bias)) + zero, low, high)`, then perhaps a table. Without a curve f the factor post
 //! is in scale and bias already.
 
 use super::activation::{Function, apply_scaled, with_curve};
-use super::epilogue::Finish;
+use super::epilogue::{Finish, Sums};
 use super::simd::Simd;
 
 /// Exact sums `[row][64 tokens]`, in the order of `sparse::place`, of rows from output feature `first` on, to bytes `[row][64]`.
@@ -42,7 +43,59 @@ unsafe fn rows_of<S: Simd, A: Function>(
     }
 }
 
+/// A dense tile whose features fill pairs of registers, without a curve, token by token: those of two tokens are packed at once.
+///
+/// # Safety
+/// As `epilogue::Run`.
+#[inline(always)]
+pub unsafe fn tokens<S: Simd>(finish: &Finish<'_>, tile: &Sums) {
+    let mut c = 0;
+    while c < tile.features {
+        // SAFETY: as the caller, who has parameters for these features, sums of these tokens, and their outputs.
+        unsafe {
+            let (mut scale, mut bias) = ([S::splat_f(0.0); 2], [S::splat_f(0.0); 2]);
+            for v in 0..2 {
+                scale[v] = S::load_f(finish.scale.as_ptr().add(tile.feature + c + v * S::LANES));
+                bias[v] = S::load_f(finish.bias.as_ptr().add(tile.feature + c + v * S::LANES));
+            }
+            let mut m = 0;
+            while m < tile.tokens {
+                // Of an odd number the last comes twice.
+                let two = [m, (m + 1).min(tile.tokens - 1)];
+                let mut q = [S::splat(0); 4];
+                for i in 0..2 {
+                    for v in 0..2 {
+                        let sum = S::load(tile.sums.add(two[i] * tile.ld + c + v * S::LANES).cast());
+                        q[2 * i + v] = S::round(S::fma(S::to_f32(sum), scale[v], bias[v]));
+                    }
+                }
+                let bytes = finish.bounded::<S>(S::pack_in_order(q, finish.zero));
+                let first = tile.out.add(two[0] * tile.stride + c);
+                S::store_apart(first, tile.out.add(two[1] * tile.stride + c), bytes);
+                m += 2;
+            }
+        }
+        c += 2 * S::LANES;
+    }
+}
+
 impl Finish<'_> {
+    /// Saturated bytes inside their limits, and what the table makes of them.
+    #[inline(always)]
+    unsafe fn bounded<S: Simd>(&self, bytes: S::V) -> S::V {
+        // SAFETY: the caller vouches for the tier.
+        unsafe {
+            let bytes = match (self.low, self.high) {
+                (0, 255) => bytes,
+                (low, high) => S::clamp_bytes(bytes, low, high),
+            };
+            match self.table {
+                None => bytes,
+                Some(table) => S::lookup256(table, bytes),
+            }
+        }
+    }
+
     /// Stores the bytes of `VECS` registers of one row: a whole register of them if VECS is 4, 8 of each 16 if it is 2.
     #[inline(always)]
     pub unsafe fn store<S: Simd, A: Function, const VECS: usize>(
@@ -71,15 +124,7 @@ impl Finish<'_> {
                 q[v] = S::round(y[v]);
             }
             if const { VECS == 4 } {
-                let bytes = S::pack4([q[0], q[1], q[2], q[3]], self.zero);
-                let bytes = match (self.low, self.high) {
-                    (0, 255) => bytes,
-                    (low, high) => S::clamp_bytes(bytes, low, high),
-                };
-                match self.table {
-                    None => S::store(out, bytes),
-                    Some(table) => S::store(out, S::lookup256(table, bytes)),
-                }
+                S::store(out, self.bounded::<S>(S::pack4([q[0], q[1], q[2], q[3]], self.zero)));
             } else {
                 S::store_pack2(out, q[0], q[1], self.zero, self.low, self.high);
                 if let Some(table) = self.table {

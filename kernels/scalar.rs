@@ -371,9 +371,9 @@ unsafe impl Simd for Scalar {
         to_bytes(&v, zero)
     }
     #[inline(always)]
-    unsafe fn pack_in_order(v: [[i32; 4]; 4]) -> [i32; 4] {
+    unsafe fn pack_in_order(v: [[i32; 4]; 4], zero: i32) -> [i32; 4] {
         // SAFETY: any CPU. A register is one part.
-        unsafe { Self::pack4(v, 0) }
+        unsafe { Self::pack4(v, zero) }
     }
     #[inline(always)]
     unsafe fn store_pack2(p: *mut u8, a: [i32; 4], b: [i32; 4], zero: i32, low: u8, high: u8) {

@@ -432,8 +432,20 @@ pub unsafe trait Simd: Copy + 'static {
     /// Narrows four registers of i32 to one of bytes, inside each 16-byte part: adds `zero` and saturates to 0 ..=
     /// 255.
     unsafe fn pack4(v: [Self::V; 4], zero: i32) -> Self::V;
-    /// Narrows four registers of i32 to one of bytes in the order of memory, saturating to 0 ..= 255.
-    unsafe fn pack_in_order(v: [Self::V; 4]) -> Self::V;
+    /// As [`Simd::pack4`], in the order of memory.
+    unsafe fn pack_in_order(v: [Self::V; 4], zero: i32) -> Self::V;
+    /// Stores the first half of a register at `first`, the second at `second`.
+    #[inline(always)]
+    unsafe fn store_apart(first: *mut u8, second: *mut u8, v: Self::V) {
+        let mut bytes = [0u8; 64];
+        let half = const { Self::LANES * 2 };
+        // SAFETY: the caller vouches for the tier, and for half a register at each pointer; no register is wider than 64 bytes.
+        unsafe {
+            Self::store(bytes.as_mut_ptr(), v);
+            first.copy_from_nonoverlapping(bytes.as_ptr(), half);
+            second.copy_from_nonoverlapping(bytes.as_ptr().add(half), half);
+        }
+    }
     /// Narrows two registers as [`Simd::pack4`] does and limits the bytes to `low ..= high`: the 8 bytes of part i go
     /// to `p + 16 * i`.
     unsafe fn store_pack2(p: *mut u8, a: Self::V, b: Self::V, zero: i32, low: u8, high: u8);

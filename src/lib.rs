@@ -80,6 +80,8 @@ pub mod norm;
 pub mod quant;
 #[forbid(unsafe_code)]
 pub mod sparse;
+#[forbid(unsafe_code)]
+mod tune;
 
 /// What siskin's own tests and benchmarks reach: no part of the API, and not sound for every argument.
 ///

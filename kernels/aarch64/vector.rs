@@ -557,10 +557,10 @@ macro_rules! vector {
         }
 
         #[inline(always)]
-        unsafe fn pack_in_order(v: [int32x4_t; 4]) -> int32x4_t {
+        unsafe fn pack_in_order(v: [int32x4_t; 4], zero: i32) -> int32x4_t {
             // SAFETY: the caller vouches for the tier. A register is one 16-byte part, so that the order is that of
             // memory.
-            unsafe { Self::pack4(v, 0) }
+            unsafe { Self::pack4(v, zero) }
         }
 
         #[inline(always)]

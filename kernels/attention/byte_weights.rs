@@ -92,7 +92,7 @@ impl<S: Simd, R: Raw<S>> Pass<S> for Bytes<S, R> {
             for i in 0..4 {
                 q[i] = S::round(e[i % N]);
             }
-            let bytes = S::pack_in_order(q);
+            let bytes = S::pack_in_order(q, 0);
             S::store(self.weights.wrapping_add(key), bytes);
             self.sum = S::add_bytes(self.sum, bytes);
         }

@@ -121,7 +121,7 @@ impl<S: Simd> Tally<S> {
             }
             if const { W::BYTES == 1 && N == 4 } {
                 let bytes =
-                    S::pack_in_order([S::round(w[0]), S::round(w[1]), S::round(w[2]), S::round(w[3])]);
+                    S::pack_in_order([S::round(w[0]), S::round(w[1]), S::round(w[2]), S::round(w[3])], 0);
                 S::store(p, bytes);
                 self.sum = S::add_bytes(self.sum, bytes);
                 if COUNT {

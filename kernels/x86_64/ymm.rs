@@ -517,11 +517,10 @@ macro_rules! ymm {
         }
 
         #[inline(always)]
-        unsafe fn pack_in_order(v: [__m256i; 4]) -> __m256i {
+        unsafe fn pack_in_order(v: [__m256i; 4], zero: i32) -> __m256i {
             // SAFETY: the caller vouches for the tier.
             unsafe {
-                let parts =
-                    _mm256_packus_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
+                let parts = Self::pack4(v, zero);
                 _mm256_permutevar8x32_epi32(parts, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
             }
         }

@@ -514,11 +514,10 @@ macro_rules! zmm {
         }
 
         #[inline(always)]
-        unsafe fn pack_in_order(v: [__m512i; 4]) -> __m512i {
+        unsafe fn pack_in_order(v: [__m512i; 4], zero: i32) -> __m512i {
             // SAFETY: the caller vouches for the tier.
             unsafe {
-                let parts =
-                    _mm512_packus_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
+                let parts = Self::pack4(v, zero);
                 let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
                 _mm512_permutexvar_epi32(order, parts)
             }

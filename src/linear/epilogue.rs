@@ -152,7 +152,7 @@ impl<'a> Epilogue<'a> {
             high: 255,
             table: None,
             flip: flip(element),
-            in_registers: false,
+            saturating: false,
         };
         match self.activation {
             Activation::Identity => {}

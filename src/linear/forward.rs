@@ -121,7 +121,7 @@ impl Linear {
                     None => [weight_correction, None],
                     some => [some, weight_correction],
                 },
-                in_registers: self.fits_registers(&end, x_scale, fold),
+                saturating: self.saturates(&end, x_scale, fold),
                 ..end
             },
             out: out(&mut y, m),
@@ -229,15 +229,15 @@ impl Linear {
         driver::start(self.tier, &self.sums, zero, init);
     }
 
-    /// Whether a sparse tile can finish bytes in its registers: nothing leaves the range of i32 there.
-    fn fits_registers(&self, end: &Finish<'_>, x_scale: ScaleRef<'_>, fold: f32) -> bool {
+    /// Whether bytes can be made of sums by packing with saturation: nothing leaves the range of i32 before.
+    fn saturates(&self, end: &Finish<'_>, x_scale: ScaleRef<'_>, fold: f32) -> bool {
         let ScaleRef::Tensor { scale: x_scale, .. } = x_scale else { return false };
         let plain = end.element.is_quantized() && end.residual.is_none() && self.zero_points.is_none();
-        let whole = matches!(&self.weights, Packed::Sparse(w) if !w.split_rows() && !w.layout().is_float());
+        let exact = !self.input_layout().is_float();
         // NaN and infinity compare as they should: not tame.
         let most = (self.reach * x_scale + self.most_bias) * fold;
         let tame = most * end.post.max(1.0) < (1u32 << 30) as f32;
-        plain && whole && tame
+        plain && exact && tame
     }
 }
 

@@ -256,7 +256,7 @@ fn sparse_kernels_to_bytes() {
                     high,
                     table: if r.below(2) == 0 { Some(&table) } else { None },
                     flip: 0,
-                    in_registers: true,
+                    saturating: true,
                 };
                 let mut got = vec![0xa5u8; sums.len() + 64];
                 // SAFETY: as above; there are parameters for all rows.

@@ -10,7 +10,7 @@ use siskin::internal::isa::FeatureSet;
 use siskin::internal::kernels::table::Tier;
 use siskin::linear::{Epilogue, Linear};
 use siskin::sparse::{BlockShape, Norm, prune};
-use siskin::{Bf16Pairs, Core, Ctx, Element, Isa, MatMut, MatRef, Scratch, bf16};
+use siskin::{Bf16Pairs, Core, Ctx, Element, Isa, MatMut, MatRef, Scratch, SparseCost, bf16};
 use std::io::Write;
 
 /// Past libtest's capture, so that it is seen without `--nocapture` too.
@@ -280,6 +280,12 @@ fn a_core_is_what_its_text_says() {
         assert_eq!((again.bf16_pairs, again.division), (core.bf16_pairs, core.division));
         assert_eq!((again.l1d, again.l2, again.sparse), (core.l1d, core.l2, core.sparse));
         assert!(!core.name.is_empty() && !core.source.is_empty());
+    }
+    let tuned = Ctx::tuned().unwrap().core();
+    let SparseCost { any_8, any_4, adjacent_4, any_1, adjacent_1, .. } = tuned.sparse;
+    // No layer takes no time, and none of those that are timed is so slow that it should not be there.
+    for cost in [any_8, any_4, adjacent_4, any_1, adjacent_1] {
+        assert!((0.05..100.0).contains(&cost), "{tuned}");
     }
     // Four costs are those from before groups of eight rows had one.
     let before: Core = "bf16-pairs=2 division=1 sparse=2,1,3,1.5 l1d=32768 l2=524288".parse().unwrap();

@@ -7,7 +7,7 @@ use siskin::Ctx;
 use std::io::Write;
 use std::io::stdout;
 
-/// Time what kernels are chosen by (pairs of bfloat16, divisions), in a moment, where nobody knows this CPU.
+/// Time what kernels are chosen by (pairs of bfloat16, divisions, sparse weights), in a moment, where nobody knows this CPU.
 ///
 /// The line after "chosen by" is what a program can keep, and give to `Ctx::with_core`.
 #[derive(clap::Args)]

@@ -121,7 +121,7 @@ fn rows_of<'a>(job: &Job<'_>, w: &Sparse, panel: Panel, x: &'a [u8], room: &'a m
 /// One panel times some bands.
 fn multiply(job: &Job<'_>, w: &Sparse, panel: Panel, x: &X<'_>, bands: Range<usize>, tile: &mut [u8]) {
     for band in bands {
-        if job.finish.in_registers && panel.width == 64 {
+        if job.finish.saturating && !w.split_rows() && panel.width == 64 {
             fused(job, w, panel, x.panel, band, tile);
         } else {
             general(job, w, panel, x, band, tile);
