@@ -1,9 +1,12 @@
-//! The loops of EcoFormer around its matrix products: tokens to features to bits, and sums of signed rows looked up
-//! by the bits of a code.
+//! The loops of EcoFormer around its matrix products: tokens to features to bits, sums of rows by the bits of their codes, and sums
+//! looked up by the bits of a code.
 //!
 //! ```text
+//! norms:    squares[t] = |x_t|^2, in 16 lanes
 //! features: f[a][t]   = exp(-|x_t / |x_t| - anchor_a|^2 / (2 sigma)) - centring[a]
 //! signs:    bit t of masks[b] = y[b][t] > 0
+//! add_rows: sums[g][bits g of code[t]][c] += rows[t][c]
+//! signed:   out[b][c] = sum over values:  (bit b of the value ? +1 : -1) * sums[group of b][value][c]
 //! lookup:   out[t][c] = factors[t] * (base[c] + own_factor * own[t][c]
 //!                                     + sum over groups g:  table[g][bits g of code[t]][c])
 //! tables:   table[g][value][c] = sum over i in 0..4:  (bit i of value ? +1 : -1) * rows[4 g + i][c]
@@ -18,6 +21,110 @@ use super::simd::Simd;
 
 /// Bits of a code that select a row of a table.
 pub const GROUP: usize = 4;
+
+/// The rows of up to a panel of tokens.
+#[derive(Debug, Clone, Copy)]
+pub struct Norms {
+    /// The first token's row, of floats.
+    pub rows: *const u8,
+    /// Bytes from the row of a token to that of the next.
+    pub stride: usize,
+    /// The number of tokens, of which there is one.
+    pub tokens: usize,
+    /// Features of a row.
+    pub dim: usize,
+    /// `[PANEL]`; of tokens that are not there it becomes 0.
+    pub squares: *mut f32,
+}
+
+/// Lanes in which the squares of a row are added up, before those sums are added in pairs.
+const NORM_LANES: usize = 16;
+
+/// The squared norm of each row: feature c is added, by a multiply-add, to lane c % 16; lanes become one of four, and these one, by adding
+/// `(0 + 1) + (2 + 3)`.
+#[inline(always)]
+pub unsafe fn norms<S: Simd>(n: &Norms) {
+    // Of four tokens: the sums of four lanes each, [four][token].
+    let mut fours = [[[0.0f32; 4]; NORM_LANES / 4]; PANEL / 4];
+    let whole = n.tokens / 4;
+    // SAFETY: the caller vouches for the tier, and for the memory that the argument describes.
+    unsafe {
+        let mut row = n.rows;
+        for fours in &mut fours[..whole] {
+            squares_of_four::<S>(
+                [0, 1, 2, 3].map(|t| row.add(t * n.stride)),
+                n.dim,
+                fours.as_mut_ptr().cast(),
+            );
+            row = row.add(4 * n.stride);
+        }
+        if whole < n.tokens.div_ceil(4) {
+            // The last comes again.
+            let rows = [0, 1, 2, 3].map(|t: usize| row.add(t.min(n.tokens - 1 - 4 * whole) * n.stride));
+            squares_of_four::<S>(rows, n.dim, fours[whole].as_mut_ptr().cast());
+        }
+    }
+    let mut squares = [0.0; PANEL];
+    for (squares, fours) in squares.as_chunks_mut::<4>().0.iter_mut().zip(&fours) {
+        for t in 0..4 {
+            squares[t] = (fours[0][t] + fours[1][t]) + (fours[2][t] + fours[3][t]);
+        }
+    }
+    squares[n.tokens..].fill(0.0);
+    // SAFETY: the caller has a panel of squares.
+    unsafe { n.squares.copy_from_nonoverlapping(squares.as_ptr(), PANEL) };
+}
+
+/// The sums of four lanes each of four rows, `[four][row]`.
+#[inline(always)]
+unsafe fn squares_of_four<S: Simd>(rows: [*const u8; 4], dim: usize, fours: *mut f32) {
+    let whole = dim / NORM_LANES * NORM_LANES;
+    // SAFETY: the caller of `norms` vouches for the tier and for rows; there is room for 16 sums.
+    unsafe {
+        let mut sums = [[S::splat_f(0.0); 4]; 4];
+        for column in (0..whole).step_by(NORM_LANES) {
+            sums = add_squares::<S>(sums, rows, column);
+        }
+        if whole < dim {
+            let (mut tails, mut of_tails) = ([[0.0f32; NORM_LANES]; 4], rows);
+            for t in 0..4 {
+                let from = rows[t].cast::<f32>().add(whole);
+                tails[t].as_mut_ptr().copy_from_nonoverlapping(from, dim - whole);
+                of_tails[t] = tails[t].as_ptr().cast();
+            }
+            sums = add_squares::<S>(sums, of_tails, 0);
+        }
+        for v in 0..const { NORM_LANES / S::LANES } {
+            let mut lanes = [S::splat(0); 4];
+            for t in 0..4 {
+                lanes[t] = S::as_v(sums[v][t]);
+            }
+            let lanes = S::transpose4(lanes);
+            let even = S::add_f(S::as_f(lanes[0]), S::as_f(lanes[1]));
+            let odd = S::add_f(S::as_f(lanes[2]), S::as_f(lanes[3]));
+            S::store_f(fours.add(v * S::LANES), S::add_f(even, odd));
+        }
+    }
+}
+
+/// Adds the squares of 16 features of four rows, in registers `[of a row][row]`.
+#[inline(always)]
+unsafe fn add_squares<S: Simd>(
+    mut sums: [[S::F; 4]; 4],
+    rows: [*const u8; 4],
+    column: usize,
+) -> [[S::F; 4]; 4] {
+    // SAFETY: the caller vouches for the tier, and for 16 features from `column` on.
+    unsafe {
+        for v in 0..const { NORM_LANES / S::LANES } {
+            for t in 0..4 {
+                let x = S::load_f(rows[t].cast::<f32>().add(column + v * S::LANES));
+                sums[v][t] = S::fma(x, x, sums[v][t]);
+            }
+        }
+    }
+    sums
+}
 
 /// A panel of tokens and the anchors of a head.
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +189,174 @@ pub unsafe fn signs<S: Simd>(y: *const f32, bits: usize, masks: *mut u64) {
                 mask |= u64::from(S::nonzero(S::as_v(above))) << token;
             }
             *masks.add(b) = mask;
+        }
+    }
+}
+
+/// Rows of tokens, and the codes by which they are added up.
+#[derive(Debug, Clone, Copy)]
+pub struct AddRows {
+    /// The row of the first token, of floats.
+    pub rows: *const u8,
+    /// Bytes from the row of a token to that of the next.
+    pub stride: usize,
+    /// The code of the first token.
+    pub codes: *const u64,
+    /// Words of 64 bits of a code.
+    pub words: usize,
+    /// The number of tokens.
+    pub tokens: usize,
+    /// The number of groups of bits.
+    pub groups: usize,
+    /// The number of columns: a multiple of 16.
+    pub columns: usize,
+    /// `[groups]`, [`sums_of_group`] from one to the next, of `[16][columns]`: to the sums of the value that a group's bits have in a
+    /// token's code, the token's row is added.
+    pub sums: *mut f32,
+}
+
+/// Floats from the sums of a group to those of the next: not a power of two, so that sums of one value of several groups do not share a
+/// set of the cache.
+pub const fn sums_of_group(columns: usize) -> usize {
+    16 * columns + 16
+}
+
+/// Groups whose sums are added to at once: with 64 columns they are half of a first-level cache, and their bits are in one word.
+const GROUPS: usize = 4;
+
+/// Adds the rows of all tokens in their order.
+#[inline(always)]
+pub unsafe fn add_rows<S: Simd>(a: &AddRows) {
+    // SAFETY: the caller vouches for the tier, and for the memory that the argument describes.
+    unsafe {
+        for first in (0..a.groups).step_by(GROUPS) {
+            let mut column = 0;
+            while column + 4 * S::LANES <= a.columns {
+                add_columns::<S, 4>(a, first, column);
+                column += 4 * S::LANES;
+            }
+            while column < a.columns {
+                add_columns::<S, 1>(a, first, column);
+                column += S::LANES;
+            }
+        }
+    }
+}
+
+/// `N` registers of columns, from `column` on, to the sums of up to [`GROUPS`] groups.
+#[inline(always)]
+unsafe fn add_columns<S: Simd, const N: usize>(a: &AddRows, first: usize, column: usize) {
+    let (groups, group_stride) = (GROUPS.min(a.groups - first), sums_of_group(a.columns));
+    // SAFETY: the caller of `add_rows` vouches for the tier, and for the memory that `a` describes.
+    unsafe {
+        let sums = a.sums.add(first * group_stride + column);
+        for token in 0..a.tokens {
+            let bits = *a.codes.add(token * a.words + first / 16) >> (GROUP * (first % 16));
+            let row = a.rows.add(token * a.stride).cast::<f32>().add(column);
+            let mut x = [S::splat_f(0.0); N];
+            for n in 0..N {
+                x[n] = S::load_f(row.add(n * S::LANES));
+            }
+            for group in 0..groups {
+                let value = (bits >> (GROUP * group) & 15) as usize;
+                let to = sums.add(group * group_stride + value * a.columns);
+                for n in 0..N {
+                    let to = to.add(n * S::LANES);
+                    S::store_f(to, S::add_f(S::load_f(to), x[n]));
+                }
+            }
+        }
+    }
+}
+
+/// Sums by the values of groups, and sums of signed rows: of what [`AddRows`] leaves the latter, and of these what [`Lookup`] reads.
+#[derive(Debug, Clone, Copy)]
+pub struct Signed {
+    /// The number of bits of a code.
+    pub bits: usize,
+    /// The number of columns: a multiple of 16.
+    pub columns: usize,
+    /// `[bits][columns]`: sums of rows, each with the sign that it has by a bit.
+    pub rows: *mut f32,
+    /// Groups of `[16][columns]`: sums for the values of each group.
+    pub values: *mut f32,
+    /// Floats from a group to the next.
+    pub stride: usize,
+}
+
+/// From sums of rows by the values of groups to sums of signed rows, and behind these, as row `bits`, the sum of all rows.
+#[inline(always)]
+pub unsafe fn signed<S: Simd>(s: &Signed) {
+    for first in (0..s.bits).step_by(GROUP) {
+        for column in (0..s.columns).step_by(S::LANES) {
+            // SAFETY: the caller vouches for the tier, and for the memory that the argument describes.
+            unsafe {
+                let from = s.values.add(first / GROUP * s.stride + column);
+                let mut values = [S::splat_f(0.0); 16];
+                for value in 0..16 {
+                    values[value] = S::load_f(from.add(value * s.columns));
+                }
+                let mut signed = [S::splat_f(0.0); GROUP];
+                (signed[0], values) = pairs::<S, 8>(values);
+                (signed[1], values) = pairs::<S, 4>(values);
+                (signed[2], values) = pairs::<S, 2>(values);
+                (signed[3], values) = pairs::<S, 1>(values);
+                let to = s.rows.add(first * s.columns + column);
+                for bit in 0..GROUP.min(s.bits - first) {
+                    S::store_f(to.add(bit * s.columns), signed[bit]);
+                }
+                if first == 0 {
+                    S::store_f(to.add(s.bits * s.columns), values[0]);
+                }
+            }
+        }
+    }
+}
+
+/// Sums of values whose order is that of their bits, in pairs that differ in the lowest: all differences added up, which is the signed sum
+/// of that bit, and the sum of each pair, which are the values of the bits that are left.
+#[inline(always)]
+unsafe fn pairs<S: Simd, const PAIRS: usize>(mut values: [S::F; 16]) -> (S::F, [S::F; 16]) {
+    // SAFETY: the caller vouches for the tier.
+    unsafe {
+        let mut signed = S::sub_f(values[1], values[0]);
+        values[0] = S::add_f(values[0], values[1]);
+        for pair in 1..PAIRS {
+            signed = S::add_f(signed, S::sub_f(values[2 * pair + 1], values[2 * pair]));
+            values[pair] = S::add_f(values[2 * pair], values[2 * pair + 1]);
+        }
+        (signed, values)
+    }
+}
+
+/// The table of [`Lookup`]: of each value of a group the sum of its rows, added in order, a row subtracted where its bit is 0.
+#[inline(always)]
+pub unsafe fn tables<S: Simd>(s: &Signed) {
+    for first in (0..s.bits).step_by(GROUP) {
+        for column in (0..s.columns).step_by(S::LANES) {
+            // SAFETY: the caller vouches for the tier, and for the memory that the argument describes.
+            unsafe {
+                let row = S::load_f(s.rows.add(first * s.columns + column));
+                let mut values = [row; 16];
+                values[0] = S::sub_f(S::splat_f(-0.0), row);
+                for bit in 1..GROUP {
+                    let half = 1 << bit;
+                    for value in 0..half {
+                        values[half + value] = values[value];
+                    }
+                    if first + bit < s.bits {
+                        let row = S::load_f(s.rows.add((first + bit) * s.columns + column));
+                        for value in 0..half {
+                            values[half + value] = S::add_f(values[value], row);
+                            values[value] = S::sub_f(values[value], row);
+                        }
+                    }
+                }
+                let to = s.values.add(first / GROUP * s.stride + column);
+                for value in 0..16 {
+                    S::store_f(to.add(value * s.columns), values[value]);
+                }
+            }
         }
     }
 }
@@ -179,9 +454,8 @@ unsafe fn columns<S: Simd, const N: usize>(l: &Lookup, column: usize) {
 }
 
 autovec!(
-    /// The inverse norms of the tokens of a panel, `[features][PANEL]`; 0 where there is none: for a norm that is 0
-    /// or NaN, or that is or would be beyond the floats.
-    pub fn inverse_norms(lines: &[f32], inverse: &mut [f32; PANEL]) = inverse_norms_body
+    /// Squared norms to inverse norms; 0 where there is none: for a norm that is 0 or NaN, or that is or would be beyond the floats.
+    pub fn inverse_norms(norms: &mut [f32; PANEL]) = inverse_norms_body
 );
 autovec!(
     /// +1.0 for each bit of the mask that is set, else -1.0.
@@ -192,8 +466,8 @@ autovec!(
     pub fn spread_bytes(mask: u64, bits: &mut [u8]) = spread_bytes_body
 );
 autovec!(
-    /// The table of [`Lookup`] for `[rows][columns]`.
-    pub fn tables(rows: &[f32], columns: usize, table: &mut [f32]) = tables_body
+    /// `scale / (sum + more)`, computed in f64.
+    pub fn reciprocals(sums: &[i64; PANEL], more: i64, scale: f64, out: &mut [f32; PANEL]) = reciprocals_body
 );
 autovec!(
     /// Bytes to the integers that they stand for, less the zero point: `(byte ^ flip) as i8 - zero`.
@@ -205,15 +479,10 @@ autovec!(
 );
 
 #[inline(always)]
-fn inverse_norms_body(lines: &[f32], inverse: &mut [f32; PANEL]) {
-    let mut squares = [0.0f32; PANEL];
-    for line in lines.chunks_exact(PANEL) {
-        for (square, x) in squares.iter_mut().zip(line) {
-            *square = x.mul_add(*x, *square);
-        }
-    }
-    for (inverse, square) in inverse.iter_mut().zip(squares) {
-        *inverse = if square > 0.0 && square < f32::INFINITY { 1.0 / square.sqrt() } else { 0.0 };
+fn inverse_norms_body(norms: &mut [f32; PANEL]) {
+    for norm in norms {
+        let square = *norm;
+        *norm = if square > 0.0 && square < f32::INFINITY { 1.0 / square.sqrt() } else { 0.0 };
     }
 }
 
@@ -233,16 +502,9 @@ fn spread_bytes_body(mask: u64, bits: &mut [u8]) {
 }
 
 #[inline(always)]
-fn tables_body(rows: &[f32], columns: usize, table: &mut [f32]) {
-    for (rows, table) in rows.chunks(GROUP * columns).zip(table.chunks_exact_mut(16 * columns)) {
-        for (value, sums) in table.chunks_exact_mut(columns).enumerate() {
-            for (bit, row) in rows.chunks_exact(columns).enumerate() {
-                let sign = if value >> bit & 1 == 1 { 1.0 } else { -1.0 };
-                for (sum, x) in sums.iter_mut().zip(row) {
-                    *sum = if bit == 0 { sign * x } else { *sum + sign * x };
-                }
-            }
-        }
+fn reciprocals_body(sums: &[i64; PANEL], more: i64, scale: f64, out: &mut [f32; PANEL]) {
+    for (out, sum) in out.iter_mut().zip(sums) {
+        *out = (scale / (sum + more) as f64) as f32;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::attention::table::{Multiply, Passes};
 use super::byte_table::DenseKernel;
-use super::ecoformer::{Features, Lookup};
+use super::ecoformer::{AddRows, Features, Lookup, Norms, Signed};
 use super::epilogue::{self, Finish, Lines};
 use super::float::{Band, Columns};
 use super::{convert, pack};
@@ -123,10 +123,18 @@ impl<T> Stored<T> {
 /// What EcoFormer needs beside products: of its hash, and of attention by codes.
 #[derive(Debug, Clone, Copy)]
 pub struct Hashing {
+    /// The squared norms of rows.
+    pub norms: unsafe fn(&Norms),
     /// Inner products to features of a kernelized hash.
     pub features: unsafe fn(&Features),
     /// Rows of floats to masks of what is above 0.
     pub signs: unsafe fn(*const f32, usize, *mut u64),
+    /// Rows to their sums by the values of codes.
+    pub add_rows: unsafe fn(&AddRows),
+    /// Sums by the values of codes to sums of signed rows.
+    pub signed: unsafe fn(&Signed),
+    /// Sums of signed rows to what they add up to for each value.
+    pub tables: unsafe fn(&Signed),
     /// Sums of signed rows.
     pub lookup: unsafe fn(&Lookup),
 }
@@ -181,7 +189,7 @@ macro_rules! floats {
             use crate::kernels::convert::{to_bf16, widen};
             use crate::kernels::dense::{StoredBf16, Bytes, F32, StoredF16, Words};
             use crate::kernels::peak::float_peak;
-            use crate::kernels::ecoformer::{self, Features, Lookup};
+            use crate::kernels::ecoformer::{self, AddRows, Features, Lookup, Norms, Signed};
             use crate::kernels::epilogue::{self, Finish, Lines, Sums};
             use crate::kernels::float::{Band, Columns};
             use crate::kernels::float_table::{FloatKernels, FloatTier, FewKernels, Hashing, Stored, ToBf16, sparse_floats};
@@ -205,8 +213,12 @@ macro_rules! floats {
             compile! { $set: fn bf16_to_bf16(from: *const u8, n: usize, to: *mut u8) = to_bf16::<$simd, StoredBf16> }
             compile! { $set: fn f16_to_bf16(from: *const u8, n: usize, to: *mut u8) = to_bf16::<$simd, StoredF16> }
             compile! { $set: fn pack_kmajor(t: &pack::Tokens) = pack::pack_words_kmajor::<$simd> }
+            compile! { $set: fn norms(n: &Norms) = ecoformer::norms::<$simd> }
             compile! { $set: fn features(f: &Features) = ecoformer::features::<$simd> }
             compile! { $set: fn signs(y: *const f32, bits: usize, masks: *mut u64) = ecoformer::signs::<$simd> }
+            compile! { $set: fn add_rows(a: &AddRows) = ecoformer::add_rows::<$simd> }
+            compile! { $set: fn signed(s: &Signed) = ecoformer::signed::<$simd> }
+            compile! { $set: fn tables(s: &Signed) = ecoformer::tables::<$simd> }
             compile! { $set: fn lookup(l: &Lookup) = ecoformer::lookup::<$simd> }
             compile! { $set: fn epilogue(finish: &Finish<'_>, sums: &Sums) = epilogue::run::<$simd, true> }
             compile! { $set: fn lines(finish: &Finish<'_>, lines: &Lines) = epilogue::lines::<$simd> }
@@ -256,7 +268,7 @@ macro_rules! floats {
                 #[cfg(feature = "attention")]
                 passes: &passes::PASSES,
                 #[cfg(feature = "ecoformer")]
-                hashing: Hashing { features, signs, lookup },
+                hashing: Hashing { norms, features, signs, add_rows, signed, tables, lookup },
             };
         }
     };

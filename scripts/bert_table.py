@@ -324,7 +324,7 @@ ABOUT = {
         "One head of 64 features, 25 anchors, codes of 16 bits, the sequence's own bandwidth, the published form. The hash is held to "
         "the FMA peak by its matrix products alone (2 x tokens x anchors x (head_dim + bits) operations), and to what these and its "
         "exponentials take at their peaks; attention to what its additions (2 x tokens x bits x head_dim) would take at one addition a "
-        "lane and cycle.",
+        "lane and cycle: of floats it takes less, because four bits of a code are one addition.",
     ],
 }
 

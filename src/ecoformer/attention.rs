@@ -30,8 +30,8 @@ pub enum Numerator {
 /// There is no scale and no softmax. Time and memory are linear in the number of tokens: the sums over j are made once, each is of
 /// values added or subtracted, and each query looks its product up, four bits of its code at a time.
 ///
-/// The sums of 512 tokens are one chain of additions, those of more are added up in order: the same bits on every tier and for any
-/// number of threads. Values of bytes are summed as integers, exactly for up to 65,793 tokens. A value that is infinite or NaN
+/// Sums are taken of 512 tokens at a time, and those of more are added up in order: the same bits on every tier and for any number of
+/// threads. Without causality a value is first added to the sum of all whose keys have the same four bits. Values of bytes are summed as integers, exactly for up to 65,793 tokens. A value that is infinite or NaN
 /// reaches all queries that attend to it.
 ///
 /// ```

@@ -4,7 +4,8 @@
 use crate::common::{Rng, cases, isas, tiers};
 use siskin::internal::kernels::attention::PANEL;
 use siskin::internal::kernels::ecoformer::{
-    Features, GROUP, Lookup, centre, inverse_norms, spread, spread_bytes, tables, transpose,
+    AddRows, Features, GROUP, Lookup, Norms, Signed, centre, inverse_norms, reciprocals, spread,
+    spread_bytes, sums_of_group, transpose,
 };
 use siskin::internal::kernels::float_table::FloatTier;
 use siskin::internal::kernels::table::TIERS;
@@ -172,6 +173,107 @@ fn lookups() {
     }
 }
 
+/// Rows are added in the order of tokens to the sums of the values of their groups, and to nothing else.
+#[test]
+fn rows_by_codes() {
+    let mut r = Rng::new(538);
+    for tier in kinds("rows_by_codes") {
+        for _ in 0..cases(200) {
+            let groups = 1 + r.below(40);
+            let (words, columns, tokens) = (groups.div_ceil(16), 16 * (1 + r.below(10)), r.below(9));
+            let (stride, group_stride) = (columns + r.below(3), sums_of_group(columns));
+            let rows = floats(&mut r, tokens * stride);
+            let codes: Vec<u64> = (0..tokens * words).map(|_| r.next() << 32 ^ r.next()).collect();
+            let before = floats(&mut r, groups * group_stride);
+            let mut sums = before.clone();
+            let call = AddRows {
+                rows: rows.as_ptr().cast(),
+                stride: 4 * stride,
+                codes: codes.as_ptr(),
+                words,
+                tokens,
+                groups,
+                columns,
+                sums: sums.as_mut_ptr(),
+            };
+            // SAFETY: the tier is supported; all that is described is there.
+            unsafe { (tier.hashing.add_rows)(&call) };
+            let mut want = before;
+            for (token, group) in (0..tokens).flat_map(|token| (0..groups).map(move |group| (token, group))) {
+                let value = codes[token * words + group / 16] >> (GROUP * (group % 16)) & 15;
+                let at = group * group_stride + value as usize * columns;
+                for (sum, x) in want[at..][..columns].iter_mut().zip(&rows[token * stride..]) {
+                    *sum += x;
+                }
+            }
+            let case = format!("{} {groups} groups, {columns} columns, {tokens}", tier.multiply.name);
+            assert_eq!(bits(&sums), bits(&want), "{case}");
+        }
+    }
+}
+
+/// Sums of signed rows, beside plain ones in f64, and the same bits on every tier.
+#[test]
+fn signed_sums() {
+    let mut r = Rng::new(539);
+    let kinds = kinds("signed_sums");
+    for bits_of_code in (1usize..=18).chain([64, 255, 256]) {
+        let columns = 16 * (1 + r.below(5));
+        let (groups, group_stride) = (bits_of_code.div_ceil(GROUP), sums_of_group(columns));
+        let mut sums = floats(&mut r, groups * group_stride);
+        // Bits that no code has.
+        for value in (0..16).filter(|value| value >> (bits_of_code - GROUP * (groups - 1)) != 0) {
+            sums[(groups - 1) * group_stride + value * columns..][..columns].fill(0.0);
+        }
+        let mut run = |tier: &FloatTier| {
+            let mut out = vec![POISON; (bits_of_code + 2) * columns];
+            let call = Signed {
+                bits: bits_of_code,
+                columns,
+                rows: out.as_mut_ptr(),
+                values: sums.as_mut_ptr(),
+                stride: group_stride,
+            };
+            // SAFETY: the tier is supported; all that is described is there.
+            unsafe { (tier.hashing.signed)(&call) };
+            assert!(out.drain((bits_of_code + 1) * columns..).all(|x| x == POISON), "wrote too far");
+            out
+        };
+        let scalar = run(TIERS[0].float);
+        let all: Vec<_> = kinds.iter().map(|tier| (tier.multiply.name, run(tier))).collect();
+        for (b, c) in (0..=bits_of_code).flat_map(|b| (0..columns).map(move |c| (b, c))) {
+            let (group, bit) = if b < bits_of_code { (b / GROUP, Some(b % GROUP)) } else { (0, None) };
+            let part = |value: usize| {
+                let sum = f64::from(sums[group * group_stride + value * columns + c]);
+                if bit.is_none_or(|bit| value >> bit & 1 == 1) { sum } else { -sum }
+            };
+            let want: f64 = (0..16).map(part).sum();
+            let got = f64::from(scalar[b * columns + c]);
+            assert!((got - want).abs() < 1e-5, "bit {b} of {bits_of_code}, {c}: {got} {want}");
+        }
+        for (name, got) in all {
+            assert_eq!(bits(&got), bits(&scalar), "{name} {bits_of_code} bits");
+        }
+    }
+}
+
+#[test]
+fn reciprocals_of_sums() {
+    let mut r = Rng::new(540);
+    for isa in isas("reciprocals_of_sums") {
+        for _ in 0..cases(50) {
+            let sums: [i64; PANEL] = std::array::from_fn(|_| (r.next() % (1 << 33)) as i64 - (1 << 32));
+            let (more, scale) = ((r.next() % 1000) as i64, f64::from(r.float(-2.0, 2.0)));
+            let mut out = [POISON; PANEL];
+            // SAFETY: the tier is supported.
+            unsafe { reciprocals::pick(isa)(&sums, more, scale, &mut out) };
+            for (out, sum) in out.iter().zip(sums) {
+                assert_eq!(out.to_bits(), ((scale / (sum + more) as f64) as f32).to_bits(), "{isa} {sum}");
+            }
+        }
+    }
+}
+
 #[test]
 fn transposes() {
     let mut r = Rng::new(534);
@@ -216,14 +318,24 @@ fn spread_bits() {
 #[test]
 fn tables_of_sums() {
     let mut r = Rng::new(536);
-    for isa in isas("tables_of_sums") {
+    for tier in kinds("tables_of_sums") {
+        let name = tier.multiply.name;
         for n in [1, 2, 3, 4, 5, 8, 15, 66] {
             for columns in [16, 48] {
-                let rows = floats(&mut r, n * columns);
+                let mut rows = floats(&mut r, n * columns);
+                rows[0] = -0.0;
                 let groups = n.div_ceil(GROUP);
-                let mut table = vec![POISON; groups * 16 * columns];
-                // SAFETY: the tier is supported.
-                unsafe { tables::pick(isa)(&rows, columns, &mut table) };
+                let mut table = vec![POISON; groups * 16 * columns + 16];
+                let call = Signed {
+                    bits: n,
+                    columns,
+                    rows: rows.as_mut_ptr(),
+                    values: table.as_mut_ptr(),
+                    stride: 16 * columns,
+                };
+                // SAFETY: the tier is supported; all that is described is there.
+                unsafe { (tier.hashing.tables)(&call) };
+                assert!(table.drain(groups * 16 * columns..).all(|x| x == POISON), "{name} wrote too far");
                 for (i, got) in table.iter().enumerate() {
                     let (group, value, column) = (i / columns / 16, i / columns % 16, i % columns);
                     let own = GROUP * group..(GROUP * (group + 1)).min(n);
@@ -232,7 +344,7 @@ fn tables_of_sums() {
                         if value >> (row - own.start) & 1 == 1 { x } else { -x }
                     });
                     let want = signed.reduce(|sum, x| sum + x).unwrap();
-                    assert_eq!(got.to_bits(), want.to_bits(), "{isa} {n} rows, {group} {value} {column}");
+                    assert_eq!(got.to_bits(), want.to_bits(), "{name} {n} rows, {group} {value} {column}");
                 }
             }
         }
@@ -257,31 +369,62 @@ fn bytes_are_centred() {
     }
 }
 
+/// The squares of a row in 16 lanes, as the rule says, and about what they are in f64.
+fn square_of(row: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    for (c, x) in row.iter().enumerate() {
+        lanes[c % 16] = x.mul_add(*x, lanes[c % 16]);
+    }
+    let four = |l: usize| (lanes[l] + lanes[l + 1]) + (lanes[l + 2] + lanes[l + 3]);
+    let square = (four(0) + four(4)) + (four(8) + four(12));
+    let exact: f64 = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+    assert!(!square.is_finite() || square < 1e-30 || (f64::from(square) - exact).abs() < 1e-5 * exact);
+    square
+}
+
 #[test]
 fn norms() {
     let mut r = Rng::new(537);
-    let isas = isas("norms");
-    for features in 0..=40 {
-        let mut lines = floats(&mut r, features * PANEL);
-        for x in &mut lines {
-            match r.below(60) {
-                0 => *x = [f32::NAN, f32::INFINITY, -1e19, 1e20, f32::MIN][r.below(5)],
-                1 => *x = 0.0,
-                _ => {}
+    for tier in kinds("norms") {
+        let name = tier.multiply.name;
+        for dim in 0..=70 {
+            let (tokens, stride) = (1 + r.below(PANEL), dim + r.below(3));
+            let mut rows = floats(&mut r, tokens * stride);
+            for x in &mut rows {
+                match r.below(300) {
+                    0 => *x = [f32::NAN, f32::INFINITY, -1e19, 1e20, f32::MIN][r.below(5)],
+                    1 => *x = [0.0, -0.0, 1e-23, 1e-20][r.below(4)],
+                    _ => {}
+                }
+            }
+            let mut squares = [POISON; PANEL + 16];
+            let call = Norms {
+                rows: rows.as_ptr().cast(),
+                stride: 4 * stride,
+                tokens,
+                dim,
+                squares: squares.as_mut_ptr(),
+            };
+            // SAFETY: the tier is supported; all that is described is there.
+            unsafe { (tier.hashing.norms)(&call) };
+            assert_eq!(squares[PANEL..], [POISON; 16], "{name} wrote too far");
+            for (t, got) in squares[..PANEL].iter().enumerate() {
+                let want = if t < tokens { square_of(&rows[t * stride..][..dim]) } else { 0.0 };
+                let case = format!("{name} {dim} features, token {t} of {tokens}: {got} {want}");
+                assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "{case}");
             }
         }
-        for line in lines.chunks_mut(PANEL) {
-            line[..4].copy_from_slice(&[0.0, -0.0, 1e-23, 1e-20]);
-        }
-        for &isa in &isas {
-            let mut inverse = [POISON; PANEL];
-            // SAFETY: the tier is supported.
-            unsafe { inverse_norms::pick(isa)(&lines, &mut inverse) };
-            for (t, got) in inverse.iter().enumerate() {
-                let square = lines.chunks(PANEL).fold(0f32, |square, line| line[t].mul_add(line[t], square));
-                let want = if square > 0.0 && square.is_finite() { 1.0 / square.sqrt() } else { 0.0 };
-                assert_eq!(got.to_bits(), want.to_bits(), "{isa} {features} features, token {t}: {square}");
-            }
+    }
+    for isa in isas("norms") {
+        let mut inverse: [f32; PANEL] = std::array::from_fn(|_| r.float(0.0, 3.0));
+        let odd = [0.0, -0.0, f32::NAN, f32::INFINITY, f32::MAX, f32::MIN_POSITIVE, 1e-45, -1.0];
+        inverse[..odd.len()].copy_from_slice(&odd);
+        let squares = inverse;
+        // SAFETY: the tier is supported.
+        unsafe { inverse_norms::pick(isa)(&mut inverse) };
+        for (got, square) in inverse.iter().zip(squares) {
+            let want = if square > 0.0 && square.is_finite() { 1.0 / square.sqrt() } else { 0.0 };
+            assert_eq!(got.to_bits(), want.to_bits(), "{isa} {square}");
         }
     }
 }

@@ -41,7 +41,7 @@ pub struct Answer {
     pub attend_us_min: f64,
     pub attend_us_median: f64,
     /// Additions of values to sums, and of those to contexts: 2 x tokens x heads x bits x head_dim / attend_us_min, as many as
-    /// there are with each sign for itself, not causal.
+    /// there are with each sign for itself, not causal. Four bits of a code at a time, there are fewer.
     pub attend_gadds: f64,
     /// Half of peak_gops: a multiply-add counts as two.
     pub peak_gadds: f64,

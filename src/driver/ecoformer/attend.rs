@@ -19,7 +19,7 @@ use crate::driver::tensor::SharedTensor;
 use crate::driver::workers::{Shared, Workers, carve, carved, grow};
 use crate::kernels::attention::multiply::Tile;
 use crate::kernels::attention::{LANES, PANEL};
-use crate::kernels::ecoformer::{GROUP, Lookup, tables};
+use crate::kernels::ecoformer::{GROUP, Lookup, Signed, reciprocals, sums_of_group};
 use crate::kernels::table::Tier;
 use std::ops::Range;
 use sums::accumulate;
@@ -74,7 +74,7 @@ struct Workspace<'a> {
     signs: &'a mut [f32],
     /// `[PANEL][columns]`.
     block: &'a mut [f32],
-    /// `[groups][16][columns]`.
+    /// `[groups][16][columns]`; before, sums of rows as [`AddRows`](crate::kernels::ecoformer::AddRows) describes them.
     table: &'a mut [f32],
     /// Sums of the blocks before, of a chunk, `[bits + 1][columns]`; of bytes, sums of the chunk.
     before: &'a mut [f32],
@@ -112,7 +112,8 @@ impl Plan<'_> {
         let before = if self.call.layer.causal || self.quantized() { self.sums() } else { 0 };
         let state = if self.call.layer.causal { self.sums() } else { self.columns };
         let signs = (self.bits() + 1) * PANEL;
-        [signs, panel, self.groups * 16 * self.columns, before, state, panel].map(|floats| 4 * floats)
+        [signs, panel, self.groups * sums_of_group(self.columns), before, state, panel]
+            .map(|floats| 4 * floats)
     }
 
     fn room<'b>(&self, bytes: &'b mut [u8]) -> Workspace<'b> {
@@ -122,7 +123,11 @@ impl Plan<'_> {
     }
 
     fn code<'c>(&self, codes: &'c [u64], token: usize, head: usize) -> &'c [u64] {
-        &codes[(head * self.tokens() + token) * self.words..][..self.words]
+        self.codes(codes, &(token..token + 1), head)
+    }
+
+    fn codes<'c>(&self, codes: &'c [u64], tokens: &Range<usize>, head: usize) -> &'c [u64] {
+        &codes[(head * self.tokens() + tokens.start) * self.words..][..tokens.len() * self.words]
     }
 
     /// The context of a chunk.
@@ -148,10 +153,12 @@ impl Plan<'_> {
             }
             for tokens in unit.blocks(PANEL) {
                 let v = self.v(&tokens, unit.head, room.block);
-                let mut factors = [0.0; PANEL];
-                for (token, factor) in tokens.clone().zip(&mut factors) {
-                    let signs = denominators.of(self.code(call.q, token, unit.head));
-                    *factor = (scale / (signs + (len * (bits + 1)) as i64) as f64) as f32;
+                let (mut signs, mut factors) = ([0; PANEL], [0.0; PANEL]);
+                denominators.of_all(self.codes(call.q, &tokens, unit.head), self.words, &mut signs);
+                // SAFETY: the tier is supported.
+                unsafe {
+                    let biases = (len * (bits + 1)) as i64;
+                    reciprocals::pick(self.ctx.isa())(&signs, biases, scale, &mut factors);
                 }
                 let (base, own) = match call.layer.released {
                     true => (std::ptr::null(), v.p),
@@ -227,8 +234,12 @@ impl Plan<'_> {
     }
 
     fn tables(&self, sums: &[f32], table: &mut [f32]) {
-        // SAFETY: the tier is supported.
-        unsafe { tables::pick(self.ctx.isa())(&sums[..self.bits() * self.columns], self.columns, table) }
+        let (bits, columns) = (self.bits(), self.columns);
+        assert!(sums.len() >= bits * columns && table.len() >= self.groups * 16 * columns);
+        let rows = sums.as_ptr().cast_mut();
+        let table = Signed { bits, columns, rows, values: table.as_mut_ptr(), stride: 16 * columns };
+        // SAFETY: the tier is supported; the assert gives a row for each bit, which are only read, and room for the table.
+        unsafe { (self.tier.float.hashing.tables)(&table) }
     }
 
     /// The part of a lookup that all have.
@@ -239,13 +250,11 @@ impl Plan<'_> {
         table: &[f32],
         (out, out_stride): (*mut u8, usize),
     ) -> Lookup {
-        let codes =
-            &self.call.q[(head * self.tokens() + tokens.start) * self.words..][..tokens.len() * self.words];
         Lookup {
             table: table.as_ptr(),
             groups: self.groups,
             columns: self.columns,
-            codes: codes.as_ptr(),
+            codes: self.codes(self.call.q, tokens, head).as_ptr(),
             words: self.words,
             tokens: tokens.len(),
             base: std::ptr::null(),
@@ -299,8 +308,19 @@ impl Denominators {
 
     /// The inner product of a code and the sums.
     fn of(&self, code: &[u64]) -> i64 {
-        let tables = self.table[..self.groups].iter().enumerate();
-        tables.map(|(g, table)| table[(code[g / 16] >> (GROUP * (g % 16)) & 15) as usize]).sum()
+        let mut sum = [0];
+        self.of_all(code, code.len(), &mut sum);
+        sum[0]
+    }
+
+    /// Adds the inner products of codes of so many words and the sums.
+    fn of_all(&self, codes: &[u64], words: usize, products: &mut [i64]) {
+        for (g, table) in self.table[..self.groups].iter().enumerate() {
+            let (word, shift) = (GROUP * g / 64, GROUP * g % 64);
+            for (code, product) in codes.chunks_exact(words).zip(&mut *products) {
+                *product += table[(code[word] >> shift & 15) as usize];
+            }
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::driver::workers::{Shared, Workers, carve, carved, grow};
 use crate::kernels::attention::multiply::Tile;
 use crate::kernels::attention::pack::prefetch;
 use crate::kernels::attention::{LANES, PANEL};
-use crate::kernels::ecoformer::{Features, inverse_norms, transpose};
+use crate::kernels::ecoformer::{Features, Norms, inverse_norms, transpose};
 use crate::kernels::pack::Tokens;
 use crate::kernels::table::Tier;
 use std::borrow::Cow;
@@ -66,6 +66,8 @@ pub struct Prepared<'a> {
     sums: &'a mut Buffer,
     /// Those bandwidths, `[sequences, heads]`.
     sigma: &'a mut Buffer,
+    /// Then, inverse norms of tokens, `[heads, tokens]`.
+    norms: &'a mut Buffer,
 }
 
 struct Plan<'a> {
@@ -107,14 +109,30 @@ impl Plan<'_> {
         Workspace { lines, inverse, features, y, block }
     }
 
-    /// Some tokens to lines, and what makes each a unit vector. Returns how many have a direction.
-    fn panel(&self, tokens: &Range<usize>, head: usize, room: &mut Workspace<'_>) -> usize {
+    /// What makes each of some tokens a unit vector: its inverse norm.
+    fn norms(&self, tokens: &Range<usize>, head: usize, room: &mut Workspace<'_>) {
+        let x = &self.call.x;
+        assert!((1..=PANEL).contains(&tokens.len()));
+        // SAFETY: the tier is supported; the tensor has these tokens' heads, and the room a panel of norms.
+        unsafe {
+            (self.tier.float.hashing.norms)(&Norms {
+                rows: x.at(tokens.start, head),
+                stride: x.token_stride(),
+                tokens: tokens.len(),
+                dim: self.call.hash.head_dim,
+                squares: room.inverse.as_mut_ptr(),
+            });
+            inverse_norms::pick(self.ctx.isa())(room.inverse);
+        }
+    }
+
+    /// Some tokens to lines.
+    fn lines(&self, tokens: &Range<usize>, head: usize, room: &mut Workspace<'_>) {
         let (x, dim) = (&self.call.x, self.call.hash.head_dim);
-        // The next panel.
         let ahead = x.ahead_of(tokens.end, head);
         let linear = ahead.stride == 4 * dim;
         if !linear {
-            (0..PANEL).for_each(|i| prefetch(ahead.p.wrapping_add(i * ahead.stride), 4 * dim));
+            self.ahead(tokens, head);
         }
         assert!(tokens.len() <= PANEL && room.lines.len() >= PANEL * dim.next_multiple_of(4));
         // SAFETY: the tier is supported; the tensor has these tokens' heads, and the panel is long enough.
@@ -129,19 +147,34 @@ impl Plan<'_> {
                 flip: 0,
                 ahead: if linear { ahead.p } else { std::ptr::null() },
             });
-            inverse_norms::pick(self.ctx.isa())(&room.lines[..dim * PANEL], room.inverse);
         }
-        room.inverse.iter().filter(|inverse| **inverse != 0.0).count()
     }
 
-    /// The sum of the unit vectors of a chunk, to its slot, and behind it how many there are.
+    /// Prefetches the panel behind some tokens.
+    fn ahead(&self, tokens: &Range<usize>, head: usize) {
+        let ahead = self.call.x.ahead_of(tokens.end, head);
+        (0..PANEL)
+            .for_each(|i| prefetch(ahead.p.wrapping_add(i * ahead.stride), 4 * self.call.hash.head_dim));
+    }
+
+    /// Where the inverse norms of some tokens are kept.
+    fn kept(&self, tokens: &Range<usize>, head: usize, norms: Shared) -> *mut f32 {
+        norms.at(4 * (head * self.call.x.shape().0 + tokens.start))
+    }
+
+    /// The sum of the unit vectors of a chunk, to its slot, and behind it how many there are; the inverse norms to where they are kept.
     ///
     /// # Safety
-    /// The slot is this task's, and has `columns + 1` floats.
-    unsafe fn sum(&self, unit: &Unit, room: &mut Workspace<'_>, slot: *mut f32) {
+    /// The slot is this task's, and has `columns + 1` floats; the norms of these tokens are this task's.
+    unsafe fn sum(&self, unit: &Unit, room: &mut Workspace<'_>, slot: *mut f32, norms: Shared) {
         let mut vectors = 0;
         for (i, tokens) in unit.blocks(PANEL).enumerate() {
-            let own = self.panel(&tokens, unit.head, room);
+            self.ahead(&tokens, unit.head);
+            self.norms(&tokens, unit.head, room);
+            let own = room.inverse.iter().filter(|inverse| **inverse != 0.0).count();
+            let kept = self.kept(&tokens, unit.head, norms);
+            // SAFETY: as the caller.
+            unsafe { kept.copy_from_nonoverlapping(room.inverse.as_ptr(), tokens.len()) };
             let whole = own == tokens.len();
             vectors += own;
             let (isa, float) = (self.ctx.isa(), self.tier.float);
@@ -168,11 +201,18 @@ impl Plan<'_> {
         unsafe { slot.add(self.columns).write(vectors as f32) };
     }
 
-    /// The codes of a chunk. Returns how many tokens have no direction.
+    /// The codes of a chunk, whose inverse norms may be kept from before. Returns how many tokens have no direction.
     ///
     /// # Safety
-    /// The codes of these tokens are this task's.
-    unsafe fn codes(&self, unit: &Unit, sigma: f32, room: &mut Workspace<'_>, codes: Shared) -> usize {
+    /// The codes of these tokens are this task's; the norms are there, and nobody writes them.
+    unsafe fn codes(
+        &self,
+        unit: &Unit,
+        sigma: f32,
+        room: &mut Workspace<'_>,
+        codes: Shared,
+        norms: Option<Shared>,
+    ) -> usize {
         let hash = self.call.hash;
         let Hash { anchors_per_head: anchors, head_dim, bits, .. } = *hash;
         let words = bits.div_ceil(64);
@@ -182,7 +222,17 @@ impl Plan<'_> {
         let mut lost = 0;
         for tokens in unit.blocks(PANEL) {
             let n = tokens.len();
-            lost += n - self.panel(&tokens, unit.head, room);
+            self.lines(&tokens, unit.head, room);
+            match norms {
+                // SAFETY: as the caller.
+                Some(norms) => unsafe {
+                    room.inverse[n..].fill(0.0);
+                    let kept = self.kept(&tokens, unit.head, norms);
+                    room.inverse.as_mut_ptr().copy_from_nonoverlapping(kept, n);
+                },
+                None => self.norms(&tokens, unit.head, room),
+            }
+            lost += room.inverse[..n].iter().filter(|inverse| **inverse == 0.0).count();
             let float = self.tier.float;
             let (features, y) = (room.features.as_mut_ptr(), room.y.as_mut_ptr());
             let lines = Rows { p: room.lines.as_ptr().cast(), stride: 4 * PANEL };
@@ -250,23 +300,26 @@ impl<'a> Encode<'a> {
         let (tokens, heads) = (self.x.shape().0, self.hash.heads);
         let columns = self.hash.head_dim.next_multiple_of(LANES);
         let plan = Plan { call: self, tier: Tier::of(ctx.target()), ctx, columns };
-        let [workers, sums, starts, sigma] = scratch.slots();
+        let [workers, sums, starts, sigma, norms] = scratch.slots();
         let chunks = or_too_large(Chunks::new(self.sequences, tokens, starts), tokens)?;
         let units = chunks.count() * heads;
         let each = carved(plan.extents());
         let workers = or_too_large(Workers::new(ctx, ctx.threads().min(units), each, workers), tokens)?;
         if self.sigma.is_none() {
-            let there_is = grow(sums, units, plan.slot()) && grow(sigma, chunks.sequences() * heads, 4);
+            let there_is = grow(sums, units, plan.slot())
+                && grow(sigma, chunks.sequences() * heads, 4)
+                && grow(norms, tokens * heads, 4);
             or_too_large(there_is.then_some(()), tokens)?;
         }
-        Ok(Prepared { plan, chunks, workers, sums, sigma })
+        Ok(Prepared { plan, chunks, workers, sums, sigma, norms })
     }
 }
 
 impl Prepared<'_> {
     /// The codes of all tokens, `[heads, tokens, words]`. Returns how many heads of tokens have no direction.
     pub fn run(self, codes: &mut [u64]) -> usize {
-        let Prepared { plan, chunks, mut workers, sums, sigma } = self;
+        let Prepared { plan, chunks, mut workers, sums, sigma, norms } = self;
+        let norms = Shared::new(norms.bytes_mut());
         let (call, hash) = (plan.call, plan.call.hash);
         assert_eq!(codes.len(), call.x.shape().0 * hash.heads * hash.bits.div_ceil(64));
         let units = chunks.count() * hash.heads;
@@ -275,8 +328,8 @@ impl Prepared<'_> {
             workers.share_out(units, &|bytes, units| {
                 let mut room = plan.room(bytes);
                 for unit in units {
-                    // SAFETY: each slot is one task's.
-                    unsafe { plan.sum(&chunks.unit(unit), &mut room, shared.at(unit * slot)) };
+                    // SAFETY: each slot is one task's, and each token's head is of one unit.
+                    unsafe { plan.sum(&chunks.unit(unit), &mut room, shared.at(unit * slot), norms) };
                 }
             });
             let own = as_f32(sigma.bytes_mut()).chunks_exact_mut(hash.heads);
@@ -294,12 +347,12 @@ impl Prepared<'_> {
             for turn in turns {
                 // Backwards: where there was a pass before, what it read last is still in the caches.
                 let unit = chunks.unit(units - 1 - turn);
-                let sigma = match call.sigma {
-                    Some(frozen) => frozen[unit.head],
-                    None => own[unit.b * hash.heads + unit.head],
+                let (sigma, norms) = match call.sigma {
+                    Some(frozen) => (frozen[unit.head], None),
+                    None => (own[unit.b * hash.heads + unit.head], Some(norms)),
                 };
-                // SAFETY: each token's head is of one unit.
-                let n = unsafe { plan.codes(&unit, sigma, &mut room, shared) };
+                // SAFETY: each token's head is of one unit; the pass before left all norms.
+                let n = unsafe { plan.codes(&unit, sigma, &mut room, shared, norms) };
                 lost.fetch_add(n, Ordering::Relaxed);
             }
         });

@@ -1,6 +1,6 @@
 //! EcoFormer: which tokens go together, in what order, on which thread.
 //!
-//! Work is shared out by chunks of `CHUNK` tokens of one head of one sequence. Sums over tokens are one chain inside a chunk, and
+//! Work is shared out by chunks of `CHUNK` tokens of one head of one sequence. Sums over tokens have one order inside a chunk, and
 //! chunks are added up in order, so the answer depends on no thread.
 
 mod attend;

@@ -7,7 +7,7 @@ use crate::driver::workers::{Shared, as_plain};
 use crate::kernels::attention::PANEL;
 use crate::kernels::attention::multiply::Tile;
 use crate::kernels::attention::pack::quads;
-use crate::kernels::ecoformer::{spread, spread_bytes, transpose};
+use crate::kernels::ecoformer::{AddRows, Signed, spread, spread_bytes, sums_of_group, transpose};
 use std::ops::Range;
 
 /// Room for a block of bytes, in words: what floats would take.
@@ -25,9 +25,8 @@ impl Plan<'_> {
     fn masks(&self, tokens: &Range<usize>, head: usize, sums: &mut Signs, mut row: impl FnMut(usize, u64)) {
         for w in 0..self.words {
             let mut masks = [0; 64];
-            for (token, mask) in tokens.clone().zip(&mut masks) {
-                *mask = self.code(self.call.k, token, head)[w];
-            }
+            let codes = self.codes(self.call.k, tokens, head).chunks_exact(self.words);
+            masks.iter_mut().zip(codes).for_each(|(mask, code)| *mask = code[w]);
             let bits = 64 * w..(64 * w + 64).min(self.bits());
             // SAFETY: the tier is supported.
             unsafe { transpose::pick(self.ctx.isa())(&mut masks, false, bits.len()) };
@@ -81,21 +80,67 @@ impl Plan<'_> {
     /// The slot is this task's.
     pub(super) unsafe fn chunk(&self, unit: &Unit, room: &mut Workspace<'_>, slot: *mut u8) {
         let mut sums: Signs = [0; 256];
-        if self.quantized() {
-            // SAFETY: as the caller.
-            unsafe { self.chunk_of_bytes(unit, room, &mut sums, slot.cast()) };
-        }
-        for (i, tokens) in unit.blocks(PANEL).enumerate().filter(|_| !self.quantized()) {
-            self.signs(&tokens, unit.head, room.signs, &mut sums);
-            let v = self.v(&tokens, unit.head, room.block);
-            // SAFETY: as the caller.
-            unsafe { self.add(tokens.len(), room.signs, v, slot.cast(), i > 0) };
+        // SAFETY: as the caller.
+        unsafe {
+            match (self.quantized(), self.call.layer.causal) {
+                (true, _) => self.chunk_of_bytes(unit, room, &mut sums, slot.cast()),
+                (false, true) => self.chunk_in_order(unit, room, &mut sums, slot.cast()),
+                (false, false) => self.chunk_by_codes(unit, room, &mut sums, slot.cast()),
+            }
         }
         // SAFETY: a slot has room for the sums of the bits behind those of values.
         unsafe {
             let to = slot.add(4 * self.sums()).cast::<i64>();
             to.copy_from_nonoverlapping(sums.as_ptr(), self.bits());
         }
+    }
+
+    /// The sums of a chunk's values, each a chain in the order of tokens: as the blocks of causal attention go on from them.
+    ///
+    /// # Safety
+    /// There is room for the sums.
+    unsafe fn chunk_in_order(&self, unit: &Unit, room: &mut Workspace<'_>, signs: &mut Signs, out: *mut f32) {
+        for (i, tokens) in unit.blocks(PANEL).enumerate() {
+            self.signs(&tokens, unit.head, room.signs, signs);
+            let v = self.v(&tokens, unit.head, room.block);
+            // SAFETY: as the caller.
+            unsafe { self.add(tokens.len(), room.signs, v, out, i > 0) };
+        }
+    }
+
+    /// The sums of a chunk's values, first of those whose codes have a group of bits in common: a row is added four times for 16 bits,
+    /// where a product with signs would take it 16 times.
+    ///
+    /// # Safety
+    /// There is room for the sums.
+    unsafe fn chunk_by_codes(&self, unit: &Unit, room: &mut Workspace<'_>, signs: &mut Signs, out: *mut f32) {
+        let sums = &mut room.table[..self.groups * sums_of_group(self.columns)];
+        sums.fill(0.0);
+        for tokens in unit.blocks(PANEL) {
+            self.masks(&tokens, unit.head, signs, |_, _| {});
+            let v = self.v(&tokens, unit.head, room.block);
+            let rows = AddRows {
+                rows: v.p,
+                stride: v.stride,
+                codes: self.codes(self.call.k, &tokens, unit.head).as_ptr(),
+                words: self.words,
+                tokens: tokens.len(),
+                groups: self.groups,
+                columns: self.columns,
+                sums: sums.as_mut_ptr(),
+            };
+            // SAFETY: the tier is supported; codes and values are those of the tokens, and there are sums of all groups.
+            unsafe { (self.tier.float.hashing.add_rows)(&rows) };
+        }
+        let signed = Signed {
+            bits: self.bits(),
+            columns: self.columns,
+            rows: out,
+            values: sums.as_mut_ptr(),
+            stride: sums_of_group(self.columns),
+        };
+        // SAFETY: the tier is supported; sums of all groups are there, and as the caller promises, room for those of signed rows.
+        unsafe { (self.tier.float.hashing.signed)(&signed) };
     }
 
     /// The sums of a chunk's values that are bytes, as integers: `Σ s v` of signs s is twice that of bits less that of all. They are
@@ -177,22 +222,26 @@ pub(super) unsafe fn accumulate<T: Copy + Default + std::ops::AddAssign>(
     if slots.is_empty() {
         return;
     }
-    for i in 0..n {
-        let at = |slot: usize| shared.at::<T>(slot * bytes + offset).wrapping_add(i);
-        let mut total = T::default();
+    const AT_ONCE: usize = 16;
+    for first in (0..n).step_by(AT_ONCE) {
+        let mut totals = [T::default(); AT_ONCE];
+        let totals = &mut totals[..AT_ONCE.min(n - first)];
+        let of_slot = |slot: usize| {
+            let own = shared.at::<T>(slot * bytes + offset).wrapping_add(first);
+            // SAFETY: as the caller; one at a time is used.
+            unsafe { std::slice::from_raw_parts_mut(own, AT_ONCE.min(n - first)) }
+        };
         for slot in slots.clone() {
-            // SAFETY: as the caller.
-            unsafe {
-                let own = *at(slot);
+            for (total, own) in totals.iter_mut().zip(of_slot(slot)) {
+                let before_it = *total;
+                *total += *own;
                 if before {
-                    *at(slot) = total;
+                    *own = before_it;
                 }
-                total += own;
             }
         }
         if !before {
-            // SAFETY: as the caller.
-            unsafe { *at(slots.start) = total };
+            of_slot(slots.start).copy_from_slice(totals);
         }
     }
 }
