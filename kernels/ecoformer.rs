@@ -227,44 +227,59 @@ const GROUPS: usize = 4;
 /// Adds the rows of all tokens in their order.
 #[inline(always)]
 pub unsafe fn add_rows<S: Simd>(a: &AddRows) {
+    let whole = a.groups / GROUPS * GROUPS;
     // SAFETY: the caller vouches for the tier, and for the memory that the argument describes.
     unsafe {
-        for first in (0..a.groups).step_by(GROUPS) {
-            let mut column = 0;
-            while column + 4 * S::LANES <= a.columns {
-                add_columns::<S, 4>(a, first, column);
-                column += 4 * S::LANES;
-            }
-            while column < a.columns {
-                add_columns::<S, 1>(a, first, column);
-                column += S::LANES;
-            }
+        for group in (0..whole).step_by(GROUPS) {
+            add_to_groups::<S, GROUPS>(a, group);
+        }
+        for group in whole..a.groups {
+            add_to_groups::<S, 1>(a, group);
         }
     }
 }
 
-/// `N` registers of columns, from `column` on, to the sums of up to [`GROUPS`] groups.
+/// As [`add_rows`], to the sums of `G` groups from `group` on.
 #[inline(always)]
-unsafe fn add_columns<S: Simd, const N: usize>(a: &AddRows, first: usize, column: usize) {
-    let (groups, group_stride) = (GROUPS.min(a.groups - first), sums_of_group(a.columns));
+unsafe fn add_to_groups<S: Simd, const G: usize>(a: &AddRows, group: usize) {
+    // SAFETY: as the caller.
+    unsafe {
+        let mut column = 0;
+        while column + 4 * S::LANES <= a.columns {
+            add_columns::<S, G, 4>(a, group, column);
+            column += 4 * S::LANES;
+        }
+        while column < a.columns {
+            add_columns::<S, G, 1>(a, group, column);
+            column += S::LANES;
+        }
+    }
+}
+
+/// `N` registers of columns, from `column` on.
+#[inline(always)]
+unsafe fn add_columns<S: Simd, const G: usize, const N: usize>(a: &AddRows, group: usize, column: usize) {
+    let stride = sums_of_group(a.columns);
     // SAFETY: the caller of `add_rows` vouches for the tier, and for the memory that `a` describes.
     unsafe {
-        let sums = a.sums.add(first * group_stride + column);
-        for token in 0..a.tokens {
-            let bits = *a.codes.add(token * a.words + first / 16) >> (GROUP * (first % 16));
-            let row = a.rows.add(token * a.stride).cast::<f32>().add(column);
+        let (mut row, mut code) = (a.rows.add(4 * column), a.codes.add(GROUP * group / 64));
+        let sums = a.sums.add(group * stride + column);
+        for _ in 0..a.tokens {
+            let bits = *code >> (GROUP * group % 64);
             let mut x = [S::splat_f(0.0); N];
             for n in 0..N {
-                x[n] = S::load_f(row.add(n * S::LANES));
+                x[n] = S::load_f(row.cast::<f32>().add(n * S::LANES));
             }
-            for group in 0..groups {
-                let value = (bits >> (GROUP * group) & 15) as usize;
-                let to = sums.add(group * group_stride + value * a.columns);
+            for g in 0..G {
+                let value = (bits >> (GROUP * g) & 15) as usize;
+                let to = sums.add(g * stride + value * a.columns);
                 for n in 0..N {
                     let to = to.add(n * S::LANES);
                     S::store_f(to, S::add_f(S::load_f(to), x[n]));
                 }
             }
+            row = row.wrapping_add(a.stride);
+            code = code.wrapping_add(a.words);
         }
     }
 }

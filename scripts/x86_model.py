@@ -159,6 +159,7 @@ LOOPS = [
      attention("avx512_bf16", "pairs", 4), PAIRS, NEW, new(95, 95, 95), ATTENTION_OF["bf16"]),
     ("Softmax, exponentials of f32", symbol("avx512", "floats", "passes", "exp_floats"), FMA, WIDE, {}, []),
     ("EcoFormer, features of a hash", symbol("avx512", "floats", "features"), FMA, WIDE, {}, []),
+    ("EcoFormer, rows added by codes", symbol("avx512", "floats", "add_rows"), "vaddps", WIDE, {}, []),
     ("EcoFormer, sums looked up", symbol("avx512", "floats", "lookup"), "vaddps", WIDE, {}, []),
     ("Hamming, AVX2, 2 codes of 48 bits x 16", symbol("avx2", "codes", "run", numbers=[3, 2]), "vpshufb", [ZEN3, ALDER_LAKE], {}, []),
     ("Hamming, 4 codes of 64 bits x 32", symbol("avx512_vbmi", "codes", "run", numbers=[4, 4]), "vpopcntw", NEW, {}, []),
@@ -407,12 +408,47 @@ operations are products.
 **EcoFormer's look-up** adds four registers from memory for four bits of a code; the arithmetic of the address is more
 instructions than the additions.
 
+**EcoFormer's rows added by codes** store a register for each addition. Zen 4 stores 512 bits every second cycle: 32 cycles for a row of
+64 features and a code of 16 bits, and 33 were measured. A core that stores 512 bits in each cycle is bound by its front end.
+
 **Hamming distances.** An exclusive or, a count and about one addition for each 16 bits share two or four pipes: the count alone
 is no bound, and the loop keeps its pipes busy without a gap on Zen 4 and Golden Cove. On AVX2 a count is two look-ups by nibbles
 and their masks.
 
 **Spills.** One loop keeps registers on the stack: attention of bytes on AVX2. Its twelve registers of sums and the columns, two
 registers that are unpacked to four, are all sixteen, and the rows of x need some too.
+
+## What is short of its aim, and why
+
+Aims were set for a Golden Cove (Emerald Rapids, one thread). What was reached there is of builds 4618e2f and 791d379
+([record](../../docs/benchmarks/intel-6-207.md)); what changed since was measured on a Zen 4 only. Shares are of the peak of dot products or
+multiply-adds, of whole calls.
+
+| work | aim | reached | what stands in the way | designs that were tried |
+|---|---|---|---|---|
+| INT8 4x1, 768x768, packed to packed, 70 / 80 / 90 % | 64 / 63 / 60 % | 63 / 61 / 56 % | port 5: 8 shuffles beside 16 dot products on ports 0 and 5 allow 66.7 %; what is left is the requantizing of each group, whose packs are port 5's too, and weighs more the fewer entries a group has | one group at a time; half lines shared by eight rows (72 %, but for blocks of eight rows only) |
+| INT8 4x1, tokens to tokens | 60 / 58 / 52 % | 57 / 54 / 46 % | port 5 as above, and the transposition of bytes on both sides, which is shuffles | panels token by token; squares of whole lines (packing 384x768 28 -> 12 us) |
+| INT8 1x4, packed to packed | 60 % | 53 / 48 / 40 % | ports 2 and 3: ten loads for eight products allow 80 % from the first-level cache, and the lines of 768 columns are in the second | all of K row by row; blocks of K with sums in memory (faster), smaller blocks (20 to 30 % slower) |
+| INT8 1x1, 80 % | 27 % | 25 % | port 5: 8 shuffles for 4 dot products | rows as they are; dense where less than 72 % is pruned, which is faster there. Pairs of similar rows gained 2 points in an experiment |
+| f32 1x1, 80 %, 3072x768, 128 tokens | 55 % | 44 % | ports 2 and 3: a line for each product, 66 % from the first-level cache; sums go through memory between blocks of K | single rows over all of K (27 %); two rows side by side by blocks of K |
+| few tokens, INT8 4x1, 80 %, 768x768, 1 / 2 / 4 / 8 / 16 / 32 / 64 tokens, us | 3.2 / 5 / 9 / 10 / 17 / 26 / 36 | 4.8 / 6.1 / 9.7 / 11.8 / 16.6 / 29.3 / 39.5 | port 5 (look-ups and gathering of quads), and for one and two tokens the front end. Two tokens take as long as dense, which loads its 576 KiB from the second-level cache once | columns searched in windows of 256 (7.1 and 9.4 us for one and two tokens); columns placed in windows of 64 when weights are packed |
+| dense f32, 128 tokens; 384 tokens, 3072x768 | as MKL | 0.99; 0.96 of its speed | 768x768 is at 96 % of the peak; 3072x768 streams 9 MB of weights for each block of tokens from beyond the second-level cache | packed rows; rows as they lie, weights of the next panel prefetched by shares |
+| attention f32, 128 / 384 / 1024 tokens | 75 / 82 / 82 % | 66 / 73 / 75 % | ports 0 and 5: products take 64 cycles for 16 keys of a row, exponentials 7 (`vscalefps` is two operations), maxima and weights 2 or 3 more: 86 % at most | scores of a tile of 24 to 48 rows kept in the second-level cache; of 12 rows in the first |
+| attention INT8, 128 / 384 / 1024 tokens; heads of 32, 128 tokens | 50 / 58 / 58 %; 40 % | 31 / 45 / 42 %; 21 % | ports 0 and 5: products take 16 cycles for 16 keys of a row, exponentials 7, conversion to bytes 4 to 5: 55 to 60 % at most, and half of that with heads of 32 | two passes over a row; one pass to bytes, shorter exponentials (both later than these figures: a tenth of a Zen 4's time with heads of 32) |
+| EcoFormer over softmax f32, 784 / 3136 tokens | 25 x / 110 x | 15 x / 67 x | ports 0 and 5 in the hash, whose products and exponentials alone are half of its time there; stores in attention | sums as products with signs; by four bits of a code (later: on a Zen 4 19 -> 23 x and 79 -> 96 x) |
+
+On a **Zen 4** the bounds above are what FP0 and FP1 can do, one product of 512 bits a cycle. Dense INT8 and bfloat16 and INT8 in blocks of four rows,
+packed, reach 94 to 96 % of it. Short of 93 % are:
+
+| work | reached | what stands in the way |
+|---|---|---|
+| INT8 1x4, packed to packed | 64 % | one 512-bit load a cycle, and each product loads its line: 79 % of a loop of nothing else from the first-level cache, 50 to 55 % from the second |
+| INT8 1x1 | 44 % by the model | FP1 and FP2: shuffles |
+| INT8 4x1 and 4x4, tokens to tokens, 90 % | 74 to 77 % | packing x and unpacking y, which cost the same however few weights there are |
+| f32 and bfloat16, block-sparse, tokens to tokens | 86 to 89 % | packing x and writing y, as above |
+| f32 dense, 3072x768 | 89 to 92 % | 9 MB of weights from beyond the second-level cache, for each block of tokens; y of 2 bytes instead of 4 gains a point |
+| two tokens, INT8 4x1, 768x768: over dense | 1.21 x | the front end: 43 instructions for 4 dot products |
+| attention f32 / bfloat16 / INT8, 384 tokens | 84 / 73 / 64 % | FP0 and FP1: exponentials and maxima beside products, which would be alone 93 / 86 / 75 % |
 """
 
 if __name__ == "__main__":
