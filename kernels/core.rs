@@ -92,7 +92,7 @@ pub fn detected() -> Core {
 
 /// The core with what single kernels tell of it now, on this thread: in well under a millisecond.
 pub(crate) fn measured(isa: Isa) -> Core {
-    let core = Core { name: "measured", source: "measured just now; caches as the CPU tells", ..detected() };
+    let core = Core { name: "measured", source: "measured just now, all else as known", ..detected() };
     Core { bf16_pairs: pairs(isa).unwrap_or(core.bf16_pairs), division: division(isa), ..core }
 }
 

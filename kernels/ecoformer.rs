@@ -29,7 +29,7 @@ pub struct Norms {
     pub rows: *const u8,
     /// Bytes from the row of a token to that of the next.
     pub stride: usize,
-    /// The number of tokens, of which there is one.
+    /// The number of tokens, 1 to [`PANEL`].
     pub tokens: usize,
     /// Features of a row.
     pub dim: usize,
@@ -49,18 +49,13 @@ pub unsafe fn norms<S: Simd>(n: &Norms) {
     let whole = n.tokens / 4;
     // SAFETY: the caller vouches for the tier, and for the memory that the argument describes.
     unsafe {
-        let mut row = n.rows;
-        for fours in &mut fours[..whole] {
-            squares_of_four::<S>(
-                [0, 1, 2, 3].map(|t| row.add(t * n.stride)),
-                n.dim,
-                fours.as_mut_ptr().cast(),
-            );
-            row = row.add(4 * n.stride);
+        for (i, fours) in fours[..whole].iter_mut().enumerate() {
+            let rows = [0, 1, 2, 3].map(|t| n.rows.add((4 * i + t) * n.stride));
+            squares_of_four::<S>(rows, n.dim, fours.as_mut_ptr().cast());
         }
         if whole < n.tokens.div_ceil(4) {
             // The last comes again.
-            let rows = [0, 1, 2, 3].map(|t: usize| row.add(t.min(n.tokens - 1 - 4 * whole) * n.stride));
+            let rows = [0, 1, 2, 3].map(|t| n.rows.add((4 * whole + t).min(n.tokens - 1) * n.stride));
             squares_of_four::<S>(rows, n.dim, fours[whole].as_mut_ptr().cast());
         }
     }
@@ -204,7 +199,7 @@ pub struct AddRows {
     pub codes: *const u64,
     /// Words of 64 bits of a code.
     pub words: usize,
-    /// The number of tokens.
+    /// The number of tokens: one at least.
     pub tokens: usize,
     /// The number of groups of bits.
     pub groups: usize,

@@ -29,8 +29,9 @@
 //! # Promises
 //!
 //! 1. **The same answer everywhere.** The same bits on every tier, for any number of threads, for a token alone or in a
-//!    batch. Integer sums are exact: no saturating multiply-add, ever. Float sums are one chain of fused multiply-adds. The
-//!    one exception is stated: products of bfloat16 pairs on the tier that has them ([`linear`]).
+//!    batch. Integer sums are exact: no saturating multiply-add, ever. Float sums of products are one chain of fused
+//!    multiply-adds, other sums have one order. The one exception is stated: products of bfloat16 pairs on the tier that has them
+//!    ([`linear`]).
 //! 2. **No undefined behaviour from safe code.** Any slice, any index array: a typed [`enum@Error`] that says what was
 //!    expected and what came, never a panic, an over-read or a wrong answer. What would overflow is refused.
 //! 3. **The caller owns the resources.** No global state, no pool of its own: [`Ctx::new`] uses the rayon pool that it is called in, or

@@ -6,12 +6,12 @@ use crate::kernels::core::measured;
 
 impl Ctx {
     /// As [`Ctx::new`], for the core as it is measured now, on this thread: where nobody knows the CPU's model. Pairs of bfloat16,
-    /// divisions and the costs of sparse weights of INT8 are timed, which takes two or three milliseconds; the caches are those that the CPU
+    /// divisions and the costs of sparse weights of INT8 are timed, which takes some milliseconds; the caches are those that the CPU
     /// tells. Keep the context, or its [`Ctx::core`]: where pairs are about as fast as multiply-adds, another moment could choose
     /// otherwise, and the bits of bfloat16 with it ([`Bf16Pairs::Never`](crate::Bf16Pairs::Never) has the same everywhere).
     ///
     /// # Errors
-    /// As [`Ctx::new`].
+    /// As [`Ctx::new`]: the layers that are timed cannot fail.
     pub fn tuned() -> Result<Self> {
         let ctx = Self::new()?;
         #[allow(unused_mut, reason = "without linear layers there are no sparse weights")]
@@ -19,6 +19,7 @@ impl Ctx {
         #[cfg(feature = "linear")]
         {
             core.sparse = sparse::costs(ctx.isa())?;
+            core.source = "measured just now; caches as the CPU tells";
         }
         Ok(ctx.with_core(core))
     }
@@ -78,13 +79,13 @@ mod sparse {
     /// Seconds that a layer takes.
     fn time(layer: &Linear, ctx: &Ctx) -> Result<f64> {
         let (m, n, k) = SIZE;
-        let (x, mut y) = (vec![1u8; m * k], vec![0i32; m * n]);
+        let (x, mut y, params) = (vec![1u8; m * k], vec![0u8; m * n], QuantParams::u8(1.0, 0)?);
         let (mut packed, mut scratch) = (PackedActivations::new(), Scratch::new());
-        layer.pack((MatRef::new(&x, m, k)?, QuantParams::u8(1.0, 0)?), &mut packed, ctx, &mut scratch)?;
+        layer.pack((MatRef::new(&x, m, k)?, params), &mut packed, ctx, &mut scratch)?;
         let mut result = Ok(());
         let seconds = least(&mut || {
             let y = MatMut::new(&mut y, m, n);
-            result = y.and_then(|y| layer.forward(&packed, Epilogue::new(), y, ctx, &mut scratch));
+            result = y.and_then(|y| layer.forward(&packed, Epilogue::new(), (y, params), ctx, &mut scratch));
         });
         result.map(|()| seconds)
     }

@@ -31,8 +31,8 @@ pub enum Numerator {
 /// values added or subtracted, and each query looks its product up, four bits of its code at a time.
 ///
 /// Sums are taken of 512 tokens at a time, and those of more are added up in order: the same bits on every tier and for any number of
-/// threads. Without causality a value is first added to the sum of all whose keys have the same four bits. Values of bytes are summed as integers, exactly for up to 65,793 tokens. A value that is infinite or NaN
-/// reaches all queries that attend to it.
+/// threads. Without causality a value is first added to the sum of all whose keys have the same four bits. Values of bytes are summed
+/// as integers, exactly for up to 65,793 tokens. A value that is infinite or NaN reaches all queries that attend to it.
 ///
 /// ```
 /// use siskin::ecoformer::{BitCodes, LinearAttention, LinearAttentionInputs, Numerator, Sequences};

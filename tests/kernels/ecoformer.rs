@@ -180,7 +180,7 @@ fn rows_by_codes() {
     for tier in kinds("rows_by_codes") {
         for _ in 0..cases(200) {
             let groups = 1 + r.below(40);
-            let (words, columns, tokens) = (groups.div_ceil(16), 16 * (1 + r.below(10)), r.below(9));
+            let (words, columns, tokens) = (groups.div_ceil(16), 16 * (1 + r.below(10)), 1 + r.below(8));
             let (stride, group_stride) = (columns + r.below(3), sums_of_group(columns));
             let rows = floats(&mut r, tokens * stride);
             let codes: Vec<u64> = (0..tokens * words).map(|_| r.next() << 32 ^ r.next()).collect();

@@ -6,6 +6,7 @@ mod attention_operands;
 mod attention_passes;
 mod attention_tiles;
 mod bytes;
+mod bytes_of_tokens;
 mod codes;
 #[path = "../common/mod.rs"]
 mod common;

@@ -247,6 +247,35 @@ fn codes_of_a_hash_and_attention_by_them() {
     }
 }
 
+/// Heads side by side, of as many tokens as kernels take at once and of one more, attended to without causality.
+#[test]
+fn codes_of_several_heads() {
+    let mut r = Rng::new(8);
+    let mut scratch = Scratch::new();
+    for (i, [heads, dim, bits, tokens]) in
+        [[2, 17, 18, 4], [3, 5, 5, 64], [2, 3, 66, 5]].into_iter().enumerate()
+    {
+        let hash = Parts::random(&mut r, [heads, dim, 2, bits]).hash();
+        let sequences = Sequences::own(1, tokens);
+        let v = floats(&mut r, tokens * heads * dim, 1.0);
+        let attention = LinearAttention::new(heads, bits).unwrap();
+        for bandwidth in [Bandwidth::Frozen, Bandwidth::Sequence] {
+            let x = Placed::new(&v, [tokens, heads, dim], PLACES[i % 2], f32::NAN);
+            let [alone, shared] = [ctx(0), ctx(1 + i)].map(|ctx| {
+                let mut codes = BitCodes::with_capacity(0, 1).unwrap();
+                hash.encode(x.view(), &sequences, bandwidth, &mut codes, &ctx, &mut scratch).unwrap();
+                let mut out = vec![f32::NAN; v.len()];
+                let to = HeadsMut::new(&mut out, tokens, heads, dim).unwrap();
+                let inputs = LinearAttentionInputs::new(&codes, &codes, x.view());
+                attention.forward(inputs, &sequences, to, &ctx, &mut scratch).unwrap();
+                assert!(out.iter().all(|x| x.is_finite()));
+                (codes.words().to_vec(), out)
+            });
+            assert!(alone == shared, "{heads} heads of {dim}, {bits} bits, {tokens} tokens");
+        }
+    }
+}
+
 #[test]
 fn a_hash_is_learned() {
     let mut r = Rng::new(7);
