@@ -426,7 +426,7 @@ multiply-adds, of whole calls.
 
 | work | aim | reached | what stands in the way | designs that were tried |
 |---|---|---|---|---|
-| INT8 4x1, 768x768, packed to packed, 70 / 80 / 90 % | 64 / 63 / 60 % | 63 / 61 / 56 % | port 5: 8 shuffles beside 16 dot products on ports 0 and 5 allow 66.7 %; what is left is the requantizing of each group, whose packs are port 5's too, and weighs more the fewer entries a group has | one group at a time; half lines shared by eight rows (72 %, but for blocks of eight rows only) |
+| INT8 4x1, 768x768, packed to packed, 70 / 80 / 90 % | 64 / 63 / 60 % | 63 / 61 / 56 % | port 5: 8 shuffles beside 16 dot products on ports 0 and 5 allow 66.7 %; what is left is the requantizing of each group, whose packs are port 5's too, and weighs more the fewer entries a group has | one group at a time; half lines shared by eight rows (72 %, but for blocks of eight rows only). Not built: the next group interleaved ahead, and pairs of columns interleaved once a panel, which gained 2 to 4 points each in experiments |
 | INT8 4x1, tokens to tokens | 60 / 58 / 52 % | 57 / 54 / 46 % | port 5 as above, and the transposition of bytes on both sides, which is shuffles | panels token by token; squares of whole lines (packing 384x768 28 -> 12 us) |
 | INT8 1x4, packed to packed | 60 % | 53 / 48 / 40 % | ports 2 and 3: ten loads for eight products allow 80 % from the first-level cache, and the lines of 768 columns are in the second | all of K row by row; blocks of K with sums in memory (faster), smaller blocks (20 to 30 % slower) |
 | INT8 1x1, 80 % | 27 % | 25 % | port 5: 8 shuffles for 4 dot products | rows as they are; dense where less than 72 % is pruned, which is faster there. Pairs of similar rows gained 2 points in an experiment |

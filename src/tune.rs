@@ -6,7 +6,7 @@ use crate::kernels::core::measured;
 
 impl Ctx {
     /// As [`Ctx::new`], for the core as it is measured now, on this thread: where nobody knows the CPU's model. Pairs of bfloat16,
-    /// divisions and the costs of sparse weights of INT8 are timed, which takes some milliseconds; the caches are those that the CPU
+    /// divisions and the costs of sparse weights of INT8 are timed, which takes about a millisecond; the caches are those that the CPU
     /// tells. Keep the context, or its [`Ctx::core`]: where pairs are about as fast as multiply-adds, another moment could choose
     /// otherwise, and the bits of bfloat16 with it ([`Bf16Pairs::Never`](crate::Bf16Pairs::Never) has the same everywhere).
     ///
@@ -39,9 +39,9 @@ mod sparse {
     use crate::linear::{Epilogue, Linear, PackedActivations};
     use crate::sparse::{BlockShape, Bsr};
 
-    /// Tokens, output features and input features of the layers that are timed: a panel, a band, and K as common models have it, for
+    /// Tokens, output features and input features of the layers that are timed: a panel, a band, and K as small models have it, for
     /// what the start and the end of a group take counts too.
-    const SIZE: (usize, usize, usize) = (64, 64, 768);
+    const SIZE: (usize, usize, usize) = (64, 64, 384);
 
     /// Layers of which every second block is pruned, timed beside a dense one. Their x is packed before, for the cost is that of weights.
     pub fn costs(isa: Isa) -> Result<SparseCost> {
