@@ -283,10 +283,9 @@ fn a_core_is_what_its_text_says() {
     }
     let tuned = Ctx::tuned().unwrap().core();
     let SparseCost { any_8, any_4, adjacent_4, any_1, adjacent_1, .. } = tuned.sparse;
-    // No layer takes no time, and none of those that are timed is so slow that it should not be there.
-    for cost in [any_8, any_4, adjacent_4, any_1, adjacent_1] {
-        assert!((0.05..100.0).contains(&cost), "{tuned}");
-    }
+    // They were timed, and what was timed took time. How much is not for a test to say: the machine may be busy.
+    assert_ne!(tuned.sparse, Core::ANY.sparse);
+    assert!([any_8, any_4, adjacent_4, any_1, adjacent_1].iter().all(|&cost| cost > 0.0), "{tuned}");
     // Four costs are those from before groups of eight rows had one.
     let before: Core = "bf16-pairs=2 division=1 sparse=2,1,3,1.5 l1d=32768 l2=524288".parse().unwrap();
     let after = "bf16-pairs=2 division=1 sparse=2,2,1,3,1.5 l1d=32768 l2=524288".parse::<Core>().unwrap();
