@@ -173,7 +173,7 @@ impl Plan<'_> {
             self.norms(&tokens, unit.head, room);
             let own = room.inverse.iter().filter(|inverse| **inverse != 0.0).count();
             let kept = self.kept(&tokens, unit.head, norms);
-            // SAFETY: as the caller.
+            // SAFETY: the caller promises that the norms of these tokens, of which there are as many, are this task's.
             unsafe { kept.copy_from_nonoverlapping(room.inverse.as_ptr(), tokens.len()) };
             let whole = own == tokens.len();
             vectors += own;
@@ -224,7 +224,7 @@ impl Plan<'_> {
             let n = tokens.len();
             self.lines(&tokens, unit.head, room);
             match norms {
-                // SAFETY: as the caller.
+                // SAFETY: the caller promises the norms of these tokens, which nobody writes.
                 Some(norms) => unsafe {
                     room.inverse[n..].fill(0.0);
                     let kept = self.kept(&tokens, unit.head, norms);

@@ -80,7 +80,7 @@ impl Plan<'_> {
     /// The slot is this task's.
     pub(super) unsafe fn chunk(&self, unit: &Unit, room: &mut Workspace<'_>, slot: *mut u8) {
         let mut sums: Signs = [0; 256];
-        // SAFETY: as the caller.
+        // SAFETY: the caller promises that the slot is this task's, and a slot has room for all sums.
         unsafe {
             match (self.quantized(), self.call.layer.causal) {
                 (true, _) => self.chunk_of_bytes(unit, room, &mut sums, slot.cast()),
@@ -103,7 +103,7 @@ impl Plan<'_> {
         for (i, tokens) in unit.blocks(PANEL).enumerate() {
             self.signs(&tokens, unit.head, room.signs, signs);
             let v = self.v(&tokens, unit.head, room.block);
-            // SAFETY: as the caller.
+            // SAFETY: the signs are those of the tokens, whose values are there; the caller promises room for the sums.
             unsafe { self.add(tokens.len(), room.signs, v, out, i > 0) };
         }
     }
@@ -228,7 +228,7 @@ pub(super) unsafe fn accumulate<T: Copy + Default + std::ops::AddAssign>(
         let totals = &mut totals[..AT_ONCE.min(n - first)];
         let of_slot = |slot: usize| {
             let own = shared.at::<T>(slot * bytes + offset).wrapping_add(first);
-            // SAFETY: as the caller; one at a time is used.
+            // SAFETY: the caller promises the numbers of all slots, which nobody else uses; one slot at a time is used here.
             unsafe { std::slice::from_raw_parts_mut(own, AT_ONCE.min(n - first)) }
         };
         for slot in slots.clone() {
